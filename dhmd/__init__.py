@@ -1,0 +1,1 @@
+"""DHMD: decoupled hierarchical multimodal distillation, and the features it eats."""

@@ -1,0 +1,121 @@
+"""What passes between extractors, window and model: words, timed rows, and the contract of a modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.modality import Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A recognised word. Times are seconds on the session clock; probability is in [0, 1]."""
+
+    text: str
+    start_s: float
+    end_s: float
+    probability: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Feature rows of one modality, oldest first.
+
+    times_s: (N,) float64, capture time of each row (the end of the signal it describes), seconds on the session clock.
+    values: (N, width) float32.
+    """
+
+    times_s: NDArray[np.float64]
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    @classmethod
+    def empty(cls, width: int) -> Rows:
+        return cls(np.empty(0, np.float64), np.empty((0, width), np.float32))
+
+    @classmethod
+    def concatenate(cls, parts: list[Rows], width: int) -> Rows:
+        if not parts:
+            return cls.empty(width)
+        return cls(np.concatenate([p.times_s for p in parts]), np.concatenate([p.values for p in parts]))
+
+
+class ContractMismatch(ValueError):
+    """A checkpoint expects other features than the extractors at hand produce."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """What a model eats from one modality; stored in its checkpoint and checked at start.
+
+    A row that is missing was not perceived (no face, silence, no words): absence is never a zero row.
+
+    extractor, version: name of the extractor and of the form of its rows; `version` changes whenever rows change.
+    weights: asset name -> sha256 of every file that shapes the rows.
+    width: numbers in a row.
+    rate_hz: rows are placed on a grid of this rate; None for rows that come when they come (tokens of words).
+    steps: rows in a window.
+    window_s: length of the window in seconds.
+    absent_after_s: the modality counts as absent when its newest row is older than this.
+    """
+
+    modality: Modality
+    extractor: str
+    version: str
+    width: int
+    rate_hz: float | None
+    steps: int
+    window_s: float
+    absent_after_s: float
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__} | {"weights": dict(self.weights)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FeatureSpec:
+        return cls(**{**data, "modality": Modality(data["modality"])})
+
+    def require(self, produced: FeatureSpec) -> None:
+        """Raise ContractMismatch unless `produced` (what an extractor makes) is what this spec asks for."""
+        wanted, given = self.to_dict(), produced.to_dict()
+        differing = [name for name in wanted if wanted[name] != given[name]]
+        if differing:
+            sides = "; ".join(f"{name}: checkpoint {wanted[name]!r}, extractor {given[name]!r}" for name in differing)
+            raise ContractMismatch(f"{self.modality}: the checkpoint was trained on other features ({sides})")
+
+    def place(self, times_s: NDArray[np.float64], end_s: float) -> NDArray[np.int64]:
+        """Which row stands at each step of the window that ends at `end_s`.
+
+        times_s: (N,) ascending capture times. Returns (steps,) int64: index into the rows, -1 where there is none;
+        all -1 when the modality is absent. Rows from after `end_s` or from before the window are left out; on a grid
+        the newest row of a cell wins; rows without a grid stand right-aligned.
+        """
+        index = np.full(self.steps, -1, np.int64)
+        inside = np.flatnonzero((times_s <= end_s) & (times_s > end_s - self.window_s))
+        if len(inside) == 0 or end_s - times_s[inside[-1]] > self.absent_after_s:
+            return index
+        if self.rate_hz is None:
+            newest = inside[-self.steps :]
+            index[self.steps - len(newest) :] = newest
+        else:
+            # The small term puts a row on the edge of two cells always in the older one, whatever the rounding.
+            cell = self.steps - 1 - np.floor((end_s - times_s[inside]) * self.rate_hz + 1e-6).astype(np.int64)
+            valid = (cell >= 0) & (cell < self.steps)
+            index[cell[valid]] = inside[valid]
+        return index
+
+    def window(self, rows: Rows, end_s: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Values (steps, width), zero where nothing stands, and mask (steps,), true where a row stands."""
+        index = self.place(rows.times_s, end_s)
+        mask = index >= 0
+        values = np.zeros((self.steps, self.width), np.float32)
+        values[mask] = rows.values[index[mask]]
+        return values, mask

@@ -1,0 +1,1 @@
+"""Extractors: one a modality, the same code live and offline."""

@@ -1,0 +1,1 @@
+"""Everything live: capture, transcript, window, engine, publishing."""

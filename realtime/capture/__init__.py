@@ -1,0 +1,1 @@
+"""Capture workers: each yields samples with the time they were captured."""

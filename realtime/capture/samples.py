@@ -1,0 +1,32 @@
+"""What capture workers yield: pictures and sound, each with the time it was captured and the time it arrived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """image: (H, W, 3) uint8, BGR. Times are seconds on the session clock."""
+
+    image: NDArray[np.uint8]
+    captured_s: float
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AudioBlock:
+    """samples: (N,) float32 in [-1, 1], mono, 16 kHz. `captured_s` is the time of the first sample."""
+
+    samples: NDArray[np.float32]
+    captured_s: float
+    arrived_s: float
+
+    @property
+    def end_s(self) -> float:
+        return self.captured_s + len(self.samples) / SAMPLE_RATE_HZ

@@ -1,0 +1,35 @@
+"""What can go wrong at the edge. Each message names the cause and the remedy in one line."""
+
+from __future__ import annotations
+
+
+class DHMDLiveError(Exception):
+    """Ends the command with one line on stderr and `exit_code`, never with a traceback."""
+
+    exit_code = 1
+
+
+class SettingsInvalid(DHMDLiveError):
+    exit_code = 2
+
+
+class MediaUnreadable(DHMDLiveError):
+    """A file is missing, empty, truncated, or holds neither picture nor sound."""
+
+
+class CameraUnavailable(DHMDLiveError):
+    """A camera or a network stream cannot be opened, or stopped delivering."""
+
+
+class MicrophoneUnavailable(DHMDLiveError):
+    """No PortAudio, no such device, or the device cannot be opened."""
+
+
+class DeviceUnavailable(DHMDLiveError):
+    """The compute device asked for is not here."""
+
+
+class BrokerRefused(DHMDLiveError):
+    """The broker rejects our credentials: trying again would not help."""
+
+    exit_code = 3
