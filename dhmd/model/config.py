@@ -1,0 +1,84 @@
+"""What shapes a DHMD network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from dhmd.labels import EMOTIONS
+from dhmd.modality import Modality
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityConfig:
+    """One input: numbers in a row, kernel of its projection (steps), dropout on attention over it."""
+
+    width: int
+    kernel: int = 1
+    attention_dropout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One task read from every logit vector: `size` numbers, a regression or the scores of classes."""
+
+    name: str
+    kind: Literal["regression", "classification"]
+    size: int
+
+
+SENTIMENT = Head("sentiment", "regression", 1)
+"""Sentiment in [-3, 3]."""
+
+EMOTION = Head("emotion", "classification", len(EMOTIONS))
+"""Scores of the seven emotions, in the order of `EMOTIONS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DHMDConfig:
+    """Constants of the network; the defaults are the paper's for CMU-MOSI."""
+
+    modalities: Mapping[Modality, ModalityConfig]
+    heads: tuple[Head, ...] = (SENTIMENT, EMOTION)
+    d: int = 50
+    attention_heads: int = 10
+    layers: int = 4
+    atoms: int = 512
+    temperature: float = 2.0
+    homo_hidden: int = 64
+    hetero_hidden: int = 32
+    text_dropout: float = 0.5
+    embedding_dropout: float = 0.2
+    output_dropout: float = 0.5
+    residual_dropout: float = 0.0
+    memory_layers: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        if set(self.modalities) != set(Modality):
+            raise ValueError(f"modalities must be {', '.join(Modality)}, not {', '.join(self.modalities)}")
+        if self.d % self.attention_heads:
+            raise ValueError(f"d={self.d} must be a multiple of attention_heads={self.attention_heads}")
+        if self.d < 4 or self.d % 2:
+            raise ValueError(f"d={self.d} must be even and at least 4")
+        object.__setattr__(self, "memory_layers", max(self.layers, 3))
+
+    @property
+    def outputs(self) -> int:
+        """Numbers in a logit vector: all heads side by side."""
+        return sum(head.size for head in self.heads)
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        del data["memory_layers"]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DHMDConfig:
+        return cls(
+            **{
+                **data,
+                "modalities": {Modality(m): ModalityConfig(**c) for m, c in data["modalities"].items()},
+                "heads": tuple(Head(**head) for head in data["heads"]),
+            }
+        )
