@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dhmd.modality import EDGES, Modality
-from dhmd.model.config import DHMDConfig, Head
+from dhmd.model.config import DHMDConfig
 from dhmd.model.decoupling import Decoupled, Decoupler, Normaliser, Projection
 from dhmd.model.dictionary import Dictionary, Match
 from dhmd.model.distillation import HETEROGENEOUS_PRIOR, HOMOGENEOUS_PRIOR, GraphDistillationUnit
@@ -174,11 +174,8 @@ class DHMD(nn.Module):
 
     def split(self, logit: Tensor) -> dict[str, Tensor]:
         """A logit vector (..., O) as {head name: (..., size)}."""
-        parts = logit.split([head.size for head in self.config.heads], dim=-1)
+        parts = torch.split(logit, [head.size for head in self.config.heads], dim=-1)
         return {head.name: part for head, part in zip(self.config.heads, parts, strict=True)}
-
-    def head_config(self, name: str) -> Head:
-        return next(head for head in self.config.heads if head.name == name)
 
     def _homogeneous(
         self, decoupled: Mapping[Modality, Decoupled], mask: PerModality, present: Tensor

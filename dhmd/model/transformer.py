@@ -87,7 +87,8 @@ class EncoderLayer(nn.Module):
         normed_source = None if source is None else self.attention_norm(source)
         x = x + self.dropout(self.attention(self.attention_norm(x), normed_source, allowed))
         hidden = F.relu(self.expand(self.feed_forward_norm(x)))
-        return x + self.dropout(self.contract(self.dropout(hidden)))
+        out: Tensor = x + self.dropout(self.contract(self.dropout(hidden)))
+        return out
 
 
 class Transformer(nn.Module):

@@ -1,0 +1,161 @@
+"""A checkpoint: weights, what they eat, how sure they are, and a card for people.
+
+A folder with `config.json` (network, features, calibration, sha256 of the weights), `model.safetensors` (weights and
+normaliser statistics), `expression.safetensors` (network of the face crop) and `README.md` (model card). Never pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dhmd.contract import FeatureSpec
+from dhmd.modality import Modality
+from dhmd.model import DHMD, DHMDConfig
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+EXPRESSION = "expression.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+class CheckpointInvalid(ValueError):
+    """A checkpoint is missing, incomplete, damaged, or of another format."""
+
+
+def subset_name(present: Iterable[Modality]) -> str:
+    """The name of a set of modalities, whatever its order: "text+vision"."""
+    chosen = set(present)
+    return "+".join(m for m in Modality if m in chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Measured on validation data for each subset of modalities, by `subset_name`.
+
+    temperature: the emotion scores are divided by it before the softmax (Guo et al. 2017).
+    sentiment_half_width: 80 % of the true sentiments lie within this distance of the estimate.
+    """
+
+    temperature: Mapping[str, float] = field(default_factory=dict)
+    sentiment_half_width: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model ready to run, with its contract."""
+
+    name: str
+    digest: str
+    """First 12 hex digits of the sha256 over configuration and weights."""
+    folder: Path
+    model: DHMD
+    features: Mapping[Modality, FeatureSpec]
+    calibration: Calibration
+    training: Mapping[str, Any]
+
+    @property
+    def expression_path(self) -> Path:
+        return self.folder / EXPRESSION
+
+
+def locate(name_or_folder: str | Path) -> Path:
+    """A folder that exists, or the name of a checkpoint that ships with the package."""
+    for folder in (PRETRAINED / name_or_folder, Path(name_or_folder)):
+        if (folder / CONFIG).is_file():
+            return folder
+    shipped = ", ".join(sorted(p.parent.name for p in PRETRAINED.glob(f"*/{CONFIG}"))) or "none"
+    raise CheckpointInvalid(
+        f"no checkpoint at {name_or_folder}: give a folder that holds {CONFIG}, or one that ships here ({shipped})"
+    )
+
+
+def load(name_or_folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Load and verify. Raises CheckpointInvalid, naming the file and what is wrong with it."""
+    folder = locate(name_or_folder)
+    text = (folder / CONFIG).read_bytes()
+    try:
+        config = json.loads(text)
+        if config["format"] != FORMAT:
+            raise CheckpointInvalid(f"{folder / CONFIG}: format {config['format']}, this version reads {FORMAT}")
+        network = DHMDConfig.from_dict(config["model"])
+        features = {Modality(m): FeatureSpec.from_dict(s) for m, s in config["features"].items()}
+        calibration = Calibration(**config["calibration"])
+        expected = config["sha256"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointInvalid(f"{folder / CONFIG} is damaged or incomplete: {error!r}; fetch it again") from error
+    for file, digest in expected.items():
+        if not (folder / file).is_file():
+            raise CheckpointInvalid(f"{folder / file} is missing; fetch the checkpoint again")
+        found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        if found != digest:
+            raise CheckpointInvalid(
+                f"{folder / file} is damaged: sha256 {found[:12]}..., expected {digest[:12]}...; fetch it again"
+            )
+    model = DHMD(network)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (RuntimeError, SafetensorError) as error:
+        raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}") from error
+    return Checkpoint(
+        name=config["name"],
+        digest=hashlib.sha256(text).hexdigest()[:12],
+        folder=folder,
+        model=model.to(device).eval(),
+        features=features,
+        calibration=calibration,
+        training=config["training"],
+    )
+
+
+def save(
+    folder: Path,
+    *,
+    name: str,
+    model: DHMD,
+    features: Mapping[Modality, FeatureSpec],
+    calibration: Calibration,
+    training: Mapping[str, Any],
+    card: str,
+) -> None:
+    """Write a checkpoint; `expression.safetensors` must lie in the folder. The configuration is written last, so a
+    folder that was cut while being written does not load as if it were whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        save_file(state, Path(scratch) / WEIGHTS)
+        os.replace(Path(scratch) / WEIGHTS, folder / WEIGHTS)
+    files = (WEIGHTS, EXPRESSION)
+    config = {
+        "format": FORMAT,
+        "name": name,
+        "model": model.config.to_dict(),
+        "features": {m: spec.to_dict() for m, spec in features.items()},
+        "calibration": asdict(calibration),
+        "training": dict(training),
+        "sha256": {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files},
+    }
+    write_atomically(folder / CARD, card)
+    write_atomically(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file in one step: readers see the old text or the new, never a part."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as scratch:
+        scratch.write(text)
+        scratch.flush()
+        os.fsync(scratch.fileno())
+    Path(scratch.name).chmod(0o644)
+    os.replace(scratch.name, path)
