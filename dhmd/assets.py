@@ -229,6 +229,7 @@ def _complete(asset: Asset) -> None:
             source.bring(wanting, asset.folder)
         except SourceFailed as error:
             causes.append(f"{source.label}: {error}")
+            print(f"{asset.name}: {causes[-1]}", file=sys.stderr)
         wanting = _note_intact(asset, record)
     for part in asset.folder.glob("*.part"):
         if not wanting:
