@@ -1,0 +1,154 @@
+"""The expression of a face: an aligned grey crop, and a small residual network that embeds and classifies it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dhmd.labels import EMOTIONS
+
+CROP_SIDE: Final = 48
+"""Side of an aligned crop in pixels: that of FER2013's images."""
+
+EYE_DISTANCE: Final = 0.37
+"""Distance between the eyes of an upright frontal face, as a fraction of the crop's side: the median of FER2013."""
+
+EYE_HEIGHT: Final = 0.39
+"""Height of the eyes below the crop's upper edge, as a fraction of its side: the median of FER2013."""
+
+EMBEDDING_WIDTH: Final = 64
+
+_EYE_CORNERS: Final = ((33, 133), (362, 263))
+"""Landmarks at the corners of the eye on the left and on the right of an unmirrored picture."""
+
+
+def eye_centres(landmarks: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
+    """(2, 3) midpoints between the eye corners, in pixels: x, y and depth. They do not move with the gaze.
+
+    landmarks: (478, 3) as in Face.landmarks, of a picture of `width` x `height` pixels.
+    """
+    corners = landmarks[np.array(_EYE_CORNERS)].astype(np.float64) * (width, height, width)  # (eye, corner, xyz)
+    centres: NDArray[np.float64] = corners.mean(axis=1)
+    return centres
+
+
+def aligned_crop(image: NDArray[np.uint8], landmarks: NDArray[np.float32], margin: int = 0) -> NDArray[np.uint8]:
+    """Grey crop with level eyes at a fixed height, centred, scaled by their distance in space.
+
+    Depth counts in the distance, so a face in half profile is not blown up. What lies outside the picture repeats its edge.
+
+    image: (H, W, 3) BGR or (H, W) grey. landmarks: (478, 3) as in Face.landmarks.
+    margin: pixels of surroundings added on every side; the inner part is the same crop.
+    Returns (S, S) uint8, S = CROP_SIDE + 2 * margin.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    left, right = eye_centres(landmarks, width, height)
+    pixels_per_crop = max(float(np.linalg.norm(right - left)), 1e-3) / (EYE_DISTANCE * CROP_SIDE)
+    # Warped at about the picture's own resolution, then averaged down: sampling directly would alias.
+    oversampling = int(np.clip(round(pixels_per_crop), 1, 8))
+    scale = oversampling / pixels_per_crop
+    across, down = right[:2] - left[:2]
+    angle = np.arctan2(down, across)
+    rotate = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    anchor = (np.array([0.5, EYE_HEIGHT]) * CROP_SIDE + margin) * oversampling
+    # Landmarks count from the corner of the first pixel, warpAffine from its centre.
+    shift = anchor - rotate @ ((left + right)[:2] / 2 - 0.5) - 0.5
+    side = CROP_SIDE + 2 * margin
+    warped = cv2.warpAffine(
+        image,
+        np.column_stack([rotate, shift]),
+        (side * oversampling, side * oversampling),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    if warped.ndim == 3:
+        warped = cv2.cvtColor(warped, cv2.COLOR_BGR2GRAY)
+    if oversampling > 1:
+        warped = cv2.resize(warped, (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(warped, np.uint8)
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions with a shortcut (He et al. 2016); a stride halves the side."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.shortcut(x) + self.body(x))
+
+
+class ExpressionNet(nn.Module):
+    """Embedding and class logits of aligned crops; trained by `dhmd-train expression`.
+
+    Every crop is standardised first, so brightness and contrast do not count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(1, 32, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),  # (B, 32, 48, 48)
+            _Residual(32, 32, 2),  # (B, 32, 24, 24)
+            _Residual(32, 64, 2),  # (B, 64, 12, 12)
+            _Residual(64, 64, 1),
+            _Residual(64, 128, 2),  # (B, 128, 6, 6)
+            _Residual(128, 128, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.embed = nn.Sequential(nn.Linear(128, EMBEDDING_WIDTH, bias=False), nn.BatchNorm1d(EMBEDDING_WIDTH))
+        self.classify = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(EMBEDDING_WIDTH, len(EMOTIONS)))
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """crops: (B, 48, 48), grey levels in any range. Returns embedding (B, 64) and logits (B, 7), order of EMOTIONS."""
+        x = crops.float()
+        x = x - x.mean(dim=(1, 2), keepdim=True)
+        x = x / (x.square().mean(dim=(1, 2), keepdim=True).sqrt() + 1e-3)
+        embedding = self.embed(self.trunk(x[:, None]))
+        return embedding, self.classify(embedding)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read weights written by `save`; the network comes in evaluation mode."""
+        network = cls()
+        network.load_state_dict(load_file(path))
+        return network.eval()
+
+    def save(self, path: Path) -> None:
+        """Write the weights as safetensors, floating point numbers in half precision."""
+        save_file(
+            {
+                name: (value.half() if value.is_floating_point() else value).contiguous()
+                for name, value in self.state_dict().items()
+            },
+            path,
+        )
+
+    def sha256(self) -> str:
+        """Digest of the weights themselves, whatever file they came from."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().numpy().astype("<f4").tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,146 @@
+"""The face extractor: from pictures to rows of the vision modality."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dhmd.assets import fetch, sha256_of
+from dhmd.contract import FeatureSpec, Rows
+from dhmd.features.expression import EMBEDDING_WIDTH, ExpressionNet, aligned_crop
+from dhmd.features.landmarks import BLENDSHAPES, MAX_SIDE, POSE, Face, FaceLandmarks, RunningMode
+from dhmd.features.subject import Box, Subject, largest
+from dhmd.modality import Modality
+
+RATE_HZ: Final = 15.0
+WINDOW_S: Final = 5.0
+WIDTH: Final = len(BLENDSHAPES) + len(POSE) + EMBEDDING_WIDTH
+"""Numbers in a row: 52 blendshapes, yaw, pitch and roll in radians, expression embedding."""
+
+_ASSET, _WEIGHTS = "face-landmarker", "face_landmarker.task"
+
+
+@dataclass(frozen=True, slots=True)
+class FaceObservation:
+    """What one picture shows.
+
+    captured_s: capture time of the picture, seconds on the session clock.
+    rows: one row (see WIDTH) when the subject is in sight, else none.
+    faces: how many faces there are, the subject's included, counted up to MAX_FACES.
+    Of the subject, or None:
+    box: x0, y0, x1, y1 as fractions of the picture.
+    landmarks: (478, 3) float32; x and y as fractions of the picture, z in the scale of x.
+    emotions: (7,) float32, probabilities by the expression network, order of EMOTIONS.
+    """
+
+    captured_s: float
+    rows: Rows
+    faces: int
+    box: Box | None = None
+    landmarks: NDArray[np.float32] | None = None
+    emotions: NDArray[np.float32] | None = None
+
+    @property
+    def blendshapes(self) -> dict[str, float]:
+        """Blendshape scores in [0, 1] by name; empty without a subject."""
+        return {name: float(score) for row in self.rows.values for name, score in zip(BLENDSHAPES, row, strict=False)}
+
+
+class FaceExtractor:
+    """Rows of the vision modality from the pictures of one stream, or of unrelated stills.
+
+    expression: the trained network; its embedding is part of the row.
+    running_mode: "video" follows one subject through a stream; "image" takes the largest face of each still.
+    min_detection_confidence: in [0, 1]; lower it for tiny or cut-off faces.
+    Not for use from several threads at once.
+    """
+
+    def __init__(
+        self, expression: ExpressionNet, running_mode: RunningMode = "video", min_detection_confidence: float = 0.5
+    ) -> None:
+        self._expression = expression.eval()
+        self._landmarks = FaceLandmarks(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence)
+        self._subject = Subject() if running_mode == "video" else None
+        self._cell: int | None = None
+        self.spec = face_spec(expression)
+
+    def due(self, captured_s: float) -> bool:
+        """Whether a picture of this time falls into another cell of the 15 Hz grid than the last one pushed.
+
+        Live and offline keep the same pictures of a stream when both push only those that are due.
+        """
+        return _cell(captured_s) != self._cell
+
+    def push(self, image: NDArray[np.uint8], captured_s: float) -> FaceObservation:
+        """Observe one picture. image: (H, W, 3) uint8, BGR, any size."""
+        self._cell = _cell(captured_s)
+        image = _within(image, MAX_SIDE)
+        faces = self._landmarks.find(image, captured_s)
+        height, width = image.shape[:2]
+        boxes = [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in (face.box for face in faces)]
+        chosen = largest(boxes) if self._subject is None else self._subject.among(boxes, captured_s)
+        if chosen is None:
+            return FaceObservation(captured_s, Rows.empty(WIDTH), len(faces))
+        face = faces[chosen]
+        row, emotions = self._row(image, face)
+        rows = Rows(np.array([captured_s]), row[None])
+        return FaceObservation(captured_s, rows, len(faces), face.box, face.landmarks, emotions)
+
+    def _row(self, image: NDArray[np.uint8], face: Face) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The row (WIDTH,) and the network's probabilities (7,) of one face."""
+        crop = torch.from_numpy(aligned_crop(image, face.landmarks))
+        with torch.inference_mode():
+            embedding, logits = self._expression(crop[None])
+        row = np.concatenate([face.blendshapes, face.pose, embedding[0].numpy()])
+        return row, logits[0].softmax(dim=0).numpy()
+
+    def close(self) -> None:
+        self._landmarks.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def face_spec(expression: ExpressionNet) -> FeatureSpec:
+    """The contract of the rows made with this network."""
+    return FeatureSpec(
+        modality=Modality.VISION,
+        extractor="mediapipe-face-landmarker+expression-net",
+        version="1",
+        width=WIDTH,
+        rate_hz=RATE_HZ,
+        steps=round(RATE_HZ * WINDOW_S),
+        window_s=WINDOW_S,
+        absent_after_s=0.5,
+        weights={
+            _WEIGHTS: sha256_of(_ASSET, _WEIGHTS),
+            "expression.safetensors": expression.sha256(),
+        },
+    )
+
+
+def _cell(captured_s: float) -> int:
+    # The small term keeps frames of a 15 or 30 fps stream, which stand on the grid, on one side of it.
+    return math.floor(captured_s * RATE_HZ + 1e-3)
+
+
+def _within(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The picture, shrunk so that its longest side is at most `side` pixels."""
+    longest = max(image.shape[:2])
+    if longest <= side:
+        return image
+    import cv2
+
+    height, width = (max(1, round(length * side / longest)) for length in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
