@@ -66,7 +66,7 @@ def web() -> Iterator[WebServer]:
                 reply = reply[: site.cut_after]
             self.wfile.write(reply)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
