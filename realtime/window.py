@@ -1,0 +1,139 @@
+"""The sliding window: a ring of rows per modality, on the compute device, cut by capture time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dhmd.contract import FeatureSpec, Rows
+from dhmd.modality import Modality
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCut:
+    """What the model sees at one moment.
+
+    start_s, end_s: session clock. inputs: (1, steps, width) float32; masks: (1, steps) bool, both on the device.
+    newest_s: capture time of the newest row not after `end_s`, absent modalities included; None if there was none.
+    present: modalities with a row in the window that is fresh enough for their contract.
+    """
+
+    start_s: float
+    end_s: float
+    inputs: Mapping[Modality, Tensor]
+    masks: Mapping[Modality, Tensor]
+    newest_s: Mapping[Modality, float | None]
+    present: frozenset[Modality]
+
+
+class RowRing:
+    """The newest rows of one modality. Times stay on the host, values on the device; only new rows cross over."""
+
+    SPARE = 4
+
+    def __init__(self, spec: FeatureSpec, device: torch.device) -> None:
+        self.spec = spec
+        self.capacity = self.SPARE * spec.steps
+        self._times_s = np.empty(self.capacity, np.float64)
+        self._values = torch.zeros(self.capacity, spec.width, device=device)
+        self._first = 0
+        self._count = 0
+
+    def append(self, rows: Rows) -> None:
+        """Add rows; they must not be older than those that are here. The oldest make room."""
+        if not len(rows):
+            return
+        self._check(rows)
+        times_s, values = rows.times_s[-self.capacity :], rows.values[-self.capacity :]
+        if self._count and times_s[0] < self.times_s[-1]:
+            raise ValueError(
+                f"{self.spec.modality}: a row of {times_s[0]:.3f} s came after one of {self.times_s[-1]:.3f} s"
+            )
+        slots = (self._first + self._count + np.arange(len(times_s))) % self.capacity
+        self._times_s[slots] = times_s
+        self._values[torch.from_numpy(slots).to(self._values.device)] = self._on_device(values)
+        overflow = max(0, self._count + len(times_s) - self.capacity)
+        self._first = (self._first + overflow) % self.capacity
+        self._count += len(times_s) - overflow
+
+    def replace(self, rows: Rows) -> None:
+        """Put these rows in place of all others: words are revised until they are final."""
+        self._check(rows)
+        self._first = self._count = 0
+        self.append(rows)
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """(N,) capture times, oldest first."""
+        return self._times_s[self._slots()]
+
+    def cut(self, end_s: float) -> tuple[Tensor, Tensor]:
+        """Values (1, steps, width) and mask (1, steps) of the window that ends at `end_s`."""
+        index = self.spec.place(self.times_s, end_s)
+        standing = index >= 0
+        slots = np.zeros(self.spec.steps, np.int64)
+        slots[standing] = self._slots()[index[standing]]
+        device = self._values.device
+        mask = torch.from_numpy(standing).to(device)
+        return (self._values[torch.from_numpy(slots).to(device)] * mask[:, None])[None], mask[None]
+
+    def _slots(self) -> NDArray[np.int64]:
+        return (self._first + np.arange(self._count)) % self.capacity
+
+    def _check(self, rows: Rows) -> None:
+        if rows.values.shape != (len(rows.times_s), self.spec.width):
+            raise ValueError(
+                f"{self.spec.modality}: expected rows ({len(rows.times_s)}, {self.spec.width}), got {rows.values.shape}"
+            )
+        if np.any(np.diff(rows.times_s) < 0):
+            raise ValueError(f"{self.spec.modality}: rows are not in the order of their times")
+        if not np.isfinite(rows.values).all():
+            raise ValueError(f"{self.spec.modality}: a row at {rows.times_s[0]:.3f} s or later holds NaN or infinity")
+
+    def _on_device(self, values: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._values.device)
+
+
+class SlidingWindow:
+    """One ring a modality, fed by the extractors' threads and cut by the engine's."""
+
+    def __init__(self, features: Mapping[Modality, FeatureSpec], device: torch.device) -> None:
+        self._rings = {m: RowRing(spec, device) for m, spec in features.items()}
+        self._lock = threading.Lock()
+        self.window_s = max(spec.window_s for spec in features.values())
+
+    def append(self, modality: Modality, rows: Rows) -> None:
+        with self._lock:
+            self._rings[modality].append(rows)
+
+    def replace(self, modality: Modality, rows: Rows) -> None:
+        with self._lock:
+            self._rings[modality].replace(rows)
+
+    def cut(self, end_s: float) -> WindowCut:
+        """The window that ends at `end_s`, from what has arrived by now."""
+        with self._lock:
+            cuts = {m: ring.cut(end_s) for m, ring in self._rings.items()}
+            newest_s: dict[Modality, float | None] = {}
+            for m, ring in self._rings.items():
+                past = ring.times_s[ring.times_s <= end_s]
+                newest_s[m] = float(past[-1]) if len(past) else None
+        present = frozenset(
+            m
+            for m, ring in self._rings.items()
+            if (newest := newest_s[m]) is not None and end_s - newest <= ring.spec.absent_after_s
+        )
+        return WindowCut(
+            start_s=end_s - self.window_s,
+            end_s=end_s,
+            inputs={m: values for m, (values, _) in cuts.items()},
+            masks={m: mask for m, (_, mask) in cuts.items()},
+            newest_s=newest_s,
+            present=present,
+        )
