@@ -1,0 +1,252 @@
+"""The training objective: each term of DHMD's table of losses, aware of masks and of absent modalities.
+
+Shapes: B batch, T' steps, d width, O numbers in a logit vector. A mean over a modality or a head is taken over what
+is there: present steps, present modalities, labelled samples. Where nothing is there a term is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dhmd.modality import EDGES, Modality
+from dhmd.model import DHMD, Branch, DHMDOutput, Head
+
+MARGIN = 0.15
+LOGIT_SCALE, REPRESENTATION_SCALE, REGULARISER_SCALE = 1.0, 10.0, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is known of a batch.
+
+    values: head name -> (B,) class index (int64, -1 unknown) or (B,) real number (float, NaN unknown).
+    weights: head name -> (B,) weight of each sample in that head's loss; 1 where a head is not named.
+    """
+
+    values: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def known(self, head: Head) -> Tensor:
+        """(B,) bool."""
+        value = self.values[head.name]
+        return value >= 0 if head.kind == "classification" else ~value.isnan()
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weight of each term in the total; the paper's."""
+
+    task: float = 1.0
+    rec: float = 0.1
+    cyc: float = 0.1
+    mar: float = 0.01
+    ort: float = 0.01
+    homo: float = 0.05
+    hetero: float = 0.05
+    dict: float = 0.1
+
+
+def total(model: DHMD, out: DHMDOutput, labels: Labels, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum, and each term before its weight (detached)."""
+    gap, same = relation(model.config.heads, labels)
+    homo = homogeneous_distillation(out, model.homo_graph.prior)
+    hetero = heterogeneous_distillation(out, model.hetero_graph.prior)
+    terms = {
+        "task": torch.stack(list(task(model, out, labels).values())).sum(),
+        "rec": reconstruction(out),
+        "cyc": cycle(out),
+        "mar": margin(out.similarity, out.present, gap, same),
+        "ort": orthogonality(out),
+        "homo": homo.logit + homo.regulariser,
+        "hetero": hetero.logit + hetero.representation + hetero.regulariser,
+        "dict": sum(dictionary(out, gap, same)),
+    }
+    loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
+    return loss, {name: torch.as_tensor(term).detach() for name, term in terms.items()}
+
+
+def task(model: DHMD, out: DHMDOutput, labels: Labels) -> dict[str, Tensor]:
+    """Eight terms: the estimate, logit_c and each modality's two logits, each summed over the heads."""
+    everyone = torch.ones_like(out.present[:, 0])
+    terms = {
+        "output": _head_losses(model, out.output, everyone, labels),
+        "shared": _head_losses(model, out.shared_logit, everyone, labels),
+    }
+    for i, m in enumerate(Modality):
+        terms[f"homo.{m}"] = _head_losses(model, out.homogeneous.logit[m], out.present[:, i], labels)
+        terms[f"hetero.{m}"] = _head_losses(model, out.heterogeneous.logit[m], out.present[:, i], labels)
+    return terms
+
+
+def _head_losses(model: DHMD, logit: Tensor, present: Tensor, labels: Labels) -> Tensor:
+    """logit: (B, O), present: (B,) bool. Mean absolute error or cross-entropy, over present and labelled samples."""
+    losses: list[Tensor] = []
+    parts = model.split(logit)
+    for head in model.config.heads:
+        chosen = present & labels.known(head)
+        value, predicted = labels.values[head.name][chosen], parts[head.name][chosen]
+        if head.kind == "classification":
+            each = F.cross_entropy(predicted, value, reduction="none")
+        else:
+            each = (predicted - value[:, None]).abs().mean(dim=1)
+        weight = labels.weights.get(head.name)
+        if weight is not None:
+            each = each * weight[chosen]
+        losses.append(each.sum() / max(len(each), 1))
+    return torch.stack(losses).sum()
+
+
+def reconstruction(out: DHMDOutput) -> Tensor:
+    """`rec`: how far the decoder's R_m is from X_m."""
+    return _sum(_step_mean((out.decoupled[m].reconstruction - out.projected[m]) ** 2, out.mask[m]) for m in Modality)
+
+
+def cycle(out: DHMDOutput) -> Tensor:
+    """`cyc`: how far the private features of the rebuilt input are from those of the input."""
+    return _sum(
+        _step_mean((out.decoupled[m].heterogeneous - out.decoupled[m].heterogeneous_again) ** 2, out.mask[m])
+        for m in Modality
+    )
+
+
+def orthogonality(out: DHMDOutput) -> Tensor:
+    """`ort`: how much private and shared features point the same way, along the feature axis at each step."""
+    return _sum(
+        _step_mean(
+            F.cosine_similarity(out.decoupled[m].heterogeneous, out.decoupled[m].homogeneous, dim=-1).clamp(min=0)[
+                ..., None
+            ],
+            out.mask[m],
+        )
+        for m in Modality
+    )
+
+
+def relation(heads: tuple[Head, ...], labels: Labels) -> tuple[Tensor, Tensor]:
+    """How the samples' labels stand to each other: gap (B, B) = |y_i - y_j|, 1 between classes; same (B, B) bool.
+
+    Read from the classes where there is a classification head, else from the numbers. Pairs with an unlabelled
+    sample have a NaN gap and take no part.
+    """
+    head = next((h for h in heads if h.kind == "classification"), heads[0])
+    value = labels.values[head.name].float().masked_fill(~labels.known(head), torch.nan)
+    gap = (value[:, None] - value[None, :]).abs()
+    if head.kind == "classification":
+        gap = gap.clamp(max=1)
+    return gap, value[:, None] == value[None, :]
+
+
+def margin(features: Mapping[Modality, Tensor], present: Tensor, gap: Tensor, same: Tensor) -> Tensor:
+    """Triplet margin over one (B, d) feature vector a modality; all modalities of all samples are rows.
+
+    For an anchor i, positives carry its label and negatives another; the mean over its pairs of
+    max(0, 0.15 gap - cos(i, positive) + cos(i, negative)), then the mean over the anchors that have both.
+    present: (B, 3) bool; gap, same: (B, B) from `relation`.
+    """
+    count = len(Modality)
+    rows = F.normalize(torch.cat([features[m] for m in Modality]), dim=-1)  # (N, d), N = 3 B
+    here = present.T.reshape(-1)
+    both = here[:, None] & here[None, :]
+    positive = same.repeat(count, count) & both & ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    gap = gap.repeat(count, count)
+    negative = ~same.repeat(count, count) & ~gap.isnan() & both
+    cosine = rows @ rows.T
+
+    # The pairs of an anchor are summed without being laid out: with its positives sorted, a negative at height
+    # h = 0.15 gap + cos is above exactly the first k of them, and adds k h minus their sum.
+    ordered, _ = cosine.masked_fill(~positive, torch.inf).sort(dim=1)
+    summed = F.pad(ordered.masked_fill(ordered.isinf(), 0).cumsum(dim=1), (1, 0))
+    height = cosine + MARGIN * gap.nan_to_num()
+    below = torch.searchsorted(ordered.detach(), height.detach().contiguous())
+    pairs = (below * height - summed.gather(1, below)) * negative
+    positives, negatives = positive.sum(dim=1), negative.sum(dim=1)
+    anchors = (positives > 0) & (negatives > 0)
+    mean = pairs.sum(dim=1) / (positives * negatives).clamp(min=1)
+    return (mean * anchors).sum() / anchors.sum().clamp(min=1)
+
+
+def dictionary(out: DHMDOutput, gap: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """`dict`: the triplet margin over the features that each dictionary rebuilt (homogeneous, heterogeneous)."""
+    homo, hetero = (
+        margin({m: branch.match[m].feature for m in Modality}, out.present, gap, same)
+        for branch in (out.homogeneous, out.heterogeneous)
+    )
+    return homo, hetero
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """Terms of one graph distillation unit, with their factors."""
+
+    logit: Tensor
+    representation: Tensor
+    regulariser: Tensor
+
+
+def homogeneous_distillation(out: DHMDOutput, prior: Tensor) -> Distillation:
+    """Logits, and representations by their L1 distance, each weighed by edge + prior sample by sample."""
+    branch, terms = out.homogeneous, []
+    for k, (student, teacher, exists) in enumerate(_edges(branch.representation, out.present)):
+        distance = (student - teacher.detach()).abs().sum(dim=-1)
+        terms.append(_mean((branch.edges[:, k] + prior[k]) * distance, exists))
+    return Distillation(
+        _logit_distillation(branch, out.present, prior),
+        REPRESENTATION_SCALE * torch.stack(terms).sum(),
+        _regulariser(branch.edges, out.present, prior),
+    )
+
+
+def heterogeneous_distillation(out: DHMDOutput, prior: Tensor) -> Distillation:
+    """Logits as in the homogeneous space; representations are pushed apart, cosine mean times edge mean."""
+    branch, terms = out.heterogeneous, []
+    for k, (student, teacher, exists) in enumerate(_edges(branch.representation, out.present)):
+        alike = F.cosine_similarity(student, teacher.detach(), dim=-1).clamp(min=0)
+        terms.append(_mean(alike, exists) * _mean(branch.edges[:, k] + prior[k], exists))
+    return Distillation(
+        _logit_distillation(branch, out.present, prior),
+        REPRESENTATION_SCALE * torch.stack(terms).sum(),
+        _regulariser(branch.edges, out.present, prior),
+    )
+
+
+def _logit_distillation(branch: Branch, present: Tensor, prior: Tensor) -> Tensor:
+    """The distance of two logit vectors is the mean over their numbers, whatever the number of heads."""
+    terms = [
+        _mean((branch.edges[:, k] + prior[k]) * (student - teacher.detach()).abs().mean(dim=-1), exists)
+        for k, (student, teacher, exists) in enumerate(_edges(branch.logit, present))
+    ]
+    return LOGIT_SCALE * torch.stack(terms).sum()
+
+
+def _regulariser(edges: Tensor, present: Tensor, prior: Tensor) -> Tensor:
+    """Over the samples that have all modalities: with fewer, the weights are spread over fewer edges."""
+    whole = present.all(dim=1)
+    mean = (edges * whole[:, None]).sum(dim=0) / whole.sum().clamp(min=1)
+    return REGULARISER_SCALE * ((mean - prior) ** 2).sum() * whole.any()
+
+
+def _edges(node: Mapping[Modality, Tensor], present: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Student, teacher and the (B,) samples that have both, in the order of `EDGES`."""
+    order = list(Modality)
+    for edge in EDGES:
+        exists = present[:, order.index(edge.target)] & present[:, order.index(edge.source)]
+        yield node[edge.target], node[edge.source], exists
+
+
+def _mean(x: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of (B,) over the chosen samples; zero when there is none."""
+    return (x * chosen).sum() / chosen.sum().clamp(min=1)
+
+
+def _step_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of (B, T', d) over its present steps and the features."""
+    return (x * mask[..., None]).sum() / (mask.sum() * x.shape[-1]).clamp(min=1)
+
+
+def _sum(terms: Iterator[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum()
