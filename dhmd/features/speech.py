@@ -1,0 +1,243 @@
+"""Whisper on CTranslate2 without its 30 s padding: one encoder for acoustic features and for words; voice activity.
+
+Model: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision". Voice activity: Silero VAD.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.assets import fetch
+from dhmd.contract import Word
+from dhmd.features.timeline import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    import ctranslate2
+
+SPEECH_ASSET: Final = "faster-whisper-tiny.en"
+ENCODER_WIDTH: Final = 384
+ENCODER_HOP: Final = 320
+"""Samples an encoder frame: 50 frames a second."""
+
+VOICE_FRAME: Final = 512
+"""Samples a voice activity frame."""
+_VOICE_CONTEXT: Final = 64
+
+_FRAME_S: Final = ENCODER_HOP / SAMPLE_RATE_HZ
+_PAUSE_POWER: Final = 1e-3
+"""A frame 30 dB below the loudest of its word is a pause."""
+
+
+class SpeechUnavailable(RuntimeError):
+    """faster-whisper is not installed. One line: cause and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """What a hypothesis must show before its words count; a hypothesis that falls short is silence.
+
+    silence_above: probability of the no-speech token from which on nothing is said.
+    likelihood: least mean log probability of a token.
+    compression: greatest ratio of text to its compressed size; repetition compresses well.
+    """
+
+    silence_above: float = 0.6
+    likelihood: float = -1.0
+    compression: float = 2.4
+
+
+class SpeechModel:
+    """The speech model, safe to call from two threads at once.
+
+    trailing_silence_s: silence appended before recognition. Trained on 30 s windows, the model repeats itself and
+        loses last words when speech fills its window; this much gives nearly the words of 30 s at a third of the cost.
+    """
+
+    def __init__(self, *, trailing_silence_s: float = 7.0, confidence: Confidence = Confidence()) -> None:
+        try:
+            import ctranslate2
+            import tokenizers
+            from faster_whisper.feature_extractor import FeatureExtractor
+            from faster_whisper.tokenizer import Tokenizer
+        except ImportError as error:
+            raise SpeechUnavailable(f"{error}; pip install faster-whisper") from error
+        folder = fetch(SPEECH_ASSET)
+        self._whisper = ctranslate2.models.Whisper(
+            str(folder), device="cpu", compute_type="int8", inter_threads=2, intra_threads=1
+        )
+        self._tokenizer = Tokenizer(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), multilingual=False)
+        self._log_mel = FeatureExtractor()
+        self._storage = ctranslate2.StorageView.from_array
+        self._trailing_silence = round(trailing_silence_s * SAMPLE_RATE_HZ)
+        self._confidence = confidence
+
+    def encode(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encoder frames of speech as it is, without padding.
+
+        samples: (N,) 16 kHz mono in [-1, 1]. Returns (N // 320, 384) at 50 Hz.
+        """
+        if len(samples) < ENCODER_HOP:
+            return np.empty((0, ENCODER_WIDTH), np.float32)
+        frames: NDArray[np.float32] = np.array(self._encode(samples), np.float32)[0]
+        return frames
+
+    def transcribe(self, samples: NDArray[np.float32], start_s: float = 0.0) -> list[Word]:
+        """Words of at most 20 s of speech, with times; none when the model is not confident that it heard any.
+
+        samples: (N,) 16 kHz mono in [-1, 1], the first captured at `start_s`. Greedy, with no text from before.
+        """
+        duration_s = len(samples) / SAMPLE_RATE_HZ
+        if duration_s > 20:
+            raise ValueError(f"{duration_s:.1f} s of speech at once; cut it into pieces of at most 20 s")
+        if len(samples) < ENCODER_HOP:
+            return []
+        encoded = self._encode(np.pad(samples, (0, self._trailing_silence)))
+        start = list(self._tokenizer.sot_sequence)
+        result = self._whisper.generate(
+            encoded,
+            [[*start, self._tokenizer.no_timestamps]],
+            beam_size=1,
+            no_repeat_ngram_size=3,
+            max_length=12 + round(8 * duration_s),
+            return_scores=True,
+            return_no_speech_prob=True,
+        )[0]
+        tokens = [token for token in result.sequences_ids[0] if token < self._tokenizer.eot]
+        if not tokens or not self._confident(tokens, result.scores[0], result.no_speech_prob):
+            return []
+        frames = len(samples) // ENCODER_HOP * 2
+        aligned = self._whisper.align(encoded, start, [tokens], frames)[0]
+        return self._words(tokens, aligned, samples, start_s)
+
+    def _encode(self, samples: NDArray[np.float32]) -> ctranslate2.StorageView:
+        mel = self._log_mel(samples, padding=0)  # (80, frames of 10 ms)
+        mel = np.ascontiguousarray(mel[None, :, : mel.shape[1] // 2 * 2], np.float32)
+        return self._whisper.encode(self._storage(mel))
+
+    def _confident(self, tokens: list[int], score: float, no_speech: float) -> bool:
+        text = self._tokenizer.decode(tokens).strip().encode()
+        return (
+            no_speech < self._confidence.silence_above
+            and score > self._confidence.likelihood
+            and len(text) / len(zlib.compress(text)) < self._confidence.compression
+        )
+
+    def _words(self, tokens: list[int], aligned: Any, samples: NDArray[np.float32], start_s: float) -> list[Word]:
+        """Tokens joined to words; a token lasts from its first frame in the alignment to that of the next."""
+        token, frame = np.array(aligned.alignments).T  # the end of text is the last token
+        begins = frame[np.searchsorted(token, np.arange(len(tokens) + 1))]  # (tokens + 1,)
+        power = np.square(samples[: len(samples) // ENCODER_HOP * ENCODER_HOP]).reshape(-1, ENCODER_HOP).mean(1)
+        words: list[Word] = []
+        first = 0
+        for text, count in self._spans(tokens):
+            probability = float(np.mean(aligned.text_token_probs[first : first + count]))
+            begin, end = _audible(power, int(begins[first]), int(begins[first + count]))
+            words.append(Word(text, start_s + begin * _FRAME_S, start_s + end * _FRAME_S, probability))
+            first += count
+        return words
+
+    def _spans(self, tokens: list[int]) -> list[tuple[str, int]]:
+        """Words with their number of tokens. Punctuation stays with the word before; "K7" is said as two words."""
+        spans: list[tuple[str, int]] = []
+        for word, parts in zip(*self._tokenizer.split_to_word_tokens(tokens), strict=True):
+            starts = [0] + [
+                i
+                for i in range(1, len(parts))
+                if self._tokenizer.decode(parts[:i])[-1:].isalpha() and self._tokenizer.decode(parts[i:])[:1].isdigit()
+            ]
+            for begin, end in zip(starts, [*starts[1:], len(parts)], strict=True):
+                text = self._tokenizer.decode(parts[begin:end]).strip() if len(starts) > 1 else word.strip()
+                if spans and not any(character.isalnum() for character in text):
+                    text, before = spans[-1][0] + text, spans.pop()[1]
+                    spans.append((text, before + end - begin))
+                else:
+                    spans.append((text, end - begin))
+        return spans
+
+
+def _audible(power: NDArray[np.float32], begin: int, end: int) -> tuple[int, int]:
+    """Frames of a word without the pause at either end, which the alignment counts as part of it."""
+    inside = power[begin:end]
+    if len(inside) == 0:
+        return begin, end
+    loud = np.flatnonzero(inside >= inside.max() * _PAUSE_POWER)
+    return begin + int(loud[0]), begin + int(loud[-1]) + 1
+
+
+class Activity(NamedTuple):
+    """Voice activity of successive frames of 512 samples (32 ms).
+
+    probability: (N,) float32, that of speech. speaking: (N,) bool, the decision.
+    """
+
+    probability: NDArray[np.float32]
+    speaking: NDArray[np.bool_]
+
+
+class VoiceActivity:
+    """Streaming Silero VAD. Frames are counted from the start of the stream, whatever the sizes of the blocks.
+
+    Speech begins where the probability reaches `on` and lasts until it falls below `off`.
+    """
+
+    def __init__(self, *, on: float = 0.5, off: float = 0.35) -> None:
+        self._session = _silero()
+        self._on, self._off = on, off
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream: the next sample is the first of another one."""
+        self._hidden = np.zeros((1, 1, 128), np.float32)
+        self._cell = np.zeros((1, 1, 128), np.float32)
+        self._pending = np.zeros(_VOICE_CONTEXT, np.float32)  # the context, then what is short of a frame
+        self._speaking = False
+
+    def push(self, samples: NDArray[np.float32]) -> Activity:
+        """Activity of the frames that these samples complete."""
+        signal = np.concatenate([self._pending, samples])
+        count = (len(signal) - _VOICE_CONTEXT) // VOICE_FRAME
+        probability, speaking = np.empty(count, np.float32), np.empty(count, np.bool_)
+        for i in range(count):
+            # One frame a call: a larger batch would round differently, and rows must not depend on block sizes.
+            frame = signal[None, i * VOICE_FRAME : (i + 1) * VOICE_FRAME + _VOICE_CONTEXT]
+            output, self._hidden, self._cell = self._session.run(
+                None, {"input": frame, "h": self._hidden, "c": self._cell}
+            )
+            probability[i] = output.item()
+            self._speaking = bool(probability[i] >= (self._off if self._speaking else self._on))
+            speaking[i] = self._speaking
+        self._pending = signal[count * VOICE_FRAME :]
+        return Activity(probability, speaking)
+
+
+def voice_activity_sha256() -> str:
+    """Which Silero weights decide where there is voice: they ship inside faster-whisper."""
+    return hashlib.sha256(_silero_path().read_bytes()).hexdigest()
+
+
+def _silero_path() -> Path:
+    try:
+        from faster_whisper.utils import get_assets_path
+    except ImportError as error:
+        raise SpeechUnavailable(f"{error}; pip install faster-whisper") from error
+    (path,) = Path(get_assets_path()).glob("silero_vad*.onnx")
+    return path
+
+
+@cache
+def _silero() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise SpeechUnavailable(f"{error}; pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.inter_op_num_threads = options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(_silero_path()), sess_options=options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,104 @@
+"""The voice: speech encoder frames pooled to 12.5 Hz, with the prosody of the same 80 ms."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.assets import sha256_of
+from dhmd.contract import FeatureSpec, Rows
+from dhmd.features.prosody import PROSODY_HISTORY, PROSODY_ROW, PROSODY_WIDTH, prosody
+from dhmd.features.speech import (
+    ENCODER_HOP,
+    ENCODER_WIDTH,
+    SPEECH_ASSET,
+    VOICE_FRAME,
+    SpeechModel,
+    VoiceActivity,
+    voice_activity_sha256,
+)
+from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
+from dhmd.modality import Modality
+
+VOICE_WIDTH: Final = ENCODER_WIDTH + PROSODY_WIDTH
+HOP: Final = 5120
+"""Samples between two runs of the encoder: 0.32 s, four rows."""
+CONTEXT: Final = 51_200
+"""Samples the encoder sees at each run, at most: 3.2 s."""
+_HANGOVER: Final = 3840
+"""Samples after speech that still count as voice: 0.24 s, so that gaps between syllables make no holes."""
+
+
+class VoiceExtractor:
+    """Voice of one continuous stream.
+
+    The grid of hops is counted from the first sample of the stream, so that the rows depend on the samples alone, not
+    on the blocks they come in. A gap in the capture times starts a new stream. In silence the encoder does not run.
+    """
+
+    def __init__(self, speech: SpeechModel) -> None:
+        self._speech = speech
+        self._activity = VoiceActivity()
+        self._timeline = SampleTimeline()
+        self.spec: Final = FeatureSpec(
+            modality=Modality.AUDIO,
+            extractor="whisper-encoder+prosody",
+            version="1",
+            width=VOICE_WIDTH,
+            rate_hz=SAMPLE_RATE_HZ / PROSODY_ROW,
+            steps=62,
+            window_s=5.0,
+            absent_after_s=1.0,
+            weights={SPEECH_ASSET: sha256_of(SPEECH_ASSET, "model.bin"), "silero-vad": voice_activity_sha256()},
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        self._activity.reset()
+        self._past = np.zeros(0, np.float32)  # samples before the hop under way, at most the context of a run
+        self._hop = np.zeros(0, np.float32)
+        self._done = 0  # samples of the hops that are finished
+        self._voiced_until = 0
+
+    def push(self, samples: NDArray[np.float32], captured_s: float) -> Rows:
+        """Rows of the hops that these samples complete.
+
+        samples: (N,) 16 kHz mono in [-1, 1], the first captured at `captured_s` on the session clock.
+        """
+        if self._timeline.append(len(samples), captured_s):
+            self._begin()
+        signal = np.concatenate([self._hop, samples])
+        finished = len(signal) // HOP
+        parts = [self._finish(signal[i * HOP : (i + 1) * HOP]) for i in range(finished)]
+        self._hop = signal[finished * HOP :]
+        return Rows.concatenate(parts, VOICE_WIDTH)
+
+    def _finish(self, hop: NDArray[np.float32]) -> Rows:
+        voiced = self._voiced(hop)
+        signal = np.concatenate([self._past, hop])
+        self._past = signal[-(CONTEXT - HOP) :]
+        self._done += HOP
+        if not voiced.any():
+            return Rows.empty(VOICE_WIDTH)
+        per_row = PROSODY_ROW // ENCODER_HOP
+        newest = self._speech.encode(signal)[-HOP // ENCODER_HOP :]
+        encoded = newest.reshape(-1, per_row, ENCODER_WIDTH).mean(1)  # (rows of a hop, 384)
+        short = max(0, HOP + PROSODY_HISTORY - len(signal))
+        melody = prosody(np.pad(signal, (short, 0))[-(HOP + PROSODY_HISTORY) :])
+        ends = self._done - HOP + PROSODY_ROW * np.arange(1, HOP // PROSODY_ROW + 1)
+        times_s = np.array([self._timeline.time_of(int(end)) for end in ends])
+        return Rows(times_s[voiced], np.concatenate([encoded, melody], axis=1)[voiced])
+
+    def _voiced(self, hop: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """(rows of a hop,): whether there is voice in each row. A hop is a whole number of activity frames."""
+        speaking = self._activity.push(hop).speaking
+        voiced = np.zeros(HOP, np.bool_)
+        voiced[: max(0, self._voiced_until - self._done)] = True
+        for frame in np.flatnonzero(speaking):
+            end = int(frame + 1) * VOICE_FRAME + _HANGOVER
+            voiced[frame * VOICE_FRAME : end] = True
+            self._voiced_until = self._done + end
+        rows: NDArray[np.bool_] = voiced.reshape(-1, PROSODY_ROW).any(axis=1)
+        return rows
