@@ -1,0 +1,105 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Stamps of finished steps lie in .venv, so that removing
+# it starts over; weights are kept under ~/.cache/dhmd and shared between clones.
+
+PYTHON ?= python3
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+CREATED := .venv/created
+LOCKED := .venv/locked
+INSTALLED := .venv/installed
+
+# What the tests use of the system: sound without hardware, a broker, test media.
+TEST_PACKAGES := libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins mosquitto mosquitto-clients ffmpeg
+# What opencv-python and mediapipe link to.
+PICTURE_PACKAGES := libgl1 libegl1 libgles2 libglib2.0-0
+
+# $(call apt_install,PACKAGES): installs them where root and apt exist, otherwise fails.
+apt_install = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	&& echo "installing $(1)" && apt-get update -qq \
+	&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+
+.PHONY: help
+help:  ## list the targets
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: setup
+setup: $(INSTALLED)  ## environment in .venv with dhmd-live and dhmd-train, and the weights
+	@$(BIN)/python -m dhmd.assets
+
+.PHONY: demo
+demo: setup  ## play the demo clip through the whole pipeline
+	@$(BIN)/dhmd-live demo
+
+.PHONY: test
+test: setup system  ## run the tests
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(INSTALLED)  ## style, types and the direction of imports
+	@failed=0; \
+	$(BIN)/ruff check . || failed=1; \
+	$(BIN)/ruff format --check . || failed=1; \
+	$(BIN)/mypy || failed=1; \
+	$(BIN)/lint-imports || failed=1; \
+	exit $$failed
+
+.PHONY: bench
+bench: setup  ## measure rate, latency and memory on this machine
+	@$(BIN)/dhmd-live bench
+
+.PHONY: clip
+clip: setup  ## make the demo clip again (needs Debian's espeak-ng)
+	@$(BIN)/python realtime/demo/make_clip.py
+
+# Pins stay where they are unless pyproject.toml asks for something else; remove requirements.lock first to renew all.
+# torch stands in a file of its own, without hashes: the index serves each machine the build that fits it.
+.PHONY: lock
+lock: $(INSTALLED)  ## resolve pyproject.toml again and write requirements.lock
+	@cp requirements.lock .venv/resolved.lock 2>/dev/null || true
+	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/python -m piptools compile --quiet --all-extras --generate-hashes \
+		--allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--no-emit-options --constraint requirements-torch.lock --output-file .venv/resolved.lock pyproject.toml
+	@awk '/^[a-zA-Z0-9]/ { keep = !/^torch==/ } /^#/ { keep = 1 } keep' .venv/resolved.lock > requirements.lock
+
+.PHONY: clean
+clean:  ## remove the environment and what the tools left (the weights stay)
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(CREATED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true), and Python 3.11 or newer is needed;" \
+			"install it, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: this Python has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+$(LOCKED): requirements.lock requirements-torch.lock | $(CREATED)
+	@echo "installing $$(grep -c '^[a-z].*==' requirements.lock) packages into .venv"
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@echo "installing $$(cat requirements-torch.lock)"
+	@$(BIN)/python -m pip install --quiet -r requirements-torch.lock
+	@touch $@
+
+$(INSTALLED): pyproject.toml $(LOCKED)
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { $(call apt_install,$(PICTURE_PACKAGES)); } || { \
+		echo "error: OpenCV does not load ($$($(BIN)/python -c 'import cv2' 2>&1 | tail -n 1));" \
+			"install $(PICTURE_PACKAGES)" >&2; exit 1; }
+	@touch $@
+
+.PHONY: system
+system:
+	@command -v dpkg-query >/dev/null || exit 0; \
+	missing=(); \
+	for package in $(TEST_PACKAGES); do \
+		[ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" = installed ] || missing+=("$$package"); \
+	done; \
+	[ $${#missing[@]} = 0 ] || { $(call apt_install,"$${missing[@]}"); } \
+		|| echo "not installed: $${missing[*]}; tests that need them are skipped"
