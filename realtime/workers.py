@@ -1,0 +1,159 @@
+"""Supervision of blocking workers: each runs in a thread of its own, is restarted when it fails, and is reported on.
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(supervise("camera", read_camera, on_status=publish), name="camera")
+
+Threads are daemons made here, not those of asyncio's executor, which the interpreter would wait for at exit: a driver
+call that never returns must not keep the program alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from realtime.errors import DHMDLiveError
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerState(StrEnum):
+    STARTING = "starting"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """reason: why it restarts, failed or was stopped; empty otherwise. retry_in_s: wait before the next try.
+    restarts: how often it was started again since the session's start."""
+
+    worker: str
+    state: WorkerState
+    reason: str = ""
+    retry_in_s: float | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits that double from `first_s` to `cap_s`, each shortened by a random part of up to a half."""
+
+    first_s: float = 0.5
+    cap_s: float = 30.0
+
+    def wait_s(self, failures: int) -> float:
+        """Wait after the `failures`-th failure in a row (1 for the first)."""
+        full_s = min(self.cap_s, self.first_s * 2.0 ** min(failures - 1, 32))
+        return full_s * random.uniform(0.5, 1.0)
+
+
+BlockingWorker = Callable[[threading.Event, Callable[[], None]], None]
+"""`worker(stop, running)`: runs until its source ends (returns), fails (raises), or `stop` is set (returns soon).
+It calls `running()` once it delivers."""
+
+
+async def supervise(
+    name: str,
+    worker: BlockingWorker,
+    *,
+    on_status: Callable[[WorkerStatus], None],
+    backoff: Backoff = Backoff(),
+    grace_s: float = 1.5,
+) -> None:
+    """Run `worker` in a thread until it ends; start it again with backoff when it raises.
+
+    A DHMDLiveError raised before the worker ever called `running()` is final and propagates: what was asked for is
+    not there. Anything later (a camera pulled out, a stream that stalls) only restarts this worker. Cancelling sets
+    the stop event and waits at most `grace_s` for the thread; one that is stuck in native code is left behind.
+    `on_status` is called in the event loop.
+    """
+    ever_ran = False
+    failures = restarts = 0
+    left_behind = False
+
+    def report(state: WorkerState, reason: str = "", retry_in_s: float | None = None) -> None:
+        on_status(WorkerStatus(name, state, reason, retry_in_s, restarts))
+
+    try:
+        while True:
+            report(WorkerState.STARTING)
+            attempt = _Attempt(name, worker, on_running=lambda: report(WorkerState.RUNNING))
+            try:
+                error = await attempt.outcome()
+            except asyncio.CancelledError:
+                left_behind = not await attempt.stop(grace_s)
+                raise
+            if error is None:
+                report(WorkerState.ENDED)
+                return
+            reason = str(error) if isinstance(error, DHMDLiveError) else f"{type(error).__name__}: {error}"
+            ever_ran |= attempt.running_since_s is not None
+            if isinstance(error, DHMDLiveError) and not ever_ran:
+                report(WorkerState.FAILED, reason)
+                raise error
+            ran_s = 0.0 if attempt.running_since_s is None else time.monotonic() - attempt.running_since_s
+            failures = 1 if ran_s > backoff.cap_s else failures + 1
+            wait_s = backoff.wait_s(failures)
+            logger.warning("%s: %s; next try in %.1f s", name, reason, wait_s)
+            logger.debug("%s failed", name, exc_info=error)
+            report(WorkerState.RESTARTING, reason, wait_s)
+            await asyncio.sleep(wait_s)
+            restarts += 1
+    except asyncio.CancelledError:
+        reason = "stopped"
+        if left_behind:
+            reason = f"stopped; its thread did not return within {grace_s:g} s and was left behind"
+            logger.warning("%s: %s", name, reason)
+        report(WorkerState.ENDED, reason)
+        raise
+
+
+class _Attempt:
+    """One life of a worker's thread."""
+
+    def __init__(self, name: str, worker: BlockingWorker, on_running: Callable[[], None]) -> None:
+        self.running_since_s: float | None = None
+        self._on_running = on_running
+        self._stop = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[BaseException | None] = self._loop.create_future()
+        threading.Thread(target=self._run, args=(worker,), name=name, daemon=True).start()
+
+    async def outcome(self) -> BaseException | None:
+        """What the worker raised; None when it ended by itself."""
+        return await asyncio.shield(self._done)
+
+    async def stop(self, grace_s: float) -> bool:
+        """Ask the thread to end; whether it did within `grace_s`."""
+        self._stop.set()
+        finished, _ = await asyncio.wait({self._done}, timeout=grace_s)
+        return bool(finished)
+
+    def _run(self, worker: BlockingWorker) -> None:
+        error: BaseException | None = None
+        try:
+            worker(self._stop, lambda: self._in_loop(self._running))
+        except BaseException as raised:
+            error = raised
+        self._in_loop(lambda: self._done.set_result(error))
+
+    def _in_loop(self, call: Callable[[], None]) -> None:
+        # A thread that was left behind may outlive the loop; nobody listens to it any more.
+        if not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(call)
+
+    def _running(self) -> None:
+        if self.running_since_s is None and not self._stop.is_set():
+            self.running_since_s = time.monotonic()
+            self._on_running()
