@@ -92,7 +92,7 @@ class MediaFile:
 
     @property
     def damaged(self) -> int:
-        """Packets that could not be decoded, over all passes so far."""
+        """Packets that could not be decoded, in the last pass over each stream."""
         return sum(track.damaged for track in self._tracks)
 
     @property
@@ -171,7 +171,7 @@ class MediaFile:
     def _finish(self, track: _Track[av.VideoFrame] | _Track[av.AudioFrame], end_s: float) -> None:
         track.end_s = end_s
         if track.damaged:
-            logger.warning("%s: %d damaged packets of %s left out", self.path, track.damaged, track.kind)
+            logger.warning("%s: %d damaged packets of %s left out", self.path, track.damaged, track.name)
         if self.missing_s:
             logger.warning("%s: cut off %.1f s before its stated end", self.path, self.missing_s)
 
@@ -184,9 +184,9 @@ class _Track(Generic[Decoded]):
 
     def __init__(self, path: Path, index: int, frame_type: type[Decoded]) -> None:
         self.damaged = self.skipped = 0
-        self.kind = ""
         self.first_stamp_s: float | None = None
         self.end_s: float | None = None
+        self.name = "video" if frame_type.__name__ == "VideoFrame" else "sound"
         self._path = path
         self._index = index
         self._frame_type: type[Decoded] = frame_type
@@ -198,7 +198,6 @@ class _Track(Generic[Decoded]):
             return None
         track = cls(path, index, frame_type)
         first = next(track.decode(), None)
-        track.damaged = 0
         if first is None:
             return None
         track.first_stamp_s = first.time
@@ -210,7 +209,7 @@ class _Track(Generic[Decoded]):
 
         with _open(self._path) as container:
             stream = container.streams[self._index]
-            self.kind = stream.type
+            self.damaged = 0
             packets = container.demux(stream)
             skipping = False
             while True:
