@@ -84,11 +84,11 @@ $(LOCKED): requirements.lock requirements-torch.lock | $(CREATED)
 	@echo "installing $$(grep -c '^[a-z].*==' requirements.lock) packages into .venv"
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	@echo "installing $$(cat requirements-torch.lock)"
-	@$(BIN)/python -m pip install --quiet -r requirements-torch.lock
+	@$(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) -r requirements-torch.lock
 	@touch $@
 
 $(INSTALLED): pyproject.toml $(LOCKED)
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { $(call apt_install,$(PICTURE_PACKAGES)); } || { \
 		echo "error: OpenCV does not load ($$($(BIN)/python -c 'import cv2' 2>&1 | tail -n 1));" \
 			"install $(PICTURE_PACKAGES)" >&2; exit 1; }
