@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
 
 class SessionClock:
@@ -47,26 +48,37 @@ class MediaClock(SessionClock):
 class SampleClock:
     """Places a device's evenly spaced samples on the session clock.
 
-    Each block of samples comes with a measured capture time, which jitters by milliseconds. Counting samples gives
-    even spacing but drifts, as the device's crystal is not ours, and knows nothing of lost samples. So samples are
-    counted, and the count is drawn slowly towards the measurements; only when a measurement is `gap_s` ahead
-    (samples were lost, the device slept) does time jump there. Times never run backwards.
+    Each block comes with a measured capture time, which is right or late: threads wait to run. Counting samples gives
+    even spacing, but drifts, as the device's crystal is not ours, and knows nothing of lost samples. So samples are
+    counted, and the count is drawn slowly towards the least late measurement of the last `window_s`. Only when even
+    that is more than `gap_s` ahead were samples lost, and time jumps there. Times never run backwards.
     """
 
-    def __init__(self, rate_hz: float, *, gap_s: float = 0.1, gain: float = 0.02) -> None:
+    def __init__(self, rate_hz: float, *, window_s: float = 1.0, gap_s: float = 0.1, gain: float = 0.05) -> None:
         self.rate_hz = rate_hz
+        self.window_s = window_s
         self.gap_s = gap_s
         self.gain = gain
-        self._next_s: float | None = None
+        self._counted = 0
+        self._offset_s: float | None = None
+        self._measured: deque[tuple[float, float]] = deque()
 
     def place(self, samples: int, measured_s: float) -> float:
         """Session time of the first of `samples` new samples, whose capture time was measured as `measured_s`."""
-        duration_s = samples / self.rate_hz
-        if self._next_s is None or measured_s - self._next_s > self.gap_s:
-            first_s = measured_s
+        position_s = self._counted / self.rate_hz
+        self._counted += samples
+        self._measured.append((position_s, measured_s - position_s))
+        settled = position_s - self._measured[0][0] >= self.window_s
+        while position_s - self._measured[0][0] > self.window_s:
+            self._measured.popleft()
+        least_late_s = min(offset_s for _, offset_s in self._measured)
+        if self._offset_s is None:
+            self._offset_s = least_late_s
+        error_s = least_late_s - self._offset_s
+        if settled and error_s > self.gap_s:
+            self._offset_s = least_late_s
         else:
             # At most a twentieth of the block: a correction is never heard as a change of speed or order.
-            limit_s = duration_s / 20
-            first_s = self._next_s + min(limit_s, max(-limit_s, self.gain * (measured_s - self._next_s)))
-        self._next_s = first_s + duration_s
-        return first_s
+            limit_s = samples / self.rate_hz / 20
+            self._offset_s += min(limit_s, max(-limit_s, self.gain * error_s))
+        return position_s + self._offset_s

@@ -143,7 +143,7 @@ class _Attempt:
         error: BaseException | None = None
         try:
             worker(self._stop, lambda: self._in_loop(self._running))
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: BLE001 - handed to the event loop whole
             error = raised
         self._in_loop(lambda: self._done.set_result(error))
 
