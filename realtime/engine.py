@@ -22,7 +22,7 @@ def resolve_device(name: str) -> torch.device:
     has_gpu = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if has_gpu else "cpu")
-    if name.split(":")[0] == "cuda":
+    if name.split(":", maxsplit=1)[0] == "cuda":
         index = int(name.partition(":")[2] or 0)
         if not has_gpu or index >= torch.cuda.device_count():
             raise DeviceUnavailable(
@@ -111,7 +111,7 @@ def _clip(sentiment: float) -> float:
 
 def _weights(present: frozenset[Modality], homo: list[float], hetero: list[float]) -> dict[Modality, float]:
     if len(present) == 1:
-        return {m: 1.0 for m in present}
+        return dict.fromkeys(present, 1.0)
     weights = dict.fromkeys(present, 0.0)
     for edge, one, other in zip(EDGES, homo, hetero, strict=True):
         if edge.source in weights:

@@ -1,0 +1,72 @@
+"""Configuration files: YAML validated against a pydantic model, with errors that name the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigInvalid(ValueError):
+    """A configuration file has an unknown key, a wrong type, or is not YAML. Names file, line and what was expected."""
+
+
+def read_config(path: Path, model: type[Model]) -> Model:
+    """Read and validate. Raises ConfigInvalid with one line for each thing that is wrong."""
+    import yaml
+    from pydantic import ValidationError
+
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise ConfigInvalid(f"{path}: is not text in UTF-8; expected a YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigInvalid(f"{path}{where}: not YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(data, dict):
+        raise ConfigInvalid(f"{path}, line 1: expected `key: value` lines, found {type(data).__name__}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{path}, line {_line(root, problem['loc'])}: {_explain(problem, model)}" for problem in error.errors()
+        ]
+        raise ConfigInvalid("\n".join(lines)) from None
+
+
+def _line(node: Any, location: tuple[int | str, ...]) -> int:
+    """The line (from 1) of the deepest part of `location` that stands in the file."""
+    line = 1
+    for part in location:
+        if hasattr(node, "value") and isinstance(part, str):
+            pairs = [(k, v) for k, v in node.value if isinstance(k, type(k)) and getattr(k, "value", None) == part]
+            if not pairs:
+                break
+            key, node = pairs[-1]
+            line = key.start_mark.line + 1
+        elif hasattr(node, "value") and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        import difflib
+
+        known = list(model.model_fields) if len(problem["loc"]) == 1 else []
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else (f"; known keys: {', '.join(known)}" if known else "")
+        return f"unknown key {where!r}{hint}"
+    if problem["type"] == "missing":
+        return f"{where!r} is missing"
+    return f"{where!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}, found {problem['input']!r}"

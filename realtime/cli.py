@@ -1,0 +1,226 @@
+"""`dhmd-live`: the command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realtime.errors import DHMDLiveError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from realtime.run import Summary
+
+DESCRIPTION = (
+    """Emotion of the person in front of the camera, from face, voice and words, ten times a second over MQTT."""
+)
+
+RUN_EXAMPLES = """examples:
+  dhmd-live run                                            webcam and default microphone, embedded broker
+  dhmd-live run --source camera:1 --microphone none        a second camera, no sound
+  dhmd-live run --source talk.mp4                          a file at its own pace
+  dhmd-live run --source talk.mp4 --pace max --broker none --estimates talk.jsonl
+                                                           a file as fast as the machine allows
+  dhmd-live run --source rtsp://camera.local/live --broker mqtt://user:secret@broker.local --stream hall
+  dhmd-live run --config configs/live.yaml                 the same keys from a file; flags override it
+
+exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    # Nothing phones home: no telemetry of the libraries underneath, and fewer messages of theirs.
+    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1", GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
+    _set_up_logging(verbose=options.verbose)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        code = command(options)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException as error:
+        known = _known(error)
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        code = known.exit_code if isinstance(known, DHMDLiveError) else 1
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _known(error: BaseException) -> BaseException | None:
+    """The error that has a line for people: itself, or the first such one in a group; None for a fault of ours."""
+    from dhmd.assets import AssetUnavailable
+    from dhmd.checkpoint import CheckpointInvalid
+    from dhmd.contract import ContractMismatch
+
+    if isinstance(error, BaseExceptionGroup):
+        return next((known for part in error.exceptions if (known := _known(part))), None)
+    lines = (DHMDLiveError, AssetUnavailable, CheckpointInvalid, ContractMismatch)
+    return error if isinstance(error, lines) or getattr(error, "is_for_people", False) else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dhmd-live", description=DESCRIPTION)
+    parser.add_argument("--verbose", action="store_true", help="tell what happens inside")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="recognise live or from a file, and publish",
+        description="Recognise a person's emotion live or from a file, and publish it.",
+        epilog=RUN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.set_defaults(command=_run)
+    _add_run_flags(run)
+
+    demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline, with an embedded broker")
+    demo.set_defaults(command=_demo)
+
+    watch = commands.add_parser("watch", help="print a stream readably as it is published")
+    watch.set_defaults(command=_watch)
+    watch.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user:password@]host[:port]")
+    watch.add_argument("--stream", default="+", help="name of one stream; all without it")
+
+    devices = commands.add_parser("devices", help="list cameras, microphones and compute devices")
+    devices.set_defaults(command=_devices)
+
+    doctor = commands.add_parser("doctor", help="check that everything a run needs is here")
+    doctor.set_defaults(command=_doctor)
+
+    assets = commands.add_parser("assets", help="list, fetch and verify third-party weights")
+    assets.set_defaults(command=_assets)
+    assets.add_argument("action", nargs="?", choices=["list", "fetch", "verify"], default="list")
+
+    bench = commands.add_parser("bench", help="measure rate, latency, start-up and memory on this machine")
+    bench.set_defaults(command=_bench)
+    bench.add_argument("--seconds", type=float, default=300.0, help="length of the run (default: %(default)g)")
+    return parser
+
+
+def _add_run_flags(run: argparse.ArgumentParser) -> None:
+    """One flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
+    run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with these keys; flags override it")
+    run.add_argument(
+        "--source",
+        metavar="PATH|URL|camera:N|none",
+        help="media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: camera:0)",
+    )
+    run.add_argument(
+        "--microphone",
+        metavar="NAME|default|none",
+        help="see `dhmd-live devices` (default: the default one with a camera; with a file, the file's own sound)",
+    )
+    run.add_argument("--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)")
+    run.add_argument(
+        "--broker",
+        metavar="URL|embedded|none",
+        help="mqtt[s]://[user:password@]host[:port], embedded on loopback, or none (default: embedded)",
+    )
+    run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
+    run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
+    run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
+    run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
+    run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
+    run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help="seconds between estimates (default: 0.1)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from realtime.settings import RunSettings, read_settings
+
+    flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
+    settings = read_settings(options.config, flags)
+    from realtime.run import run
+
+    console = _console()
+    _print_summary(run(settings, console), console)
+    return 0
+
+
+def _demo(_: argparse.Namespace) -> int:
+    from realtime.demo import CLIP
+    from realtime.run import run
+    from realtime.settings import RunSettings
+
+    console = _console()
+    summary = run(RunSettings(source=str(CLIP), stream="demo"), console, title="dhmd demo")
+    _print_summary(summary, console)
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from realtime.broker import BrokerAddress
+    from realtime.watch import watch
+
+    return watch(BrokerAddress.parse(options.broker), options.stream, _console())
+
+
+def _devices(_: argparse.Namespace) -> int:
+    from realtime.doctor import show_devices
+
+    return show_devices(_console())
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from realtime.doctor import show_checks
+
+    return show_checks(_console())
+
+
+def _assets(options: argparse.Namespace) -> int:
+    from realtime.doctor import show_assets
+
+    return show_assets(options.action, _console())
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from realtime.bench import bench
+
+    return bench(options.seconds, _console())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _set_up_logging(*, verbose: bool) -> None:
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_time=verbose, show_path=verbose, rich_tracebacks=verbose)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
+
+
+def _print_summary(summary: Summary, console: Console) -> None:
+    from rich.table import Table
+
+    from realtime.pipeline import percentiles
+
+    statistics = summary.statistics
+    table = Table(title="summary", show_header=False, box=None, padding=(0, 2), title_justify="left")
+    table.add_row("estimates", f"{statistics.estimates} at {statistics.rate_hz:.1f} per second")
+    for name, values in (
+        ("capture to estimate", statistics.capture_to_estimate_ms),
+        ("capture to published", statistics.capture_to_published_ms),
+        ("model", statistics.inference_ms),
+    ):
+        if measured := percentiles(values):
+            table.add_row(name, f"p50 {measured[0]:.0f} ms, p95 {measured[1]:.0f} ms")
+    if summary.first_estimate_s is not None:
+        table.add_row("first estimate", f"{summary.first_estimate_s:.1f} s after start")
+    missed = f", {statistics.missed_ticks} ticks missed" if statistics.missed_ticks else ", no tick missed"
+    table.add_row("dropped", f"{summary.dropped.video} frames, {summary.dropped.audio} blocks of sound{missed}")
+    if summary.undelivered:
+        table.add_row("undelivered", f"{summary.undelivered} estimates found no broker")
+    table.add_row("words", summary.words or "none heard")
+    console.print(table)

@@ -1,0 +1,173 @@
+"""A run on the session clock: capture, perception, engine and publisher side by side under one task group.
+
+capture threads -> LatestFrame / AudioRing -> perception threads -> window -> engine thread, at each hop -> sinks
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from realtime.capture.delivery import AudioFanOut, AudioRing, LatestFrame
+from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.estimate import Dropped
+from realtime.perception import Perception
+from realtime.pipeline import Pipeline
+from realtime.workers import BlockingWorker, WorkerStatus, supervise
+
+VOICE_RING_S = 5.0
+TRANSCRIPT_RING_S = 15.0
+POLL_S = 0.1
+T = TypeVar("T")
+GRACE_S = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSource:
+    """What a run captures. Each stream is started in a thread of its own and ends when its event is set."""
+
+    frames: Callable[[threading.Event], Iterator[VideoFrame]] | None
+    blocks: Callable[[threading.Event], Iterator[AudioBlock]] | None
+    lost_blocks: Callable[[], int] = lambda: 0
+    """Blocks that the driver itself lost."""
+
+
+class Delivery:
+    """The queues between capture and perception, and what they lost."""
+
+    def __init__(self, source: LiveSource) -> None:
+        self.frames = LatestFrame()
+        self.voice = AudioRing(VOICE_RING_S)
+        self.transcript = AudioRing(TRANSCRIPT_RING_S)
+        self.sound = AudioFanOut([self.voice, self.transcript])
+        self._source = source
+
+    def dropped(self) -> Dropped:
+        lost = self._source.lost_blocks() + max(self.voice.dropped, self.transcript.dropped)
+        return Dropped(video=self.frames.dropped, audio=lost)
+
+
+async def run_live(
+    pipeline: Pipeline,
+    source: LiveSource,
+    delivery: Delivery,
+    *,
+    hop_s: float,
+    duration_s: float | None,
+    stop: asyncio.Event,
+    on_status: Callable[[WorkerStatus], None],
+) -> None:
+    """Run until the source ends, `duration_s` is over, or `stop` is set; then end all workers in order."""
+    capture, perceive = _capture(source, delivery), _perceive(pipeline.perception, delivery, source)
+    async with asyncio.TaskGroup() as group:
+
+        def start(workers: dict[str, BlockingWorker]) -> list[asyncio.Task[None]]:
+            return [
+                group.create_task(supervise(name, worker, on_status=on_status, grace_s=GRACE_S), name=name)
+                for name, worker in workers.items()
+            ]
+
+        capturing = start(capture)
+        perceiving = start(perceive)
+        ticking = group.create_task(_tick(pipeline, hop_s), name="engine")
+        stopping = group.create_task(stop.wait(), name="stop")
+        # Perception ends by itself once capture has ended and every queue is drained.
+        ending = group.create_task(_all_done(perceiving), name="ending")
+        try:
+            await asyncio.wait({ending, stopping}, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (stopping, ending, *capturing, *perceiving, ticking):
+                task.cancel()
+            await asyncio.wait({*capturing, *perceiving, ticking})
+
+
+async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)
+
+
+def _capture(source: LiveSource, delivery: Delivery) -> dict[str, BlockingWorker]:
+    """One worker a stream. A stream that ends closes its queue; one that fails leaves it open for the next try."""
+    workers: dict[str, BlockingWorker] = {}
+    if (frames := source.frames) is not None:
+
+        def video(stop: threading.Event, running: Callable[[], None]) -> None:
+            for frame in frames(stop):
+                running()
+                delivery.frames.put(frame)
+            delivery.frames.close()
+
+        workers["video"] = video
+    if (blocks := source.blocks) is not None:
+
+        def audio(stop: threading.Event, running: Callable[[], None]) -> None:
+            for block in blocks(stop):
+                running()
+                delivery.sound.put(block)
+            delivery.sound.close()
+
+        workers["audio"] = audio
+    return workers
+
+
+def _perceive(perception: Perception, delivery: Delivery, source: LiveSource) -> dict[str, BlockingWorker]:
+    """One worker a modality that the source feeds."""
+    frames, voice, transcript = delivery.frames, delivery.voice, delivery.transcript
+    workers: dict[str, BlockingWorker] = {}
+    if source.frames is not None:
+        workers["face"] = _consumer(lambda: frames.get(POLL_S), lambda: frames.closed, perception.see)
+    if source.blocks is not None:
+        workers["voice"] = _consumer(lambda: voice.get(POLL_S), lambda: voice.closed, perception.hear)
+        workers["transcript"] = _consumer(
+            lambda: _waiting(transcript), lambda: transcript.closed, perception.listen, perception.finish
+        )
+    return workers
+
+
+def _consumer(
+    take: Callable[[], T | None],
+    closed: Callable[[], bool],
+    use: Callable[[T], None],
+    finish: Callable[[], None] = lambda: None,
+) -> BlockingWorker:
+    """A worker that uses what it can take until the queue is closed and empty."""
+
+    def work(stop: threading.Event, running: Callable[[], None]) -> None:
+        running()
+        while not stop.is_set():
+            taken = take()
+            if taken is not None:
+                use(taken)
+            elif closed():
+                finish()
+                return
+
+    return work
+
+
+def _waiting(ring: AudioRing) -> list[AudioBlock] | None:
+    """All blocks that wait; None when none comes in time."""
+    blocks: list[AudioBlock] = []
+    timeout_s = POLL_S
+    while (block := ring.get(timeout_s)) is not None:
+        blocks.append(block)
+        timeout_s = 0.0
+    return blocks or None
+
+
+async def _tick(pipeline: Pipeline, hop_s: float) -> None:
+    """One estimate a hop. A tick that comes more than a hop late is missed and counted, never made up for."""
+    clock, loop = pipeline.clock, asyncio.get_running_loop()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as thread:
+        due_s = clock.now()
+        while True:
+            due_s += hop_s
+            late_hops = int((clock.now() - due_s) / hop_s)
+            if late_hops > 0:
+                pipeline.statistics.missed_ticks += late_hops
+                due_s += late_hops * hop_s
+            await asyncio.sleep(max(0.0, due_s - clock.now()))
+            pipeline.emit(await loop.run_in_executor(thread, pipeline.estimate, due_s))

@@ -1,0 +1,140 @@
+"""Perception: one stream's extractors and its sliding window. What is seen, heard and read becomes rows.
+
+The three entrances (`see`, `hear`, `listen`) may run in three threads, each always in the same one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from dhmd.checkpoint import Checkpoint
+from dhmd.contract import FeatureSpec, Word
+from dhmd.features.expression import ExpressionNet
+from dhmd.features.face import FaceExtractor, FaceObservation
+from dhmd.features.speech import SpeechModel
+from dhmd.features.text import TextExtractor
+from dhmd.features.voice import VoiceExtractor
+from dhmd.modality import Modality
+from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.transcript import StreamingTranscript, TranscriptUpdate
+from realtime.window import SlidingWindow, WindowCut
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED_WORDS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Extractors:
+    """One extractor a modality, for one stream."""
+
+    face: FaceExtractor
+    voice: VoiceExtractor
+    transcript: StreamingTranscript
+    text: TextExtractor
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint) -> Extractors:
+        """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
+        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="load") as pool:
+            face = pool.submit(lambda: FaceExtractor(ExpressionNet.load(checkpoint.expression_path)))
+            speech = pool.submit(SpeechModel)
+            text = pool.submit(TextExtractor)
+            loaded = cls(
+                face.result(), VoiceExtractor(speech.result()), StreamingTranscript(speech.result()), text.result()
+            )
+        for modality, produced in loaded.specs.items():
+            checkpoint.features[modality].require(produced)
+        return loaded
+
+    @property
+    def specs(self) -> dict[Modality, FeatureSpec]:
+        return {spec.modality: spec for spec in (self.text.spec, self.face.spec, self.voice.spec)}
+
+
+@dataclass(frozen=True, slots=True)
+class Perceived:
+    """The window at one moment, and what a person would want to know about it."""
+
+    cut: WindowCut
+    faces: int
+    words: tuple[Word, ...]
+    """Words that were spoken within the window, partial ones included."""
+
+
+class Perception:
+    """Feeds one window from one stream."""
+
+    def __init__(self, extractors: Extractors, device: torch.device) -> None:
+        self.extractors = extractors
+        self.window = SlidingWindow(extractors.specs, device)
+        self._lock = threading.Lock()
+        self._face: FaceObservation | None = None
+        self._final: deque[Word] = deque(maxlen=REMEMBERED_WORDS)
+        self._partial: tuple[Word, ...] = ()
+
+    def see(self, frame: VideoFrame) -> None:
+        """A picture; those that are not due on the vision grid are passed over."""
+        if not self.extractors.face.due(frame.captured_s):
+            return
+        observation = self.extractors.face.push(frame.image, frame.captured_s)
+        self.window.append(Modality.VISION, observation.rows)
+        with self._lock:
+            self._face = observation
+
+    def hear(self, block: AudioBlock) -> None:
+        """Sound, for the voice."""
+        self.window.append(Modality.AUDIO, self.extractors.voice.push(block.samples, block.captured_s))
+
+    def listen(self, blocks: list[AudioBlock]) -> None:
+        """Sound, for the words."""
+        for block in blocks:
+            self.extractors.transcript.push(block)
+        while update := self.extractors.transcript.step():
+            self._read(update)
+
+    def finish(self) -> None:
+        """The sound has ended: what was being said is final now."""
+        self._read(self.extractors.transcript.finish())
+
+    def perceive(self, end_s: float) -> Perceived:
+        """The window that ends at `end_s`, from what has arrived by now."""
+        cut = self.window.cut(end_s)
+        with self._lock:
+            face = self._face
+            words = tuple(w for w in (*self._final, *self._partial) if w.end_s > cut.start_s and w.start_s < end_s)
+        fresh_s = self.extractors.face.spec.absent_after_s
+        faces = face.faces if face is not None and end_s - face.captured_s <= fresh_s else 0
+        return Perceived(cut, faces, words)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The newest words of the session, oldest first."""
+        with self._lock:
+            return (*self._final, *self._partial)
+
+    def _read(self, update: TranscriptUpdate) -> None:
+        with self._lock:
+            self._final.extend(update.final)
+            self._partial = update.partial
+            words = (*self._final, *self._partial)
+        if words:
+            horizon_s = words[-1].end_s - self.window.window_s
+            rows = self.extractors.text.extract([w for w in words if w.end_s > horizon_s])
+            self.window.replace(Modality.TEXT, rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.extractors.face.close()

@@ -1,0 +1,224 @@
+"""`dhmd-live run`: put the parts of one run together, run it, and sum it up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from dhmd.checkpoint import load
+from realtime.broker import BrokerAddress, embedded_broker
+from realtime.capture.camera import Camera
+from realtime.capture.media import MediaFile
+from realtime.capture.microphone import Microphone, list_microphones
+from realtime.capture.playback import MediaPlayer
+from realtime.clock import MediaClock, SessionClock
+from realtime.engine import Engine, resolve_device
+from realtime.errors import MicrophoneUnavailable
+from realtime.estimate import Dropped
+from realtime.live import Delivery, LiveSource, run_live
+from realtime.mqtt import Publisher
+from realtime.offline import run_offline
+from realtime.perception import Extractors, Perception
+from realtime.pipeline import Emission, EstimateFile, Pipeline, Statistics
+from realtime.settings import RunSettings
+from realtime.view import Dashboard, TerminalView
+from realtime.workers import WorkerStatus
+
+logger = logging.getLogger(__name__)
+
+FAREWELL_S = 0.6
+"""How long the last words to the broker may take."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run achieved."""
+
+    statistics: Statistics
+    dropped: Dropped = field(default_factory=lambda: Dropped(video=0, audio=0))
+    words: str = ""
+    media_s: float = 0.0
+    first_estimate_s: float | None = None
+    """From the start of the run, loading included, to the first estimate."""
+    undelivered: int | None = None
+    """Estimates that found no broker; None when none was asked for."""
+
+
+class PublisherSink:
+    """Hands each estimate to the publisher, and measures when it is on the wire."""
+
+    def __init__(self, publisher: Publisher, clock: SessionClock, statistics: Statistics) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._statistics = statistics
+
+    def put(self, emission: Emission) -> None:
+        newest_s = emission.newest_s
+
+        def published() -> None:
+            if newest_s is not None:
+                self._statistics.capture_to_published_ms.append((self._clock.now() - newest_s) * 1000)
+
+        self._publisher.publish_estimate(emission.payload, published if emission.timed else None)
+
+
+class Stopwatch:
+    """A sink that notes when the first estimate came, seconds after `started_s` on the monotonic clock."""
+
+    def __init__(self, started_s: float) -> None:
+        self._started_s = started_s
+        self.first_s: float | None = None
+
+    def put(self, _: Emission) -> None:
+        if self.first_s is None:
+            self.first_s = time.monotonic() - self._started_s
+
+
+def run(settings: RunSettings, console: Console, *, title: str = "dhmd-live") -> Summary:
+    """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on."""
+    watch = Stopwatch(time.monotonic())
+    with ExitStack() as stack:
+        # What can be wrong in the request is found out before the models are loaded.
+        media = None if settings.is_live else MediaFile(settings.source)
+        device = resolve_device(settings.device)
+        file = stack.enter_context(EstimateFile(Path(settings.estimates))) if settings.estimates else None
+        checkpoint = load(settings.checkpoint)
+        # One core is enough for a window; the other belongs to faces and speech.
+        torch.set_num_threads(1)
+        if console.is_terminal:
+            with console.status("loading models"):
+                extractors = Extractors.load(checkpoint)
+        else:
+            extractors = Extractors.load(checkpoint)
+        perception = stack.enter_context(Perception(extractors, device))
+        engine = Engine(checkpoint, device)
+        clock = MediaClock() if settings.pace == "max" else SessionClock()
+        source = _open_source(settings, media, clock)
+        delivery = Delivery(source)
+        pipeline = Pipeline(
+            perception, engine, clock, settings.stream, delivery.dropped, timed=settings.pace == "realtime"
+        )
+        pipeline.sinks.append(watch)
+        if file is not None:
+            pipeline.sinks.append(file)
+        summary = asyncio.run(_run(settings, pipeline, media, source, delivery, console, title))
+    summary.first_estimate_s = watch.first_s
+    return summary
+
+
+def _open_source(settings: RunSettings, media: MediaFile | None, clock: SessionClock) -> LiveSource:
+    """What to capture, and from where. A file brings its own sound; a camera goes with the default microphone."""
+    microphone = settings.microphone or (_default_microphone() if settings.is_live else "none")
+    heard = None if microphone == "none" else Microphone(microphone, clock)
+    if media is not None:
+        player, has = MediaPlayer(media, clock), media.describe()
+        for kind, present in (("video", has.has_video), ("sound", has.has_audio or heard is not None)):
+            if not present:
+                logger.warning("%s has no %s: estimates come from the rest alone", settings.source, kind)
+        frames = player.frames if has.has_video else None
+        blocks = heard.blocks if heard else player.blocks if has.has_audio else None
+    else:
+        frames = None if settings.source == "none" else Camera(settings.source, clock).frames
+        blocks = heard.blocks if heard else None
+    return LiveSource(frames, blocks, lost_blocks=(lambda: heard.overflows) if heard else (lambda: 0))
+
+
+def _default_microphone() -> str:
+    """The default microphone where nobody asked for one: its absence is told, and nothing to stop for."""
+    try:
+        if any(microphone.is_default for microphone in list_microphones()):
+            return "default"
+        reason = "no default microphone"
+    except MicrophoneUnavailable as error:
+        reason = str(error)
+    logger.warning("%s; going on without sound (--microphone none says so)", reason)
+    return "none"
+
+
+async def _run(
+    settings: RunSettings,
+    pipeline: Pipeline,
+    media: MediaFile | None,
+    source: LiveSource,
+    delivery: Delivery,
+    console: Console,
+    title: str,
+) -> Summary:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    summary = Summary(pipeline.statistics)
+    async with AsyncExitStack() as stack:
+        broker = await _broker(settings, stack)
+        dashboard = Dashboard(f"{title} · {settings.stream}", f"{broker}" if broker else "no broker")
+        publisher = None
+        if broker is not None:
+            publisher = Publisher(broker, settings.stream, dashboard.set_connection)
+            pipeline.sinks.append(PublisherSink(publisher, pipeline.clock, pipeline.statistics))
+            if settings.broker == "embedded":
+                console.print(f"embedded broker on {broker}; another terminal: dhmd-live watch --broker {broker}")
+        view = stack.enter_context(TerminalView(console, dashboard))
+        pipeline.sinks.append(view)
+
+        def on_status(status: WorkerStatus) -> None:
+            dashboard.workers[status.worker] = status
+            if publisher is not None:
+                publisher.publish_worker(status)
+
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(publisher.run(), name="publisher") if publisher else None
+            try:
+                if isinstance(pipeline.clock, MediaClock) and media is not None:
+                    if publisher is not None:
+                        await publisher.tried.wait()
+                    await run_offline(
+                        pipeline,
+                        media,
+                        pipeline.clock,
+                        hop_s=settings.hop_s,
+                        duration_s=settings.duration,
+                        stop=stop,
+                        delivered=publisher.settled if publisher else _nothing_to_wait_for,
+                    )
+                else:
+                    await run_live(
+                        pipeline,
+                        source,
+                        delivery,
+                        hop_s=settings.hop_s,
+                        duration_s=settings.duration,
+                        stop=stop,
+                        on_status=on_status,
+                    )
+            finally:
+                if publisher is not None and publishing is not None:
+                    publisher.close()
+                    await asyncio.wait({publishing}, timeout=FAREWELL_S)
+                    publishing.cancel()
+        if publisher is not None:
+            summary.undelivered = publisher.undelivered
+    summary.dropped = delivery.dropped()
+    summary.words = " ".join(word.text for word in pipeline.perception.words)
+    summary.media_s = pipeline.statistics.last_estimate_s
+    return summary
+
+
+async def _broker(settings: RunSettings, stack: AsyncExitStack) -> BrokerAddress | None:
+    if settings.broker == "none":
+        return None
+    if settings.broker == "embedded":
+        return await stack.enter_async_context(embedded_broker())
+    return BrokerAddress.parse(settings.broker)
+
+
+async def _nothing_to_wait_for() -> None:
+    return None

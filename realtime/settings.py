@@ -1,0 +1,79 @@
+"""What a run was asked to do: from the command line, over a configuration file, over the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from dhmd.yaml_config import ConfigInvalid, read_config
+from realtime.broker import BrokerAddress
+from realtime.capture.camera import is_stream, masked
+from realtime.errors import SettingsInvalid
+from realtime.mqtt import check_stream_name
+
+
+class RunSettings(BaseModel):
+    """Each key is also a flag of `dhmd-live run`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    source: str = Field("camera:0", description="media file, camera:N, /dev/videoN, rtsp:// or http:// stream, none")
+    microphone: str | None = Field(
+        None, description="a device's name, default, or none; unset: default with a camera, none with a file"
+    )
+    pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
+    broker: str = Field("embedded", description="mqtt[s]://[user:password@]host[:port], embedded, none")
+    stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
+    estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
+    duration: float | None = Field(None, gt=0, strict=False, description="stop after so many seconds")
+    checkpoint: str = Field("base", description="name of a checkpoint that ships here, or a folder")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    hop_s: float = Field(0.1, ge=0.02, le=5.0, strict=False, description="seconds between two estimates")
+
+    @field_validator("stream")
+    @classmethod
+    def _one_level(cls, stream: str) -> str:
+        try:
+            return check_stream_name(stream)
+        except SettingsInvalid as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("broker")
+    @classmethod
+    def _an_address(cls, broker: str) -> str:
+        if broker not in {"embedded", "none"}:
+            try:
+                BrokerAddress.parse(broker)
+            except SettingsInvalid as error:
+                raise ValueError(str(error)) from None
+        return broker
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the source is a camera, a stream or nothing, rather than a file."""
+        return self.source == "none" or self.source.startswith(("camera:", "/dev/")) or is_stream(self.source)
+
+
+def read_settings(config: Path | None, flags: dict[str, object]) -> RunSettings:
+    """The configuration file's values under the flags that were given. Raises SettingsInvalid."""
+    from pydantic import ValidationError
+
+    try:
+        below = read_config(config, RunSettings).model_dump(exclude_unset=True) if config else {}
+    except ConfigInvalid as error:
+        raise SettingsInvalid(str(error)) from None
+    try:
+        settings = RunSettings.model_validate({**below, **flags})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        shown = "" if name == "broker" else f", found {first['input']!r}"
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsInvalid(f"--{name}: {message}{shown}") from None
+    if settings.pace == "max" and settings.is_live:
+        raise SettingsInvalid(f"--pace max is for files; --source {masked(settings.source)} is live, leave it out")
+    if settings.source == "none" and settings.microphone in {None, "none"}:
+        raise SettingsInvalid("nothing to perceive: --source none needs --microphone NAME or default")
+    return settings
