@@ -1,0 +1,5 @@
+"""`python -m realtime` is `dhmd-live`."""
+
+from realtime.cli import main
+
+main()

@@ -1,0 +1,136 @@
+"""`dhmd-live bench`: the demo clip, repeated, at its own pace through the whole pipeline; what it cost on this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from statistics import median
+
+import av
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from realtime.demo import CLIP
+from realtime.pipeline import percentiles
+from realtime.run import Summary, run
+from realtime.settings import RunSettings
+
+STARTS = 3
+MEMORY_EVERY_S = 1.0
+
+
+def bench(seconds: float, console: Console) -> int:
+    """Measure start-up over several processes, then one run of `seconds`; print one table."""
+    console.print(_machine())
+    with tempfile.TemporaryDirectory() as scratch:
+        media = Path(scratch) / "bench.mp4"
+        repeat(CLIP, media, seconds + 5)
+        starts = [_first_estimate_s(media, Path(scratch) / f"start{i}.jsonl") for i in range(STARTS)]
+        console.print(f"start-up measured {STARTS} times; now {seconds:g} s at real-time pace")
+        with MemoryLog() as memory:
+            cpu_s, wall_s = time.process_time(), time.monotonic()
+            summary = run(RunSettings(source=str(media), duration=seconds, stream="bench"), Console(quiet=True))
+            cores = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
+    console.print(_table(summary, starts, memory, cores))
+    return 0
+
+
+class MemoryLog:
+    """Resident memory of this process, MB, once a second while it is open."""
+
+    def __init__(self) -> None:
+        self.samples_mb: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> MemoryLog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def minute(self, number: int) -> float | None:
+        """Median of the `number`-th minute, from 1; None where the run was shorter."""
+        samples = self.samples_mb[(number - 1) * 60 : number * 60]
+        return median(samples) if len(samples) >= 50 else None
+
+    def _watch(self) -> None:
+        while not self._stop.wait(MEMORY_EVERY_S):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.samples_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+
+def repeat(clip: Path, out: Path, seconds: float) -> None:
+    """Write `clip` again and again into `out`, without encoding anew, until it lasts `seconds`."""
+    with av.open(str(out), "w") as target:
+        streams: dict[int, av.stream.Stream] = {}
+        offset_s = 0.0
+        while offset_s < seconds:
+            with av.open(str(clip)) as source:
+                for stream in source.streams:
+                    if stream.index not in streams:
+                        streams[stream.index] = target.add_stream_from_template(stream)
+                for packet in source.demux():
+                    if packet.dts is None:
+                        continue
+                    shift = round(offset_s / float(packet.time_base))
+                    packet.pts, packet.dts = (packet.pts or packet.dts) + shift, packet.dts + shift
+                    packet.stream = streams[packet.stream_index]
+                    target.mux(packet)
+                offset_s += (source.duration or 0) / 1e6
+
+
+def _first_estimate_s(media: Path, estimates: Path) -> float:
+    """Seconds from the start of a fresh process to its first estimate."""
+    started_s = time.monotonic()
+    command = [sys.executable, "-m", "realtime", "run", "--source", str(media), "--duration", "1"]
+    with subprocess.Popen([*command, "--estimates", str(estimates)], stdout=subprocess.DEVNULL) as process:
+        while not (estimates.exists() and estimates.stat().st_size):
+            if process.poll() is not None:
+                raise RuntimeError(f"dhmd-live ended with status {process.returncode} before its first estimate")
+            time.sleep(0.01)
+        return time.monotonic() - started_s
+
+
+def _machine() -> str:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {usable} cores, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def _table(summary: Summary, starts: list[float], memory: MemoryLog, cores: float) -> Table:
+    statistics = summary.statistics
+    table = Table(title="bench", header_style="bold", title_justify="left")
+    for column in ("figure", "measured", "aim"):
+        table.add_column(column)
+    seconds = statistics.last_estimate_s
+    table.add_row("estimates", f"{statistics.rate_hz:.2f} /s over {seconds:.0f} s", "10 /s")
+    table.add_row("ticks missed", f"{statistics.missed_ticks}", "0 in 60 s")
+    for name, values, aim in (
+        ("capture to estimate", statistics.capture_to_estimate_ms, ""),
+        ("capture to published", statistics.capture_to_published_ms, "p50 <= 80 ms, p95 <= 150 ms"),
+        ("model", statistics.inference_ms, ""),
+    ):
+        if measured := percentiles(values):
+            table.add_row(name, f"p50 {measured[0]:.1f} ms, p95 {measured[1]:.1f} ms", aim)
+    low, middle, high = min(starts), median(starts), max(starts)
+    table.add_row("first estimate", f"{middle:.1f} s ({low:.1f} to {high:.1f}, {len(starts)} starts)", "<= 8 s")
+    table.add_row("resident memory", f"{max(memory.samples_mb):.0f} MB at most", "<= 1500 MB")
+    if (second := memory.minute(2)) and (fifth := memory.minute(5)):
+        table.add_row("memory, minute 5 / minute 2", f"{100 * (fifth / second - 1):+.2f} %", "within 1 %")
+    table.add_row("processor", f"{cores:.2f} cores", "")
+    table.add_row("dropped", f"{summary.dropped.video} frames, {summary.dropped.audio} blocks", "0, 0")
+    return table
