@@ -42,7 +42,7 @@ def eye_centres(landmarks: NDArray[np.float32], width: int, height: int) -> NDAr
 def aligned_crop(image: NDArray[np.uint8], landmarks: NDArray[np.float32], margin: int = 0) -> NDArray[np.uint8]:
     """Grey crop with level eyes at a fixed height, centred, scaled by their distance in space.
 
-    Depth counts in the distance, so a face in half profile is not blown up. What lies outside the picture repeats its edge.
+    Depth counts in the distance, so a face in half profile is not blown up. Outside the picture its edge is repeated.
 
     image: (H, W, 3) BGR or (H, W) grey. landmarks: (478, 3) as in Face.landmarks.
     margin: pixels of surroundings added on every side; the inner part is the same crop.
@@ -106,22 +106,22 @@ class ExpressionNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            nn.Conv2d(1, 32, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(32),
-            nn.ReLU(inplace=True),  # (B, 32, 48, 48)
-            _Residual(32, 32, 2),  # (B, 32, 24, 24)
-            _Residual(32, 64, 2),  # (B, 64, 12, 12)
-            _Residual(64, 64, 1),
-            _Residual(64, 128, 2),  # (B, 128, 6, 6)
-            _Residual(128, 128, 1),
+            nn.Conv2d(1, 16, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(inplace=True),  # (B, 16, 48, 48)
+            _Residual(16, 48, 2),  # (B, 48, 24, 24)
+            _Residual(48, 96, 2),  # (B, 96, 12, 12)
+            _Residual(96, 96, 1),
+            _Residual(96, 160, 2),  # (B, 160, 6, 6)
+            _Residual(160, 160, 1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.embed = nn.Sequential(nn.Linear(128, EMBEDDING_WIDTH, bias=False), nn.BatchNorm1d(EMBEDDING_WIDTH))
+        self.embed = nn.Sequential(nn.Linear(160, EMBEDDING_WIDTH, bias=False), nn.BatchNorm1d(EMBEDDING_WIDTH))
         self.classify = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(EMBEDDING_WIDTH, len(EMOTIONS)))
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """crops: (B, 48, 48), grey levels in any range. Returns embedding (B, 64) and logits (B, 7), order of EMOTIONS."""
+        """Embedding (B, 64) and logits (B, 7), order of EMOTIONS, of grey crops (B, 48, 48) in any range of levels."""
         x = crops.float()
         x = x - x.mean(dim=(1, 2), keepdim=True)
         x = x / (x.square().mean(dim=(1, 2), keepdim=True).sqrt() + 1e-3)

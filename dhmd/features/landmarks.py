@@ -174,7 +174,10 @@ class FaceLandmarks:
 
 
 def head_pose(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Yaw, pitch, roll (radians, signs as in Face.pose) of a (4, 4) face-to-camera matrix (x right, y up, z to the viewer)."""
+    """Yaw, pitch, roll in radians, signs as in Face.pose, of a (4, 4) face-to-camera matrix.
+
+    The matrix's axes: x to the right of the picture, y up, z towards the camera.
+    """
     rotation = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     yaw = np.arctan2(rotation[0, 2], rotation[2, 2])
     pitch = np.arcsin(np.clip(rotation[1, 2], -1, 1))
