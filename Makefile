@@ -29,7 +29,7 @@ help:  ## list the targets
 
 .PHONY: setup
 setup: $(INSTALLED)  ## environment in .venv with dhmd-live and dhmd-train, and the weights
-	@$(BIN)/python -m dhmd.assets
+	@$(BIN)/dhmd-live assets fetch >/dev/null
 
 .PHONY: demo
 demo: setup  ## play the demo clip through the whole pipeline

@@ -1,7 +1,7 @@
 """Third-party weights by name. A file counts only if its sha256 is the one written here, wherever it came from.
 
 They are kept under $DHMD_CACHE, else $XDG_CACHE_HOME/dhmd, else ~/.cache/dhmd, one folder an asset. DHMD_OFFLINE=1
-forbids every fetch. `python -m dhmd.assets` fetches all of them.
+forbids every fetch. `dhmd-live assets fetch` fetches all of them.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def _complete(asset: Asset) -> None:
     if wanting and os.environ.get("DHMD_OFFLINE") == "1":
         raise AssetUnavailable(
             f"{asset.name}: {_names(wanting)} not in {asset.folder} and DHMD_OFFLINE=1 forbids fetching; "
-            "unset it and run `python -m dhmd.assets`, or copy the files there"
+            "unset it and run `dhmd-live assets fetch`, or copy the files there"
         )
     causes: list[str] = []
     for source in asset.sources:
@@ -243,15 +243,3 @@ def _complete(asset: Asset) -> None:
 
 def _names(files: Sequence[AssetFile]) -> str:
     return ", ".join(file.name for file in files)
-
-
-def main() -> None:
-    try:
-        for name in ASSETS:
-            fetch(name)
-    except AssetUnavailable as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()
