@@ -1,4 +1,4 @@
-"""`dhmd-live bench`: the demo clip, repeated, at its own pace through the whole pipeline; what it cost on this machine."""
+"""`dhmd-live bench`: the demo clip, repeated, at its own pace through the whole pipeline, and what it cost."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from statistics import median
+from typing import Self
 
 import av
 import torch
@@ -50,7 +51,7 @@ class MemoryLog:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> MemoryLog:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

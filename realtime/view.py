@@ -31,14 +31,15 @@ COLOURS = {
 NAMES = {Modality.VISION: "face", Modality.AUDIO: "voice", Modality.TEXT: "words"}
 REDRAW_S = 0.125
 LINE_EVERY_S = 1.0
-BAR_WIDTH = 32
+BAR_WIDTH = 64
+PANEL_WIDTH = 92
 
 
 def sentiment_colour(value: float) -> str:
     return "green" if value > 0.5 else "red" if value < -0.5 else "grey70"
 
 
-def sentiment_bar(value: float, low: float, high: float, width: int = 2 * BAR_WIDTH // 2 + 1) -> Text:
+def sentiment_bar(value: float, low: float, high: float, width: int = BAR_WIDTH + 1) -> Text:
     """-3 on the left, +3 on the right; the interval is a thin line, the value a block."""
 
     def column(x: float) -> int:
@@ -89,15 +90,16 @@ class Dashboard:
     def render(self, e: Estimate | None) -> RenderableType:
         if e is None:
             return Panel("waiting for the first estimate", title=self.title)
-        body = Group(self._emotions(e), Text(), self._sentiment(e), Text(), self._modalities(e), self._transcript(e))
-        return Panel(body, title=f"[bold]{self.title}[/]", subtitle=self._health(e), width=min(96, 96))
+        parts = [self._emotions(e), self._sentiment(e), self._modalities(e), self._transcript(e), self._health(e)]
+        body = [part for drawn in parts for part in (drawn, Text())][:-1]
+        return Panel(Group(*body), title=Text(self.title, style="bold"), width=PANEL_WIDTH)
 
     def _emotions(self, e: Estimate) -> RenderableType:
         table = Table.grid(padding=(0, 1))
         for name, colour in COLOURS.items():
             p = e.emotions[name] if e.emotions else 0.0  # type: ignore[index]
             label = Text(f"{name:>9}", style="bold" if name == e.top else "")
-            bar = ProgressBar(total=1.0, completed=p, width=2 * BAR_WIDTH, complete_style=colour, finished_style=colour)
+            bar = ProgressBar(total=1.0, completed=p, width=BAR_WIDTH, complete_style=colour, finished_style=colour)
             table.add_row(label, bar, f"{p:5.2f}" if e.emotions else "   - ")
         return table
 
@@ -106,7 +108,7 @@ class Dashboard:
             return Text("sentiment    -   nobody seen or heard", style="grey50")
         s = e.sentiment
         line = Text("sentiment ")
-        line.append_text(sentiment_bar(s.value, s.low, s.high, 2 * BAR_WIDTH + 1))
+        line.append_text(sentiment_bar(s.value, s.low, s.high, BAR_WIDTH + 1))
         line.append(f" {s.value:+.2f}\n", style=sentiment_colour(s.value))
         line.append(f"{'':10}valence {e.valence:+.2f}   arousal {e.arousal:+.2f}", style="grey70")
         return line
@@ -131,23 +133,18 @@ class Dashboard:
         return table
 
     def _transcript(self, e: Estimate) -> RenderableType:
-        return Text(f"\n“{e.transcript}”" if e.transcript else "\n…", style="italic")
+        return Text(f"“{e.transcript}”" if e.transcript else "…", style="italic")
 
-    def _health(self, e: Estimate) -> str:
+    def _health(self, e: Estimate) -> RenderableType:
         latency = e.latency_ms.capture_to_estimate
-        parts = [
-            f"{self.rate_hz:.1f}/s",
-            f"latency {latency:.0f} ms" if latency is not None else "latency -",
-            f"faces {e.faces}",
-            f"dropped {e.dropped.video} frames, {e.dropped.audio} blocks",
-            self.connection,
-        ]
-        troubled = [
-            f"{w.worker}: {w.reason}"
-            for w in self.workers.values()
-            if w.state in {WorkerState.RESTARTING, WorkerState.FAILED}
-        ]
-        return " · ".join(parts + [f"[red]{t}[/]" for t in troubled])
+        delay = "-" if latency is None else f"{latency:.0f} ms"
+        people = f"{e.faces} face" if e.faces == 1 else f"{e.faces} faces"
+        lost = f"dropped {e.dropped.video} frames, {e.dropped.audio} blocks of sound"
+        health = Text(f"{self.rate_hz:.1f}/s · latency {delay} · {people} · {lost}\n{self.connection}", style="grey50")
+        for worker in self.workers.values():
+            if worker.state in {WorkerState.RESTARTING, WorkerState.FAILED}:
+                health.append(f"\n{worker.worker} {worker.state}: {worker.reason}", style="red")
+        return health
 
 
 class TerminalView:
@@ -158,13 +155,15 @@ class TerminalView:
         self.dashboard = dashboard
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._drawn_s = 0.0
-        self._newest: Estimate | None = None
+        self._telling: Estimate | None = None
+        """The newest estimate in which something was perceived: what stays on the screen at the end."""
 
     def put(self, emission: Emission) -> None:
         self.show(emission.estimate)
 
     def show(self, estimate: Estimate) -> None:
-        self._newest = estimate
+        if estimate.top is not None:
+            self._telling = estimate
         self.dashboard.arrived()
         now_s = time.monotonic()
         if now_s - self._drawn_s < (REDRAW_S if self._live else LINE_EVERY_S):
@@ -187,5 +186,5 @@ class TerminalView:
     ) -> None:
         if self._live:
             self._live.stop()
-            if self._newest is not None and error is None:
-                self.console.print(self.dashboard.render(self._newest))
+            if self._telling is not None and error is None:
+                self.console.print(self.dashboard.render(self._telling))
