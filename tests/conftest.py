@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +142,168 @@ class Golden:
 def golden(request: pytest.FixtureRequest, shared: Path) -> Golden:
     """Each golden file in turn; the reference's names are mapped here, not in the model."""
     return Golden(shared / "golden" / f"{request.param}.npz")
+
+
+def require(program: str, package: str) -> None:
+    """Skip, naming the Debian package, unless `program` is installed."""
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program}; sudo apt install {package}")
+
+
+@pytest.fixture(scope="session")
+def make_media(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """make_media(name, *arguments): the file FFmpeg makes of them, made once a session and not to be changed."""
+    require("ffmpeg", "ffmpeg")
+    folder = tmp_path_factory.mktemp("media")
+
+    def make(name: str, *arguments: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            command = ["ffmpeg", "-v", "error", *arguments, path]
+            made = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert made.returncode == 0, made.stderr
+        return path
+
+    return make
+
+
+class PulseAudio:
+    """A sound server of its own whose only microphone hears what is played to it."""
+
+    def __init__(self) -> None:
+        # Not pytest's folder: the path of a socket may be no longer than 107 bytes.
+        self._folder = tempfile.TemporaryDirectory(prefix="pulse-")
+        folder = Path(self._folder.name)
+        alsa = folder / "asound.conf"
+        alsa.write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
+        self.environment = {
+            **os.environ,
+            "HOME": str(folder),
+            "XDG_RUNTIME_DIR": str(folder),
+            "PULSE_RUNTIME_PATH": str(folder),
+            "PULSE_SERVER": f"unix:{folder}/native",
+            "ALSA_CONFIG_PATH": str(alsa),
+        }
+        modules = ["module-null-sink sink_name=speaker", f"module-native-protocol-unix socket={folder}/native"]
+        self._server = subprocess.Popen(
+            ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", *(f"--load={m}" for m in modules)],
+            env=self.environment,
+            stderr=subprocess.DEVNULL,
+        )
+        while self._control("info").returncode != 0:
+            assert self._server.poll() is None, "pulseaudio ended at once"
+        assert self._control("set-default-source", "speaker.monitor").returncode == 0
+
+    def _control(self, *command: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(["pactl", *command], env=self.environment, capture_output=True, check=False)
+
+    def play(self, path: Path) -> subprocess.Popen[bytes]:
+        """Play a WAV file to the microphone; not waited for."""
+        return subprocess.Popen(["paplay", "--device=speaker", path], env=self.environment)
+
+    def kill(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+    def close(self) -> None:
+        self.kill()
+        self._folder.cleanup()
+
+
+@pytest.fixture
+def pulseaudio() -> Iterator[PulseAudio]:
+    """A microphone without hardware. PortAudio reads its surroundings once: record in a process started with
+    `pulseaudio.environment`."""
+    require("pulseaudio", "pulseaudio")
+    require("paplay", "pulseaudio-utils")
+    libraries = Path("/usr/lib")
+    if not any(libraries.glob("*/alsa-lib/libasound_module_pcm_pulse.so")):
+        pytest.skip("needs ALSA's plugin for PulseAudio; sudo apt install libasound2-plugins")
+    if not any(libraries.glob("*/libportaudio.so.2")):
+        pytest.skip("needs PortAudio; sudo apt install libportaudio2")
+    server = PulseAudio()
+    yield server
+    server.close()
+
+
+class MjpegServer:
+    """A network camera: serves JPEG pictures in turn, over and over, as a multipart stream at `fps`.
+
+    Under /locked it asks for user "me" and password "s3cret"; /words is no picture.
+    """
+
+    def __init__(self, pictures: list[bytes], fps: float) -> None:
+        self.pictures = pictures
+        self.fps = fps
+        self.stalled = False
+        self._gone = threading.Event()
+        self._server: ThreadingHTTPServer | None = None
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.appear()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/stream.mjpg"
+
+    def appear(self) -> None:
+        camera = self
+        self._gone.clear()
+
+        class Stream(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                secret = base64.b64encode(b"me:s3cret").decode()
+                if self.path == "/locked" and self.headers.get("Authorization") != f"Basic {secret}":
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                    self.end_headers()
+                    return
+                self.send_response(200)
+                if self.path == "/words":
+                    self.end_headers()
+                    self.wfile.write(b"no pictures here\n")
+                    return
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                number = 0
+                while not camera._gone.wait(1 / camera.fps):
+                    if camera.stalled:
+                        continue
+                    jpeg = camera.pictures[number % len(camera.pictures)]
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                    try:
+                        self.wfile.write(head.encode() + jpeg + b"\r\n")
+                    except OSError:
+                        return
+                    number += 1
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Stream)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def vanish(self) -> None:
+        """Cut every connection and refuse new ones."""
+        self._gone.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+@pytest.fixture
+def serve_mjpeg() -> Iterator[Callable[..., MjpegServer]]:
+    """serve_mjpeg(images, fps=25): a network camera that shows BGR images, closed at the end of the test."""
+    servers: list[MjpegServer] = []
+
+    def serve(images: list[np.ndarray[Any, Any]], fps: float = 25.0) -> MjpegServer:
+        import cv2
+
+        servers.append(MjpegServer([cv2.imencode(".jpg", image)[1].tobytes() for image in images], fps))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.vanish()

@@ -219,10 +219,7 @@ class _Track(Generic[Decoded]):
                         return
                     if late_by is not None and packet.pts is not None:
                         late_s = late_by(float(packet.pts * packet.time_base))
-                        if skipping and packet.is_keyframe and late_s <= 0:
-                            skipping = False
-                            stream.codec_context.flush_buffers()
-                        skipping = skipping or late_s > SKIP_S
+                        skipping = late_s > SKIP_S or (skipping and not (packet.is_keyframe and late_s <= 0))
                         if skipping:
                             self.skipped += 1
                             continue
@@ -274,7 +271,7 @@ def _open(path: Path) -> InputContainer:
     except ModuleNotFoundError:
         raise MediaUnreadable(f"{path}: PyAV, which reads media files, is missing; pip install av") from None
     try:
-        return av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"})
+        container = av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError) as error:
         with path.open("rb") as file:
             is_mp4 = file.read(8)[4:] == b"ftyp"
@@ -283,6 +280,10 @@ def _open(path: Path) -> InputContainer:
         else:
             cause = f"is not a media file that FFmpeg knows ({error.strerror}); name a video or sound file"
         raise MediaUnreadable(f"{path}: {cause}") from None
+    if container.format.name == "tty":  # FFmpeg types any text out as a film
+        container.close()
+        raise MediaUnreadable(f"{path}: is text, not a media file; name a video or sound file")
+    return container
 
 
 def _check_file(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -64,7 +65,7 @@ def test_media_time_is_what_the_driver_says_and_never_runs_back(times_s: list[fl
 def test_sample_times_always_advance(late_s: list[float]) -> None:
     clock = SampleClock(RATE_HZ)
     placed = [clock.place(BLOCK, i * BLOCK_S + late) for i, late in enumerate(late_s)]
-    assert all(later - earlier >= 0.95 * BLOCK_S - 1e-9 for earlier, later in zip(placed, placed[1:], strict=False))
+    assert all(later - earlier >= 0.95 * BLOCK_S - 1e-9 for earlier, later in pairwise(placed))
 
 
 @given(late_s=st.lists(st.floats(0, 0.2), min_size=200, max_size=400), drift=st.floats(-3e-4, 3e-4))
@@ -77,7 +78,7 @@ def test_sample_times_follow_a_drifting_device_and_not_the_jitter(late_s: list[f
         placed_s = clock.place(BLOCK, true_s + (0.0 if i % 10 == 0 else late))
         assert placed_s == pytest.approx(true_s, abs=0.003)
         spans_s.append(placed_s)
-    assert max(abs(b - a - BLOCK_S) for a, b in zip(spans_s, spans_s[1:], strict=False)) < BLOCK_S / 15
+    assert max(abs(b - a - BLOCK_S) for a, b in pairwise(spans_s)) < BLOCK_S / 15
 
 
 @given(lost_s=st.floats(0.15, 60))

@@ -93,13 +93,19 @@ def test_one_failing_worker_leaves_the_others_alone() -> None:
             beats.release()
 
     async def session() -> None:
+        thrice = asyncio.Event()
+
+        def report(status: WorkerStatus) -> None:
+            reports.append(status)
+            if status.restarts >= 3:
+                thrice.set()
+
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(supervise(name, worker, on_status=reports.append, backoff=QUICK))
+                group.create_task(supervise(name, worker, on_status=report, backoff=QUICK))
                 for name, worker in (("broken", broken), ("steady", steady))
             ]
-            while sum(report.restarts >= 3 for report in reports) == 0:
-                await asyncio.sleep(0.005)
+            await thrice.wait()
             while beats.acquire(blocking=False):
                 pass
             # It still beats after its neighbour's faults.
@@ -157,7 +163,8 @@ import asyncio, time
 from realtime.workers import supervise
 
 async def session():
-    worker = asyncio.create_task(supervise("stuck", lambda stop, running: time.sleep(3600), on_status=print, grace_s=0.1))
+    stuck = lambda stop, running: time.sleep(3600)
+    worker = asyncio.create_task(supervise("stuck", stuck, on_status=print, grace_s=0.1))
     await asyncio.sleep(0.2)
     worker.cancel()
     await asyncio.wait([worker])
