@@ -17,10 +17,11 @@ from typing import Final
 
 from filelock import FileLock
 
+from dhmd.errors import DHMDError
 from dhmd.sources import AssetFile, Source, SourceFailed, WebFolder, Wheel
 
 
-class AssetUnavailable(RuntimeError):
+class AssetUnavailable(DHMDError):
     """Weights are not here and cannot be fetched. One line: cause and remedy."""
 
 

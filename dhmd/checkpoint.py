@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dhmd.contract import FeatureSpec
+from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.model import DHMD, DHMDConfig
 
@@ -31,7 +32,7 @@ CARD = "README.md"
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
-class CheckpointInvalid(ValueError):
+class CheckpointInvalid(DHMDError):
     """A checkpoint is missing, incomplete, damaged, or of another format."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 
 
@@ -47,7 +48,7 @@ class Rows:
         return cls(np.concatenate([p.times_s for p in parts]), np.concatenate([p.values for p in parts]))
 
 
-class ContractMismatch(ValueError):
+class ContractMismatch(DHMDError):
     """A checkpoint expects other features than the extractors at hand produce."""
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dhmd.errors import DHMDError
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     Model = TypeVar("Model", bound=BaseModel)
 
 
-class ConfigInvalid(ValueError):
+class ConfigInvalid(DHMDError):
     """A configuration file has an unknown key, a wrong type, or is not YAML. Names file, line and what was expected."""
+
+    exit_code = 2
 
 
 def read_config(path: Path, model: type[Model]) -> Model:

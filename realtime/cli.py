@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realtime.errors import DHMDLiveError
+from dhmd.errors import DHMDError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,21 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if known is None:
             raise
         print(f"error: {known}", file=sys.stderr)
-        code = known.exit_code if isinstance(known, DHMDLiveError) else 1
+        code = known.exit_code
     sys.stdout.flush()
     sys.exit(code)
 
 
-def _known(error: BaseException) -> BaseException | None:
+def _known(error: BaseException) -> DHMDError | None:
     """The error that has a line for people: itself, or the first such one in a group; None for a fault of ours."""
-    from dhmd.assets import AssetUnavailable
-    from dhmd.checkpoint import CheckpointInvalid
-    from dhmd.contract import ContractMismatch
-
     if isinstance(error, BaseExceptionGroup):
         return next((known for part in error.exceptions if (known := _known(part))), None)
-    lines = (DHMDLiveError, AssetUnavailable, CheckpointInvalid, ContractMismatch)
-    return error if isinstance(error, lines) or getattr(error, "is_for_people", False) else None
+    return error if isinstance(error, DHMDError) else None
 
 
 def _parser() -> argparse.ArgumentParser:

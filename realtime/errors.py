@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dhmd.errors import DHMDError
 
-class DHMDLiveError(Exception):
-    """Ends the command with one line on stderr and `exit_code`, never with a traceback."""
 
-    exit_code = 1
+class DHMDLiveError(DHMDError):
+    """What a live run may meet."""
 
 
 class SettingsInvalid(DHMDLiveError):

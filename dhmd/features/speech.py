@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dhmd.assets import fetch
 from dhmd.contract import Word
+from dhmd.errors import DHMDError
 from dhmd.features.timeline import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _PAUSE_POWER: Final = 1e-3
 """A frame 30 dB below the loudest of its word is a pause."""
 
 
-class SpeechUnavailable(RuntimeError):
+class SpeechUnavailable(DHMDError):
     """faster-whisper is not installed. One line: cause and remedy."""
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dhmd.assets import ASSETS, fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows, Word
+from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 
 DEFAULT_ENCODER: Final = "all-MiniLM-L6-v2"
@@ -19,7 +20,7 @@ STEPS: Final = 40
 _WEIGHTS: Final = "model.safetensors"
 
 
-class TextEncoderUnavailable(RuntimeError):
+class TextEncoderUnavailable(DHMDError):
     """The text encoder or its library is not here. One line: cause and remedy."""
 
 

@@ -1,0 +1,9 @@
+"""The root of all errors that are for people: each has one line that names the cause and the remedy."""
+
+from __future__ import annotations
+
+
+class DHMDError(Exception):
+    """Ends a command with its line on stderr and `exit_code`, never with a traceback."""
+
+    exit_code = 1

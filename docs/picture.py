@@ -1,0 +1,57 @@
+"""Draw the picture of the README: start the demo, watch its stream over MQTT, keep the view at one moment.
+
+.venv/bin/python docs/picture.py [--at 7.5] [--out docs/demo.svg]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from realtime.broker import BrokerAddress
+from realtime.estimate import Estimate
+from realtime.mqtt import connect
+from realtime.view import PANEL_WIDTH, Dashboard
+
+
+async def picture(at_s: float, out: Path) -> None:
+    """Write the view of the first estimate at or after `at_s` of the demo to `out`."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "realtime", "demo", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    said = ""
+    while not (found := re.search(r"(mqtt://127\.0\.0\.1:\d+)", said)):
+        said += (await process.stdout.read(200)).decode()
+    broker = BrokerAddress.parse(found[1])
+    dashboard = Dashboard("dhmd demo · demo", f"{broker} connected")
+    async with connect(broker) as client:
+        await client.subscribe("dhmd/demo/emotion")
+        first_s = None
+        async for message in client.messages:
+            assert isinstance(message.payload, bytes)
+            estimate = Estimate.model_validate_json(message.payload)
+            dashboard.arrived()
+            first_s = estimate.t if first_s is None else first_s
+            if estimate.t - first_s >= at_s:
+                break
+    process.terminate()
+    await process.wait()
+    console = Console(record=True, width=PANEL_WIDTH, quiet=True, force_terminal=True, color_system="truecolor")
+    console.quiet = False
+    with console.capture():
+        console.print(dashboard.render(estimate))
+    console.save_svg(str(out), title="dhmd-live demo")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--at", type=float, default=7.5, help="seconds into the demo (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("demo.svg"))
+    options = parser.parse_args()
+    asyncio.run(picture(options.at, options.out))
