@@ -102,8 +102,8 @@ class MediaFile:
 
     @property
     def missing_s(self) -> float:
-        """How much the file ends before the duration it states; 0 until everything in it was read once."""
-        if self._stated_s is None or not self._container.startswith(EXACT_DURATION):
+        """How much the file ends before the duration it states; 0 until all of it was read, with nothing skipped."""
+        if self._stated_s is None or self.skipped or not self._container.startswith(EXACT_DURATION):
             return 0.0
         ends_s = [track.end_s for track in self._tracks if track.end_s is not None]
         missing_s = self._stated_s - max(ends_s) if len(ends_s) == len(self._tracks) else 0.0
