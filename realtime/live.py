@@ -32,8 +32,8 @@ class LiveSource:
 
     frames: Callable[[threading.Event], Iterator[VideoFrame]] | None
     blocks: Callable[[threading.Event], Iterator[AudioBlock]] | None
-    lost_blocks: Callable[[], int] = lambda: 0
-    """Blocks that the driver itself lost."""
+    lost: Callable[[], Dropped] = lambda: Dropped(video=0, audio=0)
+    """Frames and blocks that were lost before they reached a queue."""
 
 
 class Delivery:
@@ -47,8 +47,11 @@ class Delivery:
         self._source = source
 
     def dropped(self) -> Dropped:
-        lost = self._source.lost_blocks() + max(self.voice.dropped, self.transcript.dropped)
-        return Dropped(video=self.frames.dropped, audio=lost)
+        lost = self._source.lost()
+        return Dropped(
+            video=lost.video + self.frames.dropped,
+            audio=lost.audio + max(self.voice.dropped, self.transcript.dropped),
+        )
 
 
 async def run_live(

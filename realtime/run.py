@@ -128,7 +128,11 @@ def _open_source(settings: RunSettings, media: MediaFile | None, clock: SessionC
     else:
         frames = None if settings.source == "none" else Camera(settings.source, clock).frames
         blocks = heard.blocks if heard else None
-    return LiveSource(frames, blocks, lost_blocks=(lambda: heard.overflows) if heard else (lambda: 0))
+
+    def lost() -> Dropped:
+        return Dropped(video=media.skipped if media else 0, audio=heard.overflows if heard else 0)
+
+    return LiveSource(frames, blocks, lost)
 
 
 def _default_microphone() -> str:

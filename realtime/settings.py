@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dhmd.yaml_config import ConfigInvalid, read_config
 from realtime.broker import BrokerAddress
-from realtime.capture.camera import is_stream, masked
+from realtime.capture.camera import is_camera, masked
 from realtime.errors import SettingsInvalid
 from realtime.mqtt import check_stream_name
 
@@ -53,7 +53,7 @@ class RunSettings(BaseModel):
     @property
     def is_live(self) -> bool:
         """Whether the source is a camera, a stream or nothing, rather than a file."""
-        return self.source == "none" or self.source.startswith(("camera:", "/dev/")) or is_stream(self.source)
+        return self.source == "none" or is_camera(self.source)
 
 
 def read_settings(config: Path | None, flags: dict[str, object]) -> RunSettings:
