@@ -137,7 +137,8 @@ def save(
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         save_file(state, Path(scratch) / WEIGHTS)
-        os.replace(Path(scratch) / WEIGHTS, folder / WEIGHTS)
+        (Path(scratch) / WEIGHTS).chmod(0o644)
+        (Path(scratch) / WEIGHTS).replace(folder / WEIGHTS)
     files = (WEIGHTS, EXPRESSION)
     config = {
         "format": FORMAT,
@@ -159,4 +160,4 @@ def write_atomically(path: Path, text: str) -> None:
         scratch.flush()
         os.fsync(scratch.fileno())
     Path(scratch.name).chmod(0o644)
-    os.replace(scratch.name, path)
+    Path(scratch.name).replace(path)

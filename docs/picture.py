@@ -24,9 +24,8 @@ async def picture(at_s: float, out: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "realtime", "demo", stdout=asyncio.subprocess.PIPE
     )
-    assert process.stdout is not None
     said = ""
-    while not (found := re.search(r"(mqtt://127\.0\.0\.1:\d+)", said)):
+    while process.stdout and not (found := re.search(r"(mqtt://127\.0\.0\.1:\d+)", said)):
         said += (await process.stdout.read(200)).decode()
     broker = BrokerAddress.parse(found[1])
     dashboard = Dashboard("dhmd demo · demo", f"{broker} connected")
@@ -34,8 +33,7 @@ async def picture(at_s: float, out: Path) -> None:
         await client.subscribe("dhmd/demo/emotion")
         first_s = None
         async for message in client.messages:
-            assert isinstance(message.payload, bytes)
-            estimate = Estimate.model_validate_json(message.payload)
+            estimate = Estimate.model_validate_json(str(message.payload, "utf-8"))
             dashboard.arrived()
             first_s = estimate.t if first_s is None else first_s
             if estimate.t - first_s >= at_s:
