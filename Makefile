@@ -14,7 +14,8 @@ LOCKED := .venv/locked
 INSTALLED := .venv/installed
 
 # What the tests use of the system: sound without hardware, a broker, test media.
-TEST_PACKAGES := libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins mosquitto mosquitto-clients ffmpeg
+TEST_PACKAGES := libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins mosquitto mosquitto-clients ffmpeg \
+	espeak-ng strace iproute2
 # What opencv-python and mediapipe link to.
 PICTURE_PACKAGES := libgl1 libegl1 libgles2 libglib2.0-0
 
