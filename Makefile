@@ -24,6 +24,13 @@ apt_install = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	&& echo "installing $(1)" && apt-get update -qq \
 	&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null
 
+# $(call progress,TOTAL): pip's output as one growing line on a terminal, as nothing elsewhere.
+progress = if [ -t 1 ]; then awk -v total="$(1)" ' \
+	/^(Collecting|Requirement already satisfied)/ { name = $$2; sub(/[:=].*/, "", name); \
+		printf "\r\033[K  %d of %d  %s", ++n, total, name; fflush() } \
+	/^Installing collected/ { printf "\r\033[K  fetched; unpacking"; fflush() } END { printf "\r\033[K" }'; \
+	else cat >/dev/null; fi
+
 .PHONY: help
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -82,8 +89,9 @@ $(CREATED):
 	@touch $@
 
 $(LOCKED): requirements.lock requirements-torch.lock | $(CREATED)
-	@echo "installing $$(grep -c '^[a-z].*==' requirements.lock) packages into .venv"
-	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@total=$$(grep -c '^[a-z].*==' requirements.lock); echo "installing $$total packages into .venv"; \
+	$(BIN)/python -m pip install --no-deps --require-hashes --progress-bar off -r requirements.lock \
+		| $(call progress,$$total)
 	@echo "installing $$(cat requirements-torch.lock)"
 	@$(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) -r requirements-torch.lock
 	@touch $@
