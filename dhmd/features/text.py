@@ -37,12 +37,12 @@ class TextExtractor:
         try:
             import torch
             from transformers import AutoModel, AutoTokenizer
-            from transformers.utils.logging import disable_progress_bar
+            from transformers.utils import logging
         except ImportError as error:
             raise TextEncoderUnavailable(f"{error}; pip install transformers") from error
         folder, digest = _weights(encoder)
         self._torch = torch
-        disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()

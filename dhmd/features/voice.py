@@ -100,5 +100,4 @@ class VoiceExtractor:
             end = int(frame + 1) * VOICE_FRAME + _HANGOVER
             voiced[frame * VOICE_FRAME : end] = True
             self._voiced_until = self._done + end
-        rows: NDArray[np.bool_] = voiced.reshape(-1, PROSODY_ROW).any(axis=1)
-        return rows
+        return np.array([row.any() for row in voiced.reshape(-1, PROSODY_ROW)], np.bool_)
