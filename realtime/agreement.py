@@ -58,7 +58,8 @@ def _spoken(word: Word) -> str:
 
 
 def _covered(final: Sequence[Word], hypothesis: Sequence[Word]) -> int:
-    """How many words of the hypothesis say what is already final: the prefix at the least edit distance from it."""
+    """How many words of the hypothesis say what is already final: the prefix at the least edit distance from it, and
+    among like ones that which ends nearest in time."""
     distance = np.arange(len(hypothesis) + 1)
     said = [_spoken(word) for word in hypothesis]
     for row, word in enumerate(final, 1):
@@ -67,5 +68,8 @@ def _covered(final: Sequence[Word], hypothesis: Sequence[Word]) -> int:
         spoken = _spoken(word)
         for column, other in enumerate(said, 1):
             distance[column] = min(above[column - 1] + (spoken != other), above[column] + 1, distance[column - 1] + 1)
-    nearest = np.flatnonzero(distance == distance.min())
-    return int(nearest[np.abs(nearest - len(final)).argmin()])
+    if not final:
+        return 0
+    ends_s = np.array([-np.inf, *(word.end_s for word in hypothesis)])
+    alike = np.flatnonzero(distance == distance.min())
+    return int(alike[np.abs(ends_s[alike] - final[-1].end_s).argmin()])

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dhmd.features.speech import SpeechModel
 from dhmd.modality import Modality
 from dhmd.model import DHMD, SENTIMENT, DHMDConfig, ModalityConfig
 
@@ -307,3 +310,43 @@ def serve_mjpeg() -> Iterator[Callable[..., MjpegServer]]:
     yield serve
     for server in servers:
         server.vanish()
+
+
+@pytest.fixture(scope="session")
+def speech() -> SpeechModel:
+    """The speech model with its real weights."""
+    return SpeechModel()
+
+
+@pytest.fixture(scope="session")
+def listen() -> Callable[[Path], NDArray[np.float32]]:
+    """listen(path): the sound of a file, (N,) float32, 16 kHz mono."""
+
+    def decode(path: Path) -> NDArray[np.float32]:
+        import av
+
+        resampler = av.AudioResampler("fltp", "mono", 16_000)
+        with av.open(str(path)) as container:
+            frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+        return np.concatenate([frame.to_ndarray()[0] for frame in [*frames, *resampler.resample(None)]])
+
+    return decode
+
+
+@pytest.fixture(scope="session")
+def say(
+    tmp_path_factory: pytest.TempPathFactory, listen: Callable[[Path], NDArray[np.float32]]
+) -> Callable[[str], NDArray[np.float32]]:
+    """say(text): a synthetic voice speaking it, without silence at the ends, (N,) float32, 16 kHz mono."""
+    require("espeak-ng", "espeak-ng")
+    folder = tmp_path_factory.mktemp("speech")
+
+    def speak(text: str) -> NDArray[np.float32]:
+        path = folder / f"{zlib.crc32(text.encode()):08x}.wav"
+        if not path.exists():
+            subprocess.run(["espeak-ng", "-v", "en-us", "-s", "150", "-w", path, text], check=True)
+        sound = listen(path)
+        audible = np.flatnonzero(np.abs(sound) > 0.003)
+        return sound[audible[0] : audible[-1] + 1]
+
+    return speak
