@@ -132,7 +132,7 @@ def train(images: FaceImages, settings: Settings, resume: Path) -> ExpressionNet
     average = deepcopy(network)
     training = images[images.split == SPLITS.index("train")]
     validation = images[images.split == SPLITS.index("validation")]
-    steps = len(training) // settings.batch
+    steps = max(1, len(training) // settings.batch)
     optimiser = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.lr, total_steps=settings.epochs * steps, pct_start=0.15
@@ -213,7 +213,7 @@ def _batches(images: FaceImages, settings: Settings, epoch: int, steps: int) -> 
     generator = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
     counts = np.bincount(images.label, minlength=len(EMOTIONS))
     chance = torch.from_numpy(counts[images.label].astype(np.float64) ** -settings.balance)
-    drawn = torch.multinomial(chance, steps * settings.batch, replacement=settings.balance > 0, generator=generator)
+    drawn = torch.multinomial(chance, steps * settings.batch, replacement=True, generator=generator)
     for index in drawn.numpy().reshape(steps, settings.batch):
         part = images[index]
         yield augmented(torch.from_numpy(part.crops).float(), generator), torch.from_numpy(part.label)

@@ -1,0 +1,264 @@
+"""The extractor on a real face: the public-domain portrait that comes with scikit-image."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dhmd.assets import sha256_of
+from dhmd.contract import ContractMismatch
+from dhmd.features.expression import ExpressionNet, aligned_crop
+from dhmd.features.face import WIDTH, FaceExtractor, FaceObservation
+from dhmd.features.landmarks import BLENDSHAPES, MAX_FACES, _without_startup_chatter, head_pose
+
+Image = NDArray[np.uint8]
+LEFT, RIGHT = 0.25, 0.75
+
+
+@pytest.fixture(scope="module")
+def network() -> ExpressionNet:
+    torch.manual_seed(0)
+    return ExpressionNet().eval()
+
+
+@pytest.fixture
+def extractor(network: ExpressionNet) -> Iterator[FaceExtractor]:
+    with FaceExtractor(network) as extractor:
+        yield extractor
+
+
+@pytest.fixture(scope="module")
+def portrait() -> Image:
+    """(512, 512, 3) BGR: a smiling woman."""
+    from skimage import data
+
+    return np.ascontiguousarray(data.astronaut()[:, :, ::-1])
+
+
+@pytest.fixture(scope="module")
+def head(portrait: Image) -> Image:
+    """(170, 170, 3): the head alone."""
+    return portrait[35:205, 140:310]
+
+
+def scene(*heads: tuple[Image, float, int]) -> Image:
+    """(320, 640, 3) grey picture with heads: (picture, x of the centre as a fraction of the width, side in pixels)."""
+    import cv2
+
+    canvas = np.full((320, 640, 3), 110, np.uint8)
+    for picture, x, side in heads:
+        left, top = round(x * 640 - side / 2), 160 - side // 2
+        canvas[top : top + side, left : left + side] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    return canvas
+
+
+def subject_x(observation: FaceObservation) -> float | None:
+    """Centre of the subject, as a fraction of the width."""
+    return None if observation.box is None else (observation.box[0] + observation.box[2]) / 2
+
+
+def test_contract(extractor: FaceExtractor, network: ExpressionNet) -> None:
+    spec = extractor.spec
+    assert (spec.rate_hz, spec.window_s, spec.steps, spec.absent_after_s) == (15.0, 5.0, 75, 0.5)
+    assert spec.width == WIDTH == 52 + 3 + 64
+    assert spec.weights == {
+        "face_landmarker.task": sha256_of("face-landmarker", "face_landmarker.task"),
+        "expression.safetensors": network.sha256(),
+    }
+
+
+def test_another_network_is_another_contract(extractor: FaceExtractor) -> None:
+    torch.manual_seed(99)
+    with FaceExtractor(ExpressionNet()) as other, pytest.raises(ContractMismatch, match=r"expression\.safetensors"):
+        extractor.spec.require(other.spec)
+
+
+def test_row_of_a_smiling_face(extractor: FaceExtractor, network: ExpressionNet, portrait: Image) -> None:
+    seen = extractor.push(portrait, 2.5)
+    assert seen.faces == 1
+    assert seen.rows.times_s.tolist() == [2.5]
+    assert seen.rows.values.shape == (1, WIDTH)
+    assert seen.rows.values.dtype == np.float32
+    assert list(seen.blendshapes) == list(BLENDSHAPES)
+    assert seen.blendshapes["mouthSmileLeft"] > 0.7
+    assert seen.blendshapes["eyeBlinkLeft"] < 0.3
+    assert seen.landmarks is not None
+    assert seen.emotions is not None
+    assert seen.emotions.sum() == pytest.approx(1, abs=1e-5)
+    with torch.inference_mode():
+        embedding, _ = network(torch.from_numpy(aligned_crop(portrait, seen.landmarks))[None])
+    np.testing.assert_allclose(seen.rows.values[0, 55:], embedding[0].numpy(), atol=1e-5)
+
+
+def test_box_lies_on_the_face(extractor: FaceExtractor, portrait: Image) -> None:
+    box = extractor.push(portrait, 0.0).box
+    assert box is not None
+    np.testing.assert_allclose(np.array(box) * 512, [168, 55, 282, 195], atol=25)
+
+
+@pytest.mark.parametrize("grey", [0, 128])
+def test_no_face_no_row(extractor: FaceExtractor, grey: int) -> None:
+    seen = extractor.push(np.full((480, 640, 3), grey, np.uint8), 0.0)
+    assert (len(seen.rows), seen.faces, seen.box, seen.landmarks, seen.emotions) == (0, 0, None, None, None)
+    assert seen.blendshapes == {}
+
+
+def test_pose_follows_the_head(network: ExpressionNet, portrait: Image) -> None:
+    import cv2
+
+    def pose(image: Image) -> NDArray[np.float32]:
+        with FaceExtractor(network, "image") as extractor:
+            (row,) = extractor.push(image, 0.0).rows.values
+        return row[52:55]
+
+    roll = pose(portrait)[2]
+    turn = cv2.getRotationMatrix2D((225, 125), 25, 1)  # counter-clockwise
+    turned = pose(np.asarray(cv2.warpAffine(portrait, turn, (512, 512)), np.uint8))
+    assert turned[2] - roll == pytest.approx(np.deg2rad(25), abs=0.08)
+    mirrored = pose(np.ascontiguousarray(np.asarray(cv2.warpAffine(portrait, turn, (512, 512)), np.uint8)[:, ::-1]))
+    np.testing.assert_allclose(mirrored, [-turned[0], turned[1], -turned[2]], atol=0.08)
+
+
+@pytest.mark.parametrize("expected", [(0.5, 0.0, 0.0), (0.0, -0.4, 0.0), (0.0, 0.0, 0.3), (-0.6, 0.3, -0.5)])
+def test_pose_of_a_known_rotation(expected: tuple[float, float, float]) -> None:
+    """Tilted first, then lifted, then turned; in the matrix's axes lifting is a negative turn about x."""
+    yaw, pitch, roll = expected
+    matrix = np.eye(4, dtype=np.float32)
+    turned = [[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]
+    lifted = [[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]]
+    tilted = [[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]
+    matrix[:3, :3] = np.array(turned) @ np.array(lifted) @ np.array(tilted)
+    np.testing.assert_allclose(head_pose(matrix), expected, atol=1e-6)
+
+
+def test_several_faces_are_counted(extractor: FaceExtractor, head: Image) -> None:
+    mirrored = head[:, ::-1]
+    seen = extractor.push(scene((head, 0.15, 180), (mirrored, 0.5, 220), (head, 0.85, 180)), 0.0)
+    assert seen.faces == 3
+    assert subject_x(seen) == pytest.approx(0.5, abs=0.06)
+    assert len(seen.rows) == 1
+    assert MAX_FACES >= 3
+
+
+def test_the_subject_stays_when_another_face_becomes_the_larger(extractor: FaceExtractor, head: Image) -> None:
+    mirrored = head[:, ::-1]
+    for i in range(16):
+        image = scene((head, LEFT, 280 - 8 * i), (mirrored, RIGHT, 180 + 8 * i))
+        seen = extractor.push(image, i / 15)
+        assert seen.faces == 2
+        assert subject_x(seen) == pytest.approx(LEFT, abs=0.05)
+
+
+def test_nobody_stands_in_for_the_subject_until_it_is_gone_for_a_second(extractor: FaceExtractor, head: Image) -> None:
+    both = scene((head, LEFT, 280), (head[:, ::-1], RIGHT, 200))
+    other = scene((head[:, ::-1], RIGHT, 200))
+    assert subject_x(extractor.push(both, 0.0)) == pytest.approx(LEFT, abs=0.05)
+    for i in range(1, 15):
+        seen = extractor.push(other, i / 15)
+        assert (seen.faces, len(seen.rows), seen.box) == (1, 0, None)
+    assert subject_x(extractor.push(other, 15 / 15)) == pytest.approx(RIGHT, abs=0.05)
+    # The first one is back: it is the other's turn now.
+    assert subject_x(extractor.push(both, 16 / 15)) == pytest.approx(RIGHT, abs=0.05)
+
+
+def test_the_subject_comes_back_within_a_second(extractor: FaceExtractor, head: Image) -> None:
+    mirrored = head[:, ::-1]
+    extractor.push(scene((head, LEFT, 280), (mirrored, RIGHT, 200)), 0.0)
+    assert subject_x(extractor.push(scene((mirrored, RIGHT, 200)), 0.6)) is None
+    back = extractor.push(scene((head, LEFT, 220), (mirrored, RIGHT, 280)), 0.8)
+    assert subject_x(back) == pytest.approx(LEFT, abs=0.05)
+
+
+def test_stills_are_unrelated(network: ExpressionNet, head: Image) -> None:
+    mirrored = head[:, ::-1]
+    with FaceExtractor(network, "image") as extractor:
+        assert subject_x(extractor.push(scene((head, LEFT, 280), (mirrored, RIGHT, 180)), 0.0)) == pytest.approx(
+            LEFT, abs=0.05
+        )
+        assert subject_x(extractor.push(scene((head, LEFT, 180), (mirrored, RIGHT, 280)), 0.0)) == pytest.approx(
+            RIGHT, abs=0.05
+        )
+
+
+def test_same_pictures_same_rows(network: ExpressionNet, head: Image) -> None:
+    pictures = [scene((head, LEFT + 0.01 * i, 240), (head[:, ::-1], RIGHT, 180 + 6 * i)) for i in range(8)]
+
+    def rows() -> bytes:
+        with FaceExtractor(network) as extractor:
+            return b"".join(extractor.push(image, i / 15).rows.values.tobytes() for i, image in enumerate(pictures))
+
+    first = rows()
+    assert len(first) == 8 * WIDTH * 4
+    assert first == rows()
+
+
+def test_equal_and_rewinding_times(extractor: FaceExtractor, head: Image) -> None:
+    left, right = scene((head, LEFT, 240)), scene((head, RIGHT, 240))
+    assert [len(extractor.push(left, t).rows) for t in (10.0, 10.0, 10.0004)] == [1, 1, 1]
+    # A file that starts over: whoever is there is the subject at once.
+    again = extractor.push(right, 0.0)
+    assert again.rows.times_s.tolist() == [0.0]
+    assert subject_x(again) == pytest.approx(RIGHT, abs=0.05)
+
+
+@pytest.mark.parametrize(("fps", "kept"), [(15, 15), (25, 15), (30, 15), (60, 15), (10, 10)])
+def test_at_most_fifteen_pictures_a_second_are_due(extractor: FaceExtractor, fps: int, kept: int) -> None:
+    nothing = np.zeros((32, 32, 3), np.uint8)
+    due = 0
+    for i in range(fps):
+        if extractor.due(i / fps):
+            extractor.push(nothing, i / fps)
+            assert not extractor.due(i / fps)
+            due += 1
+    assert due == kept
+
+
+def test_a_huge_picture_gives_the_same_face(network: ExpressionNet, portrait: Image) -> None:
+    import cv2
+
+    huge = np.asarray(cv2.resize(portrait, (3000, 3000), interpolation=cv2.INTER_CUBIC), np.uint8)
+    with FaceExtractor(network, "image") as extractor:
+        small, large = extractor.push(portrait, 0.0), extractor.push(huge, 0.0)
+    assert small.landmarks is not None
+    assert large.landmarks is not None
+    np.testing.assert_allclose(large.landmarks[:, :2], small.landmarks[:, :2], atol=0.01)
+
+
+def test_start_is_silent_in_a_process_of_its_own() -> None:
+    code = """
+from dhmd.features.expression import ExpressionNet
+from dhmd.features.face import FaceExtractor
+import numpy as np
+with FaceExtractor(ExpressionNet()) as extractor:
+    print(extractor.push(np.zeros((48, 64, 3), np.uint8), 0.0).faces)
+"""
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=dict(os.environ), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+def test_silence_lets_errors_through(capfd: pytest.CaptureFixture[str]) -> None:
+    with _without_startup_chatter():
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n")
+        os.write(2, b"E0000 00:00:1.0 1 graph.cc:1] out of memory\n")
+        os.write(2, b"W0000 00:00:1.0 1 other.cc:1] a warning of another kind\n")
+    assert capfd.readouterr().err.splitlines() == [
+        "E0000 00:00:1.0 1 graph.cc:1] out of memory",
+        "W0000 00:00:1.0 1 other.cc:1] a warning of another kind",
+    ]
+
+
+def test_a_missing_library_is_named_with_its_remedy(network: ExpressionNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(ImportError, match=r"need mediapipe: pip install mediapipe==0\.10\.31 opencv-python"):
+        FaceExtractor(network)
