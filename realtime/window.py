@@ -21,7 +21,7 @@ class WindowCut:
 
     start_s, end_s: session clock. inputs: (1, steps, width) float32; masks: (1, steps) bool, both on the device.
     newest_s: capture time of the newest row not after `end_s`, absent modalities included; None if there was none.
-    present: modalities with a row in the window that is fresh enough for their contract.
+    present: modalities with a row in the window: its contract leaves out all rows when the newest is not fresh enough.
     """
 
     start_s: float
@@ -47,14 +47,14 @@ class RowRing:
 
     def append(self, rows: Rows) -> None:
         """Add rows; they must not be older than those that are here. The oldest make room."""
+        self._check(rows)
         if not len(rows):
             return
-        self._check(rows)
-        times_s, values = rows.times_s[-self.capacity :], rows.values[-self.capacity :]
-        if self._count and times_s[0] < self.times_s[-1]:
+        if self._count and rows.times_s[0] < self.times_s[-1]:
             raise ValueError(
-                f"{self.spec.modality}: a row of {times_s[0]:.3f} s came after one of {self.times_s[-1]:.3f} s"
+                f"{self.spec.modality}: a row of {rows.times_s[0]:.3f} s came after one of {self.times_s[-1]:.3f} s"
             )
+        times_s, values = rows.times_s[-self.capacity :], rows.values[-self.capacity :]
         slots = (self._first + self._count + np.arange(len(times_s))) % self.capacity
         self._times_s[slots] = times_s
         self._values[torch.from_numpy(slots).to(self._values.device)] = self._on_device(values)
@@ -73,15 +73,21 @@ class RowRing:
         """(N,) capture times, oldest first."""
         return self._times_s[self._slots()]
 
-    def cut(self, end_s: float) -> tuple[Tensor, Tensor]:
-        """Values (1, steps, width) and mask (1, steps) of the window that ends at `end_s`."""
+    def newest_s(self, end_s: float) -> float | None:
+        """Capture time of the newest row not after `end_s`."""
+        past = self.times_s[self.times_s <= end_s]
+        return float(past[-1]) if len(past) else None
+
+    def cut(self, end_s: float) -> tuple[Tensor, Tensor, bool]:
+        """Values (1, steps, width) and mask (1, steps) of the window that ends at `end_s`; whether any row is in it."""
         index = self.spec.place(self.times_s, end_s)
         standing = index >= 0
         slots = np.zeros(self.spec.steps, np.int64)
         slots[standing] = self._slots()[index[standing]]
         device = self._values.device
         mask = torch.from_numpy(standing).to(device)
-        return (self._values[torch.from_numpy(slots).to(device)] * mask[:, None])[None], mask[None]
+        values = self._values[torch.from_numpy(slots).to(device)] * mask[:, None]
+        return values[None], mask[None], bool(standing.any())
 
     def _slots(self) -> NDArray[np.int64]:
         return (self._first + np.arange(self._count)) % self.capacity
@@ -91,6 +97,8 @@ class RowRing:
             raise ValueError(
                 f"{self.spec.modality}: expected rows ({len(rows.times_s)}, {self.spec.width}), got {rows.values.shape}"
             )
+        if not np.isfinite(rows.times_s).all():
+            raise ValueError(f"{self.spec.modality}: a row's time is NaN or infinite")
         if np.any(np.diff(rows.times_s) < 0):
             raise ValueError(f"{self.spec.modality}: rows are not in the order of their times")
         if not np.isfinite(rows.values).all():
@@ -120,20 +128,12 @@ class SlidingWindow:
         """The window that ends at `end_s`, from what has arrived by now."""
         with self._lock:
             cuts = {m: ring.cut(end_s) for m, ring in self._rings.items()}
-            newest_s: dict[Modality, float | None] = {}
-            for m, ring in self._rings.items():
-                past = ring.times_s[ring.times_s <= end_s]
-                newest_s[m] = float(past[-1]) if len(past) else None
-        present = frozenset(
-            m
-            for m, ring in self._rings.items()
-            if (newest := newest_s[m]) is not None and end_s - newest <= ring.spec.absent_after_s
-        )
+            newest_s = {m: ring.newest_s(end_s) for m, ring in self._rings.items()}
         return WindowCut(
             start_s=end_s - self.window_s,
             end_s=end_s,
-            inputs={m: values for m, (values, _) in cuts.items()},
-            masks={m: mask for m, (_, mask) in cuts.items()},
+            inputs={m: values for m, (values, _, _) in cuts.items()},
+            masks={m: mask for m, (_, mask, _) in cuts.items()},
             newest_s=newest_s,
-            present=present,
+            present=frozenset(m for m, (_, _, present) in cuts.items() if present),
         )

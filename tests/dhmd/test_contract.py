@@ -39,7 +39,8 @@ EDGE_S = 1e-5
 
 def rows_at(times_s: list[float]) -> Rows:
     """Rows whose values tell their number."""
-    return Rows(np.array(times_s, np.float64), np.arange(1, len(times_s) + 1, dtype=np.float32)[:, None].repeat(WIDTH, 1))
+    numbers = np.arange(1, len(times_s) + 1, dtype=np.float32)
+    return Rows(np.array(times_s, np.float64), numbers[:, None].repeat(WIDTH, 1))
 
 
 @given(specs, times, ends)
@@ -84,11 +85,13 @@ def test_rows_from_after_the_end_or_before_the_window_change_nothing(
     among = spec.window(
         Rows(
             np.array(around + inside + after),
-            np.concatenate([
-                np.full((len(around), WIDTH), 77, np.float32),
-                rows_at(inside).values,
-                np.full((1, WIDTH), 88, np.float32),
-            ]),
+            np.concatenate(
+                [
+                    np.full((len(around), WIDTH), 77, np.float32),
+                    rows_at(inside).values,
+                    np.full((1, WIDTH), 88, np.float32),
+                ]
+            ),
         ),
         end_s,
     )
