@@ -1,7 +1,11 @@
-"""The estimate as it is published: version 1 of the payload on `dhmd/STREAM/emotion`."""
+"""The estimate as it is published: version 1 of the payload on `dhmd/STREAM/emotion`.
+
+`python -m realtime.estimate` prints its JSON Schema, which is kept in docs/estimate.schema.json.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,8 +14,6 @@ from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import EDGES, Modality
 from realtime.engine import Inference
 from realtime.window import WindowCut
-
-VERSION = 1
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 SentimentValue = Annotated[float, Field(ge=-3, le=3)]
@@ -146,11 +148,13 @@ def build_estimate(
 
 
 def _rounded_to_one(probabilities: tuple[float, ...]) -> dict[EmotionName, float]:
-    """Four digits each; what rounding adds or takes goes to the largest, so that the sum stays 1."""
-    rounded = [round(p, 4) for p in probabilities]
-    largest = rounded.index(max(rounded))
-    rounded[largest] = round(rounded[largest] + 1 - sum(rounded), 4)
-    return dict(zip(EMOTIONS, rounded, strict=True))
+    """Four digits each, cut down, and what is missing given to the largest remainders: sum 1, order unchanged."""
+    scaled = [p * 10_000 for p in probabilities]
+    units = [int(s) for s in scaled]
+    by_remainder = sorted(range(len(units)), key=lambda i: units[i] - scaled[i])
+    for i in by_remainder[: 10_000 - sum(units)]:
+        units[i] += 1
+    return {name: count / 10_000 for name, count in zip(EMOTIONS, units, strict=True)}
 
 
 def _edges(weights: tuple[float, ...]) -> dict[str, float]:
@@ -166,3 +170,7 @@ def _modality(m: Modality, cut: WindowCut, inference: Inference | None) -> Modal
         weight=round(inference.weights.get(m, 0.0), 4) if inference else 0.0,
         sentiment=round(inference.modality_sentiment[m], 4) if inference and present else None,
     )
+
+
+if __name__ == "__main__":
+    print(json.dumps(Estimate.model_json_schema(), indent=2))
