@@ -93,7 +93,8 @@ class Engine:
         emotions, rest = rest[: len(EMOTIONS)], rest[len(EMOTIONS) :]
         alone_values, rest = rest[: len(Modality)], rest[len(Modality) :]
         homo, hetero = rest[: len(EDGES)], rest[len(EDGES) :]
-        half_width = self.checkpoint.calibration.sentiment_half_width.get(subset, SENTIMENT_LIMIT)
+        # Where nothing was measured, the interval is the whole scale.
+        half_width = self.checkpoint.calibration.sentiment_half_width.get(subset, 2 * SENTIMENT_LIMIT)
         return Inference(
             sentiment=Sentiment(value, _clip(value - half_width), _clip(value + half_width)),
             emotions=tuple(emotions),

@@ -154,6 +154,41 @@ def require(program: str, package: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the real features with weights by chance: for what does not depend on what was learned."""
+    from dhmd.checkpoint import Calibration, save
+    from dhmd.features.expression import ExpressionNet
+    from dhmd.features.face import face_spec
+    from dhmd.features.speech import SpeechModel
+    from dhmd.features.text import TextExtractor
+    from dhmd.features.voice import VoiceExtractor
+
+    folder = tmp_path_factory.mktemp("untrained")
+    torch.manual_seed(0)
+    expression = ExpressionNet()
+    expression.save(folder / "expression.safetensors")
+    specs = (face_spec(expression), VoiceExtractor(SpeechModel()).spec, TextExtractor().spec)
+    features = {spec.modality: spec for spec in specs}
+    config = DHMDConfig(
+        modalities={m: ModalityConfig(features[m].width, kernel=1) for m in Modality},
+        d=16,
+        attention_heads=4,
+        layers=1,
+        atoms=16,
+    )
+    save(
+        folder,
+        name="untrained",
+        model=DHMD(config),
+        features=features,
+        calibration=Calibration({"vision": 2.0}, {"vision": 0.5, "text+vision": 1.0}),
+        training={},
+        card="Weights by chance.\n",
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def make_media(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """make_media(name, *arguments): the file FFmpeg makes of them, made once a session and not to be changed."""
     require("ffmpeg", "ffmpeg")
