@@ -33,7 +33,7 @@ _TAIL: Final = _frames(0.2)  # silence after the last speech that is recognised 
 _LEAST_SPEECH: Final = 3  # frames of speech below which a sound is no utterance
 _CATCH_UP: Final = _frames(3.0)  # further behind than this, hypotheses in between are left out
 _BUFFER: Final = _frames(BUFFER_S)
-_KEPT: Final = _frames(5.0)  # what is kept of the buffer when skipping ahead
+_KEPT: Final = _frames(5.0)  # what is kept of the buffer when skipping ahead, or when nothing was understood
 _TRIM: Final = _frames(8.0)  # longer utterances let go of sound whose words are final
 _FORCED_S: Final = 3.0  # in an utterance about to fill the buffer, words older than this become final unagreed
 _REMEMBERED_S: Final = 60.0
@@ -190,16 +190,20 @@ class StreamingTranscript:
         if utterance.heard <= _TRIM:
             return
         agreement = utterance.agreement
-        if utterance.heard + _STEP + _CATCH_UP > _BUFFER:
+        full = utterance.heard + _STEP + _CATCH_UP > _BUFFER
+        if full:
             self._accept(agreement.settle(utterance.time_of(utterance.heard) - _FORCED_S))
         following = [*agreement.final[1:], *agreement.partial[:1]]
-        cuts = [
-            (before.end_s + after.start_s) / 2
+        pauses = [
+            (before.text[-1] in ".?!", (before.end_s + after.start_s) / 2)
             for before, after in zip(agreement.final, following, strict=False)
-            if before.text[-1] in ".?!"
-        ] or [(before.end_s + after.start_s) / 2 for before, after in zip(agreement.final, following, strict=False)]
-        if cuts:
-            utterance.drop(int((cuts[-1] - utterance.start_s) / FRAME_S))
+        ]
+        if pauses:
+            sentence_ends = [time_s for ends_sentence, time_s in pauses if ends_sentence]
+            cut_s = sentence_ends[-1] if sentence_ends else pauses[-1][1]
+            utterance.drop(int((cut_s - utterance.start_s) / FRAME_S))
+        elif full or not agreement.partial:
+            utterance.drop(utterance.heard - _KEPT)  # nothing was understood in all that sound
 
     def _skip_ahead(self) -> None:
         """Give up the oldest utterance, or all but the newest seconds of the only one; what was heard of it stands."""

@@ -161,7 +161,8 @@ class SpeechModel:
         for text, count in self._spans(tokens):
             probability = float(np.mean(aligned.text_token_probs[first : first + count]))
             begin, end = _audible(power, int(begins[first]), int(begins[first + count]))
-            words.append(Word(text, start_s + begin * _FRAME_S, start_s + end * _FRAME_S, probability))
+            if any(character.isalnum() for character in text):  # a hypothesis may open with a dash or dots
+                words.append(Word(text, start_s + begin * _FRAME_S, start_s + end * _FRAME_S, probability))
             first += count
         return words
 

@@ -140,6 +140,23 @@ def test_speech_without_pauses_is_understood_in_a_bounded_buffer(
     assert got[-1].skipped_s == 0.0
 
 
+def test_sound_in_which_nothing_is_understood_is_let_go(say: Callable[[str], Sound]) -> None:
+    """Speech in a language the model does not know must not fill the buffer, nor cost more and more."""
+
+    class Foreigner:
+        longest_s = 0.0
+
+        def transcribe(self, samples: Sound, start_s: float) -> list[Word]:
+            self.longest_s = max(self.longest_s, len(samples) / RATE)
+            return []
+
+    foreigner = Foreigner()
+    updates = transcribe(foreigner, say(", and ".join(LINES)))  # type: ignore[arg-type]
+    assert final(updates) == []
+    assert 5.0 < foreigner.longest_s < 9.0
+    assert updates[-1].skipped_s == 0.0
+
+
 def test_falling_behind_it_skips_ahead_and_says_so(script: Sound, speech: SpeechModel) -> None:
     """Nobody calls `step` for 20 s."""
     transcript = StreamingTranscript(speech)
