@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class Labels:
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Weight of each term in the total; the paper's."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     task: float = 1.0
     rec: float = 0.1

@@ -1,0 +1,1 @@
+"""Labelled items, their features, and the samples composed of them."""

@@ -1,0 +1,13 @@
+"""What can go wrong at the edge of training. Each message names the cause and the remedy in one line."""
+
+from __future__ import annotations
+
+from dhmd.errors import DHMDError
+
+
+class CorpusMissing(DHMDError):
+    """A corpus is not where it was said to be, or is not what it should be."""
+
+
+class RunExists(DHMDError):
+    """A run would overwrite another, or one that should go on is not there."""

@@ -1,0 +1,71 @@
+"""Measure a checkpoint on the fixed test splits: each corpus alone, and composed windows by modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.checkpoint import Calibration, Checkpoint, subset_name
+from dhmd.modality import Modality
+from training.data.compose import SUBSETS, Composer, Composition, Sample
+from training.data.items import Example
+from training.metrics import emotion_metrics, sentiment_metrics
+from training.predict import Predictions, batches, predict
+
+PER_CLASS: Final = 100
+"""Composed windows of each class."""
+
+SEED: Final = 0
+
+
+def evaluate(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
+    """examples: of the test split.
+
+    Returns {"corpora": {corpus: {n, coverage, emotion or sentiment}},
+    "composed": {n, by_modalities: {subset: emotion}}}.
+    `coverage` is the share of items in which anything was perceived (a face, a voice); the rest is left out of the
+    measures. The composed windows hold all three modalities and are the same for every subset, only shown in part.
+    """
+    scale = {m: checkpoint.model.normaliser[m].state_dict()["std"].numpy() for m in Modality}
+    composer = Composer(examples, checkpoint.features, scale, Composition(), SEED)
+    return {"corpora": _corpora(checkpoint, examples, composer), "composed": _composed(checkpoint, composer)}
+
+
+def _corpora(checkpoint: Checkpoint, examples: Sequence[Example], composer: Composer) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for corpus in dict.fromkeys(example.item.corpus for example in examples):
+        own = [example for example in examples if example.item.corpus == corpus]
+        seen = [example for example in own if len(example.rows)]
+        modality = own[0].item.modality
+        said = predict(checkpoint.model, batches(composer.alone(example) for example in seen))
+        entry: dict[str, Any] = {"modality": modality, "n": len(own), "coverage": len(seen) / len(own)}
+        if (said.emotion_label >= 0).any():
+            entry["emotion"] = _emotion(said, checkpoint.calibration, [modality])
+        else:
+            entry["sentiment"] = sentiment_metrics(said.sentiment, said.sentiment_label)
+            width = checkpoint.calibration.sentiment_half_width[subset_name([modality])]
+            entry["sentiment"]["within_half_width"] = _within(said.sentiment - said.sentiment_label, width)
+        result[corpus] = entry
+    return result
+
+
+def _composed(checkpoint: Checkpoint, composer: Composer) -> dict[str, Any]:
+    samples: list[Sample] = composer.fixed(frozenset(Modality), PER_CLASS)
+    by_modalities = {
+        subset_name(subset): _emotion(
+            predict(checkpoint.model, batches(samples, subset)), checkpoint.calibration, list(subset)
+        )
+        for subset in SUBSETS
+    }
+    return {"n": len(samples), "by_modalities": by_modalities}
+
+
+def _emotion(said: Predictions, calibration: Calibration, present: list[Modality]) -> dict[str, Any]:
+    return emotion_metrics(said.probabilities(calibration.temperature[subset_name(present)]), said.emotion_label)
+
+
+def _within(error: NDArray[np.float64], width: float) -> float:
+    return float((np.abs(error) <= width).mean())

@@ -1,0 +1,80 @@
+"""The field's measures of sentiment and of emotion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+
+
+def sentiment_metrics(predicted: Floats, label: Floats) -> dict[str, float]:
+    """predicted, label: (N,) in [-3, 3]. Has0 counts zero as positive, Non0 drops rows labelled zero; acc7 and acc5
+    clip to [-3, 3] and [-2, 2] and round half to even; F1 is weighted by support."""
+    predicted, label = predicted.astype(np.float64), label.astype(np.float64)
+    nonzero = label != 0
+    has0 = (label >= 0).astype(np.int64), (predicted >= 0).astype(np.int64)
+    non0 = (label[nonzero] > 0).astype(np.int64), (predicted[nonzero] > 0).astype(np.int64)
+    deviates = len(label) > 1 and predicted.std() > 0 and label.std() > 0
+    return {
+        "mae": float(np.abs(predicted - label).mean()),
+        "corr": float(np.corrcoef(predicted, label)[0, 1]) if deviates else 0.0,
+        "acc7": _rounded_accuracy(predicted, label, 3),
+        "acc5": _rounded_accuracy(predicted, label, 2),
+        "acc2_has0": _accuracy(*has0),
+        "f1_has0": weighted_f1(*has0, 2),
+        "acc2_non0": _accuracy(*non0),
+        "f1_non0": weighted_f1(*non0, 2),
+    }
+
+
+def emotion_metrics(probabilities: Floats, label: Ints) -> dict[str, Any]:
+    """probabilities: (N, C); label: (N,). The recall is the mean over the classes that occur."""
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    confusion = np.zeros((classes, classes), np.int64)  # label, predicted
+    np.add.at(confusion, (label, predicted), 1)
+    support = confusion.sum(axis=1)
+    recall = confusion.diagonal()[support > 0] / support[support > 0]
+    return {
+        "accuracy": _accuracy(label, predicted),
+        "unweighted_recall": float(recall.mean()),
+        "weighted_f1": weighted_f1(label, predicted, classes),
+        "ece": expected_calibration_error(probabilities, label),
+        "confusion": confusion.tolist(),
+    }
+
+
+def weighted_f1(label: Ints, predicted: Ints, classes: int) -> float:
+    """F1 of each class, averaged with the number of its labels as weight."""
+    total = 0.0
+    for c in range(classes):
+        hits = int(((label == c) & (predicted == c)).sum())
+        support, given = int((label == c).sum()), int((predicted == c).sum())
+        if support + given:
+            total += support * 2 * hits / (support + given)
+    return total / max(len(label), 1)
+
+
+def expected_calibration_error(probabilities: Floats, label: Ints, bins: int = 15) -> float:
+    """Mean distance of confidence and accuracy over equal bins of confidence (Guo et al. 2017)."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == label
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    error = 0.0
+    for b in range(bins):
+        inside = index == b
+        if inside.any():
+            error += inside.mean() * abs(float(confidence[inside].mean()) - float(right[inside].mean()))
+    return float(error)
+
+
+def _accuracy(label: Ints, predicted: Ints) -> float:
+    return float((label == predicted).mean()) if len(label) else 0.0
+
+
+def _rounded_accuracy(predicted: Floats, label: Floats, limit: int) -> float:
+    return float((np.round(predicted.clip(-limit, limit)) == np.round(label.clip(-limit, limit))).mean())

@@ -1,0 +1,108 @@
+"""What a model says of many windows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dhmd.checkpoint import Calibration, subset_name
+from dhmd.modality import Modality
+from dhmd.model import DHMD, EMOTION, SENTIMENT
+from training.data.compose import Batch, Sample, collate
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Of N windows. scores: (N, 7) of the emotions, before any temperature; sentiment: (N,)."""
+
+    scores: NDArray[np.float64]
+    sentiment: NDArray[np.float64]
+    emotion_label: NDArray[np.int64]
+    sentiment_label: NDArray[np.float64]
+
+    def probabilities(self, temperature: float = 1.0) -> NDArray[np.float64]:
+        """(N, 7), each row sums to 1."""
+        return softmax(self.scores / temperature)
+
+
+def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float64)
+
+
+def batches(samples: Iterable[Sample], present: Iterable[Modality] | None = None) -> Iterator[Batch]:
+    """Batches of windows, of which only the modalities in `present` are shown (all by default)."""
+    shown = set(Modality if present is None else present)
+    part: list[Sample] = []
+    for sample in samples:
+        part.append(sample)
+        if len(part) == BATCH:
+            yield _showing(collate(part), shown)
+            part = []
+    if part:
+        yield _showing(collate(part), shown)
+
+
+def _showing(batch: Batch, shown: set[Modality]) -> Batch:
+    masks = {m: mask if m in shown else torch.zeros_like(mask) for m, mask in batch.masks.items()}
+    return Batch(batch.inputs, masks, batch.labels)
+
+
+@torch.inference_mode()
+def predict(model: DHMD, windows: Iterable[Batch]) -> Predictions:
+    """Run the model over all windows, in evaluation mode; it is left in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    parts: list[tuple[torch.Tensor, ...]] = []
+    for batch in windows:
+        said = model.split(model(batch.inputs, batch.masks).output)
+        label = batch.labels.values
+        parts.append((said[EMOTION.name], said[SENTIMENT.name][:, 0], label[EMOTION.name], label[SENTIMENT.name]))
+    model.train(was_training)
+    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+    return Predictions(
+        columns[0].astype(np.float64),
+        columns[1].astype(np.float64),
+        columns[2].astype(np.int64),
+        columns[3].astype(np.float64),
+    )
+
+
+TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(6.0), 161))
+
+
+def temperature_of(said: Predictions) -> float:
+    """The temperature under which the labelled classes were most likely."""
+    known = said.emotion_label >= 0
+    labels = said.emotion_label[known]
+    likelihood = [
+        np.log(softmax(said.scores[known] / t)[np.arange(len(labels)), labels] + 1e-12).mean() for t in TEMPERATURES
+    ]
+    return float(TEMPERATURES[int(np.argmax(likelihood))])
+
+
+def half_width_of(said: Predictions, share: float = 0.8) -> float:
+    """The distance from the estimated sentiment within which `share` of the labels lie."""
+    known = ~np.isnan(said.sentiment_label)
+    return float(np.quantile(np.abs(said.sentiment[known] - said.sentiment_label[known]), share))
+
+
+def calibrate(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Sample]]) -> Calibration:
+    """Temperatures and half-widths on validation windows of each set of modalities.
+
+    Where windows are labelled with a sentiment of their own, only those count for the half-width; elsewhere the
+    sentiment that stands for the class's valence does.
+    """
+    temperature: dict[str, float] = {}
+    half_width: dict[str, float] = {}
+    for subset, samples in validation.items():
+        labelled = [sample for sample in samples if sample.sentiment_weight == 1.0]
+        temperature[subset_name(subset)] = temperature_of(predict(model, batches(samples)))
+        half_width[subset_name(subset)] = half_width_of(predict(model, batches(labelled or samples)))
+    return Calibration(temperature, half_width)
