@@ -51,7 +51,7 @@ def _line(node: Any, location: tuple[int | str, ...]) -> int:
     line = 1
     for part in location:
         if hasattr(node, "value") and isinstance(part, str):
-            pairs = [(k, v) for k, v in node.value if isinstance(k, type(k)) and getattr(k, "value", None) == part]
+            pairs = [(key, value) for key, value in node.value if getattr(key, "value", None) == part]
             if not pairs:
                 break
             key, node = pairs[-1]
@@ -73,4 +73,12 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
         return f"unknown key {where!r}{hint}"
     if problem["type"] == "missing":
         return f"{where!r} is missing"
-    return f"{where!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}, found {problem['input']!r}"
+    return f"{where!r}: {explain(problem)}"
+
+
+def explain(problem: Any) -> str:
+    """What pydantic found wrong with a value, for people. A validator of ours says itself what it found, and how much
+    of it may be shown."""
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}, found {problem['input']!r}"

@@ -27,15 +27,18 @@ class BrokerAddress:
 
     @classmethod
     def parse(cls, url: str) -> BrokerAddress:
-        """`mqtt[s]://[user:password@]host[:port]`. Raises SettingsInvalid, never repeating the password."""
-        shape = "expected mqtt[s]://[user:password@]host[:port], embedded, or none"
+        """`mqtt[s]://[user:password@]host[:port]`. Raises SettingsInvalid, never repeating what may be a password."""
+        shape = "expected mqtt[s]://[user:password@]host[:port], with / ? # @ in a password as %2F %3F %23 %40"
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise SettingsInvalid(f"--broker: not a broker's address ({error}); {shape}") from error
-        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise SettingsInvalid(f"--broker: {parts.scheme or url!r} is not a broker's address; {shape}")
+        except ValueError:
+            raise SettingsInvalid(f"--broker: its port or host cannot be read; {shape}") from None
+        if parts.scheme not in {"mqtt", "mqtts"}:
+            raise SettingsInvalid(f"--broker: does not begin with mqtt:// or mqtts://; {shape}")
+        if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+            missing = "nothing may follow the port" if parts.hostname else "names no host"
+            raise SettingsInvalid(f"--broker: {missing}; {shape}")
         tls = parts.scheme == "mqtts"
         return cls(
             host=parts.hostname,

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from dhmd.errors import DHMDError
 
@@ -35,8 +35,7 @@ exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     # Nothing phones home: no telemetry of the libraries underneath, and fewer messages of theirs.
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1", GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
     _set_up_logging(verbose=options.verbose)
@@ -44,12 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = command(options)
     except KeyboardInterrupt:
-        code = 130
+        # Before the run began. Models may be loading in other threads, deep in native code: leave without them.
+        sys.stdout.flush()
+        os._exit(130)
     except BaseException as error:
         known = _known(error)
         if known is None:
             raise
-        print(f"error: {known}", file=sys.stderr)
+        for line in str(known).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         code = known.exit_code
     sys.stdout.flush()
     sys.exit(code)
@@ -62,8 +64,15 @@ def _known(error: BaseException) -> DHMDError | None:
     return error if isinstance(error, DHMDError) else None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, as everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dhmd-live", description=DESCRIPTION)
+    parser = _Parser(prog="dhmd-live", description=DESCRIPTION)
     parser.add_argument("--verbose", action="store_true", help="tell what happens inside")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -153,9 +162,11 @@ def _demo(_: argparse.Namespace) -> int:
 
 def _watch(options: argparse.Namespace) -> int:
     from realtime.broker import BrokerAddress
+    from realtime.mqtt import check_stream_name
     from realtime.watch import watch
 
-    return watch(BrokerAddress.parse(options.broker), options.stream, _console())
+    stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
+    return watch(BrokerAddress.parse(options.broker), stream, _console())
 
 
 def _devices(_: argparse.Namespace) -> int:
@@ -188,12 +199,18 @@ def _console() -> Console:
     return Console()
 
 
-def _set_up_logging(*, verbose: bool) -> None:
-    from rich.console import Console
-    from rich.logging import RichHandler
+class _Lines(logging.Handler):
+    """One line a message on stderr, found anew each time: a live view puts itself in its place."""
 
-    handler = RichHandler(console=Console(stderr=True), show_time=verbose, show_path=verbose, rich_tracebacks=verbose)
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
+def _set_up_logging(*, verbose: bool) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[_Lines()], format="%(message)s")
 
 
 def _print_summary(summary: Summary, console: Console) -> None:

@@ -154,7 +154,7 @@ def _rounded_to_one(probabilities: tuple[float, ...]) -> dict[EmotionName, float
     by_remainder = sorted(range(len(units)), key=lambda i: units[i] - scaled[i])
     for i in by_remainder[: 10_000 - sum(units)]:
         units[i] += 1
-    return {name: count / 10_000 for name, count in zip(EMOTIONS, units, strict=True)}
+    return dict(zip(EMOTIONS, (count / 10_000 for count in units), strict=True))
 
 
 def _edges(weights: tuple[float, ...]) -> dict[str, float]:

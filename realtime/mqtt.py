@@ -36,7 +36,7 @@ REFUSALS = {4: _BAD_LOGIN, 5: _NOT_ALLOWED, 134: _BAD_LOGIN, 135: _NOT_ALLOWED}
 def check_stream_name(stream: str) -> str:
     """A stream's name is one level of a topic. Raises SettingsInvalid."""
     if not stream or len(stream.encode()) > 64 or not stream.isprintable() or set(stream) & set("/+#$ "):
-        raise SettingsInvalid(f"--stream {stream!r}: 1 to 64 characters, without spaces and / + # $")
+        raise SettingsInvalid(f"--stream: expected 1 to 64 bytes without spaces and / + # $, found {stream!r}")
     return stream
 
 
@@ -133,7 +133,7 @@ class Publisher:
     def close(self) -> None:
         """Say `stopped` and leave; `run` then returns."""
         self._closing = True
-        self._wake.set()
+        self._set_status(f"{self.base}/status", b"stopped")
 
     async def _closed(self) -> None:
         while not self._closing:
@@ -149,7 +149,7 @@ class Publisher:
             await writer.wait_closed()
 
     async def _serve(self, client: aiomqtt.Client) -> None:
-        await client.publish(f"{self.base}/status", b"online", qos=1, retain=True)
+        self._statuses[f"{self.base}/status"] = b"stopped" if self._closing else b"online"
         self._unsent = set(self._statuses)
         self.connected, self._told_away = True, False
         self.tried.set()
@@ -160,7 +160,6 @@ class Publisher:
                 await self._send_next(client)
             self._settled.set()
             if self._closing:
-                await client.publish(f"{self.base}/status", b"stopped", qos=1, retain=True)
                 self.connected = False
                 return
             self._wake.clear()
@@ -168,8 +167,12 @@ class Publisher:
 
     async def _send_next(self, client: aiomqtt.Client) -> None:
         if self._unsent:
-            topic = self._unsent.pop()
-            await client.publish(topic, self._statuses[topic], qos=1, retain=True)
+            # All at once: on a far broker the last words would else take a round trip each.
+            unsent, self._unsent = self._unsent, set()
+            sending = [client.publish(topic, self._statuses[topic], qos=1, retain=True) for topic in sorted(unsent)]
+            for failure in await asyncio.gather(*sending, return_exceptions=True):
+                if failure is not None:
+                    raise failure
             return
         message = self._outbox.popleft()
         await client.publish(message.topic, message.payload, qos=0)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 
@@ -28,6 +29,7 @@ from realtime.transcript import StreamingTranscript, TranscriptUpdate
 from realtime.window import SlidingWindow, WindowCut
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 REMEMBERED_WORDS = 4096
 
@@ -44,13 +46,12 @@ class Extractors:
     @classmethod
     def load(cls, checkpoint: Checkpoint) -> Extractors:
         """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
-        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="load") as pool:
-            face = pool.submit(lambda: FaceExtractor(ExpressionNet.load(checkpoint.expression_path)))
-            speech = pool.submit(SpeechModel)
-            text = pool.submit(TextExtractor)
-            loaded = cls(
-                face.result(), VoiceExtractor(speech.result()), StreamingTranscript(speech.result()), text.result()
-            )
+        face = _started(lambda: FaceExtractor(ExpressionNet.load(checkpoint.expression_path)))
+        speech = _started(SpeechModel)
+        text = _started(TextExtractor)
+        loaded = cls(
+            face.result(), VoiceExtractor(speech.result()), StreamingTranscript(speech.result()), text.result()
+        )
         for modality, produced in loaded.specs.items():
             checkpoint.features[modality].require(produced)
         return loaded
@@ -58,6 +59,20 @@ class Extractors:
     @property
     def specs(self) -> dict[Modality, FeatureSpec]:
         return {spec.modality: spec for spec in (self.text.spec, self.face.spec, self.voice.spec)}
+
+
+def _started(load: Callable[[], T]) -> Future[T]:
+    """The result of `load`, run in a daemon thread: an interrupt while models load does not wait for them."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(load())
+        except BaseException as error:  # noqa: BLE001 - handed over whole
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return future
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ async def _run(
             try:
                 if isinstance(pipeline.clock, MediaClock) and media is not None:
                     if publisher is not None:
-                        await publisher.tried.wait()
+                        await _either(publisher.tried, stop)
                     await run_offline(
                         pipeline,
                         media,
@@ -222,6 +222,14 @@ async def _broker(settings: RunSettings, stack: AsyncExitStack) -> BrokerAddress
     if settings.broker == "embedded":
         return await stack.enter_async_context(embedded_broker())
     return BrokerAddress.parse(settings.broker)
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 async def _nothing_to_wait_for() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from dhmd.yaml_config import ConfigInvalid, read_config
+from dhmd.yaml_config import explain, read_config
 from realtime.broker import BrokerAddress
 from realtime.capture.camera import is_camera, masked
 from realtime.errors import SettingsInvalid
@@ -17,7 +18,7 @@ from realtime.mqtt import check_stream_name
 class RunSettings(BaseModel):
     """Each key is also a flag of `dhmd-live run`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     source: str = Field("camera:0", description="media file, camera:N, /dev/videoN, rtsp:// or http:// stream, none")
     microphone: str | None = Field(
@@ -29,7 +30,7 @@ class RunSettings(BaseModel):
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
     duration: float | None = Field(None, gt=0, strict=False, description="stop after so many seconds")
     checkpoint: str = Field("base", description="name of a checkpoint that ships here, or a folder")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     hop_s: float = Field(0.1, ge=0.02, le=5.0, strict=False, description="seconds between two estimates")
 
     @field_validator("stream")
@@ -38,7 +39,7 @@ class RunSettings(BaseModel):
         try:
             return check_stream_name(stream)
         except SettingsInvalid as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(str(error).removeprefix("--stream: ")) from None
 
     @field_validator("broker")
     @classmethod
@@ -47,8 +48,15 @@ class RunSettings(BaseModel):
             try:
                 BrokerAddress.parse(broker)
             except SettingsInvalid as error:
-                raise ValueError(str(error)) from None
+                raise ValueError(f"{str(error).removeprefix('--broker: ')}; or embedded, or none") from None
         return broker
+
+    @field_validator("device")
+    @classmethod
+    def _a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+            raise ValueError(f"expected auto, cpu, cuda or cuda:N, found {device!r}")
+        return device
 
     @property
     def is_live(self) -> bool:
@@ -57,21 +65,16 @@ class RunSettings(BaseModel):
 
 
 def read_settings(config: Path | None, flags: dict[str, object]) -> RunSettings:
-    """The configuration file's values under the flags that were given. Raises SettingsInvalid."""
+    """The configuration file's values under the flags that were given. Raises SettingsInvalid, ConfigInvalid."""
     from pydantic import ValidationError
 
-    try:
-        below = read_config(config, RunSettings).model_dump(exclude_unset=True) if config else {}
-    except ConfigInvalid as error:
-        raise SettingsInvalid(str(error)) from None
+    below = read_config(config, RunSettings).model_dump(exclude_unset=True) if config else {}
     try:
         settings = RunSettings.model_validate({**below, **flags})
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-")
-        shown = "" if name == "broker" else f", found {first['input']!r}"
-        message = first["msg"].removeprefix("Value error, ")
-        raise SettingsInvalid(f"--{name}: {message}{shown}") from None
+        flag = str(first["loc"][0]).removesuffix("_s")
+        raise SettingsInvalid(f"--{flag}: {explain(first)}") from None
     if settings.pace == "max" and settings.is_live:
         raise SettingsInvalid(f"--pace max is for files; --source {masked(settings.source)} is live, leave it out")
     if settings.source == "none" and settings.microphone in {None, "none"}:

@@ -28,28 +28,33 @@ def watch(broker: BrokerAddress, stream: str, console: Console) -> int:
 
 async def _watch(broker: BrokerAddress, stream: str, console: Console) -> None:
     dashboard = Dashboard(f"watching dhmd/{stream}", str(broker))
+    told_away = False
     with TerminalView(console, dashboard) as view:
         while True:
             try:
                 async with connect(broker) as client:
                     await client.subscribe(f"dhmd/{stream}/emotion")
                     await client.subscribe(f"dhmd/{stream}/status")
-                    console.print(f"watching dhmd/{stream} on {broker}")
+                    told_away = False
+                    console.print(f"watching dhmd/{stream} on {broker}", markup=False, soft_wrap=True)
                     async for message in client.messages:
                         _show(message, view, console)
             except (aiomqtt.MqttError, OSError) as error:
                 if reason := refusal(error):
                     raise BrokerRefused(f"{broker} refuses us: {reason}; give user and password in --broker") from error
-                console.print(f"broker {broker} is away ({error}); trying again")
+                if not told_away:
+                    logger.warning("broker %s is away (%s); trying again", broker, error)
+                told_away = True
                 await asyncio.sleep(RETRY_S)
 
 
 def _show(message: aiomqtt.Message, view: TerminalView, console: Console) -> None:
     payload = message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
     if message.topic.matches("dhmd/+/status"):
-        console.print(f"{message.topic}: {payload.decode(errors='replace')}", markup=False)
+        console.print(f"{message.topic}: {payload.decode(errors='replace')}", markup=False, soft_wrap=True)
         return
     try:
         view.show(Estimate.model_validate_json(payload))
     except ValidationError as error:
-        console.print(f"{message.topic}: not an estimate of version 1 ({error.error_count()} problems)", markup=False)
+        problem = f"{message.topic}: not an estimate of version 1 ({error.error_count()} problems)"
+        console.print(problem, markup=False, soft_wrap=True)
