@@ -127,8 +127,6 @@ def train(images: FaceImages, settings: Settings, resume: Path) -> ExpressionNet
     """
     torch.manual_seed(settings.seed)
     network = ExpressionNet()
-    # A third less work for convolutions of this size.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(network)
     training = images[images.split == SPLITS.index("train")]
     validation = images[images.split == SPLITS.index("validation")]

@@ -9,7 +9,7 @@ from typing import Final, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dhmd.labels import EMOTIONS
@@ -54,7 +54,7 @@ def aligned_crop(image: NDArray[np.uint8], landmarks: NDArray[np.float32], margi
     left, right = eye_centres(landmarks, width, height)
     pixels_per_crop = max(float(np.linalg.norm(right - left)), 1e-3) / (EYE_DISTANCE * CROP_SIDE)
     # Warped at about the picture's own resolution, then averaged down: sampling directly would alias.
-    oversampling = int(np.clip(round(pixels_per_crop), 1, 8))
+    oversampling = int(np.clip(round(pixels_per_crop), 1, 4))
     scale = oversampling / pixels_per_crop
     across, down = right[:2] - left[:2]
     angle = np.arctan2(down, across)
@@ -119,6 +119,8 @@ class ExpressionNet(nn.Module):
         )
         self.embed = nn.Sequential(nn.Linear(160, EMBEDDING_WIDTH, bias=False), nn.BatchNorm1d(EMBEDDING_WIDTH))
         self.classify = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(EMBEDDING_WIDTH, len(EMOTIONS)))
+        # A sixth less time for one crop, a third less for a training step.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding (B, 64) and logits (B, 7), order of EMOTIONS, of grey crops (B, 48, 48) in any range of levels."""
@@ -137,13 +139,11 @@ class ExpressionNet(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors, floating point numbers in half precision."""
-        save_file(
-            {
-                name: (value.half() if value.is_floating_point() else value).contiguous()
-                for name, value in self.state_dict().items()
-            },
-            path,
-        )
+        state = {
+            name: (value.half() if value.is_floating_point() else value).contiguous()
+            for name, value in self.state_dict().items()
+        }
+        path.write_bytes(save(state))
 
     def sha256(self) -> str:
         """Digest of the weights themselves, whatever file they came from."""

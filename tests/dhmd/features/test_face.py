@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from dhmd.contract import ContractMismatch
 from dhmd.features.expression import ExpressionNet, aligned_crop
 from dhmd.features.face import WIDTH, FaceExtractor, FaceObservation
 from dhmd.features.landmarks import BLENDSHAPES, MAX_FACES, _without_startup_chatter, head_pose
+from dhmd.labels import EMOTIONS
 
 Image = NDArray[np.uint8]
 LEFT, RIGHT = 0.25, 0.75
@@ -230,6 +232,31 @@ def test_a_huge_picture_gives_the_same_face(network: ExpressionNet, portrait: Im
     assert small.landmarks is not None
     assert large.landmarks is not None
     np.testing.assert_allclose(large.landmarks[:, :2], small.landmarks[:, :2], atol=0.01)
+
+
+def test_clips_are_read_as_they_are_named(shared: Path) -> None:
+    """With the shipped network alone, frame by frame; the whole model does better than this."""
+    import cv2
+
+    network = ExpressionNet.load(Path(__file__).parents[3] / "dhmd" / "pretrained" / "base" / "expression.safetensors")
+    named = {"mead_happy": "happy", "mead_sad": "sad", "mead_disgusted": "disgust", "single_face_smile": "happy"}
+    share = {}
+    for clip, emotion in named.items():
+        capture = cv2.VideoCapture(str(shared / "clips" / f"{clip}.mp4"))
+        seen = []
+        with FaceExtractor(network) as extractor:
+            for i in itertools.count():
+                more, image = capture.read()
+                if not more:
+                    break
+                captured_s = i / capture.get(cv2.CAP_PROP_FPS)
+                if extractor.due(captured_s):
+                    seen.append(extractor.push(np.asarray(image, np.uint8), captured_s))
+        tops = [EMOTIONS[one.emotions.argmax()] for one in seen if one.emotions is not None]
+        assert len(tops) >= 0.95 * len(seen) > 30
+        share[clip] = tops.count(emotion) / len(tops)
+    assert sum(right > 0.5 for right in share.values()) >= 3, share
+    assert min(share.values()) > 0.25, share
 
 
 def test_start_is_silent_in_a_process_of_its_own() -> None:
