@@ -28,9 +28,9 @@ KEEPALIVE_S = 10
 CONNECT_TIMEOUT_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 2.0
 OUTBOX = 32
-_BAD_LOGIN, _NOT_ALLOWED = "bad user name or password", "not authorised"
-REFUSALS = {4: _BAD_LOGIN, 5: _NOT_ALLOWED, 134: _BAD_LOGIN, 135: _NOT_ALLOWED}
-"""CONNACK codes of MQTT 3.1.1 and 5 that trying again does not mend."""
+REFUSALS = {134: "bad user name or password", 135: "not authorised"}
+"""CONNACK reasons that trying again does not mend. paho gives those of MQTT 3.1.1 by their numbers of 5; its 4 and 5
+are codes of its own for a lost connection."""
 
 
 def check_stream_name(stream: str) -> str:
@@ -57,8 +57,8 @@ def connect(broker: BrokerAddress, will: aiomqtt.Will | None = None) -> aiomqtt.
 
 def refusal(error: Exception) -> str | None:
     """Why the broker rejects the credentials; None when the error is another."""
-    code = getattr(error, "rc", None)
-    return REFUSALS.get(code if isinstance(code, int) else getattr(code, "value", -1))
+    reason = getattr(error, "rc", None)
+    return REFUSALS.get(getattr(reason, "value", -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,18 +166,18 @@ class Publisher:
             await self._wake.wait()
 
     async def _send_next(self, client: aiomqtt.Client) -> None:
-        if self._unsent:
-            # All at once: on a far broker the last words would else take a round trip each.
-            unsent, self._unsent = self._unsent, set()
-            sending = [client.publish(topic, self._statuses[topic], qos=1, retain=True) for topic in sorted(unsent)]
-            for failure in await asyncio.gather(*sending, return_exceptions=True):
-                if failure is not None:
-                    raise failure
+        if self._outbox:
+            message = self._outbox.popleft()
+            await client.publish(message.topic, message.payload, qos=0)
+            if message.on_published:
+                message.on_published()
             return
-        message = self._outbox.popleft()
-        await client.publish(message.topic, message.payload, qos=0)
-        if message.on_published:
-            message.on_published()
+        # All at once: on a far broker the last words would else take a round trip each.
+        unsent, self._unsent = self._unsent, set()
+        sending = [client.publish(topic, self._statuses[topic], qos=1, retain=True) for topic in sorted(unsent)]
+        for failure in await asyncio.gather(*sending, return_exceptions=True):
+            if failure is not None:
+                raise failure
 
     def _set_status(self, topic: str, payload: bytes) -> None:
         self._statuses[topic] = payload

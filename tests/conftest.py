@@ -165,8 +165,8 @@ def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("untrained")
     torch.manual_seed(0)
-    expression = ExpressionNet()
-    expression.save(folder / "expression.safetensors")
+    ExpressionNet().save(folder / "expression.safetensors")
+    expression = ExpressionNet.load(folder / "expression.safetensors")
     specs = (face_spec(expression), VoiceExtractor(SpeechModel()).spec, TextExtractor().spec)
     features = {spec.modality: spec for spec in specs}
     config = DHMDConfig(
