@@ -20,6 +20,8 @@ from dhmd.modality import Modality
 
 RATE_HZ: Final = 15.0
 WINDOW_S: Final = 5.0
+SIGHTINGS: Final = 3
+"""Pictures in a row, 0.2 s at the full rate, in which a new face must be seen before it counts."""
 WIDTH: Final = len(BLENDSHAPES) + len(POSE) + EMBEDDING_WIDTH
 """Numbers in a row: 52 blendshapes, yaw, pitch and roll in radians, expression embedding."""
 
@@ -66,7 +68,7 @@ class FaceExtractor:
     ) -> None:
         self._expression = expression.eval()
         self._landmarks = FaceLandmarks(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence)
-        self._subject = Subject() if running_mode == "video" else None
+        self._subject = Subject(SIGHTINGS) if running_mode == "video" else None
         self._cell: int | None = None
         self.spec = face_spec(expression)
 

@@ -17,9 +17,16 @@ _LARGEST_GROWTH = 1.8  # of the face's side, either way
 
 
 class Subject:
-    """Follows one face from frame to frame: the largest at first, then the one that continues it."""
+    """Follows one face from frame to frame: the largest at first, then the one that continues it.
 
-    def __init__(self) -> None:
+    sightings: a newcomer becomes the subject when seen in so many frames in a row. Detectors see a face in a cloud now
+        and then, but not in the same place for long.
+    """
+
+    def __init__(self, sightings: int = 1) -> None:
+        self._sightings = sightings
+        self._newcomer: Box | None = None
+        self._seen = 0
         self._box: Box | None = None
         self._seen_s = 0.0
         self._newest_s = float("-inf")
@@ -34,10 +41,19 @@ class Subject:
         self._newest_s = captured_s
         if self._box is not None and captured_s - self._seen_s >= HANDOVER_S:
             self._box = None
-        chosen = largest(boxes) if self._box is None else _continuing(self._box, boxes)
+        chosen = self._arriving(boxes) if self._box is None else _continuing(self._box, boxes)
         if chosen is not None:
             self._box, self._seen_s = boxes[chosen], captured_s
+            self._newcomer = None
         return chosen
+
+    def _arriving(self, boxes: Sequence[Box]) -> int | None:
+        """The newcomer, once it was seen often enough: whoever is largest, then the one that continues it."""
+        again = None if self._newcomer is None else _continuing(self._newcomer, boxes)
+        self._seen = 1 if again is None else self._seen + 1
+        candidate = largest(boxes) if again is None else again
+        self._newcomer = None if candidate is None else boxes[candidate]
+        return candidate if self._seen >= self._sightings else None
 
 
 def largest(boxes: Sequence[Box]) -> int | None:

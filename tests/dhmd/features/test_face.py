@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dhmd.assets import sha256_of
 from dhmd.contract import ContractMismatch
 from dhmd.features.expression import ExpressionNet, aligned_crop
-from dhmd.features.face import WIDTH, FaceExtractor, FaceObservation
+from dhmd.features.face import SIGHTINGS, WIDTH, FaceExtractor, FaceObservation
 from dhmd.features.landmarks import BLENDSHAPES, MAX_FACES, _without_startup_chatter, head_pose
 from dhmd.labels import EMOTIONS
 
@@ -67,6 +67,13 @@ def subject_x(observation: FaceObservation) -> float | None:
     return None if observation.box is None else (observation.box[0] + observation.box[2]) / 2
 
 
+def settled(extractor: FaceExtractor, image: Image, captured_s: float) -> FaceObservation:
+    """What is observed once the picture was in sight long enough for a newcomer to count."""
+    for i in range(SIGHTINGS - 1):
+        assert extractor.push(image, captured_s + (i + 1 - SIGHTINGS) / 15).box is None
+    return extractor.push(image, captured_s)
+
+
 def test_contract(extractor: FaceExtractor, network: ExpressionNet) -> None:
     spec = extractor.spec
     assert (spec.rate_hz, spec.window_s, spec.steps, spec.absent_after_s) == (15.0, 5.0, 75, 0.5)
@@ -84,7 +91,7 @@ def test_another_network_is_another_contract(extractor: FaceExtractor) -> None:
 
 
 def test_row_of_a_smiling_face(extractor: FaceExtractor, network: ExpressionNet, portrait: Image) -> None:
-    seen = extractor.push(portrait, 2.5)
+    seen = settled(extractor, portrait, 2.5)
     assert seen.faces == 1
     assert seen.rows.times_s.tolist() == [2.5]
     assert seen.rows.values.shape == (1, WIDTH)
@@ -101,7 +108,7 @@ def test_row_of_a_smiling_face(extractor: FaceExtractor, network: ExpressionNet,
 
 
 def test_box_lies_on_the_face(extractor: FaceExtractor, portrait: Image) -> None:
-    box = extractor.push(portrait, 0.0).box
+    box = settled(extractor, portrait, 0.0).box
     assert box is not None
     np.testing.assert_allclose(np.array(box) * 512, [168, 55, 282, 195], atol=25)
 
@@ -143,7 +150,7 @@ def test_pose_of_a_known_rotation(expected: tuple[float, float, float]) -> None:
 
 def test_several_faces_are_counted(extractor: FaceExtractor, head: Image) -> None:
     mirrored = head[:, ::-1]
-    seen = extractor.push(scene((head, 0.15, 180), (mirrored, 0.5, 220), (head, 0.85, 180)), 0.0)
+    seen = settled(extractor, scene((head, 0.15, 180), (mirrored, 0.5, 220), (head, 0.85, 180)), 0.0)
     assert seen.faces == 3
     assert subject_x(seen) == pytest.approx(0.5, abs=0.06)
     assert len(seen.rows) == 1
@@ -152,6 +159,7 @@ def test_several_faces_are_counted(extractor: FaceExtractor, head: Image) -> Non
 
 def test_the_subject_stays_when_another_face_becomes_the_larger(extractor: FaceExtractor, head: Image) -> None:
     mirrored = head[:, ::-1]
+    settled(extractor, scene((head, LEFT, 280), (mirrored, RIGHT, 180)), -0.1)
     for i in range(16):
         image = scene((head, LEFT, 280 - 8 * i), (mirrored, RIGHT, 180 + 8 * i))
         seen = extractor.push(image, i / 15)
@@ -162,18 +170,18 @@ def test_the_subject_stays_when_another_face_becomes_the_larger(extractor: FaceE
 def test_nobody_stands_in_for_the_subject_until_it_is_gone_for_a_second(extractor: FaceExtractor, head: Image) -> None:
     both = scene((head, LEFT, 280), (head[:, ::-1], RIGHT, 200))
     other = scene((head[:, ::-1], RIGHT, 200))
-    assert subject_x(extractor.push(both, 0.0)) == pytest.approx(LEFT, abs=0.05)
+    assert subject_x(settled(extractor, both, 0.0)) == pytest.approx(LEFT, abs=0.05)
     for i in range(1, 15):
         seen = extractor.push(other, i / 15)
         assert (seen.faces, len(seen.rows), seen.box) == (1, 0, None)
-    assert subject_x(extractor.push(other, 15 / 15)) == pytest.approx(RIGHT, abs=0.05)
+    assert subject_x(settled(extractor, other, 17 / 15)) == pytest.approx(RIGHT, abs=0.05)
     # The first one is back: it is the other's turn now.
-    assert subject_x(extractor.push(both, 16 / 15)) == pytest.approx(RIGHT, abs=0.05)
+    assert subject_x(extractor.push(both, 18 / 15)) == pytest.approx(RIGHT, abs=0.05)
 
 
 def test_the_subject_comes_back_within_a_second(extractor: FaceExtractor, head: Image) -> None:
     mirrored = head[:, ::-1]
-    extractor.push(scene((head, LEFT, 280), (mirrored, RIGHT, 200)), 0.0)
+    settled(extractor, scene((head, LEFT, 280), (mirrored, RIGHT, 200)), 0.0)
     assert subject_x(extractor.push(scene((mirrored, RIGHT, 200)), 0.6)) is None
     back = extractor.push(scene((head, LEFT, 220), (mirrored, RIGHT, 280)), 0.8)
     assert subject_x(back) == pytest.approx(LEFT, abs=0.05)
@@ -198,16 +206,17 @@ def test_same_pictures_same_rows(network: ExpressionNet, head: Image) -> None:
             return b"".join(extractor.push(image, i / 15).rows.values.tobytes() for i, image in enumerate(pictures))
 
     first = rows()
-    assert len(first) == 8 * WIDTH * 4
+    assert len(first) == (8 - SIGHTINGS + 1) * WIDTH * 4
     assert first == rows()
 
 
 def test_equal_and_rewinding_times(extractor: FaceExtractor, head: Image) -> None:
     left, right = scene((head, LEFT, 240)), scene((head, RIGHT, 240))
+    assert len(settled(extractor, left, 10.0).rows) == 1
     assert [len(extractor.push(left, t).rows) for t in (10.0, 10.0, 10.0004)] == [1, 1, 1]
-    # A file that starts over: whoever is there is the subject at once.
-    again = extractor.push(right, 0.0)
-    assert again.rows.times_s.tolist() == [0.0]
+    # A file that starts over: whoever is there is the subject, as soon as it counts.
+    again = settled(extractor, right, SIGHTINGS / 15)
+    assert again.rows.times_s.tolist() == [SIGHTINGS / 15]
     assert subject_x(again) == pytest.approx(RIGHT, abs=0.05)
 
 
@@ -253,7 +262,7 @@ def test_clips_are_read_as_they_are_named(shared: Path) -> None:
                 if extractor.due(captured_s):
                     seen.append(extractor.push(np.asarray(image, np.uint8), captured_s))
         tops = [EMOTIONS[one.emotions.argmax()] for one in seen if one.emotions is not None]
-        assert len(tops) >= 0.95 * len(seen) > 30
+        assert len(tops) >= 0.95 * (len(seen) - SIGHTINGS + 1) > 30
         share[clip] = tops.count(emotion) / len(tops)
     assert sum(right > 0.5 for right in share.values()) >= 3, share
     assert min(share.values()) > 0.25, share

@@ -56,6 +56,17 @@ def test_absence_counts_from_the_last_sight() -> None:
     assert subject.among([other], 1.96) == 0
 
 
+def test_a_newcomer_counts_when_seen_again_and_again_in_one_place() -> None:
+    subject, face = Subject(sightings=3), square(100, 100, 80)
+    assert [subject.among([face], t / 15) for t in range(4)] == [None, None, 0, 0]
+
+
+def test_glimpses_here_and_there_are_nobody() -> None:
+    subject = Subject(sightings=3)
+    glimpses = [[square(100, 100, 80)], [square(400, 300, 80)], [], [square(400, 300, 80)], [square(400, 300, 80)], []]
+    assert [subject.among(boxes, t / 15) for t, boxes in enumerate(glimpses)] == [None] * 6
+
+
 def test_time_running_backwards_starts_anew() -> None:
     subject = Subject()
     subject.among([square(100, 100, 80)], 60.0)
