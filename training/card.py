@@ -65,7 +65,7 @@ LIMITS: Final = """\
 - Who the people in the corpora are is mostly not recorded. How well the model does by age, gender, skin colour or
   culture was not measured.
 - Sentiment is labelled in CMU-MOSI only, and there for words. With faces and voices alone it follows the valence of
-  the emotion and means no more than that. Its interval was set on such windows too.
+  the emotion and means no more than that.
 - Valence and arousal of the estimate are derived from the emotions, not learned.
 """
 
@@ -90,8 +90,9 @@ def model_card(
 # {config.name}: emotion and sentiment from face, voice and words
 
 A DHMD network (Li et al., IEEE TPAMI 2026) over a sliding window of 5 seconds. It gives seven emotions
-({", ".join(EMOTIONS)}) and a sentiment in [-3, 3] from any of its three modalities that are present. The features it
-reads are declared in `config.json`; `expression.safetensors` holds the network of the face crop.
+({", ".join(EMOTIONS)}) and a sentiment in [-3, 3],
+from any of its three modalities that are present. The features it reads are declared in `config.json`;
+`expression.safetensors` holds the network of the face crop.
 
 ## Data
 
@@ -103,8 +104,9 @@ Items of each corpus, by split.
 
 A training window takes one item for each modality it holds, all of the same emotion and otherwise drawn at random.
 Shares of the sets of modalities: {shares}.
-{composition.sentiment_share:.0%} of the windows are CMU-MOSI utterances, which carry the labelled sentiment; the others
-have the valence of their class times {SENTIMENT_OF_VALENCE:g} as a weak sentiment, with weight
+
+{composition.sentiment_share:.0%} of the windows are CMU-MOSI utterances, which carry the labelled sentiment. The others
+have the valence of their class times {SENTIMENT_OF_VALENCE:g} as a weak sentiment, of weight
 {composition.valence_weight:g}. Clips and sentences are cut as a live window cuts them. The seed fixes the composition.
 
 ## Training
@@ -127,7 +129,8 @@ windows of three strangers each, shown in part and whole.
 {_composed(measured["composed"]["by_modalities"])}
 
 Calibration, on the validation splits only. A window's true sentiment lies within the last column's distance of the
-estimate in 80 % of the validation windows.
+estimate in 80 % of the validation windows. It is measured where people labelled the sentiment (words alone, CMU-MOSI);
+the valence of a class is easier to hit, so the sets with a face or a voice have at least the same distance.
 
 {_table(["modalities", "temperature", "distance"], calibrated)}
 

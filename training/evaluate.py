@@ -22,19 +22,16 @@ SEED: Final = 0
 
 
 def evaluate(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
-    """examples: of the test split.
+    """examples: of the test split. Returns {"corpora": see `by_corpus`, "composed": see `by_modalities`}."""
+    return {"corpora": by_corpus(checkpoint, examples), "composed": by_modalities(checkpoint, examples)}
 
-    Returns {"corpora": {corpus: {n, coverage, emotion or sentiment}},
-    "composed": {n, by_modalities: {subset: emotion}}}.
-    `coverage` is the share of items in which anything was perceived (a face, a voice); the rest is left out of the
-    measures. The composed windows hold all three modalities and are the same for every subset, only shown in part.
+
+def by_corpus(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
+    """Each item alone: {corpus: {modality, n, coverage, emotion or sentiment}}.
+
+    `coverage` is the share of items in which anything was perceived (a face, a voice); the measures leave out the rest.
     """
-    scale = {m: checkpoint.model.normaliser[m].state_dict()["std"].numpy() for m in Modality}
-    composer = Composer(examples, checkpoint.features, scale, Composition(), SEED)
-    return {"corpora": _corpora(checkpoint, examples, composer), "composed": _composed(checkpoint, composer)}
-
-
-def _corpora(checkpoint: Checkpoint, examples: Sequence[Example], composer: Composer) -> dict[str, Any]:
+    composer = _composer(checkpoint, examples)
     result: dict[str, Any] = {}
     for corpus in dict.fromkeys(example.item.corpus for example in examples):
         own = [example for example in examples if example.item.corpus == corpus]
@@ -52,15 +49,23 @@ def _corpora(checkpoint: Checkpoint, examples: Sequence[Example], composer: Comp
     return result
 
 
-def _composed(checkpoint: Checkpoint, composer: Composer) -> dict[str, Any]:
+def by_modalities(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
+    """Composed windows that hold all three modalities, the same for every subset and only shown in part:
+    {n, by_modalities: {subset: emotion}}."""
+    composer = _composer(checkpoint, examples)
     samples: list[Sample] = composer.fixed(frozenset(Modality), PER_CLASS)
-    by_modalities = {
+    measured = {
         subset_name(subset): _emotion(
             predict(checkpoint.model, batches(samples, subset)), checkpoint.calibration, list(subset)
         )
         for subset in SUBSETS
     }
-    return {"n": len(samples), "by_modalities": by_modalities}
+    return {"n": len(samples), "by_modalities": measured}
+
+
+def _composer(checkpoint: Checkpoint, examples: Sequence[Example]) -> Composer:
+    scale = {m: checkpoint.model.normaliser[m].state_dict()["std"].numpy() for m in Modality}
+    return Composer(examples, checkpoint.features, scale, Composition(), SEED)
 
 
 def _emotion(said: Predictions, calibration: Calibration, present: list[Modality]) -> dict[str, Any]:
