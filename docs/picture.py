@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import re
 import sys
 from pathlib import Path
@@ -40,11 +41,11 @@ async def picture(at_s: float, out: Path) -> None:
                 break
     process.terminate()
     await process.wait()
-    console = Console(record=True, width=PANEL_WIDTH, quiet=True, force_terminal=True, color_system="truecolor")
-    console.quiet = False
-    with console.capture():
-        console.print(dashboard.render(estimate))
-    console.save_svg(str(out), title="dhmd-live demo")
+    console = Console(record=True, width=PANEL_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(dashboard.render(estimate))
+    svg = console.export_svg(title="dhmd-live demo")
+    # The picture names no font server; the reader's own monospaced font does as well.
+    out.write_text(re.sub(r"@font-face\s*{[^}]*}\s*", "", svg), encoding="utf-8")
 
 
 if __name__ == "__main__":
