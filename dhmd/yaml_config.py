@@ -64,7 +64,7 @@ def _line(node: Any, location: tuple[int | str, ...]) -> int:
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         import difflib
 
         known = list(model.model_fields) if len(problem["loc"]) == 1 else []

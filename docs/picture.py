@@ -20,8 +20,8 @@ from realtime.mqtt import connect
 from realtime.view import PANEL_WIDTH, Dashboard
 
 
-async def picture(at_s: float, out: Path) -> None:
-    """Write the view of the first estimate at or after `at_s` of the demo to `out`."""
+async def picture(at_s: float) -> str:
+    """The view of the first estimate at or after `at_s` of the demo, as SVG."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "realtime", "demo", stdout=asyncio.subprocess.PIPE
     )
@@ -45,7 +45,7 @@ async def picture(at_s: float, out: Path) -> None:
     console.print(dashboard.render(estimate))
     svg = console.export_svg(title="dhmd-live demo")
     # The picture names no font server; the reader's own monospaced font does as well.
-    out.write_text(re.sub(r"@font-face\s*{[^}]*}\s*", "", svg), encoding="utf-8")
+    return re.sub(r"@font-face\s*{[^}]*}\s*", "", svg)
 
 
 if __name__ == "__main__":
@@ -53,4 +53,4 @@ if __name__ == "__main__":
     parser.add_argument("--at", type=float, default=7.5, help="seconds into the demo (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("demo.svg"))
     options = parser.parse_args()
-    asyncio.run(picture(options.at, options.out))
+    options.out.write_text(asyncio.run(picture(options.at)), encoding="utf-8")
