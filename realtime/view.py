@@ -66,6 +66,11 @@ def describe_line(e: Estimate) -> str:
     return f"{present}  {what}{words}"
 
 
+def _moment(t: float) -> str:
+    """The time of day; of a file at --pace max, whose time starts at 0, its seconds."""
+    return time.strftime("%H:%M:%S", time.localtime(t)) if t > 1e9 else f"{t:7.1f}s"
+
+
 class Dashboard:
     """Draws one estimate and the health of the run."""
 
