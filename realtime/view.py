@@ -178,7 +178,7 @@ class TerminalView:
             self._live.update(self.dashboard.render(estimate), refresh=True)
         else:
             self.console.print(
-                f"{estimate.window[1] % 86400:9.1f}  {describe_line(estimate)}",
+                f"{_moment(estimate.t)}  {describe_line(estimate)}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
