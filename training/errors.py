@@ -11,3 +11,11 @@ class CorpusMissing(DHMDError):
 
 class RunExists(DHMDError):
     """A run would overwrite another, or one that should go on is not there."""
+
+
+class PickleRefused(DHMDError):
+    """A pickle holds anything but data, or is damaged. Nothing in it was executed."""
+
+
+class FeaturesInvalid(DHMDError):
+    """A file of features lacks a key, or holds another shape, type or number than it should. One line a fault."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,3 +70,44 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def published_content(kind: str, count: int = 96, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """A made file in the published layout: "aligned", "unaligned", or "sims" (unaligned, labels in [-1, 1], 39 steps of
+    text); the features lean with the label. The steps are fewer than in real files, except where the name tells."""
+    draw = np.random.default_rng(seed)
+    steps = {
+        "aligned": {"text": 50, "vision": 50, "audio": 50},
+        "unaligned": {"text": 50, "vision": 60, "audio": 70},
+        "sims": {"text": 39, "vision": 55, "audio": 80},
+    }[kind]
+    widths = {"text": 768, "vision": 20, "audio": 5}
+    limit = 1.0 if kind == "sims" else 3.0
+    leaning = {m: draw.standard_normal(width) for m, width in widths.items()}
+    content: dict[str, dict[str, Any]] = {}
+    for name, n in (("train", count), ("valid", count // 2), ("test", count // 2)):
+        label = np.round(draw.uniform(-limit, limit, n), 1)
+        lengths = {m: draw.integers(5, steps[m] + 1, n) for m in widths}
+        if kind == "aligned":
+            lengths["vision"] = lengths["audio"] = lengths["text"]
+        part: dict[str, Any] = {
+            "raw_text": np.array([f"sentence {i}" for i in range(n)]),
+            "id": [f"{name}{i}$_${i}" for i in range(n)],
+            "regression_labels": label.astype(np.float32),
+            "annotations": ["Positive" if y > 0 else "Negative" for y in label],
+        }
+        for m, width in widths.items():
+            rows = draw.standard_normal((n, steps[m], width)) + label[:, None, None] / limit * leaning[m]
+            rows[np.arange(steps[m]) >= lengths[m][:, None]] = 0
+            part[m] = rows.astype(np.float32)
+            if kind != "aligned" and m != "text":
+                part[f"{m}_lengths"] = lengths[m].tolist()
+        attention = np.arange(steps["text"]) < lengths["text"][:, None]
+        part["text_bert"] = np.stack([attention * 7, attention, attention * 0], axis=1).astype(np.float32)
+        content[name] = part
+    return content
+
+
+@pytest.fixture(scope="session")
+def published() -> Callable[..., dict[str, dict[str, Any]]]:
+    return published_content

@@ -1,0 +1,77 @@
+"""Utterances as sequences of features of all modalities, ready for the network, and batches of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dhmd.modality import Modality
+from dhmd.model import SENTIMENT
+from training.data.compose import Batch
+from training.data.items import Split
+from training.losses import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Utterances:
+    """N labelled utterances of one split.
+
+    inputs: (N, steps, width) float32 and masks: (N, steps) bool, true where a row stands, by modality.
+    sentiment: (N,) float32.
+    """
+
+    ids: tuple[str, ...]
+    inputs: Mapping[Modality, NDArray[np.float32]]
+    masks: Mapping[Modality, NDArray[np.bool_]]
+    sentiment: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, chosen: NDArray[np.int64]) -> Batch:
+        """Those utterances side by side."""
+        return Batch(
+            inputs={m: torch.from_numpy(x[chosen]) for m, x in self.inputs.items()},
+            masks={m: torch.from_numpy(x[chosen]) for m, x in self.masks.items()},
+            labels=Labels({SENTIMENT.name: torch.from_numpy(self.sentiment[chosen])}),
+        )
+
+    def in_order(self, size: int) -> Iterator[Batch]:
+        """All of them, as they stand."""
+        for first in range(0, len(self), size):
+            yield self.batch(np.arange(first, min(first + size, len(self))))
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """A data set. `sha256` of its file; `standardised` when its features need no normaliser."""
+
+    splits: Mapping[Split, Utterances]
+    sha256: str
+    standardised: bool
+
+    @property
+    def widths(self) -> dict[Modality, int]:
+        return {m: x.shape[2] for m, x in self.splits[Split.TRAIN].inputs.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledBatches:
+    """Every utterance once an epoch, in an order that seed and epoch fix."""
+
+    utterances: Utterances
+    size: int
+    seed: int
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.utterances) / self.size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.utterances))
+        for first in range(0, len(order), self.size):
+            yield self.utterances.batch(order[first : first + self.size])
