@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 from dhmd.checkpoint import Checkpoint, subset_name
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
-from dhmd.model import DHMD
+from dhmd.model import Readout
 from realtime.errors import DeviceUnavailable
 from realtime.window import WindowCut
 
@@ -60,27 +59,6 @@ class Inference:
     weights: Mapping[Modality, float]
     """How much each modality teaches the others: its outgoing edges, mean of the two graphs; sums to 1."""
     inference_ms: float
-
-
-class Readout(nn.Module):
-    """The model as a function of plain tensors that gives the numbers an estimate needs, side by side."""
-
-    def __init__(self, model: DHMD) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *windows: Tensor) -> Tensor:
-        """windows: inputs (B, steps, width), then masks (B, steps), each in modality order.
-
-        Returns (B, 1 + 7 + 3 + 6 + 6): sentiment, emotion scores, each modality's own sentiment, two graphs' edges.
-        """
-        inputs, masks = windows[: len(Modality)], windows[len(Modality) :]
-        out = self.model(dict(zip(Modality, inputs, strict=True)), dict(zip(Modality, masks, strict=True)))
-        heads = self.model.split(out.output)
-        alone = [self.model.split(out.homogeneous.logit[m])["sentiment"] for m in Modality]
-        return torch.cat(
-            [heads["sentiment"], heads["emotion"], *alone, out.homogeneous.edges, out.heterogeneous.edges], dim=-1
-        )
 
 
 class Engine:
