@@ -53,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--corpora", type=Path, default=Path("../shared/corpora"), help="folder of the corpora")
     evaluate.add_argument("--cache", type=Path, default=Path("cache"), help="where features lie; %(default)s")
     evaluate.set_defaults(run=_evaluate)
+
+    export = commands.add_parser("export", help="write a checkpoint as one file, ONNX or torch.export's .pt2")
+    export.add_argument("--checkpoint", default="base", help="folder, or the name of one that ships; %(default)s")
+    export.add_argument("--format", required=True, choices=("onnx", "pt2"), dest="kind", help="kind of file")
+    export.add_argument("--out", type=Path, required=True, help="the file")
+    export.set_defaults(run=_export)
     return top
 
 
@@ -105,11 +111,18 @@ def _evaluate(args: argparse.Namespace) -> None:
         write_atomically(args.out, text + "\n")
 
 
+def _export(args: argparse.Namespace) -> None:
+    from training.export import TOLERANCE, export
+
+    distance = export(load(args.checkpoint), args.kind, args.out)
+    print(f"{args.out}: at most {distance:.1g} off the model (allowed {TOLERANCE:g}) with every set of modalities")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args = parser().parse_args(argv)
     try:
-        if not args.corpora.is_dir():
+        if "corpora" in args and not args.corpora.is_dir():
             raise CorpusMissing(f"{args.corpora} is no folder: pass the folder of the corpora with --corpora")
         args.run(args)
     except DHMDError as error:

@@ -1,0 +1,167 @@
+"""A checkpoint as one file that runs without this package: ONNX, or torch.export's `.pt2`.
+
+The file holds `Readout` with a free batch dimension, and as JSON what one needs to use it (`contract_of`). It is kept
+only if it says what the model says, for every set of modalities.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from dhmd.checkpoint import Checkpoint, subset_name
+from dhmd.errors import DHMDError
+from dhmd.modality import Modality
+from dhmd.model import COLUMNS, Readout
+from training.data.compose import SUBSETS
+
+FORMATS: Final = ("onnx", "pt2")
+TOLERANCE: Final = 1e-4
+CONTRACT: Final = "dhmd.json"
+"""Name of the contract in the file: a key of ONNX's metadata, an extra file of a `.pt2`."""
+INPUTS: Final = (*Modality, *(f"{m}_mask" for m in Modality))
+OUTPUT: Final = "readout"
+FREE_BATCH: Final = {"windows": tuple({0: torch.export.Dim("batch")} for _ in INPUTS)}
+
+Run = Callable[[tuple[Tensor, ...]], Tensor]
+
+
+class ExportFailed(DHMDError):
+    """A model could not be exported, or the file does not say what the model says."""
+
+
+def export(checkpoint: Checkpoint, kind: str, out: Path) -> float:
+    """Write `out` in one of `FORMATS`, replacing what is there. Returns the greatest distance from the model.
+
+    Raises ExportFailed, and leaves `out` as it was, when a number of the file is more than `TOLERANCE` off.
+    """
+    if not out.parent.is_dir():
+        raise ExportFailed(f"{out.parent} is no folder: make it, or give another file with --out")
+    write, read = {"onnx": (_write_onnx, read_onnx), "pt2": (_write_pt2, read_pt2)}[kind]
+    readout = Readout(checkpoint.model).eval()
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch, torch.no_grad():
+        unfinished = Path(scratch) / f"model.{kind}"
+        write(readout, checkpoint, unfinished)
+        distance = distance_from(readout, read(unfinished), checkpoint)
+        unfinished.replace(out)
+    return distance
+
+
+def distance_from(readout: Readout, run: Run, checkpoint: Checkpoint) -> float:
+    """The greatest distance of `run` from `readout` on random windows of every set of modalities, whole and with gaps.
+
+    Raises ExportFailed when it is above `TOLERANCE`.
+    """
+    draw = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for subset in SUBSETS:
+        for batch, share in ((1, 1.0), (3, 0.6)):
+            windows = windows_of(checkpoint, subset, batch, share, draw)
+            expected, found = readout(*windows), run(windows)
+            distance = (found - expected).abs()
+            if found.shape != expected.shape or not bool((distance <= TOLERANCE).all()):
+                column = COLUMNS[int(distance.nan_to_num(torch.inf).amax(dim=0).argmax())]
+                raise ExportFailed(
+                    f"the exported file is {float(distance.max()):.2g} off the model (at most {TOLERANCE:g}) in "
+                    f"{column!r} with {subset_name(subset)} present: nothing was written; try the other --format"
+                )
+            worst = max(worst, float(distance.max()))
+    return worst
+
+
+def windows_of(
+    checkpoint: Checkpoint, present: frozenset[Modality], batch: int, share: float, draw: torch.Generator
+) -> tuple[Tensor, ...]:
+    """Random rows as wide and as large as real ones, (batch, steps, width), then masks (batch, steps) in which `share`
+    of the steps of each present modality stand."""
+    inputs, masks = [], []
+    for m in Modality:
+        spec = checkpoint.features[m]
+        statistics = checkpoint.model.normaliser[m].state_dict()
+        rows = torch.randn(batch, spec.steps, spec.width, generator=draw)
+        inputs.append(rows * statistics["std"] + statistics["mean"])
+        stands = torch.rand(batch, spec.steps, generator=draw) < share
+        stands[:, -1] = True
+        masks.append(stands & (m in present))
+    return (*inputs, *masks)
+
+
+def contract_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What one needs to use the file: names of inputs and output, columns, features, and calibration."""
+    calibration = checkpoint.calibration
+    return {
+        "checkpoint": checkpoint.name,
+        "digest": checkpoint.digest,
+        "inputs": list(INPUTS),
+        "output": OUTPUT,
+        "columns": list(COLUMNS),
+        "features": {m: checkpoint.features[m].to_dict() for m in Modality},
+        "temperature": dict(calibration.temperature),
+        "sentiment_half_width": dict(calibration.sentiment_half_width),
+    }
+
+
+def _program(readout: Readout, checkpoint: Checkpoint) -> ExportedProgram:
+    """Made from a batch of two, since torch takes a size of one for a constant."""
+    windows = windows_of(checkpoint, frozenset(Modality), 2, 1.0, torch.Generator().manual_seed(1))
+    return torch.export.export(readout, windows, dynamic_shapes=FREE_BATCH)
+
+
+def _write_pt2(readout: Readout, checkpoint: Checkpoint, path: Path) -> None:
+    contract = json.dumps(contract_of(checkpoint))
+    torch.export.save(_program(readout, checkpoint), path, extra_files={CONTRACT: contract})
+
+
+def _write_onnx(readout: Readout, checkpoint: Checkpoint, path: Path) -> None:
+    # It reports operators of packages that are not installed and not used.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                _program(readout, checkpoint),
+                input_names=list(INPUTS),
+                output_names=[OUTPUT],
+                dynamic_shapes=FREE_BATCH,
+                dynamo=True,
+                verbose=False,
+            )
+        except ImportError as error:
+            raise ExportFailed(f"{error}; pip install onnxscript") from error
+    if program is None:
+        raise ExportFailed("torch made no ONNX program; try --format pt2")
+    program.model.metadata_props[CONTRACT] = json.dumps(contract_of(checkpoint))
+    program.save(path)
+
+
+def read_pt2(path: Path) -> Run:
+    """The function that a `.pt2` holds."""
+    module = torch.export.load(path).module()
+
+    def run(windows: tuple[Tensor, ...]) -> Tensor:
+        out: Tensor = module(*windows)
+        return out
+
+    return run
+
+
+def read_onnx(path: Path) -> Run:
+    """The function that an ONNX file holds, run by ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(windows: tuple[Tensor, ...]) -> Tensor:
+        feed = {name: window.numpy() for name, window in zip(INPUTS, windows, strict=True)}
+        return torch.from_numpy(session.run([OUTPUT], feed)[0])
+
+    return run
