@@ -7,11 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dhmd.checkpoint import PRETRAINED, load, write_atomically
 from dhmd.errors import DHMDError
+from dhmd.yaml_config import ConfigInvalid
 from training.errors import CorpusMissing
+
+if TYPE_CHECKING:
+    from training.config import FitConfig, SequenceConfig
 
 DESCRIPTION: Final = """\
 Train and measure the recogniser. The path from corpora to a checkpoint:
@@ -22,6 +26,10 @@ Train and measure the recogniser. The path from corpora to a checkpoint:
   dhmd-train evaluate --corpora DIR                its numbers on the test splits
 
 Then: dhmd-live run --checkpoint runs/base/checkpoint
+
+On published feature files of CMU-MOSI, CMU-MOSEI and CH-SIMS, ending with a table:
+
+  dhmd-train fit configs/mosi.yaml --features aligned_50.pkl
 """
 EXPRESSION: Final = PRETRAINED / "base" / "expression.safetensors"
 
@@ -34,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     from training import expression as network
 
     network.add_arguments(expression)
-    expression.set_defaults(run=network.run)
+    expression.set_defaults(run=_expression)
 
     extract = commands.add_parser("extract", help="make the features that training reads, once; goes on when cut")
     _add_sources(extract)
@@ -43,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="train the recogniser, calibrate and measure it, write a checkpoint")
     fit.add_argument("config", type=Path, help="YAML, such as configs/base.yaml")
     _add_sources(fit)
+    fit.add_argument("--features", type=Path, help="file of features, for a configuration that asks for one")
     fit.add_argument("--run", type=Path, dest="folder", help="folder of the run; runs/NAME unless given")
     fit.add_argument("--resume", action="store_true", help="go on with a run that was cut, to the same result")
     fit.set_defaults(run=_fit)
@@ -70,24 +79,61 @@ def _add_sources(command: argparse.ArgumentParser) -> None:
     command.add_argument("--expression", type=Path, default=EXPRESSION, help="network of the face crop; that of `base`")
 
 
+def _require(corpora: Path) -> None:
+    if not corpora.is_dir():
+        raise CorpusMissing(f"{corpora} is no folder: pass the folder of the corpora with --corpora")
+
+
+def _expression(args: argparse.Namespace) -> None:
+    from training import expression
+
+    _require(args.corpora)
+    expression.run(args)
+
+
 def _extract(args: argparse.Namespace) -> None:
     from training.config import FACES
     from training.data.corpora import CORPORA
     from training.extract import gather
 
+    _require(args.corpora)
     examples, _ = gather([*CORPORA, FACES], args.corpora, args.cache, args.expression)
     empty = sum(not len(example.rows) for example in examples)
     print(f"{len(examples)} items have their features in {args.cache}; nothing was perceived in {empty} of them")
 
 
 def _fit(args: argparse.Namespace) -> None:
-    from training.config import read_config
-    from training.extract import gather
-    from training.fit import Data, check_run, fit
+    from training.config import SequenceConfig, read_config
 
     config = read_config(args.config)
     folder = args.folder or Path("runs") / config.name
-    check_run(folder, config, resume=args.resume)
+    if isinstance(config, SequenceConfig):
+        _fit_sequences(config, folder, args)
+    else:
+        _fit_composed(config, folder, args)
+
+
+def _fit_sequences(config: SequenceConfig, folder: Path, args: argparse.Namespace) -> None:
+    from training.fit_sequences import RESULTS, described, fit_sequences, read_sequences
+    from training.loop import check_run
+
+    if not args.features:
+        raise ConfigInvalid(f"{args.config} trains on a file of features: give it with --features FILE")
+    data = read_sequences(config, args.features)
+    check_run(folder, described(config, data), resume=args.resume)
+    print(json.dumps(fit_sequences(config, data, folder), indent=1))
+    print(f"results: {folder / RESULTS}")
+
+
+def _fit_composed(config: FitConfig, folder: Path, args: argparse.Namespace) -> None:
+    from training.extract import gather
+    from training.fit import Data, fit
+    from training.loop import check_run
+
+    if args.features:
+        raise ConfigInvalid(f"{args.config} trains on corpora and reads no --features")
+    _require(args.corpora)
+    check_run(folder, config.model_dump(mode="json"), resume=args.resume)
     data = Data.of(*gather(config.corpora, args.corpora, args.cache, args.expression))
     written = fit(config, data, folder, args.expression)
     print((written / "README.md").read_text(encoding="utf-8"))
@@ -101,6 +147,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from training.evaluate import evaluate
     from training.extract import gather
 
+    _require(args.corpora)
     checkpoint = load(args.checkpoint)
     examples, specs = gather([*CORPORA, FACES], args.corpora, args.cache, checkpoint.expression_path, Split.TEST)
     for modality, spec in checkpoint.features.items():
@@ -122,8 +169,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args = parser().parse_args(argv)
     try:
-        if "corpora" in args and not args.corpora.is_dir():
-            raise CorpusMissing(f"{args.corpora} is no folder: pass the folder of the corpora with --corpora")
         args.run(args)
     except DHMDError as error:
         print(f"dhmd-train: {error}", file=sys.stderr)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dhmd import yaml_config
 from dhmd.checkpoint import subset_name
-from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
-from dhmd.model import DHMDConfig, ModalityConfig
+from dhmd.model import EMOTION, SENTIMENT, DHMDConfig, Head, ModalityConfig
 from training.data.compose import SUBSETS, Composition
 from training.data.corpora import CORPORA
 from training.losses import Weights
@@ -46,11 +46,12 @@ class Network(_Strict):
             raise ValueError(f"d={self.d} must be even and a multiple of attention_heads={self.attention_heads}")
         return self
 
-    def dhmd(self, specs: Mapping[Modality, FeatureSpec]) -> DHMDConfig:
+    def dhmd(self, widths: Mapping[Modality, int], heads: tuple[Head, ...] = (SENTIMENT, EMOTION)) -> DHMDConfig:
         """The network for features of these widths."""
         return DHMDConfig(
+            heads=heads,
             modalities={
-                m: ModalityConfig(specs[m].width, self.kernels.get(m, 1), self.attention_dropout.get(m, 0.0))
+                m: ModalityConfig(widths[m], self.kernels.get(m, 1), self.attention_dropout.get(m, 0.0))
                 for m in Modality
             },
             **self.model_dump(exclude={"kernels", "attention_dropout"}),
@@ -58,7 +59,9 @@ class Network(_Strict):
 
 
 class Optimisation(_Strict):
-    """How long and how fast. An epoch is `steps` batches; the rate rises over `warm_up` steps, then falls as a cosine.
+    """How long and how fast, on composed windows; a `training.loop.Plan`.
+
+    An epoch is `steps` batches; the rate rises over `warm_up` steps, then falls as a cosine.
 
     patience: epochs without a better validation score before stopping. gradient_clip: by value.
     """
@@ -72,6 +75,45 @@ class Optimisation(_Strict):
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(0.6, gt=0)
     patience: int = Field(8, ge=1)
+    accumulation: ClassVar[int] = 1
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.98)
+
+    def rate(self, batches: int, scores: Sequence[float]) -> float:  # noqa: ARG002, the other plan needs them
+        """Share of the peak learning rate: a linear rise, then a cosine down to 2 %."""
+        if batches < self.warm_up:
+            return (batches + 1) / self.warm_up
+        done = (batches - self.warm_up) / max(self.epochs * self.steps - self.warm_up, 1)
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class PlateauOptimisation(_Strict):
+    """How long and how fast, on sequences; a `training.loop.Plan`. An epoch is every utterance once, the optimiser is
+    Adam. The rate is halved after `plateau` epochs without a better validation score and one more.
+
+    accumulation: batches whose gradients are summed for one step. patience: epochs without a better score before
+    stopping. gradient_clip: by value.
+    """
+
+    batch: int = Field(16, ge=2)
+    accumulation: int = Field(10, ge=1)
+    epochs: int = Field(200, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    dictionary_learning_rate: float = Field(1e-3, gt=0)
+    plateau: int = Field(10, ge=1)
+    gradient_clip: float = Field(0.6, gt=0)
+    patience: int = Field(10, ge=1)
+    weight_decay: ClassVar[float] = 0.0
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+
+    def rate(self, batches: int, scores: Sequence[float]) -> float:  # noqa: ARG002, the other plan needs them
+        """Share of the learning rates: a half for every time that the scores stood still."""
+        share, best, worse = 1.0, -math.inf, 0
+        for score in scores:
+            worse = 0 if score > best else worse + 1
+            best = max(best, score)
+            if worse > self.plateau:
+                share, worse = share / 2, 0
+        return share
 
 
 class Validation(_Strict):
@@ -114,6 +156,31 @@ class FitConfig(_Strict):
         return composition
 
 
-def read_config(path: Path) -> FitConfig:
-    """Parse and check a configuration. Raises ConfigInvalid, naming the line and what was expected."""
-    return yaml_config.read_config(path, FitConfig)
+class SequenceConfig(_Strict):
+    """A run on a file of features of all modalities at once, of utterances labelled with sentiment.
+
+    features: the layout of the file: see `training.data.published`.
+    limit: sentiment is labelled in [-limit, limit], and measured as the field does for that scale.
+    """
+
+    name: str = Field(min_length=1)
+    features: Literal["published"]
+    seed: int = 1
+    limit: Literal[1, 3] = 3
+    network: Network = Network()
+    optimisation: PlateauOptimisation = PlateauOptimisation()
+    losses: Weights = Weights()
+
+
+class _Kind(BaseModel):
+    features: object = None
+
+
+def read_config(path: Path) -> FitConfig | SequenceConfig:
+    """Parse and check a configuration: of a run on sequences where it says `features`, else on composed windows.
+
+    Raises ConfigInvalid, naming the line and what was expected.
+    """
+    if yaml_config.read_config(path, _Kind).features is None:
+        return yaml_config.read_config(path, FitConfig)
+    return yaml_config.read_config(path, SequenceConfig)

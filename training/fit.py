@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from rich.progress import track
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 from dhmd.checkpoint import CARD, EXPRESSION, load, save, subset_name, write_atomically
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
 from dhmd.model import DHMD
-from training import losses
 from training.card import model_card
 from training.config import FitConfig, Optimisation
 from training.data.compose import SUBSETS, Batch, Composer, Sample, collate, statistics
 from training.data.items import Example, Split
-from training.errors import RunExists
 from training.evaluate import evaluate
+from training.loop import open_run, train
 from training.metrics import emotion_metrics, sentiment_metrics
 from training.predict import batches, calibrate, predict
 
 CHECKPOINT: Final = "checkpoint"
-_STATE, _BEST, _CONFIG, _LOG = "state.pt", "best.safetensors", "config.json", "log.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +41,22 @@ class Data:
         return cls(by_split, specs)
 
 
+@dataclass(frozen=True, slots=True)
+class ComposedBatches:
+    """Windows that are composed anew each epoch."""
+
+    composer: Composer
+    plan: Optimisation
+
+    def __len__(self) -> int:
+        return self.plan.steps
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        for step in range(self.plan.steps):
+            first = step * self.plan.batch
+            yield collate([self.composer.sample(epoch, first + i) for i in range(self.plan.batch)])
+
+
 def fit(config: FitConfig, data: Data, run: Path, expression: Path) -> Path:
     """Train, calibrate on validation, measure on test, and write `run`/checkpoint.
 
@@ -54,11 +64,9 @@ def fit(config: FitConfig, data: Data, run: Path, expression: Path) -> Path:
     expression: weights of the expression network that made the rows of the faces; they go into the checkpoint.
     Returns the checkpoint's folder.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    write_atomically(run / _CONFIG, _described(config))
+    open_run(run, config.model_dump(mode="json"))
     torch.manual_seed(config.seed)
-    network = config.network.dhmd(data.specs)
-    model = DHMD(network)
+    model = DHMD(config.network.dhmd({m: spec.width for m, spec in data.specs.items()}))
     scales = {}
     for m, (mean, deviation) in statistics(data.examples[Split.TRAIN], data.specs).items():
         model.normaliser[m].load_state_dict({"mean": torch.from_numpy(mean), "std": torch.from_numpy(deviation)})
@@ -67,9 +75,13 @@ def fit(config: FitConfig, data: Data, run: Path, expression: Path) -> Path:
         split: Composer(data.examples[split], data.specs, scales, config.composition, config.seed) for split in Split
     }
     validation = validation_windows(composers[Split.VALIDATION], data.examples[Split.VALIDATION], config)
-    log = _train(config, model, composers[Split.TRAIN], validation, run)
+    source = ComposedBatches(composers[Split.TRAIN], config.optimisation)
 
-    model.load_state_dict(load_file(run / _BEST))
+    def validate(model: DHMD) -> tuple[float, dict[str, float]]:
+        scores = score_of(model, validation)
+        return sum(scores.values()) / len(scores), scores
+
+    log = train(model, source, validate, config.optimisation, config.losses, config.seed, run)
     return _finish(config, model, data, validation, log, run, expression)
 
 
@@ -139,98 +151,6 @@ def score_of(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Samp
     return scores
 
 
-def _train(
-    config: FitConfig,
-    model: DHMD,
-    composer: Composer,
-    validation: Mapping[frozenset[Modality], Sequence[Sample]],
-    run: Path,
-) -> list[dict[str, Any]]:
-    """Train until the epochs are over or the score stops rising; the best weights lie in `run`. Returns the log."""
-    plan = config.optimisation
-    optimiser = torch.optim.AdamW(_groups(model, plan), betas=(0.9, 0.98))
-    log: list[dict[str, Any]] = []
-    if (run / _STATE).exists():
-        state = torch.load(run / _STATE, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        log = state["log"]
-    for epoch in range(len(log), plan.epochs):
-        best = max((entry["score"] for entry in log), default=-math.inf)
-        best_epoch = next((entry["epoch"] for entry in log if entry["score"] == best), 0)
-        if log and len(log) - best_epoch >= plan.patience:
-            break
-        torch.manual_seed(
-            config.seed * 100_003 + epoch
-        )  # dropout too is a function of the epoch: a cut changes nothing
-        model.train()
-        sums: dict[str, float] = {}
-        for step in track(range(plan.steps), f"Epoch {epoch + 1} of {plan.epochs}"):
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * _rate(epoch * plan.steps + step, plan)
-            first = step * plan.batch
-            terms = _step(model, collate([composer.sample(epoch, first + i) for i in range(plan.batch)]), config)
-            nn.utils.clip_grad_value_(model.parameters(), plan.gradient_clip)
-            optimiser.step()
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value / plan.steps
-        scores = score_of(model, validation)
-        score = sum(scores.values()) / len(scores)
-        log.append({"epoch": epoch + 1, "score": score, "losses": sums, "validation": scores})
-        print(f"epoch {epoch + 1}: loss {sums['total']:.3f}, validation {score:.4f} ({_shown(scores)})", flush=True)
-        if score > best:
-            _replace(run / _BEST, lambda path: save_file(_plain(model), path))
-        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "log": log}
-        _replace(run / _STATE, lambda path, state=state: torch.save(state, path))
-        write_atomically(run / _LOG, json.dumps(log, indent=1) + "\n")
-    return log
-
-
-def _step(model: DHMD, batch: Batch, config: FitConfig) -> dict[str, float]:
-    """Forward and backward; gradients are fresh. Returns the terms of the loss and their weighted total."""
-    model.zero_grad(set_to_none=True)
-    out = model(batch.inputs, batch.masks)
-    loss, terms = losses.total(model, out, batch.labels, config.losses)
-    loss.backward()  # type: ignore[no-untyped-call]
-    return {"total": loss.item()} | {name: value.item() for name, value in terms.items()}
-
-
-def _groups(model: DHMD, plan: Optimisation) -> list[dict[str, Any]]:
-    """Parameters by learning rate and decay: dictionaries have their own rate; norms, biases and atoms no decay."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        rate = plan.dictionary_learning_rate if "_dictionary." in name else plan.learning_rate
-        decay = plan.weight_decay if parameter.ndim > 1 and not name.endswith("atoms") else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return [
-        {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
-    ]
-
-
-def _rate(step: int, plan: Optimisation) -> float:
-    """Share of the peak learning rate: a linear rise, then a cosine down to 2 %."""
-    if step < plan.warm_up:
-        return (step + 1) / plan.warm_up
-    done = (step - plan.warm_up) / max(plan.epochs * plan.steps - plan.warm_up, 1)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def check_run(run: Path, config: FitConfig, *, resume: bool) -> None:
-    """Raise RunExists unless `run` is free, or, to resume, holds a run of this very configuration."""
-    known = run / _CONFIG
-    if not resume and known.exists():
-        raise RunExists(f"{run} holds a run already; go on with it by --resume, or give another folder with --run")
-    if resume and not known.exists():
-        raise RunExists(f"{run} holds no run to go on with; start one without --resume")
-    if resume and known.read_text(encoding="utf-8") != _described(config):
-        raise RunExists(f"{run} was started with another configuration; give that one, or another --run")
-
-
-def _described(config: FitConfig) -> str:
-    return json.dumps(config.model_dump(mode="json"), indent=1) + "\n"
-
-
 def _counts(data: Data) -> dict[str, dict[str, int]]:
     """Items of each corpus and split."""
     counts: dict[str, dict[str, int]] = {}
@@ -239,18 +159,3 @@ def _counts(data: Data) -> dict[str, dict[str, int]]:
             corpus = counts.setdefault(example.item.corpus, dict.fromkeys(Split, 0))
             corpus[split] += 1
     return counts
-
-
-def _plain(model: DHMD) -> dict[str, torch.Tensor]:
-    return {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside and then move over, so that a cut leaves the old file whole."""
-    unfinished = path.with_suffix(".part")
-    write(unfinished)
-    unfinished.replace(path)
-
-
-def _shown(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())

@@ -18,10 +18,9 @@ def sentiment_metrics(predicted: Floats, label: Floats) -> dict[str, float]:
     nonzero = label != 0
     has0 = (label >= 0).astype(np.int64), (predicted >= 0).astype(np.int64)
     non0 = (label[nonzero] > 0).astype(np.int64), (predicted[nonzero] > 0).astype(np.int64)
-    deviates = len(label) > 1 and predicted.std() > 0 and label.std() > 0
     return {
         "mae": float(np.abs(predicted - label).mean()),
-        "corr": float(np.corrcoef(predicted, label)[0, 1]) if deviates else 0.0,
+        "corr": correlation(predicted, label),
         "acc7": _rounded_accuracy(predicted, label, 3),
         "acc5": _rounded_accuracy(predicted, label, 2),
         "acc2_has0": _accuracy(*has0),
@@ -29,6 +28,28 @@ def sentiment_metrics(predicted: Floats, label: Floats) -> dict[str, float]:
         "acc2_non0": _accuracy(*non0),
         "f1_non0": weighted_f1(*non0, 2),
     }
+
+
+def sims_metrics(predicted: Floats, label: Floats) -> dict[str, float]:
+    """The measures of CH-SIMS. predicted, label: (N,), clipped to [-1, 1]. Two classes part at 0, three at -0.1 and
+    0.1, five at -0.7 and 0.7 too, each border belonging to the class below it; F1 of the two is weighted by support."""
+    predicted, label = predicted.astype(np.float64).clip(-1, 1), label.astype(np.float64).clip(-1, 1)
+    classes = {2: (0.0,), 3: (-0.1, 0.1), 5: (-0.7, -0.1, 0.1, 0.7)}
+    digitised = {
+        n: (np.digitize(label, at, right=True), np.digitize(predicted, at, right=True)) for n, at in classes.items()
+    }
+    return {
+        "mae": float(np.abs(predicted - label).mean()),
+        "corr": correlation(predicted, label),
+        **{f"acc{n}": _accuracy(*both) for n, both in digitised.items()},
+        "f1": weighted_f1(*digitised[2], 2),
+    }
+
+
+def correlation(predicted: Floats, label: Floats) -> float:
+    """Pearson's; 0 where one of them does not vary."""
+    deviates = len(label) > 1 and predicted.std() > 0 and label.std() > 0
+    return float(np.corrcoef(predicted, label)[0, 1]) if deviates else 0.0
 
 
 def emotion_metrics(probabilities: Floats, label: Ints) -> dict[str, Any]:

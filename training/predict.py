@@ -74,6 +74,16 @@ def predict(model: DHMD, windows: Iterable[Batch]) -> Predictions:
     )
 
 
+@torch.inference_mode()
+def predict_sentiment(model: DHMD, windows: Iterable[Batch]) -> NDArray[np.float64]:
+    """(N,) sentiment alone, of a model that may have no other head; it is left in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    said = [model.split(model(batch.inputs, batch.masks).output)[SENTIMENT.name][:, 0] for batch in windows]
+    model.train(was_training)
+    return torch.cat(said).numpy().astype(np.float64)
+
+
 TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(6.0), 161))
 
 

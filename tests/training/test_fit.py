@@ -18,7 +18,8 @@ from training.data.compose import SUBSETS, Composer
 from training.data.items import Example
 from training.errors import RunExists
 from training.evaluate import evaluate
-from training.fit import Data, check_run, fit
+from training.fit import Data, fit
+from training.loop import check_run
 
 NETWORK = {"d": 8, "attention_heads": 2, "layers": 1, "atoms": 12, "text_dropout": 0.1, "output_dropout": 0.1}
 
@@ -111,7 +112,7 @@ def test_a_cut_run_goes_on_to_the_same_curve(
         fit(config, data, cut, expression)
     monkeypatch.undo()
     assert len(json.loads((cut / "log.json").read_text())) == 1
-    check_run(cut, config, resume=True)
+    check_run(cut, config.model_dump(mode="json"), resume=True)
     fit(config, data, cut, expression)
     assert json.loads((cut / "log.json").read_text()) == json.loads((whole / "log.json").read_text())
     assert (cut / "checkpoint/model.safetensors").read_bytes() == (whole / "checkpoint/model.safetensors").read_bytes()
@@ -132,11 +133,11 @@ def test_a_run_is_neither_overwritten_nor_mixed_up(
 ) -> None:
     run, config = tmp_path / "run", configuration(epochs=1, steps=1)
     with pytest.raises(RunExists, match="no run to go on with; start one without --resume"):
-        check_run(run, config, resume=True)
-    check_run(run, config, resume=False)
+        check_run(run, config.model_dump(mode="json"), resume=True)
+    check_run(run, config.model_dump(mode="json"), resume=False)
     fit(config, Data.of(made, specs), run, expression)
     with pytest.raises(RunExists, match="holds a run already; go on with it by --resume"):
-        check_run(run, config, resume=False)
-    check_run(run, config, resume=True)
+        check_run(run, config.model_dump(mode="json"), resume=False)
+    check_run(run, config.model_dump(mode="json"), resume=True)
     with pytest.raises(RunExists, match="another configuration"):
-        check_run(run, configuration(epochs=2, steps=1), resume=True)
+        check_run(run, configuration(epochs=2, steps=1).model_dump(mode="json"), resume=True)

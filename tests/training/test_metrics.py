@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.metrics import emotion_metrics, expected_calibration_error, sentiment_metrics
+from training.metrics import emotion_metrics, expected_calibration_error, sentiment_metrics, sims_metrics
 
 FIELD = {
     "Has0_acc_2": "acc2_has0",
@@ -45,3 +45,15 @@ def test_calibration_error_is_the_gap_of_confidence_and_accuracy() -> None:
     label = np.array([0] * 7 + [1] * 3)
     assert expected_calibration_error(right, label) == pytest.approx(0.0)
     assert expected_calibration_error(right, np.zeros(10, np.int64)) == pytest.approx(0.3)
+
+
+def test_the_measures_of_ch_sims_by_hand() -> None:
+    label = np.array([-0.8, -0.7, -0.2, 0.0, 0.1, 0.2, 1.0])
+    predicted = np.array([-1.4, -0.6, -0.1, 0.2, 0.1, 0.0, 0.8])
+    ours = sims_metrics(predicted, label)
+    assert ours["mae"] == pytest.approx((0.2 + 0.1 + 0.1 + 0.2 + 0 + 0.2 + 0.2) / 7)
+    assert ours["acc2"] == pytest.approx(5 / 7)
+    assert ours["acc3"] == pytest.approx(5 / 7)
+    assert ours["acc5"] == pytest.approx(4 / 7)
+    # Below or at zero: 4 labels, 4 predictions, 3 hits; above: 3, 3 and 2.
+    assert ours["f1"] == pytest.approx((4 * 3 / 4 + 3 * 2 / 3) / 7)

@@ -201,10 +201,12 @@ def statistics(
         rows = np.concatenate([example.rows.values for example in examples if example.item.modality is m])
         if rows.shape[1] != spec.width or not len(rows):
             raise ValueError(f"{m}: rows {rows.shape}, expected (N > 0, {spec.width})")
-        deviation = rows.std(axis=0, dtype=np.float64)
-        floor = 0.05 * np.median(deviation)
-        result[m] = (
-            rows.mean(axis=0, dtype=np.float64).astype(np.float32),
-            np.maximum(deviation, floor).astype(np.float32),
-        )
+        result[m] = mean_and_deviation(rows)
     return result
+
+
+def mean_and_deviation(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """rows: (N, width). Returns two of (width,), see `statistics`."""
+    deviation = rows.std(axis=0, dtype=np.float64)
+    floor = 0.05 * np.median(deviation)
+    return rows.mean(axis=0, dtype=np.float64).astype(np.float32), np.maximum(deviation, floor).astype(np.float32)
