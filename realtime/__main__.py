@@ -1,5 +1,5 @@
 """`python -m realtime` is `dhmd-live`."""
 
-from realtime.cli import main
+from realtime.cli import program
 
-main()
+program()

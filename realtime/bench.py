@@ -25,6 +25,7 @@ from realtime.settings import RunSettings
 
 STARTS = 3
 MEMORY_EVERY_S = 1.0
+LEAD_IN_S = 0.1
 
 
 def bench(seconds: float, console: Console) -> int:
@@ -87,7 +88,8 @@ def repeat(clip: Path, out: Path, seconds: float) -> None:
                     packet.pts, packet.dts = (packet.pts or packet.dts) + shift, packet.dts + shift
                     packet.stream = streams[packet.stream_index]
                     target.mux(packet)
-                offset_s += (source.duration or 0) / 1e6
+                # A codec's lead-in reaches back before the start of the clip.
+                offset_s += (source.duration or 0) / 1e6 + LEAD_IN_S
 
 
 def _first_estimate_s(media: Path, estimates: Path) -> float:

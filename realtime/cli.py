@@ -34,7 +34,23 @@ exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def program() -> NoReturn:
+    """The process `dhmd-live`: `main`, and out without taking the interpreter down.
+
+    Threads may still be deep in native code (a model that loads, a camera that hangs); finalising under them aborts.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its status."""
     options = _parser().parse_args(arguments)
     # Nothing phones home: no telemetry of the libraries underneath, and fewer messages of theirs.
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1", GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
@@ -43,9 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = command(options)
     except KeyboardInterrupt:
-        # Before the run began. Models may be loading in other threads, deep in native code: leave without them.
-        sys.stdout.flush()
-        os._exit(130)
+        code = 130
     except BaseException as error:
         known = _known(error)
         if known is None:
@@ -53,7 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for line in str(known).splitlines():
             print(f"error: {line}", file=sys.stderr)
         code = known.exit_code
-    sys.stdout.flush()
     sys.exit(code)
 
 
