@@ -159,12 +159,12 @@ class FitConfig(_Strict):
 class SequenceConfig(_Strict):
     """A run on a file of features of all modalities at once, of utterances labelled with sentiment.
 
-    features: the layout of the file: see `training.data.published`.
+    features: the layout of the file: see `training.data.published` and `training.data.mosi_context`.
     limit: sentiment is labelled in [-limit, limit], and measured as the field does for that scale.
     """
 
     name: str = Field(min_length=1)
-    features: Literal["published"]
+    features: Literal["published", "mosi-context"]
     seed: int = 1
     limit: Literal[1, 3] = 3
     network: Network = Network()

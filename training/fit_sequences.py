@@ -22,6 +22,7 @@ from dhmd.model import DHMD, SENTIMENT
 from training.config import SequenceConfig
 from training.data.compose import mean_and_deviation
 from training.data.items import Split
+from training.data.mosi_context import read_mosi_context
 from training.data.published import read_published
 from training.data.sequences import Sequences, ShuffledBatches, Utterances
 from training.loop import open_run, train
@@ -33,6 +34,8 @@ RESULTS: Final = "results.json"
 
 def read_sequences(config: SequenceConfig, path: Path) -> Sequences:
     """Read a file of features. Raises FeaturesInvalid, PickleRefused."""
+    if config.features == "mosi-context":
+        return read_mosi_context(path)
     return read_published(path, config.limit)
 
 
