@@ -176,6 +176,17 @@ def test_damaged_files_are_called_so(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(path)
 
 
+def test_names_are_shown_in_one_line_that_a_terminal_does_not_obey(tmp_path: Path) -> None:
+    path = tmp_path / "x.pkl"
+    for name in ("a\nb", "a\x1b[2Jb", "a" * 5000):
+        path.write_bytes(b"\x80\x04" + pickle.dumps(name, 4)[2:-1] + b"\x8c\x01x\x93.")
+        message = refusal(path)
+        assert message.isprintable()
+        assert len(message) < 400 + len(str(path))
+    path.write_bytes(b"\x80\x04K\x01Q.")  # a reference to something outside the pickle
+    assert "damaged" in refusal(path)
+
+
 def test_lists_that_hold_themselves_are_refused(tmp_path: Path) -> None:
     endless: list[Any] = []
     endless.append(endless)

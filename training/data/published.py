@@ -148,7 +148,8 @@ class _Part:
         return self.arrays[key].shape[1] if key in self.arrays else None
 
     def _wrong(self, key: str, expected: str, found: str) -> None:
-        self.problems.append(f"{self.name}: {key}: expected {expected}, found {found}")
+        shown = found if found.isprintable() else ascii(found)
+        self.problems.append(f"{self.name}: {key}: expected {expected}, found {shown}")
 
 
 def _aligned(filled: NDArray[np.bool_], attention: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -47,7 +47,7 @@ def load(path: Path) -> Any:
     except _Refused as refused:
         raise PickleRefused(f"{path}: refused, it holds {refused}; {READ}, and nothing was executed") from None
     except _DAMAGED as error:
-        raise PickleRefused(f"{path}: no pickle, or a damaged one ({error}); fetch it again") from None
+        raise PickleRefused(f"{path}: no pickle, or a damaged one ({_line(str(error))}); fetch it again") from None
 
 
 class _Refused(Exception):
@@ -95,7 +95,7 @@ class _Type:
             raise _Refused("an array of an unknown type")
         self.of_objects = code in {"O", "O8", "O4", "|O"}
         if not self.of_objects and not _PLAIN.fullmatch(code):
-            raise _Refused(f"an array of type {code[:20]!r}")
+            raise _Refused(f"an array of type {code[:20]!a}")
         self.dtype = np.dtype("O" if self.of_objects else code)
 
     def __setstate__(self, state: object) -> None:
@@ -200,7 +200,13 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _KNOWN[module, name]
         except KeyError:
-            raise _Refused(f"{module}.{name}") from None
+            raise _Refused(_line(f"{module}.{name}")) from None
+
+
+def _line(text: str) -> str:
+    """Fit to be shown: one line, not long, without what a terminal would obey."""
+    shown = " ".join(text.split())[:120]
+    return shown if shown.isprintable() else ascii(shown)
 
 
 def _settled(value: Any, depth: int, done: dict[int, Any]) -> Any:
