@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dhmd.checkpoint import PRETRAINED, load, write_atomically
+from dhmd.checkpoint import PRETRAINED, Checkpoint, load, write_atomically
 from dhmd.errors import DHMDError
 from dhmd.yaml_config import ConfigInvalid
 from training.errors import CorpusMissing
 
 if TYPE_CHECKING:
     from training.config import FitConfig, SequenceConfig
+    from training.data.items import Example
 
 DESCRIPTION: Final = """\
 Train and measure the recogniser. The path from corpora to a checkpoint:
@@ -24,8 +25,11 @@ Train and measure the recogniser. The path from corpora to a checkpoint:
   dhmd-train extract --corpora DIR                 features of every clip, sentence and image, once
   dhmd-train fit configs/base.yaml --corpora DIR   the recogniser; ends with a checkpoint and its model card
   dhmd-train evaluate --corpora DIR                its numbers on the test splits
+  dhmd-train plot --checkpoint runs/base/checkpoint
+                                                   its figures: graphs, dictionaries, confusion, learning, reliability
 
 Then: dhmd-live run --checkpoint runs/base/checkpoint
+Or, for use without this package: dhmd-train export --checkpoint runs/base/checkpoint --format onnx --out base.onnx
 
 On published feature files of CMU-MOSI, CMU-MOSEI and CH-SIMS, ending with a table:
 
@@ -62,6 +66,14 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--corpora", type=Path, default=Path("../shared/corpora"), help="folder of the corpora")
     evaluate.add_argument("--cache", type=Path, default=Path("cache"), help="where features lie; %(default)s")
     evaluate.set_defaults(run=_evaluate)
+
+    plot = commands.add_parser("plot", help="draw the figures of a checkpoint on the test splits, as PNG and SVG")
+    plot.add_argument("--checkpoint", default="base", help="folder, or the name of one that ships; %(default)s")
+    plot.add_argument("--run", type=Path, dest="folder", help="its run, for the learning curves; the folder around it")
+    plot.add_argument("--out", type=Path, default=Path("figures"), help="folder of the figures; %(default)s")
+    plot.add_argument("--corpora", type=Path, default=Path("../shared/corpora"), help="folder of the corpora")
+    plot.add_argument("--cache", type=Path, default=Path("cache"), help="where features lie; %(default)s")
+    plot.set_defaults(run=_plot)
 
     export = commands.add_parser("export", help="write a checkpoint as one file, ONNX or torch.export's .pt2")
     export.add_argument("--checkpoint", default="base", help="folder, or the name of one that ships; %(default)s")
@@ -140,22 +152,42 @@ def _fit_composed(config: FitConfig, folder: Path, args: argparse.Namespace) -> 
     print(f"checkpoint: {written}")
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _test_examples(checkpoint: Checkpoint, args: argparse.Namespace) -> list[Example]:
+    """Of all test splits, with the features that the checkpoint eats."""
     from training.config import FACES
     from training.data.corpora import CORPORA
     from training.data.items import Split
-    from training.evaluate import evaluate
     from training.extract import gather
 
     _require(args.corpora)
-    checkpoint = load(args.checkpoint)
     examples, specs = gather([*CORPORA, FACES], args.corpora, args.cache, checkpoint.expression_path, Split.TEST)
     for modality, spec in checkpoint.features.items():
         spec.require(specs[modality])
-    text = json.dumps(evaluate(checkpoint, examples), indent=1)
+    return examples
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from training.evaluate import evaluate
+
+    checkpoint = load(args.checkpoint)
+    text = json.dumps(evaluate(checkpoint, _test_examples(checkpoint, args)), indent=1)
     print(text)
     if args.out:
         write_atomically(args.out, text + "\n")
+
+
+def _plot(args: argparse.Namespace) -> None:
+    from training.plots import plot, read_log, require_matplotlib
+
+    require_matplotlib()
+    checkpoint = load(args.checkpoint)
+    around = checkpoint.folder.parent
+    run = args.folder or (around if (around / "log.json").is_file() else None)
+    log = None if run is None else read_log(run)
+    for path in plot(checkpoint, _test_examples(checkpoint, args), log, args.out):
+        print(path)
+    if log is None:
+        print("no learning curves: name the folder of the run with --run")
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -52,8 +52,7 @@ def by_corpus(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, 
 def by_modalities(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
     """Composed windows that hold all three modalities, the same for every subset and only shown in part:
     {n, by_modalities: {subset: emotion}}."""
-    composer = _composer(checkpoint, examples)
-    samples: list[Sample] = composer.fixed(frozenset(Modality), PER_CLASS)
+    samples = composed(checkpoint, examples)
     measured = {
         subset_name(subset): _emotion(
             predict(checkpoint.model, batches(samples, subset)), checkpoint.calibration, list(subset)
@@ -61,6 +60,11 @@ def by_modalities(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[s
         for subset in SUBSETS
     }
     return {"n": len(samples), "by_modalities": measured}
+
+
+def composed(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Sample]:
+    """Windows of all three modalities, as many of every emotion, always the same for the same examples."""
+    return _composer(checkpoint, examples).fixed(frozenset(Modality), PER_CLASS)
 
 
 def _composer(checkpoint: Checkpoint, examples: Sequence[Example]) -> Composer:
