@@ -86,39 +86,44 @@ def locate(name_or_folder: str | Path) -> Path:
 def load(name_or_folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Load and verify. Raises CheckpointInvalid, naming the file and what is wrong with it."""
     folder = locate(name_or_folder)
-    text = (folder / CONFIG).read_bytes()
     try:
+        text = (folder / CONFIG).read_bytes()
         config = json.loads(text)
         if config["format"] != FORMAT:
-            raise CheckpointInvalid(f"{folder / CONFIG}: format {config['format']}, this version reads {FORMAT}")
-        network = DHMDConfig.from_dict(config["model"])
-        features = {Modality(m): FeatureSpec.from_dict(s) for m, s in config["features"].items()}
-        calibration = Calibration(**config["calibration"])
-        expected = config["sha256"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise CheckpointInvalid(
+                f"{folder / CONFIG}: format {config['format']!r}, this version reads {FORMAT}; "
+                "take a checkpoint of this version"
+            )
+        checkpoint = Checkpoint(
+            name=str(config["name"]),
+            digest=hashlib.sha256(text).hexdigest()[:12],
+            folder=folder,
+            model=DHMD(DHMDConfig.from_dict(config["model"])),
+            features={m: FeatureSpec.from_dict(config["features"][m]) for m in Modality},
+            calibration=Calibration(**config["calibration"]),
+            training=config["training"],
+        )
+        expected = {file: str(config["sha256"][file]) for file in (WEIGHTS, EXPRESSION)}
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise CheckpointInvalid(f"{folder / CONFIG} is damaged or incomplete: {error!r}; fetch it again") from error
     for file, digest in expected.items():
-        if not (folder / file).is_file():
-            raise CheckpointInvalid(f"{folder / file} is missing; fetch the checkpoint again")
-        found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
-        if found != digest:
-            raise CheckpointInvalid(
-                f"{folder / file} is damaged: sha256 {found[:12]}..., expected {digest[:12]}...; fetch it again"
-            )
-    model = DHMD(network)
+        _verify(folder / file, digest)
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        checkpoint.model.load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:
-        raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}") from error
-    return Checkpoint(
-        name=config["name"],
-        digest=hashlib.sha256(text).hexdigest()[:12],
-        folder=folder,
-        model=model.to(device).eval(),
-        features=features,
-        calibration=calibration,
-        training=config["training"],
-    )
+        raise CheckpointInvalid(
+            f"{folder / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}; fetch both again"
+        ) from error
+    checkpoint.model.to(device).eval()
+    return checkpoint
+
+
+def _verify(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise CheckpointInvalid(f"{path} is missing; fetch the checkpoint again")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != digest:
+        raise CheckpointInvalid(f"{path} is damaged: sha256 {found[:12]}..., expected {digest[:12]}...; fetch it again")
 
 
 def save(

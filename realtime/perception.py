@@ -49,11 +49,16 @@ class Extractors:
         face = _started(lambda: FaceExtractor(ExpressionNet.load(checkpoint.expression_path)))
         speech = _started(SpeechModel)
         text = _started(TextExtractor)
-        loaded = cls(
-            face.result(), VoiceExtractor(speech.result()), StreamingTranscript(speech.result()), text.result()
-        )
-        for modality, produced in loaded.specs.items():
-            checkpoint.features[modality].require(produced)
+        try:
+            loaded = cls(
+                face.result(), VoiceExtractor(speech.result()), StreamingTranscript(speech.result()), text.result()
+            )
+            for modality, produced in loaded.specs.items():
+                checkpoint.features[modality].require(produced)
+        except BaseException:
+            # Left to the garbage collector, MediaPipe's landmarker can wait for its own thread for ever.
+            face.add_done_callback(_close)
+            raise
         return loaded
 
     @property
@@ -73,6 +78,11 @@ def _started(load: Callable[[], T]) -> Future[T]:
 
     threading.Thread(target=run, name="load", daemon=True).start()
     return future
+
+
+def _close(loaded: Future[FaceExtractor]) -> None:
+    if loaded.exception() is None:
+        loaded.result().close()
 
 
 @dataclass(frozen=True, slots=True)
