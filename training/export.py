@@ -122,21 +122,22 @@ def _write_pt2(readout: Readout, checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _write_onnx(readout: Readout, checkpoint: Checkpoint, path: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportFailed(f"{error}; pip install onnxscript") from error
     # It reports operators of packages that are not installed and not used.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            program = torch.onnx.export(
-                _program(readout, checkpoint),
-                input_names=list(INPUTS),
-                output_names=[OUTPUT],
-                dynamic_shapes=FREE_BATCH,
-                dynamo=True,
-                verbose=False,
-            )
-        except ImportError as error:
-            raise ExportFailed(f"{error}; pip install onnxscript") from error
+        program = torch.onnx.export(
+            _program(readout, checkpoint),
+            input_names=list(INPUTS),
+            output_names=[OUTPUT],
+            dynamic_shapes=FREE_BATCH,
+            dynamo=True,
+            verbose=False,
+        )
     if program is None:
         raise ExportFailed("torch made no ONNX program; try --format pt2")
     program.model.metadata_props[CONTRACT] = json.dumps(contract_of(checkpoint))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,13 @@ def test_a_file_that_is_off_replaces_nothing(
 def test_a_missing_folder_is_named_before_any_work(base: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ExportFailed, match="nowhere is no folder"):
         export(base, "onnx", tmp_path / "nowhere" / "base.onnx")
+
+
+def test_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert main(["export", "--format", "onnx", "--out", str(tmp_path / "base.onnx")]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.endswith("pip install onnxscript")
+    assert not list(tmp_path.iterdir())
