@@ -92,7 +92,7 @@ def test_finished_steps_are_not_repeated_until_their_input_changes(clone: Path) 
     assert "pip install" not in make(clone, "--dry-run", "setup").stdout
     os.utime(environment / "locked", (0, 0))
     again = make(clone, "--dry-run", "setup").stdout
-    assert "--require-hashes -r requirements.lock" in again
+    assert re.search(r"--require-hashes .*-r requirements\.lock", again)
     assert "-m venv" not in again
 
 

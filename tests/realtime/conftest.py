@@ -216,8 +216,8 @@ class Listener:
 
 
 @pytest.fixture
-def listen() -> Iterator[Callable[..., Listener]]:
-    """listen(port, user=None, password=None): a second client of a broker on loopback, subscribed to everything."""
+def subscribe() -> Iterator[Callable[..., Listener]]:
+    """subscribe(port, user=None, password=None): a second client of a broker on loopback, subscribed to everything."""
     listeners: list[Listener] = []
 
     def start(port: int, user: str | None = None, password: str | None = None) -> Listener:

@@ -32,7 +32,7 @@ from realtime.mqtt import Publisher
 from realtime.workers import WorkerState, WorkerStatus
 
 StartLive = Callable[..., Any]
-Listen = Callable[..., Any]
+Subscribe = Callable[..., Any]
 HOP_S = 0.02
 
 
@@ -110,14 +110,14 @@ def streaming(url: str) -> Iterator[Stream]:
 
 
 def test_a_second_client_receives_the_stream_in_order_and_the_statuses_are_retained(
-    mosquitto: Any, listen: Listen
+    mosquitto: Any, subscribe: Subscribe
 ) -> None:
-    early = listen(mosquitto.port)
+    early = subscribe(mosquitto.port)
     with streaming(mosquitto.url) as stream:
         early.wait_for(lambda: len(early.estimates("test")) >= 10)
         stream.call(lambda: stream.publisher.publish_worker(WorkerStatus("video", WorkerState.RUNNING)))
         early.wait_for(lambda: early.payloads("dhmd/test/status/video"))
-        late = listen(mosquitto.port)
+        late = subscribe(mosquitto.port)
         late.wait_for(lambda: len(late.estimates("test")) >= 3 and late.payloads("dhmd/test/status/video"))
     received = early.estimates("test")
     numbers = [estimate["seq"] for estimate in received]
@@ -128,13 +128,15 @@ def test_a_second_client_receives_the_stream_in_order_and_the_statuses_are_retai
     assert json.loads(late.payloads("dhmd/test/status/video")[0]) == {"state": "running", "reason": "", "restarts": 0}
     early.wait_for(lambda: early.statuses("test")[-1:] == ["stopped"])
     assert early.statuses("test") == ["online", "stopped"]
-    after = listen(mosquitto.port)
+    after = subscribe(mosquitto.port)
     after.wait_for(lambda: after.statuses("test"))
     assert ("dhmd/test/status", b"stopped", True) in after.received
 
 
-def test_what_was_handed_over_before_the_end_is_on_the_wire_before_stopped(mosquitto: Any, listen: Listen) -> None:
-    listener = listen(mosquitto.port)
+def test_what_was_handed_over_before_the_end_is_on_the_wire_before_stopped(
+    mosquitto: Any, subscribe: Subscribe
+) -> None:
+    listener = subscribe(mosquitto.port)
     with streaming(mosquitto.url) as stream:
         listener.wait_for(lambda: listener.estimates("test"))
 
@@ -148,9 +150,9 @@ def test_what_was_handed_over_before_the_end_is_on_the_wire_before_stopped(mosqu
     assert [e["seq"] for e in listener.estimates("test") if e["seq"] >= 1000] == list(range(1000, 1020))
 
 
-def test_a_user_with_a_password_is_let_in(start_mosquitto: Callable[..., Any], listen: Listen) -> None:
+def test_a_user_with_a_password_is_let_in(start_mosquitto: Callable[..., Any], subscribe: Subscribe) -> None:
     broker = start_mosquitto(password="s3cret")
-    listener = listen(broker.port, broker.USER, "s3cret")
+    listener = subscribe(broker.port, broker.USER, "s3cret")
     with streaming(broker.url):
         listener.wait_for(lambda: listener.estimates("test"))
 
@@ -168,8 +170,10 @@ def test_a_wrong_login_is_final(start_mosquitto: Callable[..., Any], login: str)
     assert "s3cret" not in message
 
 
-def test_estimates_return_soon_after_the_broker_and_none_is_delivered_late(mosquitto: Any, listen: Listen) -> None:
-    listener = listen(mosquitto.port)
+def test_estimates_return_soon_after_the_broker_and_none_is_delivered_late(
+    mosquitto: Any, subscribe: Subscribe
+) -> None:
+    listener = subscribe(mosquitto.port)
     with streaming(mosquitto.url) as stream:
         listener.wait_for(lambda: listener.estimates("test"))
         mosquitto.stop()
@@ -192,9 +196,9 @@ def test_estimates_return_soon_after_the_broker_and_none_is_delivered_late(mosqu
 
 
 def test_a_run_goes_on_while_its_broker_is_away(
-    mosquitto: Any, listen: Listen, start_live: StartLive, untrained_checkpoint: Path, tmp_path: Path
+    mosquitto: Any, subscribe: Subscribe, start_live: StartLive, untrained_checkpoint: Path, tmp_path: Path
 ) -> None:
-    listener = listen(mosquitto.port)
+    listener = subscribe(mosquitto.port)
     file = tmp_path / "estimates.jsonl"
     command = start_live(
         "run", "--source", str(CLIP), "--broker", mosquitto.url, "--stream", "hall",
@@ -229,7 +233,7 @@ def written(file: Path) -> list[dict[str, Any]]:
 
 
 def test_a_broker_that_is_down_at_start_is_told_once_and_used_when_it_comes(
-    mosquitto: Any, listen: Listen, start_live: StartLive, untrained_checkpoint: Path, tmp_path: Path
+    mosquitto: Any, subscribe: Subscribe, start_live: StartLive, untrained_checkpoint: Path, tmp_path: Path
 ) -> None:
     mosquitto.stop()
     file = tmp_path / "estimates.jsonl"
@@ -239,7 +243,7 @@ def test_a_broker_that_is_down_at_start_is_told_once_and_used_when_it_comes(
     )  # fmt: skip
     command.wait_for(lambda: len(written(file)) >= 20)
     mosquitto.start()
-    listener = listen(mosquitto.port)
+    listener = subscribe(mosquitto.port)
     command.wait_for(lambda: listener.estimates("hall"))
     listener.wait_for(lambda: listener.statuses("hall")[-1] == "online")
     command.interrupt()
@@ -251,9 +255,9 @@ def test_a_broker_that_is_down_at_start_is_told_once_and_used_when_it_comes(
 
 
 def test_the_last_will_tells_that_a_run_died(
-    mosquitto: Any, listen: Listen, start_live: StartLive, untrained_checkpoint: Path
+    mosquitto: Any, subscribe: Subscribe, start_live: StartLive, untrained_checkpoint: Path
 ) -> None:
-    listener = listen(mosquitto.port)
+    listener = subscribe(mosquitto.port)
     command = start_live(
         "run", "--source", str(CLIP), "--broker", mosquitto.url, "--stream", "hall",
         "--checkpoint", str(untrained_checkpoint),
@@ -262,7 +266,7 @@ def test_the_last_will_tells_that_a_run_died(
     command.kill()
     listener.wait_for(lambda: listener.statuses("hall")[-1] == "offline")
     assert listener.statuses("hall") == ["online", "offline"]
-    late = listen(mosquitto.port)
+    late = subscribe(mosquitto.port)
     late.wait_for(lambda: late.statuses("hall"))
     assert ("dhmd/hall/status", b"offline", True) in late.received
 
@@ -282,7 +286,7 @@ def test_a_refused_password_ends_the_run_with_three_and_is_not_shown(
     assert "wr0ng" not in command.out + command.err
 
 
-def test_the_embedded_broker_serves_a_second_client_and_makes_way_when_its_port_is_taken(listen: Listen) -> None:
+def test_the_embedded_broker_serves_a_second_client_and_makes_way_when_its_port_is_taken(subscribe: Subscribe) -> None:
     async def serve() -> None:
         with contextlib.suppress(OSError):
             # Taken by us, or by a broker of this machine: taken in any case.
@@ -290,7 +294,7 @@ def test_the_embedded_broker_serves_a_second_client_and_makes_way_when_its_port_
         async with embedded_broker() as address:
             assert address.host == "127.0.0.1"
             assert address.port != DEFAULT_PORT
-            listener = await asyncio.to_thread(listen, address.port)
+            listener = await asyncio.to_thread(subscribe, address.port)
             publisher = Publisher(address, "test", lambda _: None)
             publishing = asyncio.create_task(publisher.run())
             await publisher.tried.wait()

@@ -25,7 +25,7 @@ from realtime.settings import RunSettings
 from realtime.window import SlidingWindow
 
 StartLive = Callable[..., Any]
-Listen = Callable[..., Any]
+Subscribe = Callable[..., Any]
 SAID = "hello i will tell you about my day"
 
 
@@ -103,13 +103,13 @@ def test_a_face_a_voice_and_words_are_perceived_when_they_are_there(at_max: tupl
 
 def test_a_run_at_its_own_pace_tells_its_statuses_and_latencies_and_ends_with_the_file(
     mosquitto: Any,
-    listen: Listen,
+    subscribe: Subscribe,
     start_live: StartLive,
     talking_clip: Path,
     untrained_checkpoint: Path,
     tmp_path: Path,
 ) -> None:
-    listener = listen(mosquitto.port)
+    listener = subscribe(mosquitto.port)
     file = tmp_path / "estimates.jsonl"
     command = start_live(
         "run", "--source", str(talking_clip), "--broker", mosquitto.url, "--stream", "hall",
@@ -140,9 +140,9 @@ def test_a_run_at_its_own_pace_tells_its_statuses_and_latencies_and_ends_with_th
 
 
 def test_interrupted_a_run_says_stopped_and_ends(
-    mosquitto: Any, listen: Listen, start_live: StartLive, untrained_checkpoint: Path
+    mosquitto: Any, subscribe: Subscribe, start_live: StartLive, untrained_checkpoint: Path
 ) -> None:
-    listener = listen(mosquitto.port)
+    listener = subscribe(mosquitto.port)
     command = start_live(
         "run", "--source", str(CLIP), "--broker", mosquitto.url, "--stream", "hall",
         "--checkpoint", str(untrained_checkpoint),
