@@ -52,8 +52,8 @@ def program() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its status."""
     options = _parser().parse_args(arguments)
-    # Nothing phones home: no telemetry of the libraries underneath, and fewer messages of theirs.
-    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1", GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
+    # Fewer messages of the libraries underneath.
+    os.environ.update(GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
     _set_up_logging(verbose=options.verbose)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
