@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import takewhile
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -105,6 +106,7 @@ class Perception:
         self._face: FaceObservation | None = None
         self._final: deque[Word] = deque(maxlen=REMEMBERED_WORDS)
         self._partial: tuple[Word, ...] = ()
+        self._skipped_s = 0.0
 
     def see(self, frame: VideoFrame) -> None:
         """A picture; those that are not due on the vision grid are passed over."""
@@ -135,7 +137,7 @@ class Perception:
         cut = self.window.cut(end_s)
         with self._lock:
             face = self._face
-            words = tuple(w for w in (*self._final, *self._partial) if w.end_s > cut.start_s and w.start_s < end_s)
+            words = tuple(w for w in self._since(cut.start_s) if w.start_s < end_s)
         fresh_s = self.extractors.face.spec.absent_after_s
         faces = face.faces if face is not None and end_s - face.captured_s <= fresh_s else 0
         return Perceived(cut, faces, words)
@@ -150,11 +152,18 @@ class Perception:
         with self._lock:
             self._final.extend(update.final)
             self._partial = update.partial
-            words = (*self._final, *self._partial)
+            newest = update.partial[-1] if update.partial else self._final[-1] if self._final else None
+            words = [] if newest is None else self._since(newest.end_s - self.window.window_s)
+        if update.skipped_s > self._skipped_s:
+            self._skipped_s = update.skipped_s
+            logger.warning("words fell behind the speech: %.1f s of it left out so far", self._skipped_s)
         if words:
-            horizon_s = words[-1].end_s - self.window.window_s
-            rows = self.extractors.text.extract([w for w in words if w.end_s > horizon_s])
-            self.window.replace(Modality.TEXT, rows)
+            self.window.replace(Modality.TEXT, self.extractors.text.extract(words))
+
+    def _since(self, start_s: float) -> list[Word]:
+        """Words that ended after `start_s`, oldest first; read from the newest back, as a session may be long."""
+        recent = takewhile(lambda word: word.end_s > start_s, reversed(self._final))
+        return [*reversed(list(recent)), *(word for word in self._partial if word.end_s > start_s)]
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,6 @@ from realtime.perception import Perceived, Perception
 
 logger = logging.getLogger(__name__)
 
-HOP_S = 0.1
 LATENCIES_KEPT = 36_000
 
 

@@ -45,7 +45,6 @@ class Summary:
     statistics: Statistics
     dropped: Dropped = field(default_factory=lambda: Dropped(video=0, audio=0))
     words: str = ""
-    media_s: float = 0.0
     first_estimate_s: float | None = None
     """From the start of the run, loading included, to the first estimate."""
     undelivered: int | None = None
@@ -212,7 +211,6 @@ async def _run(
             summary.undelivered = publisher.undelivered
     summary.dropped = delivery.dropped()
     summary.words = " ".join(word.text for word in pipeline.perception.words)
-    summary.media_s = pipeline.statistics.last_estimate_s
     return summary
 
 
