@@ -25,8 +25,6 @@ MAX_FACES: Final = 4
 MAX_SIDE: Final = 1920
 """Larger pictures are shrunk to this longest side in pixels; below it shrinking costs more than it saves."""
 
-LANDMARKS: Final = 478
-
 BLENDSHAPES: Final = (
     "_neutral",
     "browDownLeft",
