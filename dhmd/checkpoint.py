@@ -1,7 +1,8 @@
 """A checkpoint: weights, what they eat, how sure they are, and a card for people.
 
 A folder with `config.json` (network, features, calibration, sha256 of the weights), `model.safetensors` (weights and
-normaliser statistics), `expression.safetensors` (network of the face crop) and `README.md` (model card). Never pickle.
+normaliser statistics), one file a modality of what its extractor has learned (`text.safetensors`,
+`vision.safetensors`, `audio.safetensors`) and `README.md` (model card). Never pickle.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from dhmd.model import DHMD, DHMDConfig
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
-EXPRESSION = "expression.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def encoder_path(folder: Path, modality: Modality) -> Path:
+    """What the extractor of a modality has learned, in a checkpoint's folder or one of encoders alone."""
+    return folder / f"{modality}.safetensors"
 
 
 class CheckpointInvalid(DHMDError):
@@ -67,10 +72,6 @@ class Checkpoint:
     calibration: Calibration
     training: Mapping[str, Any]
 
-    @property
-    def expression_path(self) -> Path:
-        return self.folder / EXPRESSION
-
 
 def locate(name_or_folder: str | Path) -> Path:
     """A folder that exists, or the name of a checkpoint that ships with the package."""
@@ -103,7 +104,7 @@ def load(name_or_folder: str | Path, device: str | torch.device = "cpu") -> Chec
             calibration=Calibration(**config["calibration"]),
             training=config["training"],
         )
-        expected = {file: str(config["sha256"][file]) for file in (WEIGHTS, EXPRESSION)}
+        expected = {file: str(config["sha256"][file]) for file in _files(folder)}
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise CheckpointInvalid(f"{folder / CONFIG} is damaged or incomplete: {error!r}; fetch it again") from error
     for file, digest in expected.items():
@@ -116,6 +117,11 @@ def load(name_or_folder: str | Path, device: str | torch.device = "cpu") -> Chec
         ) from error
     checkpoint.model.to(device).eval()
     return checkpoint
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of the files that the configuration vouches for."""
+    return [WEIGHTS, *(encoder_path(folder, m).name for m in Modality)]
 
 
 def _verify(path: Path, digest: str) -> None:
@@ -136,15 +142,14 @@ def save(
     training: Mapping[str, Any],
     card: str,
 ) -> None:
-    """Write a checkpoint; `expression.safetensors` must lie in the folder. The configuration is written last, so a
-    folder that was cut while being written does not load as if it were whole."""
+    """Write a checkpoint; the encoders' files must lie in the folder. The configuration is written last, so a folder
+    that was cut while being written does not load as if it were whole."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         save_file(state, Path(scratch) / WEIGHTS)
         (Path(scratch) / WEIGHTS).chmod(0o644)
         (Path(scratch) / WEIGHTS).replace(folder / WEIGHTS)
-    files = (WEIGHTS, EXPRESSION)
     config = {
         "format": FORMAT,
         "name": name,
@@ -152,7 +157,7 @@ def save(
         "features": {m: spec.to_dict() for m, spec in features.items()},
         "calibration": asdict(calibration),
         "training": dict(training),
-        "sha256": {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files},
+        "sha256": {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in _files(folder)},
     }
     write_atomically(folder / CARD, card)
     write_atomically(folder / CONFIG, json.dumps(config, indent=1) + "\n")

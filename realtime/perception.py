@@ -17,13 +17,14 @@ from typing import Self, TypeVar
 
 import torch
 
-from dhmd.checkpoint import Checkpoint
+from dhmd.checkpoint import Checkpoint, encoder_path
 from dhmd.contract import FeatureSpec, Word
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.face import FaceExtractor, FaceObservation
 from dhmd.features.speech import SpeechModel
 from dhmd.features.text import TextExtractor
 from dhmd.features.voice import VoiceExtractor
+from dhmd.features.voice_network import VoiceNetwork
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.transcript import StreamingTranscript, TranscriptUpdate
@@ -47,13 +48,13 @@ class Extractors:
     @classmethod
     def load(cls, checkpoint: Checkpoint) -> Extractors:
         """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
-        face = _started(lambda: FaceExtractor(ExpressionNet.load(checkpoint.expression_path)))
+        path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
+        face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
+        voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
         speech = _started(SpeechModel)
-        text = _started(TextExtractor)
+        text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT]))
         try:
-            loaded = cls(
-                face.result(), VoiceExtractor(speech.result()), StreamingTranscript(speech.result()), text.result()
-            )
+            loaded = cls(face.result(), voice.result(), StreamingTranscript(speech.result()), text.result())
             for modality, produced in loaded.specs.items():
                 checkpoint.features[modality].require(produced)
         except BaseException:

@@ -153,21 +153,48 @@ def require(program: str, package: str) -> None:
         pytest.skip(f"needs {program}; sudo apt install {package}")
 
 
+def save_untrained_encoders(folder: Path) -> None:
+    """What the three extractors have learned, by chance; the text encoder's adapter is empty."""
+    from dhmd.assets import fetch
+    from dhmd.checkpoint import encoder_path
+    from dhmd.features.expression import ExpressionNet
+    from dhmd.features.speech import SPEECH_ASSET
+    from dhmd.features.speech_encoder import SpeechEncoder
+    from dhmd.features.voice_network import VoiceNetwork
+    from dhmd.features.weights import save_half
+
+    torch.manual_seed(0)
+    ExpressionNet().save(encoder_path(folder, Modality.VISION))
+    voice = VoiceNetwork(SpeechEncoder.load(fetch(SPEECH_ASSET) / "model.bin"))
+    save_half(encoder_path(folder, Modality.AUDIO), voice.learned())
+    save_half(encoder_path(folder, Modality.TEXT), {})
+
+
+@pytest.fixture(scope="session")
+def untrained_encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of encoders with weights by chance."""
+    folder = tmp_path_factory.mktemp("encoders")
+    save_untrained_encoders(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the real features with weights by chance: for what does not depend on what was learned."""
-    from dhmd.checkpoint import Calibration, save
+    from dhmd.checkpoint import Calibration, encoder_path, save
     from dhmd.features.expression import ExpressionNet
     from dhmd.features.face import face_spec
-    from dhmd.features.speech import SpeechModel
     from dhmd.features.text import TextExtractor
     from dhmd.features.voice import VoiceExtractor
+    from dhmd.features.voice_network import VoiceNetwork
 
     folder = tmp_path_factory.mktemp("untrained")
-    torch.manual_seed(0)
-    ExpressionNet().save(folder / "expression.safetensors")
-    expression = ExpressionNet.load(folder / "expression.safetensors")
-    specs = (face_spec(expression), VoiceExtractor(SpeechModel()).spec, TextExtractor().spec)
+    save_untrained_encoders(folder)
+    specs = (
+        face_spec(ExpressionNet.load(encoder_path(folder, Modality.VISION))),
+        VoiceExtractor(VoiceNetwork.load(encoder_path(folder, Modality.AUDIO))).spec,
+        TextExtractor(adapter=encoder_path(folder, Modality.TEXT)).spec,
+    )
     features = {spec.modality: spec for spec in specs}
     config = DHMDConfig(
         modalities={m: ModalityConfig(features[m].width, kernel=1) for m in Modality},

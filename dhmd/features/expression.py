@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from dhmd.features.weights import digest, load_single, save_half
 from dhmd.labels import EMOTIONS
 
 CROP_SIDE: Final = 48
@@ -106,18 +105,18 @@ class ExpressionNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            nn.Conv2d(1, 16, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(16),
-            nn.ReLU(inplace=True),  # (B, 16, 48, 48)
-            _Residual(16, 48, 2),  # (B, 48, 24, 24)
-            _Residual(48, 96, 2),  # (B, 96, 12, 12)
-            _Residual(96, 96, 1),
-            _Residual(96, 160, 2),  # (B, 160, 6, 6)
-            _Residual(160, 160, 1),
+            nn.Conv2d(1, 32, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),  # (B, 32, 48, 48)
+            _Residual(32, 64, 2),  # (B, 64, 24, 24)
+            _Residual(64, 128, 2),  # (B, 128, 12, 12)
+            _Residual(128, 128, 1),
+            _Residual(128, 256, 2),  # (B, 256, 6, 6)
+            _Residual(256, 256, 1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.embed = nn.Sequential(nn.Linear(160, EMBEDDING_WIDTH, bias=False), nn.BatchNorm1d(EMBEDDING_WIDTH))
+        self.embed = nn.Sequential(nn.Linear(256, EMBEDDING_WIDTH, bias=False), nn.BatchNorm1d(EMBEDDING_WIDTH))
         self.classify = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(EMBEDDING_WIDTH, len(EMOTIONS)))
         # A sixth less time for one crop, a third less for a training step.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -130,25 +129,22 @@ class ExpressionNet(nn.Module):
         embedding = self.embed(self.trunk(x[:, None]))
         return embedding, self.classify(embedding)
 
+    def perceive(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, averaged over the crops and their mirror images: an expression has no handedness."""
+        embedding, logits = self(torch.cat([crops, crops.flip(2)]))
+        return embedding.unflatten(0, (2, -1)).mean(dim=0), logits.unflatten(0, (2, -1)).mean(dim=0)
+
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read weights written by `save`; the network comes in evaluation mode."""
+        """Read weights written by `save`; the network comes in evaluation mode. Raises WeightsInvalid."""
         network = cls()
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_single(path))
         return network.eval()
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors, floating point numbers in half precision."""
-        state = {
-            name: (value.half() if value.is_floating_point() else value).contiguous()
-            for name, value in self.state_dict().items()
-        }
-        path.write_bytes(save(state))
+        save_half(path, self.state_dict())
 
     def sha256(self) -> str:
         """Digest of the weights themselves, whatever file they came from."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().numpy().astype("<f4").tobytes())
-        return digest.hexdigest()
+        return digest(self.state_dict())

@@ -98,7 +98,7 @@ class FaceExtractor:
         """The row (WIDTH,) and the network's probabilities (7,) of one face."""
         crop = torch.from_numpy(aligned_crop(image, face.landmarks))
         with torch.inference_mode():
-            embedding, logits = self._expression(crop[None])
+            embedding, logits = self._expression.perceive(crop[None])
         row = np.concatenate([face.blendshapes, face.pose, embedding[0].numpy()])
         return row, logits[0].softmax(dim=0).numpy()
 
@@ -119,7 +119,7 @@ def face_spec(expression: ExpressionNet) -> FeatureSpec:
     return FeatureSpec(
         modality=Modality.VISION,
         extractor="mediapipe-face-landmarker+expression-net",
-        version="1",
+        version="2",
         width=WIDTH,
         rate_hz=RATE_HZ,
         steps=round(RATE_HZ * WINDOW_S),
@@ -127,7 +127,7 @@ def face_spec(expression: ExpressionNet) -> FeatureSpec:
         absent_after_s=0.5,
         weights={
             _WEIGHTS: sha256_of(_ASSET, _WEIGHTS),
-            "expression.safetensors": expression.sha256(),
+            "vision.safetensors": expression.sha256(),
         },
     )
 

@@ -1,4 +1,4 @@
-"""Whisper on CTranslate2 without its 30 s padding: one encoder for acoustic features and for words; voice activity.
+"""Words: Whisper on CTranslate2 without its 30 s padding; the log-mel frames it eats; voice activity.
 
 Model: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision". Voice activity: Silero VAD.
 """
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import ctranslate2
 
 SPEECH_ASSET: Final = "faster-whisper-tiny.en"
-ENCODER_WIDTH: Final = 384
 ENCODER_HOP: Final = 320
 """Samples an encoder frame: 50 frames a second."""
 
@@ -65,6 +64,22 @@ CONFIDENCE: Final = Confidence()
 TRAILING_SILENCE_S: Final = (7.0, 12.0)
 
 
+class LogMel:
+    """Log-mel frames as the speech model eats them."""
+
+    def __init__(self) -> None:
+        try:
+            from faster_whisper.feature_extractor import FeatureExtractor
+        except ImportError as error:
+            raise SpeechUnavailable(f"{error}; pip install faster-whisper") from error
+        self._extract = FeatureExtractor()
+
+    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """samples: (N,) 16 kHz mono in [-1, 1], without padding. Returns (80, T), T even, frames of 10 ms."""
+        mel = self._extract(samples, padding=0)
+        return np.ascontiguousarray(mel[:, : mel.shape[1] // 2 * 2], np.float32)
+
+
 class SpeechModel:
     """The speech model, safe to call from two threads at once.
 
@@ -79,7 +94,6 @@ class SpeechModel:
         try:
             import ctranslate2
             import tokenizers
-            from faster_whisper.feature_extractor import FeatureExtractor
             from faster_whisper.tokenizer import Tokenizer
         except ImportError as error:
             raise SpeechUnavailable(f"{error}; pip install faster-whisper") from error
@@ -88,20 +102,10 @@ class SpeechModel:
             str(folder), device="cpu", compute_type="int8", inter_threads=2, intra_threads=1
         )
         self._tokenizer = Tokenizer(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), multilingual=False)
-        self._log_mel = FeatureExtractor()
+        self._log_mel = LogMel()
         self._storage = ctranslate2.StorageView.from_array
         self._trailing = [round(silence_s * SAMPLE_RATE_HZ) for silence_s in trailing_silence_s]
         self._confidence = confidence
-
-    def encode(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Encoder frames of speech as it is, without padding.
-
-        samples: (N,) 16 kHz mono in [-1, 1]. Returns (N // 320, 384) at 50 Hz.
-        """
-        if len(samples) < ENCODER_HOP:
-            return np.empty((0, ENCODER_WIDTH), np.float32)
-        frames: NDArray[np.float32] = np.array(self._encode(samples), np.float32)[0]
-        return frames
 
     def transcribe(self, samples: NDArray[np.float32], start_s: float = 0.0) -> list[Word]:
         """Words of at most 20 s of speech, with times; none when the model is not confident that it heard any.
@@ -142,9 +146,7 @@ class SpeechModel:
         return words if squeezed < self._confidence.squeezed else None
 
     def _encode(self, samples: NDArray[np.float32]) -> ctranslate2.StorageView:
-        mel = self._log_mel(samples, padding=0)  # (80, frames of 10 ms)
-        mel = np.ascontiguousarray(mel[None, :, : mel.shape[1] // 2 * 2], np.float32)
-        return self._whisper.encode(self._storage(mel))
+        return self._whisper.encode(self._storage(self._log_mel(samples)[None]))
 
     def _confident(self, tokens: list[int], score: float) -> bool:
         text = self._tokenizer.decode(tokens).strip().encode()

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from dhmd.assets import ASSETS, fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.errors import DHMDError
+from dhmd.features.low_rank import merge
+from dhmd.features.weights import WeightsInvalid, load_single
+from dhmd.features.weights import digest as digest_of
 from dhmd.modality import Modality
 
 DEFAULT_ENCODER: Final = "all-MiniLM-L6-v2"
@@ -29,9 +32,10 @@ class TextExtractor:
 
     encoder: the default, a folder in the Hugging Face layout, or a name on its hub; it needs `model.safetensors` and a
         fast tokenizer.
+    adapter: file of a low-rank adapter learned for that encoder; None takes the encoder as it is.
     """
 
-    def __init__(self, encoder: str = DEFAULT_ENCODER) -> None:
+    def __init__(self, encoder: str = DEFAULT_ENCODER, adapter: Path | None = None) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
@@ -48,6 +52,14 @@ class TextExtractor:
             self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
         except (OSError, ValueError) as error:
             raise TextEncoderUnavailable(f"text encoder {encoder}: {str(error).splitlines()[0]}") from error
+        weights = {Path(encoder).name: digest}
+        if adapter is not None:
+            learned = load_single(adapter)
+            try:
+                merge(self._model, learned)
+            except (AttributeError, KeyError, RuntimeError) as error:
+                raise WeightsInvalid(f"{adapter} was not learned for the text encoder {encoder}: {error}") from error
+            weights["text.safetensors"] = digest_of(learned)
         self.spec: Final = FeatureSpec(
             modality=Modality.TEXT,
             extractor="token-vectors",
@@ -57,7 +69,7 @@ class TextExtractor:
             steps=STEPS,
             window_s=5.0,
             absent_after_s=5.0,
-            weights={Path(encoder).name: digest},
+            weights=weights,
         )
 
     def extract(self, words: Sequence[Word]) -> Rows:

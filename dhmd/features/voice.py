@@ -1,32 +1,27 @@
-"""The voice: speech encoder frames pooled to 12.5 Hz, with the prosody of the same 80 ms."""
+"""The voice: at 12.5 Hz what the voice network makes of 80 ms and of the seconds up to them, and their prosody."""
 
 from __future__ import annotations
 
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dhmd.assets import sha256_of
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.prosody import PROSODY_HISTORY, PROSODY_ROW, PROSODY_WIDTH, prosody
-from dhmd.features.speech import (
-    ENCODER_HOP,
-    ENCODER_WIDTH,
-    SPEECH_ASSET,
-    VOICE_FRAME,
-    SpeechModel,
-    VoiceActivity,
-    voice_activity_sha256,
-)
+from dhmd.features.speech import ENCODER_HOP, SPEECH_ASSET, VOICE_FRAME, LogMel, VoiceActivity, voice_activity_sha256
 from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
+from dhmd.features.voice_network import EMBEDDING_WIDTH, FRAME_WIDTH, VoiceNetwork
 from dhmd.modality import Modality
 
-VOICE_WIDTH: Final = ENCODER_WIDTH + PROSODY_WIDTH
+VOICE_WIDTH: Final = FRAME_WIDTH + EMBEDDING_WIDTH + PROSODY_WIDTH
+"""Numbers in a row: frame features of its 80 ms, embedding of the seconds up to the end of its hop, prosody."""
 HOP: Final = 5120
-"""Samples between two runs of the encoder: 0.32 s, four rows."""
+"""Samples between two runs of the network: 0.32 s, four rows."""
 CONTEXT: Final = 51_200
-"""Samples the encoder sees at each run, at most: 3.2 s."""
+"""Samples the network sees at each run, at most: 3.2 s."""
 _HANGOVER: Final = 3840
 """Samples after speech that still count as voice: 0.24 s, so that gaps between syllables make no holes."""
 
@@ -35,23 +30,28 @@ class VoiceExtractor:
     """Voice of one continuous stream.
 
     The grid of hops is counted from the first sample of the stream, so that the rows depend on the samples alone, not
-    on the blocks they come in. A gap in the capture times starts a new stream. In silence the encoder does not run.
+    on the blocks they come in. A gap in the capture times starts a new stream. In silence the network does not run.
     """
 
-    def __init__(self, speech: SpeechModel) -> None:
-        self._speech = speech
+    def __init__(self, network: VoiceNetwork) -> None:
+        self._network = network.eval()
+        self._log_mel = LogMel()
         self._activity = VoiceActivity()
         self._timeline = SampleTimeline()
         self.spec: Final = FeatureSpec(
             modality=Modality.AUDIO,
-            extractor="whisper-encoder+prosody",
+            extractor="whisper-encoder+voice-network+prosody",
             version="1",
             width=VOICE_WIDTH,
             rate_hz=SAMPLE_RATE_HZ / PROSODY_ROW,
             steps=62,
             window_s=5.0,
             absent_after_s=1.0,
-            weights={SPEECH_ASSET: sha256_of(SPEECH_ASSET, "model.bin"), "silero-vad": voice_activity_sha256()},
+            weights={
+                SPEECH_ASSET: sha256_of(SPEECH_ASSET, "model.bin"),
+                "silero-vad": voice_activity_sha256(),
+                "audio.safetensors": network.learned_sha256,
+            },
         )
         self._begin()
 
@@ -82,14 +82,20 @@ class VoiceExtractor:
         self._done += HOP
         if not voiced.any():
             return Rows.empty(VOICE_WIDTH)
-        per_row = PROSODY_ROW // ENCODER_HOP
-        newest = self._speech.encode(signal)[-HOP // ENCODER_HOP :]
-        encoded = newest.reshape(-1, per_row, ENCODER_WIDTH).mean(1)  # (rows of a hop, 384)
+        heard = self._heard(signal)
         short = max(0, HOP + PROSODY_HISTORY - len(signal))
         melody = prosody(np.pad(signal, (short, 0))[-(HOP + PROSODY_HISTORY) :])
         ends = self._done - HOP + PROSODY_ROW * np.arange(1, HOP // PROSODY_ROW + 1)
         times_s = np.array([self._timeline.time_of(int(end)) for end in ends])
-        return Rows(times_s[voiced], np.concatenate([encoded, melody], axis=1)[voiced])
+        return Rows(times_s[voiced], np.concatenate([heard, melody], axis=1)[voiced])
+
+    def _heard(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(rows of a hop, FRAME_WIDTH + EMBEDDING_WIDTH): the newest frames, pooled to rows, and the embedding."""
+        with torch.inference_mode():
+            heard = self._network(torch.from_numpy(self._log_mel(signal))[None])
+        newest = heard.frames[0, -HOP // ENCODER_HOP :].unflatten(0, (-1, PROSODY_ROW // ENCODER_HOP)).mean(dim=1)
+        rows: NDArray[np.float32] = torch.cat([newest, heard.embedding.expand(len(newest), -1)], dim=1).numpy()
+        return rows
 
     def _voiced(self, hop: NDArray[np.float32]) -> NDArray[np.bool_]:
         """(rows of a hop,): whether there is voice in each row. A hop is a whole number of activity frames."""

@@ -108,3 +108,16 @@ def test_weights_survive_saving(tmp_path: Path) -> None:
     again = ExpressionNet.load(tmp_path / "second.safetensors")
     assert again.sha256() == loaded.sha256()
     assert again.sha256() != ExpressionNet().sha256()
+
+
+@torch.inference_mode()
+def test_a_face_and_its_mirror_image_are_perceived_alike() -> None:
+    torch.manual_seed(0)
+    network = ExpressionNet().eval()
+    crops = torch.randint(0, 256, (3, CROP_SIDE, CROP_SIDE), dtype=torch.uint8)
+    for seen, mirrored in zip(network.perceive(crops), network.perceive(crops.flip(2)), strict=True):
+        torch.testing.assert_close(seen, mirrored, atol=1e-5, rtol=1e-4)
+    embedding, logits = network(crops)
+    other, _ = network(crops.flip(2))
+    torch.testing.assert_close(network.perceive(crops)[0], (embedding + other) / 2, atol=1e-5, rtol=1e-4)
+    assert network.perceive(crops)[1].shape == logits.shape

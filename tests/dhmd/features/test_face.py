@@ -80,13 +80,13 @@ def test_contract(extractor: FaceExtractor, network: ExpressionNet) -> None:
     assert spec.width == WIDTH == 52 + 3 + 64
     assert spec.weights == {
         "face_landmarker.task": sha256_of("face-landmarker", "face_landmarker.task"),
-        "expression.safetensors": network.sha256(),
+        "vision.safetensors": network.sha256(),
     }
 
 
 def test_another_network_is_another_contract(extractor: FaceExtractor) -> None:
     torch.manual_seed(99)
-    with FaceExtractor(ExpressionNet()) as other, pytest.raises(ContractMismatch, match=r"expression\.safetensors"):
+    with FaceExtractor(ExpressionNet()) as other, pytest.raises(ContractMismatch, match=r"vision\.safetensors"):
         extractor.spec.require(other.spec)
 
 
@@ -103,7 +103,7 @@ def test_row_of_a_smiling_face(extractor: FaceExtractor, network: ExpressionNet,
     assert seen.emotions is not None
     assert seen.emotions.sum() == pytest.approx(1, abs=1e-5)
     with torch.inference_mode():
-        embedding, _ = network(torch.from_numpy(aligned_crop(portrait, seen.landmarks))[None])
+        embedding, _ = network.perceive(torch.from_numpy(aligned_crop(portrait, seen.landmarks))[None])
     np.testing.assert_allclose(seen.rows.values[0, 55:], embedding[0].numpy(), atol=1e-5)
 
 
@@ -250,7 +250,7 @@ def test_clips_are_read_as_they_are_named(shared: Path, monkeypatch: pytest.Monk
     # OpenCV reads it once in a process, when it opens its first file: without it FFmpeg talks on stderr ever after.
     monkeypatch.setenv("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-    network = ExpressionNet.load(Path(__file__).parents[3] / "dhmd" / "pretrained" / "base" / "expression.safetensors")
+    network = ExpressionNet.load(Path(__file__).parents[3] / "dhmd" / "pretrained" / "base" / "vision.safetensors")
     named = {"mead_happy": "happy", "mead_sad": "sad", "mead_disgusted": "disgust", "single_face_smile": "happy"}
     share = {}
     for clip, emotion in named.items():

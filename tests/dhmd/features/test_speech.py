@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dhmd.features.speech import ENCODER_WIDTH, VOICE_FRAME, SpeechModel, VoiceActivity
+from dhmd.features.speech import VOICE_FRAME, SpeechModel, VoiceActivity
 
 Sound = NDArray[np.float32]
 RATE = 16_000
@@ -25,14 +25,6 @@ def noise(seconds: float, level: float = 0.1) -> Sound:
 
 def plain(words: list[str]) -> list[str]:
     return ["".join(c for c in word.lower() if c.isalnum()) for word in words]
-
-
-@pytest.mark.parametrize(("samples", "frames"), [(319, 0), (320, 1), (1600, 5), (51_200, 160), (51_519, 160)])
-def test_encoder_frames_are_50_a_second_unpadded(speech: SpeechModel, samples: int, frames: int) -> None:
-    encoded = speech.encode(noise(5)[:samples])
-    assert encoded.shape == (frames, ENCODER_WIDTH)
-    assert encoded.dtype == np.float32
-    assert np.isfinite(encoded).all()
 
 
 def test_words_with_their_times(speech: SpeechModel, say: Callable[[str], Sound]) -> None:
@@ -68,12 +60,10 @@ def test_too_much_at_once_is_refused(speech: SpeechModel) -> None:
 
 def test_two_threads_get_what_one_gets(speech: SpeechModel, say: Callable[[str], Sound]) -> None:
     spoken = say(SENTENCE)
-    words, encoded = speech.transcribe(spoken), speech.encode(spoken)
+    words = speech.transcribe(spoken)
     with ThreadPoolExecutor(2) as pool:
         heard = [pool.submit(speech.transcribe, spoken) for _ in range(4)]
-        frames = [pool.submit(speech.encode, spoken) for _ in range(4)]
         assert all(each.result() == words for each in heard)
-        assert all(np.array_equal(each.result(), encoded) for each in frames)
 
 
 def test_activity_marks_the_speech_between_silences(say: Callable[[str], Sound]) -> None:

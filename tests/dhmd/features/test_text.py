@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from dhmd.assets import fetch, sha256_of
-from dhmd.contract import Word
+from dhmd.contract import ContractMismatch, Word
 from dhmd.features.text import DEFAULT_ENCODER, STEPS, TextEncoderUnavailable, TextExtractor
+from dhmd.features.weights import WeightsInvalid, save_half
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,24 @@ def test_an_unknown_name_without_network_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(TextEncoderUnavailable, match="no-such-encoder"):
         TextExtractor("nobody/no-such-encoder")
+
+
+def test_an_adapter_is_merged_and_named(extractor: TextExtractor, tmp_path: Path) -> None:
+    adapter = {
+        "encoder.layer.5.output.dense.down": 0.1 * torch.ones(1, 1536),
+        "encoder.layer.5.output.dense.up": torch.linspace(-1, 1, 384)[:, None],
+    }
+    save_half(tmp_path / "text.safetensors", adapter)
+    adapted = TextExtractor(adapter=tmp_path / "text.safetensors")
+    plain, changed = (e.extract(spoken("what a lovely day")).values for e in (extractor, adapted))
+    assert changed.shape == plain.shape
+    assert not np.allclose(changed, plain, atol=1e-2)
+    assert set(adapted.spec.weights) == {DEFAULT_ENCODER, "text.safetensors"}
+    with pytest.raises(ContractMismatch, match="weights"):
+        adapted.spec.require(extractor.spec)
+
+
+def test_an_adapter_of_another_encoder_is_refused(tmp_path: Path) -> None:
+    save_half(tmp_path / "text.safetensors", {"layer.0.down": torch.ones(1, 4), "layer.0.up": torch.ones(4, 1)})
+    with pytest.raises(WeightsInvalid, match=r"text\.safetensors was not learned for the text encoder all-MiniLM"):
+        TextExtractor(adapter=tmp_path / "text.safetensors")

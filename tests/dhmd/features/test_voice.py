@@ -6,14 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dhmd.assets import fetch
 from dhmd.contract import Rows
 from dhmd.features.prosody import PROSODY_HISTORY, PROSODY_ROW, prosody
-from dhmd.features.speech import ENCODER_WIDTH, SpeechModel
+from dhmd.features.speech import SPEECH_ASSET, LogMel
+from dhmd.features.speech_encoder import SpeechEncoder
 from dhmd.features.voice import CONTEXT, HOP, VOICE_WIDTH, VoiceExtractor
+from dhmd.features.voice_network import EMBEDDING_WIDTH, FRAME_WIDTH, VoiceNetwork
 
 Sound = NDArray[np.float32]
 RATE = 16_000
@@ -28,8 +32,15 @@ def stream(say: Callable[[str], Sound]) -> Sound:
 
 
 @pytest.fixture(scope="module")
-def rows(stream: Sound, speech: SpeechModel) -> Rows:
-    return VoiceExtractor(speech).push(stream, 10.0)
+def network() -> VoiceNetwork:
+    """On the real encoder, with weights by chance on top."""
+    torch.manual_seed(0)
+    return VoiceNetwork(SpeechEncoder.load(fetch(SPEECH_ASSET) / "model.bin")).eval()
+
+
+@pytest.fixture(scope="module")
+def rows(stream: Sound, network: VoiceNetwork) -> Rows:
+    return VoiceExtractor(network).push(stream, 10.0)
 
 
 def push_in_blocks(extractor: VoiceExtractor, stream: Sound, sizes: list[int], start_s: float) -> Rows:
@@ -43,8 +54,8 @@ def push_in_blocks(extractor: VoiceExtractor, stream: Sound, sizes: list[int], s
 
 @settings(max_examples=10, deadline=None)
 @given(sizes=st.lists(st.integers(50, 20_000), min_size=1, max_size=8))
-def test_rows_do_not_depend_on_the_blocks(sizes: list[int], stream: Sound, rows: Rows, speech: SpeechModel) -> None:
-    cut = push_in_blocks(VoiceExtractor(speech), stream, sizes, 10.0)
+def test_rows_do_not_depend_on_the_blocks(sizes: list[int], stream: Sound, rows: Rows, network: VoiceNetwork) -> None:
+    cut = push_in_blocks(VoiceExtractor(network), stream, sizes, 10.0)
     np.testing.assert_array_equal(cut.times_s, rows.times_s)
     np.testing.assert_array_equal(cut.values, rows.values)
 
@@ -68,32 +79,36 @@ def test_rows_end_on_the_grid_of_80_ms(rows: Rows) -> None:
     assert rows.values.shape[1] == VOICE_WIDTH
 
 
-def test_a_row_is_pooled_encoder_frames_and_the_prosody_of_its_80_ms(
-    stream: Sound, rows: Rows, speech: SpeechModel
+def test_a_row_is_pooled_frames_the_embedding_and_the_prosody_of_its_80_ms(
+    stream: Sound, rows: Rows, network: VoiceNetwork
 ) -> None:
     for time_s, row in zip(rows.times_s[::7], rows.values[::7], strict=True):
         end = round((time_s - 10.0) * RATE)
         hop_end = -(-end // HOP) * HOP
-        encoded = speech.encode(stream[max(0, hop_end - CONTEXT) : hop_end])
-        frames = len(encoded) - (hop_end - end) // 320
-        np.testing.assert_array_equal(row[:ENCODER_WIDTH], encoded[frames - 4 : frames].mean(0))
-        melody = prosody(stream[end - PROSODY_ROW - PROSODY_HISTORY : end])[0]
-        np.testing.assert_allclose(row[ENCODER_WIDTH:], melody, atol=1e-5)
+        with torch.inference_mode():
+            heard = network(torch.from_numpy(LogMel()(stream[max(0, hop_end - CONTEXT) : hop_end]))[None])
+        last = heard.frames.shape[1] - (hop_end - end) // 320
+        frames, embedding, melody = np.split(row, [FRAME_WIDTH, FRAME_WIDTH + EMBEDDING_WIDTH])
+        np.testing.assert_allclose(frames, heard.frames[0, last - 4 : last].mean(dim=0), atol=1e-5)
+        np.testing.assert_allclose(embedding, heard.embedding[0], atol=1e-5)
+        np.testing.assert_allclose(melody, prosody(stream[end - PROSODY_ROW - PROSODY_HISTORY : end])[0], atol=1e-5)
 
 
-def test_silence_has_no_rows_and_does_not_run_the_encoder() -> None:
-    class Deaf:
-        def encode(self, samples: Sound) -> Sound:
-            raise AssertionError("the encoder ran in silence")
+def test_silence_has_no_rows_and_does_not_run_the_network(
+    network: VoiceNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deaf(*_: object) -> None:
+        raise AssertionError("the network ran in silence")
 
-    extractor = VoiceExtractor(Deaf())  # type: ignore[arg-type]
+    monkeypatch.setattr(network, "forward", deaf)
+    extractor = VoiceExtractor(network)
     assert len(extractor.push(np.zeros(5 * RATE, np.float32), 0.0)) == 0
     noise = np.random.default_rng(0).normal(0, 0.01, 5 * RATE).astype(np.float32)
     assert len(extractor.push(noise, 5.0)) == 0
 
 
-def test_a_gap_in_capture_times_starts_a_new_grid(stream: Sound, rows: Rows, speech: SpeechModel) -> None:
-    extractor = VoiceExtractor(speech)
+def test_a_gap_in_capture_times_starts_a_new_grid(stream: Sound, rows: Rows, network: VoiceNetwork) -> None:
+    extractor = VoiceExtractor(network)
     cut = RATE + 12_345
     before = extractor.push(stream[:cut], 10.0)
     after = extractor.push(stream, 10.0 + cut / RATE + 0.05)
@@ -102,8 +117,9 @@ def test_a_gap_in_capture_times_starts_a_new_grid(stream: Sound, rows: Rows, spe
     np.testing.assert_array_equal(before.values, rows.values[: len(before)])
 
 
-def test_the_contract_names_what_shapes_the_rows(speech: SpeechModel) -> None:
-    spec = VoiceExtractor(speech).spec
-    assert (spec.rate_hz, spec.steps, spec.width, spec.absent_after_s) == (12.5, 62, 387, 1.0)
-    assert set(spec.weights) == {"faster-whisper-tiny.en", "silero-vad"}
+def test_the_contract_names_what_shapes_the_rows(network: VoiceNetwork) -> None:
+    loaded = VoiceNetwork.with_learned(SpeechEncoder.load(fetch(SPEECH_ASSET) / "model.bin"), network.learned())
+    spec = VoiceExtractor(loaded).spec
+    assert (spec.rate_hz, spec.steps, spec.width, spec.absent_after_s) == (12.5, 62, VOICE_WIDTH, 1.0)
+    assert set(spec.weights) == {"faster-whisper-tiny.en", "silero-vad", "audio.safetensors"}
     assert all(len(digest) == 64 for digest in spec.weights.values())

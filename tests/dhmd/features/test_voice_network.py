@@ -1,0 +1,66 @@
+"""The voice network: shapes, padding, and what it learned as a file beside the speech model's own weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dhmd.features.low_rank import adapt
+from dhmd.features.speech_encoder import SpeechEncoder
+from dhmd.features.voice_network import ADAPTED, EMBEDDING_WIDTH, FRAME_WIDTH, VoiceNetwork
+from dhmd.features.weights import WeightsInvalid, save_half
+
+
+def encoder() -> SpeechEncoder:
+    torch.manual_seed(1)
+    return SpeechEncoder(mels=80, d=64, layers=2, longest=100)
+
+
+@pytest.fixture
+def network() -> VoiceNetwork:
+    torch.manual_seed(0)
+    return VoiceNetwork(encoder()).eval()
+
+
+@torch.inference_mode()
+def test_frames_and_an_embedding_of_them_all(network: VoiceNetwork) -> None:
+    heard = network(torch.randn(3, 80, 40))
+    assert heard.frames.shape == (3, 20, FRAME_WIDTH)
+    assert heard.embedding.shape == (3, EMBEDDING_WIDTH)
+    assert heard.logits.shape == (3, 7)
+
+
+@torch.inference_mode()
+def test_padding_takes_no_part_in_the_embedding(network: VoiceNetwork) -> None:
+    mel = torch.randn(1, 80, 40)
+    count = torch.tensor([20])
+    quiet, loud = (torch.cat([mel, torch.full((1, 80, 20), level)], dim=2) for level in (0.0, 3.0))
+    network.encoder.conv1.weight.zero_()  # the convolutions alone reach over the edge
+    torch.testing.assert_close(network(quiet, count).embedding, network(loud, count).embedding)
+    assert not torch.equal(network(quiet).frames, network(quiet, count).frames)
+
+
+def test_what_it_learned_makes_it_again(network: VoiceNetwork, tmp_path: Path) -> None:
+    for parameter in adapt(network.encoder, ADAPTED, rank=2):
+        nn.init.normal_(parameter, std=0.2)
+    learned = network.learned()
+    assert not any(name.endswith("linear.weight") or "positions" in name for name in learned)
+    again = VoiceNetwork.with_learned(encoder(), learned)
+    mel = torch.randn(2, 80, 30)
+    with torch.inference_mode():
+        for before, after in zip(network.eval()(mel), again(mel), strict=True):
+            torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+    assert again.learned_sha256 != VoiceNetwork.with_learned(encoder(), VoiceNetwork(encoder()).learned())
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsInvalid, match=r"none\.safetensors is missing"):
+        VoiceNetwork.load(tmp_path / "none.safetensors")
+    path = tmp_path / "cut.safetensors"
+    save_half(path, {"a": torch.zeros(30)})
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(WeightsInvalid, match=r"cut\.safetensors is damaged"):
+        VoiceNetwork.load(path)
