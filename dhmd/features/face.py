@@ -16,14 +16,15 @@ from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.expression import EMBEDDING_WIDTH, ExpressionNet, aligned_crop
 from dhmd.features.landmarks import BLENDSHAPES, MAX_SIDE, POSE, Face, FaceLandmarks, RunningMode
 from dhmd.features.subject import Box, Subject, largest
+from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 
 RATE_HZ: Final = 15.0
 WINDOW_S: Final = 5.0
 SIGHTINGS: Final = 3
 """Pictures in a row, 0.2 s at the full rate, in which a new face must be seen before it counts."""
-WIDTH: Final = len(BLENDSHAPES) + len(POSE) + EMBEDDING_WIDTH
-"""Numbers in a row: 52 blendshapes, yaw, pitch and roll in radians, expression embedding."""
+WIDTH: Final = len(BLENDSHAPES) + len(POSE) + EMBEDDING_WIDTH + len(EMOTIONS)
+"""Numbers in a row: 52 blendshapes, yaw, pitch and roll in radians, expression embedding, emotion logits."""
 
 _ASSET, _WEIGHTS = "face-landmarker", "face_landmarker.task"
 
@@ -99,7 +100,7 @@ class FaceExtractor:
         crop = torch.from_numpy(aligned_crop(image, face.landmarks))
         with torch.inference_mode():
             embedding, logits = self._expression.perceive(crop[None])
-        row = np.concatenate([face.blendshapes, face.pose, embedding[0].numpy()])
+        row = np.concatenate([face.blendshapes, face.pose, embedding[0].numpy(), logits[0].numpy()])
         return row, logits[0].softmax(dim=0).numpy()
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ Shapes: B batch, T mel frames of 10 ms, U = ceil(T / 2) encoder frames of 20 ms,
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 

@@ -14,10 +14,12 @@ from dhmd.features.prosody import PROSODY_HISTORY, PROSODY_ROW, PROSODY_WIDTH, p
 from dhmd.features.speech import ENCODER_HOP, SPEECH_ASSET, VOICE_FRAME, LogMel, VoiceActivity, voice_activity_sha256
 from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
 from dhmd.features.voice_network import EMBEDDING_WIDTH, FRAME_WIDTH, VoiceNetwork
+from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 
-VOICE_WIDTH: Final = FRAME_WIDTH + EMBEDDING_WIDTH + PROSODY_WIDTH
-"""Numbers in a row: frame features of its 80 ms, embedding of the seconds up to the end of its hop, prosody."""
+VOICE_WIDTH: Final = FRAME_WIDTH + EMBEDDING_WIDTH + len(EMOTIONS) + PROSODY_WIDTH
+"""Numbers in a row: frame features of its 80 ms, embedding and emotion logits of the seconds up to the end of its hop,
+prosody of its 80 ms."""
 HOP: Final = 5120
 """Samples between two runs of the network: 0.32 s, four rows."""
 CONTEXT: Final = 51_200
@@ -90,11 +92,12 @@ class VoiceExtractor:
         return Rows(times_s[voiced], np.concatenate([heard, melody], axis=1)[voiced])
 
     def _heard(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(rows of a hop, FRAME_WIDTH + EMBEDDING_WIDTH): the newest frames, pooled to rows, and the embedding."""
+        """(rows of a hop, VOICE_WIDTH - PROSODY_WIDTH): the newest frames, pooled to rows, embedding and logits."""
         with torch.inference_mode():
             heard = self._network(torch.from_numpy(self._log_mel(signal))[None])
         newest = heard.frames[0, -HOP // ENCODER_HOP :].unflatten(0, (-1, PROSODY_ROW // ENCODER_HOP)).mean(dim=1)
-        rows: NDArray[np.float32] = torch.cat([newest, heard.embedding.expand(len(newest), -1)], dim=1).numpy()
+        whole = torch.cat([heard.embedding, heard.logits], dim=1).expand(len(newest), -1)
+        rows: NDArray[np.float32] = torch.cat([newest, whole], dim=1).numpy()
         return rows
 
     def _voiced(self, hop: NDArray[np.float32]) -> NDArray[np.bool_]:

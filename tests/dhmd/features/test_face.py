@@ -103,8 +103,9 @@ def test_row_of_a_smiling_face(extractor: FaceExtractor, network: ExpressionNet,
     assert seen.emotions is not None
     assert seen.emotions.sum() == pytest.approx(1, abs=1e-5)
     with torch.inference_mode():
-        embedding, _ = network.perceive(torch.from_numpy(aligned_crop(portrait, seen.landmarks))[None])
-    np.testing.assert_allclose(seen.rows.values[0, 55:], embedding[0].numpy(), atol=1e-5)
+        embedding, logits = network.perceive(torch.from_numpy(aligned_crop(portrait, seen.landmarks))[None])
+    np.testing.assert_allclose(seen.rows.values[0, 55:119], embedding[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(seen.rows.values[0, 119:], logits[0].numpy(), atol=1e-5)
 
 
 def test_box_lies_on_the_face(extractor: FaceExtractor, portrait: Image) -> None:

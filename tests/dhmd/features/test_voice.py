@@ -18,6 +18,7 @@ from dhmd.features.speech import SPEECH_ASSET, LogMel
 from dhmd.features.speech_encoder import SpeechEncoder
 from dhmd.features.voice import CONTEXT, HOP, VOICE_WIDTH, VoiceExtractor
 from dhmd.features.voice_network import EMBEDDING_WIDTH, FRAME_WIDTH, VoiceNetwork
+from dhmd.labels import EMOTIONS
 
 Sound = NDArray[np.float32]
 RATE = 16_000
@@ -88,9 +89,10 @@ def test_a_row_is_pooled_frames_the_embedding_and_the_prosody_of_its_80_ms(
         with torch.inference_mode():
             heard = network(torch.from_numpy(LogMel()(stream[max(0, hop_end - CONTEXT) : hop_end]))[None])
         last = heard.frames.shape[1] - (hop_end - end) // 320
-        frames, embedding, melody = np.split(row, [FRAME_WIDTH, FRAME_WIDTH + EMBEDDING_WIDTH])
+        frames, embedding, logits, melody = np.split(row, np.cumsum([FRAME_WIDTH, EMBEDDING_WIDTH, len(EMOTIONS)]))
         np.testing.assert_allclose(frames, heard.frames[0, last - 4 : last].mean(dim=0), atol=1e-5)
         np.testing.assert_allclose(embedding, heard.embedding[0], atol=1e-5)
+        np.testing.assert_allclose(logits, heard.logits[0], atol=1e-5)
         np.testing.assert_allclose(melody, prosody(stream[end - PROSODY_ROW - PROSODY_HISTORY : end])[0], atol=1e-5)
 
 

@@ -1,0 +1,81 @@
+"""Voices as another microphone in another room would have recorded them."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.features.speech import ENCODER_HOP
+from dhmd.features.timeline import SAMPLE_RATE_HZ
+from dhmd.features.voice import CONTEXT
+
+Sound = NDArray[np.float32]
+
+SHORTEST_S: Final = 1.6
+_QUIET: Final = 1e-3
+"""A frame 30 dB below the loudest is a pause."""
+
+
+def spoken_part(samples: Sound) -> Sound:
+    """The samples without the silence before and after, but for 0.1 s of each."""
+    count = len(samples) // ENCODER_HOP
+    power = np.square(samples[: count * ENCODER_HOP]).reshape(count, ENCODER_HOP).mean(axis=1)
+    loud = np.flatnonzero(power > power.max(initial=0.0) * _QUIET)
+    if not len(loud):
+        return samples
+    return samples[max(0, loud[0] - 5) * ENCODER_HOP : (loud[-1] + 6) * ENCODER_HOP]
+
+
+def varied(samples: Sound, draw: np.random.Generator) -> Sound:
+    """A part of at most 3.2 s, as the live network hears, at another speed and pitch (7 %), level (6 dB) and with
+    another sound colour, mostly with noise, sometimes in a small room."""
+    if draw.random() < 0.8:
+        samples = _resampled(samples, math.exp(draw.normal(0, 0.07)))
+    longest = CONTEXT
+    if draw.random() < 0.7:
+        longest = round(draw.uniform(SHORTEST_S * SAMPLE_RATE_HZ, CONTEXT))
+    if len(samples) > longest:
+        begin = draw.integers(0, len(samples) - longest)
+        samples = samples[begin : begin + longest]
+    if draw.random() < 0.5:
+        colour = draw.normal(0, 0.12, 17) * np.hanning(17)
+        colour[8] += 1
+        samples = np.convolve(samples, colour, "same")
+    if draw.random() < 0.25:
+        samples = _in_a_room(samples, draw)
+    samples = samples * 10 ** (draw.normal(0, 6) / 20)
+    if draw.random() < 0.6:
+        samples = samples + _noise(len(samples), draw) * _level(samples) * 10 ** (-draw.uniform(10, 40) / 20)
+    return samples.astype(np.float32)
+
+
+def _resampled(samples: Sound, factor: float) -> Sound:
+    """Played `factor` times as fast, and as high."""
+    at = np.arange(int(len(samples) / factor)) * factor
+    return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+
+
+def _in_a_room(samples: Sound, draw: np.random.Generator) -> NDArray[np.float64]:
+    """With an exponential echo of 0.05 to 0.3 s."""
+    length = round(draw.uniform(0.05, 0.3) * SAMPLE_RATE_HZ)
+    echo = draw.standard_normal(length) * np.exp(-5 * np.arange(length) / length)
+    echo *= draw.uniform(0.1, 0.5) / np.linalg.norm(echo)
+    echo[0] += 1
+    size = 1 << (len(samples) + length).bit_length()
+    return np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(echo, size))[: len(samples)]
+
+
+def _noise(count: int, draw: np.random.Generator) -> NDArray[np.float64]:
+    """Of unit deviation; half of it falls off towards high frequencies."""
+    noise = draw.standard_normal(count)
+    if draw.random() < 0.5:
+        noise = np.cumsum(noise)
+        noise -= np.convolve(noise, np.full(400, 1 / 400), "same")
+    return np.asarray(noise / (noise.std() + 1e-9))
+
+
+def _level(samples: NDArray[np.floating]) -> float:
+    return float(np.sqrt(np.square(samples).mean() + 1e-9))

@@ -1,0 +1,95 @@
+"""What the training of every encoder shares: a plan, a rate that rises and falls, and a run that goes on after a cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.loop import replace_file
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast. warm_up: steps in which the rate rises; then it falls as a cosine to 2 % of its peak."""
+
+    epochs: int
+    batch: int
+    warm_up: int = 60
+    gradient_norm: float = 1.0
+    seed: int = 1
+
+    def rate(self, step: int, steps: int) -> float:
+        """Share of the peak rates at a step of so many."""
+        falling = 0.5 * (1 + math.cos(math.pi * step / steps))
+        return min(1.0, (step + 1) / self.warm_up) * (0.02 + 0.98 * falling)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that learn at one peak rate."""
+
+    parameters: Sequence[nn.Parameter]
+    rate: float
+    weight_decay: float
+
+
+def tune(
+    model: nn.Module,
+    groups: Sequence[Group],
+    plan: Plan,
+    epoch_losses: Callable[[int], Iterator[Tensor]],
+    steps_of_epoch: int,
+    measure: Callable[[], dict[str, float]],
+    state: Path,
+) -> list[dict[str, Any]]:
+    """Train, measuring validation after each epoch; the weights of the last epoch stay. Returns the log.
+
+    The rate has fallen to almost nothing by then, so that the last weights are chosen by the plan and by no measure.
+
+    epoch_losses: the losses of the steps of an epoch, a function of its number; each is asked for after the step
+        before it was taken.
+    state: file with what a cut run goes on from, written after each epoch.
+    """
+    optimiser = torch.optim.AdamW(
+        [{"params": list(g.parameters), "lr": g.rate, "peak": g.rate, "weight_decay": g.weight_decay} for g in groups]
+    )
+    learning = [parameter for group in groups for parameter in group.parameters]
+    log: list[dict[str, Any]] = []
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        model.load_state_dict(saved["model"], strict=False)
+        optimiser.load_state_dict(saved["optimiser"])
+        log = saved["log"]
+    total = plan.epochs * steps_of_epoch
+    for epoch in range(len(log), plan.epochs):
+        torch.manual_seed(plan.seed * 100_003 + epoch)
+        model.train()
+        summed = 0.0
+        for step, loss in enumerate(epoch_losses(epoch), start=epoch * steps_of_epoch):
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * plan.rate(step, total)
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(learning, plan.gradient_norm)
+            optimiser.step()
+            summed += loss.item()
+        model.eval()
+        log.append({"epoch": epoch + 1, "loss": summed / steps_of_epoch, "validation": measure()})
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in log[-1]["validation"].items())
+        print(f"epoch {epoch + 1} of {plan.epochs}: loss {log[-1]['loss']:.3f}, validation {shown}", flush=True)
+        # What is frozen need not be kept.
+        kept = {k: v for k, v in model.state_dict(keep_vars=True).items() if not is_frozen(v)}
+        saved = {"model": {k: v.detach() for k, v in kept.items()}, "optimiser": optimiser.state_dict(), "log": log}
+        replace_file(state, lambda path, saved=saved: torch.save(saved, path))
+    return log
+
+
+def is_frozen(value: Tensor) -> bool:
+    """Whether an entry of a state is a parameter that does not learn."""
+    return isinstance(value, nn.Parameter) and not value.requires_grad
