@@ -96,7 +96,7 @@ def accuracies(network: VoiceNetwork, part: Voices) -> dict[str, float]:
 
 
 def beside(mels: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    """(80, T) each -> (B, 80, longest T) with silence after the shorter ones, and how many encoder frames count (B,)."""
+    """(80, T) each -> (B, 80, longest T) with silence after the shorter ones, and (B,) encoder frames that count."""
     longest = max(mel.shape[1] for mel in mels)
     padded = [np.pad(mel, ((0, 0), (0, longest - mel.shape[1])), constant_values=_SILENT) for mel in mels]
     return torch.from_numpy(np.stack(padded)), torch.tensor([mel.shape[1] // 2 for mel in mels])

@@ -1,4 +1,4 @@
-"""Tune the text encoder: a low-rank adapter, learned on labelled sentences; the heads that taught it are left behind."""
+"""Tune the text encoder: a low-rank adapter learned on labelled sentences; the heads that taught it are left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training of every encoder shares: a plan, a rate that rises and falls, and a run that goes on after a cut."""
+"""What the training of every encoder shares: a plan, rates that rise and fall, and a run that goes on after a cut."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def settled(extractor: FaceExtractor, image: Image, captured_s: float) -> FaceOb
 def test_contract(extractor: FaceExtractor, network: ExpressionNet) -> None:
     spec = extractor.spec
     assert (spec.rate_hz, spec.window_s, spec.steps, spec.absent_after_s) == (15.0, 5.0, 75, 0.5)
-    assert spec.width == WIDTH == 52 + 3 + 64
+    assert spec.width == WIDTH == 52 + 3 + 64 + 7
     assert spec.weights == {
         "face_landmarker.task": sha256_of("face-landmarker", "face_landmarker.task"),
         "vision.safetensors": network.sha256(),
