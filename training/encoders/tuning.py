@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.loop import replace_file
+from training.loop import _replace as replace_file
 
 
 @dataclass(frozen=True)

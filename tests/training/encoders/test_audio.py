@@ -1,0 +1,75 @@
+"""The voice network learns to tell two kinds of voices, goes on after a cut, and its file does what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dhmd.assets import fetch
+from dhmd.features.speech import SPEECH_ASSET
+from dhmd.features.speech_encoder import SpeechEncoder
+from dhmd.features.voice_network import VoiceNetwork
+from training.encoders import audio
+from training.encoders.audio import Voices, accuracies, beside, train
+from training.encoders.tuning import Plan
+
+RATE = 16_000
+
+
+def made(count: int, seed: int) -> Voices:
+    """Low growls that are sad, high wails that are surprised."""
+    draw = np.random.default_rng(seed)
+    label = np.tile([2, 6], count // 2)
+    sounds = []
+    for one in label:
+        pitch = draw.uniform(90, 120) if one == 2 else draw.uniform(300, 400)
+        phase = 2 * np.pi * pitch * np.arange(RATE) / RATE
+        sounds.append((0.2 * np.sin(phase) + 0.1 * np.sin(2 * phase)).astype(np.float32))
+    return Voices(sounds, label.astype(np.int64), ["made"] * count)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return Plan(epochs=3, batch=8, warm_up=2)
+
+
+def test_it_learns_and_its_file_says_the_same(tmp_path: Path, plan: Plan) -> None:
+    network, log = train(made(32, 0), made(8, 1), tmp_path / "state.pt", plan)
+    assert log[-1]["validation"] == {"made": 1.0}
+    assert log[-1]["loss"] < log[0]["loss"]
+    again = VoiceNetwork.with_learned(SpeechEncoder.load(fetch(SPEECH_ASSET) / "model.bin"), network.learned())
+    mel = torch.randn(1, 80, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(mel).logits, network(mel).logits, atol=1e-3, rtol=1e-3)
+
+
+def test_a_cut_run_goes_on_to_the_same_weights(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, log = train(made(16, 0), made(4, 1), tmp_path / "whole.pt", plan)
+
+    def cut(network: VoiceNetwork, part: Voices) -> dict[str, float]:
+        if cuts:
+            raise KeyboardInterrupt
+        cuts.append(1)
+        return accuracies(network, part)
+
+    cuts: list[int] = []
+    monkeypatch.setattr(audio, "accuracies", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(made(16, 0), made(4, 1), tmp_path / "cut.pt", plan)
+    monkeypatch.undo()
+    resumed, resumed_log = train(made(16, 0), made(4, 1), tmp_path / "cut.pt", plan)
+    assert resumed_log == log
+    for name, value in whole.learned().items():
+        torch.testing.assert_close(resumed.learned()[name], value)
+
+
+def test_shorter_sounds_are_followed_by_silence() -> None:
+    mel, count = beside([np.zeros((80, 6), np.float32), np.ones((80, 10), np.float32)])
+    assert mel.shape == (2, 80, 10)
+    assert count.tolist() == [3, 5]
+    assert (mel[0, :, 6:] == -1).all()

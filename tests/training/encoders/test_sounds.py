@@ -1,0 +1,38 @@
+"""Variations of voices keep what they are: sound of a voice's length, level and pitch, the same for the same seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dhmd.features.voice import CONTEXT
+from training.encoders.sounds import spoken_part, varied
+
+RATE = 16_000
+
+
+def tone(seconds: float, level: float = 0.2) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * 220 * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def test_silence_around_the_voice_is_cut_off() -> None:
+    silence = np.zeros(RATE, np.float32)
+    kept = spoken_part(np.concatenate([silence, tone(1.0), silence]))
+    assert len(kept) / RATE == pytest.approx(1.2, abs=0.05)
+    assert len(spoken_part(silence)) == RATE
+
+
+def test_a_variation_is_a_part_that_the_network_can_hear() -> None:
+    lengths = {len(varied(tone(5.0), np.random.default_rng(seed))) for seed in range(20)}
+    assert max(lengths) <= CONTEXT
+    assert min(lengths) >= 1.5 * RATE
+    assert len(lengths) > 5
+
+
+def test_variations_differ_and_are_the_seeds() -> None:
+    first, again, other = (varied(tone(2.0), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert first.dtype == np.float32
+    assert len(first) != len(other) or not np.allclose(first, other)
+    levels = [np.sqrt(np.square(varied(tone(2.0), np.random.default_rng(seed))).mean()) for seed in range(30)]
+    assert 0.02 < min(levels) < 0.1 < 0.2 < max(levels) < 1.0
