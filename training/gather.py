@@ -62,9 +62,7 @@ def whole(fabric: Fabric, leaves: Sequence[Tensor], count: int) -> list[Tensor]:
     distributed.all_gather(list(rows.chunk(fabric.world_size)), row.detach())
     rows[fabric.global_rank * len(row) :][: len(row)] = row
     columns = torch.split(rows[:count], [leaf[0].numel() for leaf in leaves], dim=1)
-    return [
-        column.reshape(count, *leaf.shape[1:]).to(leaf.dtype) for column, leaf in zip(columns, leaves, strict=True)
-    ]
+    return [column.reshape(count, *leaf.shape[1:]).to(leaf.dtype) for column, leaf in zip(columns, leaves, strict=True)]
 
 
 def size(batch: Batch) -> int:
