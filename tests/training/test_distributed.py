@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from dhmd.modality import Modality
 from training.cli import main
@@ -70,9 +69,6 @@ def test_two_processes_have_the_curve_of_one(published: Callable[..., dict[str, 
     for alone, shared in zip(one_log, two_log, strict=True):
         assert shared["losses"] == pytest.approx(alone["losses"], rel=1e-4)
         assert shared["score"] == pytest.approx(alone["score"], rel=1e-4)
-    one_best, two_best = (load_file(tmp_path / run / "best.safetensors") for run in ("one", "two"))
-    for name, weight in one_best.items():
-        torch.testing.assert_close(two_best[name], weight, rtol=1e-3, atol=2e-4, msg=name)
     results = json.loads((tmp_path / "two" / "results.json").read_text())
     assert results["processes"] == 2
 
