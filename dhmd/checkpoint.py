@@ -163,11 +163,25 @@ def save(
     write_atomically(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file in one step: readers see the old text or the new, never a part."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as scratch:
-        scratch.write(text)
-        scratch.flush()
-        os.fsync(scratch.fileno())
-    Path(scratch.name).chmod(0o644)
-    Path(scratch.name).replace(path)
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file in one step: readers see the old content or the new, never a part, and so does the disk after a
+    power cut. Raises OSError, with the old file as it was and nothing left beside it."""
+    data = content.encode() if isinstance(content, str) else content
+    scratch: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            scratch = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.chmod(0o644)
+        scratch.replace(path)
+    except BaseException:
+        if scratch is not None:
+            scratch.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -34,6 +34,10 @@ Or, for use without this package: dhmd-train export --checkpoint runs/base/check
 On published feature files of CMU-MOSI, CMU-MOSEI and CH-SIMS, ending with a table:
 
   dhmd-train fit configs/mosi.yaml --features aligned_50.pkl
+
+On many processes, each with a GPU or a part of the CPU, to the same curve:
+
+  torchrun --nproc-per-node 2 -m -- training fit configs/base.yaml --corpora DIR
 """
 EXPRESSION: Final = PRETRAINED / "base" / "expression.safetensors"
 
@@ -126,6 +130,7 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _fit_sequences(config: SequenceConfig, folder: Path, args: argparse.Namespace) -> None:
+    from training.device import first
     from training.fit_sequences import RESULTS, described, fit_sequences, read_sequences
     from training.loop import check_run
 
@@ -133,11 +138,14 @@ def _fit_sequences(config: SequenceConfig, folder: Path, args: argparse.Namespac
         raise ConfigInvalid(f"{args.config} trains on a file of features: give it with --features FILE")
     data = read_sequences(config, args.features)
     check_run(folder, described(config, data), resume=args.resume)
-    print(json.dumps(fit_sequences(config, data, folder), indent=1))
-    print(f"results: {folder / RESULTS}")
+    results = fit_sequences(config, data, folder)
+    if first():
+        print(json.dumps(results, indent=1))
+        print(f"results: {folder / RESULTS}")
 
 
 def _fit_composed(config: FitConfig, folder: Path, args: argparse.Namespace) -> None:
+    from training.device import fabric, first
     from training.extract import gather
     from training.fit import Data, fit
     from training.loop import check_run
@@ -146,10 +154,12 @@ def _fit_composed(config: FitConfig, folder: Path, args: argparse.Namespace) -> 
         raise ConfigInvalid(f"{args.config} trains on corpora and reads no --features")
     _require(args.corpora)
     check_run(folder, config.model_dump(mode="json"), resume=args.resume)
-    data = Data.of(*gather(config.corpora, args.corpora, args.cache, args.expression))
+    with fabric().rank_zero_first(local=True):  # it extracts, the others of the machine read
+        data = Data.of(*gather(config.corpora, args.corpora, args.cache, args.expression))
     written = fit(config, data, folder, args.expression)
-    print((written / "README.md").read_text(encoding="utf-8"))
-    print(f"checkpoint: {written}")
+    if first():
+        print((written / "README.md").read_text(encoding="utf-8"))
+        print(f"checkpoint: {written}")
 
 
 def _test_examples(checkpoint: Checkpoint, args: argparse.Namespace) -> list[Example]:

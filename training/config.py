@@ -63,7 +63,8 @@ class Optimisation(_Strict):
 
     An epoch is `steps` batches; the rate rises over `warm_up` steps, then falls as a cosine.
 
-    patience: epochs without a better validation score before stopping. gradient_clip: by value.
+    patience: epochs without a better validation score before stopping. gradient_clip: by value. ema: share of the old
+    in the running average of the weights, which is then what is measured and kept; 0 keeps the weights themselves.
     """
 
     batch: int = Field(32, ge=2)
@@ -75,6 +76,7 @@ class Optimisation(_Strict):
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(0.6, gt=0)
     patience: int = Field(8, ge=1)
+    ema: float = Field(0.0, ge=0, lt=1)
     accumulation: ClassVar[int] = 1
     betas: ClassVar[tuple[float, float]] = (0.9, 0.98)
 
@@ -91,7 +93,7 @@ class PlateauOptimisation(_Strict):
     Adam. The rate is halved after `plateau` epochs without a better validation score and one more.
 
     accumulation: batches whose gradients are summed for one step. patience: epochs without a better score before
-    stopping. gradient_clip: by value.
+    stopping. gradient_clip: by value. ema: as in `Optimisation`.
     """
 
     batch: int = Field(16, ge=2)
@@ -102,6 +104,7 @@ class PlateauOptimisation(_Strict):
     plateau: int = Field(10, ge=1)
     gradient_clip: float = Field(0.6, gt=0)
     patience: int = Field(10, ge=1)
+    ema: float = Field(0.0, ge=0, lt=1)
     weight_decay: ClassVar[float] = 0.0
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
 

@@ -19,3 +19,23 @@ class PickleRefused(DHMDError):
 
 class FeaturesInvalid(DHMDError):
     """A file of features lacks a key, or holds another shape, type or number than it should. One line a fault."""
+
+
+class RunDamaged(DHMDError):
+    """A file that a run goes on from cannot be read."""
+
+
+class RunUnwritable(DHMDError):
+    """A file of a run cannot be written. The last whole one is still there."""
+
+
+class Diverged(DHMDError):
+    """The loss or the score is no longer a number."""
+
+
+class DeviceUnavailable(DHMDError):
+    """There are fewer GPUs than processes."""
+
+
+class LibraryMissing(DHMDError):
+    """A library that only training needs is not installed."""

@@ -20,6 +20,7 @@ from training.card import model_card
 from training.config import FitConfig, Optimisation
 from training.data.compose import SUBSETS, Batch, Composer, Sample, collate, statistics
 from training.data.items import Example, Split
+from training.device import first
 from training.evaluate import evaluate
 from training.loop import open_run, train
 from training.metrics import emotion_metrics, sentiment_metrics
@@ -62,7 +63,7 @@ def fit(config: FitConfig, data: Data, run: Path, expression: Path) -> Path:
 
     run: a folder that `check_run` agreed to; what a cut run left there is gone on with.
     expression: weights of the expression network that made the rows of the faces; they go into the checkpoint.
-    Returns the checkpoint's folder.
+    Returns the checkpoint's folder. Of several processes the first alone measures and writes it.
     """
     open_run(run, config.model_dump(mode="json"))
     torch.manual_seed(config.seed)
@@ -81,8 +82,10 @@ def fit(config: FitConfig, data: Data, run: Path, expression: Path) -> Path:
         scores = score_of(model, validation)
         return sum(scores.values()) / len(scores), scores
 
-    log = train(model, source, validate, config.optimisation, config.losses, config.seed, run)
-    return _finish(config, model, data, validation, log, run, expression)
+    trained = train(model, source, validate, config.optimisation, config.losses, config.seed, run)
+    if not first():
+        return run / CHECKPOINT
+    return _finish(config, model, data, validation, trained.log, run, expression)
 
 
 def _finish(

@@ -6,17 +6,12 @@ extractor makes these features, so the result is a table and the weights, not a 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 
-from dhmd.checkpoint import write_atomically
 from dhmd.modality import Modality
 from dhmd.model import DHMD, SENTIMENT
 from training.config import SequenceConfig
@@ -25,9 +20,12 @@ from training.data.items import Split
 from training.data.mosi_context import read_mosi_context
 from training.data.published import read_published
 from training.data.sequences import Sequences, ShuffledBatches, Utterances
+from training.device import first
 from training.loop import open_run, train
 from training.metrics import sentiment_metrics, sims_metrics
 from training.predict import BATCH, predict_sentiment
+from training.results import run_record
+from training.run_files import keep
 
 RESULTS: Final = "results.json"
 
@@ -44,11 +42,12 @@ def described(config: SequenceConfig, data: Sequences) -> dict[str, Any]:
     return config.model_dump(mode="json") | {"data_sha256": data.sha256}
 
 
-def fit_sequences(config: SequenceConfig, data: Sequences, run: Path) -> dict[str, Any]:
+def fit_sequences(config: SequenceConfig, data: Sequences, run: Path) -> dict[str, Any] | None:
     """Train, choose the epoch with the least mean absolute error on validation, measure it on test.
 
     run: a folder that `check_run` agreed to; what a cut run left there is gone on with. The weights lie there in
-    best.safetensors, the curves in log.json, and what is returned in results.json.
+    best.safetensors, the curves in log.json, and what is returned in results.json. Of several processes the first
+    alone measures and writes; the others return None.
     """
     open_run(run, described(config, data))
     torch.manual_seed(config.seed)
@@ -65,18 +64,15 @@ def fit_sequences(config: SequenceConfig, data: Sequences, run: Path) -> dict[st
 
     plan = config.optimisation
     source = ShuffledBatches(training, plan.batch, config.seed)
-    log = train(model, source, validate, plan, config.losses, config.seed, run)
-    results = {
-        "name": config.name,
-        "seed": config.seed,
-        "epochs": len(log),
-        "best_epoch": max(log, key=lambda entry: float(entry["score"]))["epoch"],
-        "versions": versions(),
-        "data": {"sha256": data.sha256, "utterances": {split: len(part) for split, part in data.splits.items()}},
+    trained = train(model, source, validate, plan, config.losses, config.seed, run)
+    if not first():
+        return None
+    read = {"sha256": data.sha256, "utterances": {split: len(part) for split, part in data.splits.items()}}
+    results = run_record(config.name, config.seed, config.model_dump(mode="json"), read, trained) | {
         "validation": measure(model, validation, config.limit),
         "test": measure(model, data.splits[Split.TEST], config.limit),
     }
-    write_atomically(run / RESULTS, json.dumps(results, indent=1) + "\n")
+    keep(run / RESULTS, json.dumps(results, indent=1) + "\n")
     return results
 
 
@@ -84,12 +80,3 @@ def measure(model: DHMD, utterances: Utterances, limit: int) -> dict[str, float]
     """The field's measures for labels in [-limit, limit]."""
     said = predict_sentiment(model, utterances.in_order(BATCH))
     return (sims_metrics if limit == 1 else sentiment_metrics)(said, utterances.sentiment)
-
-
-def versions() -> Mapping[str, str]:
-    return {
-        "dhmd": importlib.metadata.version("dhmd"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }

@@ -61,7 +61,7 @@ def predict(model: DHMD, windows: Iterable[Batch]) -> Predictions:
     model.eval()
     parts: list[tuple[torch.Tensor, ...]] = []
     for batch in windows:
-        said = model.split(model(batch.inputs, batch.masks).output)
+        said = _said(model, batch)
         label = batch.labels.values
         parts.append((said[EMOTION.name], said[SENTIMENT.name][:, 0], label[EMOTION.name], label[SENTIMENT.name]))
     model.train(was_training)
@@ -79,9 +79,17 @@ def predict_sentiment(model: DHMD, windows: Iterable[Batch]) -> NDArray[np.float
     """(N,) sentiment alone, of a model that may have no other head; it is left in the mode it was in."""
     was_training = model.training
     model.eval()
-    said = [model.split(model(batch.inputs, batch.masks).output)[SENTIMENT.name][:, 0] for batch in windows]
+    said = [_said(model, batch)[SENTIMENT.name][:, 0] for batch in windows]
     model.train(was_training)
     return torch.cat(said).numpy().astype(np.float64)
+
+
+def _said(model: DHMD, batch: Batch) -> dict[str, torch.Tensor]:
+    """{head: (B, size)} on the CPU, wherever the model is."""
+    device = next(model.parameters()).device
+    inputs = {m: x.to(device) for m, x in batch.inputs.items()}
+    masks = {m: x.to(device) for m, x in batch.masks.items()}
+    return model.split(model(inputs, masks).output.cpu())
 
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(6.0), 161))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable, Iterator
@@ -61,6 +62,9 @@ def test_a_planted_signal_is_learned(name: str, kind: str, features: Callable[..
     assert results["data"]["utterances"] == {"train": 96, "validation": 48, "test": 48}
     assert results["seed"] == 1111
     assert set(results["versions"]) == {"dhmd", "python", "torch", "numpy"}
+    assert (results["device"], results["processes"]) == ("cpu", 1)
+    assert results["config"]["optimisation"]["learning_rate"] == 5e-3
+    assert results["data"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     least = min(log, key=lambda entry: entry["validation"]["mae"])
     assert results["best_epoch"] == least["epoch"]
     assert results["validation"] == pytest.approx(least["validation"])
@@ -87,8 +91,11 @@ def test_a_cut_run_goes_on_to_the_same_curve(
     assert len(json.loads((cut / "log.json").read_text())) == 1
     assert main([*argv, str(cut)]) == 1  # it would be overwritten
     assert main([*argv, str(cut), "--resume"]) == 0
-    for name in ("log.json", "results.json", "best.safetensors"):
+    for name in ("log.json", "best.safetensors"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    results = [json.loads((run / "results.json").read_text()) for run in (cut, whole)]
+    assert all(result.pop("seconds") > 0 for result in results)
+    assert results[0] == results[1]
 
 
 def test_a_run_does_not_go_on_with_other_data(
