@@ -1,10 +1,10 @@
-"""Train the expression network of the face extractor on FER2013 and CK+, and give their images as feature rows."""
+"""Train the expression network of the face extractor on labelled stills, and give stills as feature rows."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dhmd.features.expression import CROP_SIDE, ExpressionNet
-from dhmd.features.face import WIDTH
 from dhmd.features.landmarks import BLENDSHAPES
 from dhmd.labels import EMOTIONS
-from training.face_images import MARGIN, SPLITS, FaceImages, face_images
+from training.errors import TooLittleData
+from training.face_images import MARGIN, SPLITS, FaceImages
 
 VARIANTS: Final = ("as seen", "mirrored", "jittered", "jittered")
-"""The rows that `feature_rows_of_images` gives of every image."""
+"""The rows that `feature_rows` gives of every still."""
 
 _EVALUATION_BATCH = 256
 
@@ -45,19 +45,6 @@ class Settings:
     balance: float = 0.5
     ema_decay: float = 0.998
     seed: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRows:
-    """Feature rows of N images in which a face was found.
-
-    split: (N,) index into SPLITS. label: (N,) index into EMOTIONS.
-    rows: (N, 4, WIDTH) float32, one row a variant of VARIANTS, as FaceExtractor gives them.
-    """
-
-    split: NDArray[np.int64]
-    label: NDArray[np.int64]
-    rows: NDArray[np.float32]
 
 
 def jittered(crops: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
@@ -172,25 +159,19 @@ def train(images: FaceImages, settings: Settings, resume: Path) -> ExpressionNet
     return network.eval()
 
 
-def feature_rows_of_images(corpora: Path, network: ExpressionNet, cache: Path, jobs: int = 1) -> ImageRows:
-    """Rows as FaceExtractor would give them of every FER2013 and CK+ image in which a face was found.
+def feature_rows(crop: NDArray[np.uint8], measures: NDArray[np.float32], network: ExpressionNet) -> NDArray[np.float32]:
+    """Rows as FaceExtractor would give them of a still, (4, WIDTH), one a variant of VARIANTS.
 
+    crop: (S, S) with MARGIN; measures: (55,) blendshapes and pose, see `training.face_images.Seen`.
     Mirrored: left and right blendshapes change places, yaw and roll their sign. Jittered: the crop is turned, scaled,
     shifted and lit a little differently, which moves the embedding; blendshapes and pose stay.
     """
-    images = face_images(corpora, cache, jobs)
-    images = images[images.found]
-    crops = torch.from_numpy(images.crops).float()
-    generator = torch.Generator().manual_seed(0)
-    measures = {"as seen": images.measures, "mirrored": _mirrored(images.measures), "jittered": images.measures}
-    rows = np.empty((len(images), len(VARIANTS), WIDTH), np.float32)
-    for i, variant in enumerate(VARIANTS):
-        if variant == "jittered":
-            seen = jittered(crops, generator, strength=0.5)
-        else:
-            seen = _inner(images.crops[:, :, ::-1] if variant == "mirrored" else images.crops)
-        rows[:, i] = np.concatenate([measures[variant], outputs(network, seen)[0].numpy()], axis=1)
-    return ImageRows(images.split, images.label, rows)
+    generator = torch.Generator().manual_seed(zlib.crc32(crop.tobytes()))
+    plain, mirrored = _inner(np.stack([crop, crop[:, ::-1]])).float()
+    moved = jittered(torch.from_numpy(crop.copy()).float().expand(VARIANTS.count("jittered"), -1, -1), generator, 0.5)
+    embedding = outputs(network, torch.stack([plain, mirrored, *moved]))[0].numpy()
+    of_variant = {"as seen": measures, "mirrored": _mirrored(measures[None])[0], "jittered": measures}
+    return np.concatenate([np.stack([of_variant[variant] for variant in VARIANTS]), embedding], axis=1)
 
 
 def _inner(crops: NDArray[np.uint8]) -> Tensor:
@@ -227,40 +208,35 @@ def _follow(average: ExpressionNet, network: ExpressionNet, decay: float) -> Non
             kept.copy_(new)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpora", type=Path, required=True, help="folder with fer2013.zip and ck48.zip")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="weights to write, FILE.safetensors; a report goes beside"
-    )
-    parser.add_argument(
-        "--cache", type=Path, default=Path("cache/expression"), help="crops and the state to resume from"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="processes that look for faces, and threads that train")
-    parser.add_argument("--epochs", type=int, default=Settings.epochs)
-    parser.add_argument("--seed", type=int, default=Settings.seed)
+def run(images: FaceImages, settings: Settings, out: Path, state: Path) -> None:
+    """Train, measure on every split and corpus, and write the weights to `out`, a report beside them.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Train, test once on FER2013's test folder, and write weights and report."""
-    settings = Settings(epochs=args.epochs, seed=args.seed)
-    torch.set_num_threads(args.jobs)
-    images = face_images(args.corpora, args.cache, args.jobs)
-    trained = train(images, settings, args.cache / f"state-{settings.epochs}-{settings.seed}.pt")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    trained.save(args.out)
-    network = ExpressionNet.load(args.out)
+    state: folder of the state to resume from.
+    """
+    for split in ("train", "validation"):
+        if not (images.split == SPLITS.index(split)).any():
+            raise TooLittleData(f"no labelled image with a face is in the split {split}; name manifests that have some")
+    state.mkdir(parents=True, exist_ok=True)
+    trained = train(images, settings, state / f"state-{settings.epochs}-{settings.seed}.pt")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    trained.save(out)
+    network = ExpressionNet.load(out)
     parts = {split: images[images.split == i] for i, split in enumerate(SPLITS)}
+    corpora = {split: np.unique(part.corpus).tolist() for split, part in parts.items()}
     report = {
-        "trained_on": "FER2013 (training folder without 10 % validation) and CK+ (without a fifth of its subjects)",
+        "trained_on": corpora["train"],
         "settings": asdict(settings),
         "images": {split: _counts(part) for split, part in parts.items()},
         "validation": accuracies(network, parts["validation"]),
-        "validation_ck": accuracies(network, parts["validation"][parts["validation"].ck]),
-        "test_fer2013": accuracies(network, parts["test"]),
+        **{
+            f"{split}_{corpus}": accuracies(network, parts[split][parts[split].corpus == corpus])
+            for split in ("validation", "test")
+            for corpus in corpora[split]
+        },
         "weights_sha256": network.sha256(),
         "torch": torch.__version__,
     }
-    args.out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
 
 
@@ -268,13 +244,3 @@ def _counts(images: FaceImages) -> dict[str, int]:
     """How many images, faces found, and images of each class."""
     classes = {name: int((images.label == i).sum()) for i, name in enumerate(EMOTIONS)}
     return {"images": len(images), "faces_found": int(images.found.sum()), **classes}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.expression", description=__doc__)
-    add_arguments(parser)
-    run(parser.parse_args())
-
-
-if __name__ == "__main__":
-    main()
