@@ -37,7 +37,7 @@ SOURCES: Final[dict[str, tuple[str, str]]] = {
     ),
     "mosi": ("CMU-MOSI (Zadeh et al. 2016), words only, official split", "research use"),
 }
-"""Corpus -> (what of it is used, licence)."""
+"""Manifest -> (what of the corpus is used, licence)."""
 
 USE: Final = """\
 ## Use
@@ -52,9 +52,7 @@ safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)); elsewhere people mu
 of what a person feels.
 """
 
-LIMITS: Final = """\
-## Known limits
-
+COMPOSED: Final = """\
 - No corpus used here holds face, voice and words of the same moment with labels. Windows with more than one modality
   are composed of strangers who show the same emotion. Their errors are independent, those of one person are not, so
   results on composed windows are higher than what to expect live. The single modalities are the honest measure.
@@ -62,10 +60,20 @@ LIMITS: Final = """\
   English sentences or in German. Words are from a television series, an internet forum and film reviews, most of
   them typed.
 - Acted and posed expressions are stronger than everyday ones. Rare classes (disgust, fear) are the weakest.
-- Who the people in the corpora are is mostly not recorded. How well the model does by age, gender, skin colour or
-  culture was not measured.
 - Sentiment is labelled in CMU-MOSI only, and there for words. With faces and voices alone it follows the valence of
   the emotion and means no more than that.
+"""
+"""Of the public corpora."""
+
+OWN: Final = """\
+- It was trained on utterances of its own beside or instead of the public corpora. It is no better than these are
+  many, different and rightly labelled; with few of them the numbers above say little.
+- What holds for the checkpoint that it began from holds for it, too.
+"""
+
+LIMITS: Final = """\
+- Who the people in the data are is mostly not recorded. How well the model does by age, gender, skin colour or
+  culture was not measured.
 - Valence and arousal of the estimate are derived from the emotions, not learned.
 """
 
@@ -77,64 +85,68 @@ def model_card(
     measured: Mapping[str, Any],
     calibration: Calibration,
 ) -> str:
-    """Markdown. counts: items by corpus and split; log: of the training; measured: by `evaluate`."""
+    """Markdown. counts: utterances by manifest and split; log: of the training; measured: by `evaluate`."""
+    temperature, half_width = calibration.temperature, calibration.sentiment_half_width
     best = max(log, key=lambda entry: float(entry["score"]))
     composition, plan = config.composition, config.optimisation
     shares = ", ".join(f"{name} {share:g}" for name, share in composition.subsets.items())
-    data = [[*SOURCES.get(name, (name, "?")), *(str(split[s]) for s in Split)] for name, split in counts.items()]
+    data = [[*SOURCES.get(name, (name, "-")), *(str(split[s]) for s in Split)] for name, split in counts.items()]
     calibrated = [
-        [name, f"{calibration.temperature[name]:.2f}", f"{calibration.sentiment_half_width[name]:.2f}"]
-        for name in calibration.temperature
+        [name, *(f"{of[name]:.2f}" if name in of else "-" for of in (temperature, half_width))]
+        for name in dict.fromkeys([*temperature, *half_width])
     ]
+    begun = f" It began from the checkpoint `{config.start}`." if config.start else ""
+    known_limits = "".join([COMPOSED if set(counts) <= set(SOURCES) else OWN, LIMITS])
     return f"""\
 # {config.name}: emotion and sentiment from face, voice and words
 
 A DHMD network (Li et al., IEEE TPAMI 2026) over a sliding window of 5 seconds. It gives seven emotions
 ({", ".join(EMOTIONS)}) and a sentiment in [-3, 3],
 from any of its three modalities that are present. The features it reads are declared in `config.json`;
-`expression.safetensors` holds the network of the face crop.
+`vision.safetensors`, `audio.safetensors` and
+`text.safetensors` hold what their extractors have learned.{begun}
 
 ## Data
 
-Items of each corpus, by split.
+Utterances of each manifest, by split.
 
-{_table(["corpus", "licence", *(str(split) for split in Split)], data)}
+{_table(["manifest", "licence", *(str(split) for split in Split)], data)}
 
 ## Composition
 
-A training window takes one item for each modality it holds, all of the same emotion and otherwise drawn at random.
+A training window takes one utterance for each modality it holds, all of the same emotion and otherwise drawn at random;
+where some utterances have several modalities, {composition.native_share:.0%} of the windows are of one of them alone.
 Shares of the sets of modalities: {shares}.
 
-{composition.sentiment_share:.0%} of the windows are CMU-MOSI utterances, which carry the labelled sentiment. The others
-have the valence of their class times {SENTIMENT_OF_VALENCE:g} as a weak sentiment, of weight
-{composition.valence_weight:g}. Clips and sentences are cut as a live window cuts them. The seed fixes the composition.
+Of the windows {composition.sentiment_share:.0%} are utterances that are labelled with a sentiment and not with an
+emotion, if there are any. Where no sentiment is labelled, the valence of the class times {SENTIMENT_OF_VALENCE:g} is a
+weak one, of weight {composition.valence_weight:g}. Utterances are cut as a live window cuts them. The seed fixes the
+composition.
 
 ## Training
 
 Seed {config.seed}; {len(log)} epochs of {plan.steps} steps with {plan.batch} windows. The weights are those of epoch
 {best["epoch"]}, chosen on the validation splits (mean of the unweighted recalls of all sets of modalities and of the
-correlation of sentiment: {best["score"]:.3f}). All losses of the method, with its weights. One run, so no deviation
-over seeds is given. The test splits chose nothing.
+correlation of sentiment: {best["score"]:.3f}); with next to no validation utterances, on those trained on as well. All
+losses of the method, with its weights. One run, so no deviation over seeds is given. The test splits chose nothing.
 
 ## Measured on the test splits
 
-One modality alone. Items in which nothing was perceived (no face found, no voice) are left out of the measures;
-coverage is the share of the others. By chance the unweighted recall is 14.3 %.
+Utterances in which nothing was perceived (no face found, no voice) are left out of the measures; coverage is the share
+of the others. By chance the unweighted recall is 14.3 %.
 
 {_single(measured["corpora"])}
 
-Composed windows, {PER_CLASS} of each class, {measured["composed"]["n"]} in all, drawn with seed {SEED}: the same
-windows of three strangers each, shown in part and whole.
-
-{_composed(measured["composed"]["by_modalities"])}
-
+{_composed_section(measured["composed"])}
 Calibration, on the validation splits only. A window's true sentiment lies within the last column's distance of the
-estimate in 80 % of the validation windows. It is measured where people labelled the sentiment (words alone, CMU-MOSI);
-the valence of a class is easier to hit, so the sets with a face or a voice have at least the same distance.
+estimate in 80 % of the validation windows. It is measured where people labelled the sentiment; the valence of a class
+is easier to hit, so sets of modalities without such labels have at least the same distance.
 
 {_table(["modalities", "temperature", "distance"], calibrated)}
 
-{LIMITS}
+## Known limits
+
+{known_limits}
 {USE}"""
 
 
@@ -142,7 +154,7 @@ def _single(corpora: Mapping[str, Any]) -> str:
     emotion = [
         [
             name,
-            entry["modality"],
+            entry["modalities"],
             str(entry["n"]),
             _percent(entry["coverage"]),
             *(_percent(entry["emotion"][key]) for key in ("accuracy", "unweighted_recall", "weighted_f1", "ece")),
@@ -153,21 +165,32 @@ def _single(corpora: Mapping[str, Any]) -> str:
     sentiment = [
         [
             name,
-            entry["modality"],
+            entry["modalities"],
             str(entry["n"]),
             *(_percent(entry["sentiment"][key]) for key in ("acc2_non0", "f1_non0", "acc2_has0", "acc7")),
             *(f"{entry['sentiment'][key]:.3f}" for key in ("mae", "corr")),
-            _percent(entry["sentiment"]["within_half_width"]),
+            _percent(entry["sentiment"].get("within_half_width")),
         ]
         for name, entry in corpora.items()
         if "sentiment" in entry
     ]
-    head = ["emotions", "modality", "n", "coverage %", "accuracy %", "unweighted recall %", "weighted F1 %", "ECE %"]
-    tables = _table(head, emotion)
+    head = ["emotions", "modalities", "n", "coverage %", "accuracy %", "unweighted recall %", "weighted F1 %", "ECE %"]
+    tables = [_table(head, emotion)] if emotion else []
     if sentiment:
-        head = ["sentiment", "modality", "n", "Acc2 non-0 %", "F1 non-0 %", "Acc2 has-0 %", "Acc7 %", "MAE", "Corr"]
-        tables += "\n\n" + _table([*head, "within interval %"], sentiment)
-    return tables
+        head = ["sentiment", "modalities", "n", "Acc2 non-0 %", "F1 non-0 %", "Acc2 has-0 %", "Acc7 %", "MAE", "Corr"]
+        tables.append(_table([*head, "within interval %"], sentiment))
+    return "\n\n".join(tables) or "There were no test utterances."
+
+
+def _composed_section(composed: Mapping[str, Any]) -> str:
+    if not composed["n"]:
+        return "No windows were composed of them: that takes test utterances of all three modalities.\n"
+    return f"""\
+Composed windows, {PER_CLASS} of each class, {composed["n"]} in all, drawn with seed {SEED}: the same
+windows of three strangers each, shown in part and whole.
+
+{_composed(composed["by_modalities"])}
+"""
 
 
 def _composed(by_modalities: Mapping[str, Any]) -> str:
@@ -183,8 +206,8 @@ def _composed(by_modalities: Mapping[str, Any]) -> str:
     )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,24 +9,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dhmd.checkpoint import PRETRAINED, Checkpoint, load, write_atomically
+from dhmd.checkpoint import Checkpoint, load, write_atomically
 from dhmd.errors import DHMDError
+from dhmd.modality import Modality
 from dhmd.yaml_config import ConfigInvalid
-from training.errors import CorpusMissing
 
 if TYPE_CHECKING:
     from training.config import FitConfig, SequenceConfig
     from training.data.items import Example
 
 DESCRIPTION: Final = """\
-Train and measure the recogniser. The path from corpora to a checkpoint:
+Train and measure the recogniser. Data enters by manifests: a CSV or Parquet table of labelled utterances, one a row:
 
-  dhmd-train expression --corpora DIR --out FILE   the network that reads the face crop
-  dhmd-train extract --corpora DIR                 features of every clip, sentence and image, once
-  dhmd-train fit configs/base.yaml --corpora DIR   the recogniser; ends with a checkpoint and its model card
-  dhmd-train evaluate --corpora DIR                its numbers on the test splits
-  dhmd-train plot --checkpoint runs/base/checkpoint
-                                                   its figures: graphs, dictionaries, confusion, learning, reliability
+  id,split,emotion,sentiment,text,audio,image,video,start,end,group,words
+  1,train,happy,,,,,clips/1.mp4,,,anna,
+
+Every column but id may be left out, an empty cell means absent; paths are relative to the table.
+
+Your own clips, beginning from the checkpoint that ships:
+
+  dhmd-train extract my.csv                                    features of every row, once
+  dhmd-train fit configs/finetune.yaml --manifest my.csv       ends with a checkpoint in runs/finetune
+  dhmd-train evaluate --checkpoint runs/finetune/checkpoint --manifest my.csv
+
+From the public corpora:
+
+  dhmd-train prepare all --corpora DIR                         manifests of the corpora in data/
+  dhmd-train encoder vision --out encoders                     what the extractors learn; so too audio and text
+  dhmd-train extract data/*.csv --encoders encoders            features of every clip, sentence and image, once
+  dhmd-train fit configs/base.yaml --encoders encoders         the recogniser; ends with a checkpoint and its model card
+  dhmd-train evaluate                                          its numbers on the test splits
+  dhmd-train plot --checkpoint runs/base/checkpoint            its figures: graphs, dictionaries, confusion, learning
 
 Then: dhmd-live run --checkpoint runs/base/checkpoint
 Or, for use without this package: dhmd-train export --checkpoint runs/base/checkpoint --format onnx --out base.onnx
@@ -37,46 +50,68 @@ On published feature files of CMU-MOSI, CMU-MOSEI and CH-SIMS, ending with a tab
 
 On many processes, each with a GPU or a part of the CPU, to the same curve:
 
-  torchrun --nproc-per-node 2 -m -- training fit configs/base.yaml --corpora DIR
+  torchrun --nproc-per-node 2 -m -- training fit configs/base.yaml
 """
-EXPRESSION: Final = PRETRAINED / "base" / "expression.safetensors"
+DATA: Final = Path("data")
+CORPORA: Final = ("ravdess", "emodb", "meld", "goemotions", "mosi", "fer2013", "ck48")
+"""What `prepare` knows; named here as help should not wait for the importers."""
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("dhmd-train", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    expression = commands.add_parser("expression", help="train the network of the face crop on FER2013 and CK+")
-    from training import expression as network
+    prepare = commands.add_parser("prepare", help="unpack public corpora and write their manifests")
+    prepare.add_argument("corpus", nargs="+", choices=(*CORPORA, "all"), help=f"{', '.join(CORPORA)}, or all")
+    prepare.add_argument("--corpora", type=Path, required=True, help="folder with the archives of the corpora")
+    prepare.add_argument("--out", type=Path, default=DATA, help="folder of files and manifests; %(default)s")
+    prepare.set_defaults(run=_prepare)
 
-    network.add_arguments(expression)
-    expression.set_defaults(run=_expression)
+    encoder = commands.add_parser("encoder", help="train what the extractor of one modality learns")
+    encoder.add_argument("modality", choices=[str(m) for m in Modality], help="of the three")
+    encoder.add_argument("--out", type=Path, required=True, help="folder for MODALITY.safetensors and its report")
+    _add_manifests(encoder, "manifests with labelled images, sound or text instead of those of the public corpora")
+    _add_work(encoder)
+    encoder.add_argument("--epochs", type=int, help="passes over the data")
+    encoder.add_argument("--seed", type=int, help="of the first weights and of the order")
+    encoder.set_defaults(run=_encoder)
 
     extract = commands.add_parser("extract", help="make the features that training reads, once; goes on when cut")
-    _add_sources(extract)
+    extract.add_argument("manifest", nargs="+", help="CSV or Parquet; a name alone: NAME.csv in --data")
+    extract.add_argument("--data", type=Path, default=DATA, help="folder of the manifests; %(default)s")
+    extract.add_argument("--encoders", type=Path, help="folder of the learned parts of the extractors; those of base")
+    _add_work(extract)
     extract.set_defaults(run=_extract)
 
     fit = commands.add_parser("fit", help="train the recogniser, calibrate and measure it, write a checkpoint")
     fit.add_argument("config", type=Path, help="YAML, such as configs/base.yaml")
-    _add_sources(fit)
+    _add_manifests(fit, "manifests instead of those of the configuration")
+    fit.add_argument("--encoders", type=Path, help="folder of the learned parts of the extractors; those of base")
+    _add_work(fit)
     fit.add_argument("--features", type=Path, help="file of features, for a configuration that asks for one")
     fit.add_argument("--run", type=Path, dest="folder", help="folder of the run; runs/NAME unless given")
     fit.add_argument("--resume", action="store_true", help="go on with a run that was cut, to the same result")
     fit.set_defaults(run=_fit)
 
-    evaluate = commands.add_parser("evaluate", help="measure a checkpoint on the fixed test splits")
+    evaluate = commands.add_parser("evaluate", help="measure a checkpoint on test splits")
     evaluate.add_argument("--checkpoint", default="base", help="folder, or the name of one that ships; %(default)s")
     evaluate.add_argument("--out", type=Path, help="write the numbers as JSON to this file too")
-    evaluate.add_argument("--corpora", type=Path, default=Path("../shared/corpora"), help="folder of the corpora")
-    evaluate.add_argument("--cache", type=Path, default=Path("cache"), help="where features lie; %(default)s")
+    _add_manifests(evaluate, "measure on these; without: on all prepared corpora, and on windows composed of them")
+    evaluate.add_argument(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        default="test",
+        help="which rows of a manifest that tells splits; %(default)s",
+    )
+    _add_work(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     plot = commands.add_parser("plot", help="draw the figures of a checkpoint on the test splits, as PNG and SVG")
     plot.add_argument("--checkpoint", default="base", help="folder, or the name of one that ships; %(default)s")
     plot.add_argument("--run", type=Path, dest="folder", help="its run, for the learning curves; the folder around it")
     plot.add_argument("--out", type=Path, default=Path("figures"), help="folder of the figures; %(default)s")
-    plot.add_argument("--corpora", type=Path, default=Path("../shared/corpora"), help="folder of the corpora")
-    plot.add_argument("--cache", type=Path, default=Path("cache"), help="where features lie; %(default)s")
+    plot.add_argument("--data", type=Path, default=DATA, help="folder of the manifests; %(default)s")
+    _add_work(plot)
     plot.set_defaults(run=_plot)
 
     export = commands.add_parser("export", help="write a checkpoint as one file, ONNX or torch.export's .pt2")
@@ -87,35 +122,47 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_sources(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--corpora", type=Path, default=Path("../shared/corpora"), help="folder of the corpora; %(default)s"
-    )
+def _add_manifests(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--manifest", nargs="+", metavar="M", help=f"{what}; a path, or NAME of NAME.csv in --data")
+    command.add_argument("--data", type=Path, default=DATA, help="folder of the manifests; %(default)s")
+
+
+def _add_work(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cache", type=Path, default=Path("cache"), help="where features are kept; %(default)s")
-    command.add_argument("--expression", type=Path, default=EXPRESSION, help="network of the face crop; that of `base`")
+    command.add_argument("--jobs", type=int, help="processes that make features; as many as there are cores")
+    command.add_argument("--address", help="Ray cluster to make features on, such as auto; this machine alone")
+    command.add_argument("--skip-bad", action="store_true", help="leave out rows with faults, and count them")
 
 
-def _require(corpora: Path) -> None:
-    if not corpora.is_dir():
-        raise CorpusMissing(f"{corpora} is no folder: pass the folder of the corpora with --corpora")
+def _prepare(args: argparse.Namespace) -> None:
+    from training.data.corpora import prepare
+
+    names = CORPORA if "all" in args.corpus else tuple(dict.fromkeys(args.corpus))
+    for manifest in prepare(names, args.corpora, args.out):
+        print(manifest)
 
 
-def _expression(args: argparse.Namespace) -> None:
-    from training import expression
+def _encoder(args: argparse.Namespace) -> None:
+    import torch
 
-    _require(args.corpora)
-    expression.run(args)
+    from training.encoders.train import MANIFESTS, train_encoder
+    from training.sources import Sources
+
+    modality = Modality(args.modality)
+    if args.jobs:
+        torch.set_num_threads(args.jobs)
+    with Sources.of(args, args.manifest or MANIFESTS[modality]) as sources:
+        path = train_encoder(modality, sources, args.out, args.cache / "encoders", args.epochs, args.seed)
+    print(f"{path}, report: {path.with_suffix('.json')}")
 
 
 def _extract(args: argparse.Namespace) -> None:
-    from training.config import FACES
-    from training.data.corpora import CORPORA
-    from training.extract import gather
+    from training.sources import Sources
 
-    _require(args.corpora)
-    examples, _ = gather([*CORPORA, FACES], args.corpora, args.cache, args.expression)
-    empty = sum(not len(example.rows) for example in examples)
-    print(f"{len(examples)} items have their features in {args.cache}; nothing was perceived in {empty} of them")
+    with Sources.of(args, args.manifest) as sources:
+        examples, _ = sources.extract(args.encoders)
+    empty = sum(not example.rows for example in examples)
+    print(f"{len(examples)} utterances have their features in {args.cache}; nothing was perceived in {empty} of them")
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -126,7 +173,7 @@ def _fit(args: argparse.Namespace) -> None:
     if isinstance(config, SequenceConfig):
         _fit_sequences(config, folder, args)
     else:
-        _fit_composed(config, folder, args)
+        _fit_utterances(config, folder, args)
 
 
 def _fit_sequences(config: SequenceConfig, folder: Path, args: argparse.Namespace) -> None:
@@ -144,45 +191,69 @@ def _fit_sequences(config: SequenceConfig, folder: Path, args: argparse.Namespac
         print(f"results: {folder / RESULTS}")
 
 
-def _fit_composed(config: FitConfig, folder: Path, args: argparse.Namespace) -> None:
+def _fit_utterances(config: FitConfig, folder: Path, args: argparse.Namespace) -> None:
     from training.device import fabric, first
-    from training.extract import gather
-    from training.fit import Data, fit
+    from training.extractors import ENCODERS
+    from training.fit import Data, described, fit
     from training.loop import check_run
+    from training.sources import Sources
 
     if args.features:
-        raise ConfigInvalid(f"{args.config} trains on corpora and reads no --features")
-    _require(args.corpora)
-    check_run(folder, config.model_dump(mode="json"), resume=args.resume)
-    with fabric().rank_zero_first(local=True):  # it extracts, the others of the machine read
-        data = Data.of(*gather(config.corpora, args.corpora, args.cache, args.expression))
-    written = fit(config, data, folder, args.expression)
+        raise ConfigInvalid(f"{args.config} trains on manifests and reads no --features")
+    if args.manifest:
+        config = config.model_copy(update={"manifests": args.manifest})
+    if not config.manifests:
+        raise ConfigInvalid(f"{args.config} names no manifests: give some with --manifest")
+    if config.start and args.encoders:
+        raise ConfigInvalid(f"{args.config} begins from {config.start} and its encoders; leave --encoders out")
+    start = load(config.start) if config.start else None
+    encoders = start.folder if start else args.encoders or ENCODERS
+    # The first process of a machine extracts, the others read what it made.
+    with fabric().rank_zero_first(local=True), Sources.of(args, config.manifests) as sources:
+        described_as = described(config, sources.sha256)
+        examples, specs = sources.extract(encoders)
+    check_run(folder, described_as, resume=args.resume)
+    written = fit(config, Data.of(examples, specs, sources.sha256), folder, encoders, start)
     if first():
         print((written / "README.md").read_text(encoding="utf-8"))
         print(f"checkpoint: {written}")
 
 
 def _test_examples(checkpoint: Checkpoint, args: argparse.Namespace) -> list[Example]:
-    """Of all test splits, with the features that the checkpoint eats."""
-    from training.config import FACES
-    from training.data.corpora import CORPORA
+    """Of the test splits of all prepared corpora, with the features that the checkpoint eats."""
     from training.data.items import Split
-    from training.extract import gather
+    from training.errors import TooLittleData
+    from training.sources import Sources
 
-    _require(args.corpora)
-    examples, specs = gather([*CORPORA, FACES], args.corpora, args.cache, checkpoint.expression_path, Split.TEST)
-    for modality, spec in checkpoint.features.items():
-        spec.require(specs[modality])
-    return examples
+    names = [name for name in CORPORA if (args.data / f"{name}.csv").is_file()]
+    if not names:
+        raise TooLittleData(f"no corpus is in {args.data}: `dhmd-train prepare all`, or name a manifest or --data")
+    with Sources.of(args, names) as sources:
+        return sources.only(Split.TEST).examples(checkpoint)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from training.evaluate import evaluate
+    from training.data.items import Split
+    from training.evaluate import evaluate, measure
+    from training.sources import Sources
 
     checkpoint = load(args.checkpoint)
-    text = json.dumps(evaluate(checkpoint, _test_examples(checkpoint, args)), indent=1)
+    if args.manifest:
+        with Sources.of(args, args.manifest) as sources:
+            split = None if args.split == "all" else Split(args.split)
+            chosen = sources.only(split, whole_without=True)
+            examples = chosen.examples(checkpoint)
+        measured = {
+            manifest.name: measure(checkpoint, [e for e in examples if e.utterance.corpus == manifest.name])
+            for manifest in sources.manifests
+        }
+        result = measured if len(measured) > 1 else next(iter(measured.values()))
+    else:
+        result = evaluate(checkpoint, _test_examples(checkpoint, args))
+    text = json.dumps(result, indent=1)
     print(text)
     if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(args.out, text + "\n")
 
 

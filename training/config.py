@@ -14,11 +14,7 @@ from dhmd.checkpoint import subset_name
 from dhmd.modality import Modality
 from dhmd.model import EMOTION, SENTIMENT, DHMDConfig, Head, ModalityConfig
 from training.data.compose import SUBSETS, Composition
-from training.data.corpora import CORPORA
 from training.losses import Weights
-
-FACES = "faces"
-"""The name under which FER2013 and CK+ are asked for."""
 
 
 class _Strict(BaseModel):
@@ -120,32 +116,29 @@ class PlateauOptimisation(_Strict):
 
 
 class Validation(_Strict):
-    """items: at most so many single items of a modality; per_class: composed windows of each class, for each pair and
-    for all three."""
+    """items: at most so many utterances for each set of modalities; per_class: composed windows of each class, for each
+    pair and for all three."""
 
     items: int = Field(600, ge=1)
     per_class: int = Field(40, ge=1)
 
 
 class FitConfig(_Strict):
-    """Everything that shapes a run, apart from where data and results lie."""
+    """Everything that shapes a run, apart from where data and results lie.
+
+    start: name or folder of a checkpoint, from whose network, weights, normaliser and encoders the run begins.
+    manifests: names of manifests in the folder of the data.
+    """
 
     name: str = Field(min_length=1)
     seed: int = 1
-    corpora: list[str] = Field(default_factory=lambda: [*CORPORA, FACES])
+    start: str | None = None
+    manifests: list[str] = Field(default_factory=list)
     network: Network = Network()
     optimisation: Optimisation = Optimisation()
     validation: Validation = Validation()
     composition: Composition = Composition()
     losses: Weights = Weights()
-
-    @field_validator("corpora")
-    @classmethod
-    def _known_corpora(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if name not in {*CORPORA, FACES}:
-                raise ValueError(f"no corpus is called {name!r}; there are {', '.join((*CORPORA, FACES))}")
-        return names
 
     @field_validator("composition")
     @classmethod
@@ -157,6 +150,12 @@ class FitConfig(_Strict):
         if not any(composition.subsets.values()):
             raise ValueError("subsets: at least one share must be above 0")
         return composition
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        if self.start is not None and "network" in self.model_fields_set:
+            raise ValueError("a run with `start` has the network of that checkpoint; leave `network` out")
+        return self
 
 
 class SequenceConfig(_Strict):

@@ -39,3 +39,21 @@ class DeviceUnavailable(DHMDError):
 
 class LibraryMissing(DHMDError):
     """A library that only training needs is not installed."""
+
+
+class ManifestInvalid(DHMDError):
+    """A manifest, or a file that it names, is not what it should be. One line a fault, with the row it stands in."""
+
+    exit_code = 2
+
+
+class EncodersMissing(DHMDError):
+    """The folder of the learned parts of the extractors lacks one."""
+
+
+class WorkersUnavailable(DHMDError):
+    """The processes that work is to be spread over do not start."""
+
+
+class TooLittleData(DHMDError):
+    """There is nothing to learn from, or nothing to measure on."""

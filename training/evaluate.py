@@ -1,4 +1,4 @@
-"""Measure a checkpoint on the fixed test splits: each corpus alone, and composed windows by modalities."""
+"""Measure a checkpoint on labelled utterances: those of a manifest, and composed windows by modalities."""
 
 from __future__ import annotations
 
@@ -22,42 +22,98 @@ SEED: Final = 0
 
 
 def evaluate(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
-    """examples: of the test split. Returns {"corpora": see `by_corpus`, "composed": see `by_modalities`}."""
+    """examples: of the test split. Returns {"corpora": {name: see `measure`}, "composed": see `by_modalities`}."""
     return {"corpora": by_corpus(checkpoint, examples), "composed": by_modalities(checkpoint, examples)}
 
 
 def by_corpus(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
-    """Each item alone: {corpus: {modality, n, coverage, emotion or sentiment}}.
+    """{name of a manifest: see `measure`}."""
+    names = dict.fromkeys(example.utterance.corpus for example in examples)
+    return {
+        name: measure(checkpoint, [example for example in examples if example.utterance.corpus == name])
+        for name in names
+    }
 
-    `coverage` is the share of items in which anything was perceived (a face, a voice); the measures leave out the rest.
+
+def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
+    """Every utterance as it was recorded: {n, coverage, modalities, emotion, sentiment, by_modalities}.
+
+    coverage: share of the utterances in which anything was perceived (a face, a voice, words). The measures leave out
+    the rest. modalities: those that any of them has, by `subset_name`.
+    emotion, sentiment: over those that are labelled so; absent when none is. An utterance is shown with all it has.
+    by_modalities: {set of modalities: {n, emotion, sentiment}} over the utterances that have all of the set, shown only
+    that.
     """
     composer = _composer(checkpoint, examples)
-    result: dict[str, Any] = {}
-    for corpus in dict.fromkeys(example.item.corpus for example in examples):
-        own = [example for example in examples if example.item.corpus == corpus]
-        seen = [example for example in own if len(example.rows)]
-        modality = own[0].item.modality
-        said = predict(checkpoint.model, batches(composer.alone(example) for example in seen))
-        entry: dict[str, Any] = {"modality": modality, "n": len(own), "coverage": len(seen) / len(own)}
-        if (said.emotion_label >= 0).any():
-            entry["emotion"] = _emotion(said, checkpoint.calibration, [modality])
-        else:
-            entry["sentiment"] = sentiment_metrics(said.sentiment, said.sentiment_label)
-            width = checkpoint.calibration.sentiment_half_width[subset_name([modality])]
-            entry["sentiment"]["within_half_width"] = _within(said.sentiment - said.sentiment_label, width)
-        result[corpus] = entry
+    samples = [composer.alone(example) for example in examples if example.rows]
+    samples = [sample for sample in samples if _present(sample)]
+    present = [_present(sample) for sample in samples]
+    result: dict[str, Any] = {
+        "n": len(examples),
+        "coverage": len(samples) / max(len(examples), 1),
+        "modalities": subset_name(frozenset().union(*present)),
+        **_measures(checkpoint, samples, present),
+    }
+    result["by_modalities"] = {}
+    for subset in SUBSETS:
+        having = [sample for sample, own in zip(samples, present, strict=True) if subset <= own]
+        if having:
+            measured = _measures(checkpoint, having, [subset] * len(having))
+            result["by_modalities"][subset_name(subset)] = {"n": len(having), **measured}
     return result
+
+
+def _measures(
+    checkpoint: Checkpoint, samples: Sequence[Sample], shown: Sequence[frozenset[Modality]]
+) -> dict[str, Any]:
+    """Of each window only the modalities in `shown` are seen by the model."""
+    calibration, result = checkpoint.calibration, {}
+    parts: list[tuple[Predictions, str]] = []
+    for subset in dict.fromkeys(shown):
+        own = [sample for sample, other in zip(samples, shown, strict=True) if other == subset]
+        parts.append((predict(checkpoint.model, batches(own, subset)), subset_name(subset)))
+    if not parts:
+        return {}
+    label = np.concatenate([said.emotion_label for said, _ in parts])
+    if (label >= 0).any():
+        probabilities = np.concatenate([said.probabilities(_temperature(calibration, name)) for said, name in parts])
+        result["emotion"] = emotion_metrics(probabilities[label >= 0], label[label >= 0])
+    labelled = [_labelled(samples, shown, name) for _, name in parts]
+    truth = np.concatenate([said.sentiment_label[known] for (said, _), known in zip(parts, labelled, strict=True)])
+    if len(truth):
+        guess = np.concatenate([said.sentiment[known] for (said, _), known in zip(parts, labelled, strict=True)])
+        result["sentiment"] = sentiment_metrics(guess, truth)
+        widths = np.concatenate(
+            [
+                np.full(int(known.sum()), calibration.sentiment_half_width.get(name, np.nan))
+                for (_, name), known in zip(parts, labelled, strict=True)
+            ]
+        )
+        if not np.isnan(widths).any():
+            result["sentiment"]["within_half_width"] = float((np.abs(guess - truth) <= widths).mean())
+    return result
+
+
+def _labelled(samples: Sequence[Sample], shown: Sequence[frozenset[Modality]], name: str) -> NDArray[np.bool_]:
+    """Of the windows with that set of modalities, which have a sentiment that people labelled."""
+    own = [sample for sample, subset in zip(samples, shown, strict=True) if subset_name(subset) == name]
+    return np.array([sample.sentiment_labelled for sample in own], np.bool_)
+
+
+def _present(sample: Sample) -> frozenset[Modality]:
+    return frozenset(m for m, mask in sample.masks.items() if mask.any())
 
 
 def by_modalities(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
     """Composed windows that hold all three modalities, the same for every subset and only shown in part:
-    {n, by_modalities: {subset: emotion}}."""
+    {n, by_modalities: {subset: emotion}}; no subset where the examples lack a modality."""
     samples = composed(checkpoint, examples)
     measured = {
-        subset_name(subset): _emotion(
-            predict(checkpoint.model, batches(samples, subset)), checkpoint.calibration, list(subset)
+        subset_name(subset): emotion_metrics(
+            said.probabilities(_temperature(checkpoint.calibration, subset_name(subset))), said.emotion_label
         )
         for subset in SUBSETS
+        if samples and (said := predict(checkpoint.model, batches(samples, subset)))
     }
     return {"n": len(samples), "by_modalities": measured}
 
@@ -72,9 +128,6 @@ def _composer(checkpoint: Checkpoint, examples: Sequence[Example]) -> Composer:
     return Composer(examples, checkpoint.features, scale, Composition(), SEED)
 
 
-def _emotion(said: Predictions, calibration: Calibration, present: list[Modality]) -> dict[str, Any]:
-    return emotion_metrics(said.probabilities(calibration.temperature[subset_name(present)]), said.emotion_label)
-
-
-def _within(error: NDArray[np.float64], width: float) -> float:
-    return float((np.abs(error) <= width).mean())
+def _temperature(calibration: Calibration, name: str) -> float:
+    """That of live use: 1 where a set of modalities was not calibrated."""
+    return calibration.temperature.get(name, 1.0)

@@ -1,127 +1,98 @@
-"""Features of labelled items, made once by the extractors that also run live, and kept."""
+"""Features of labelled utterances, made once by the extractors that also run live, and kept."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-from rich.progress import track
+from rich.progress import Progress
 
-from dhmd.contract import FeatureSpec, Rows
-from dhmd.features.expression import ExpressionNet
-from dhmd.features.face import face_spec
-from dhmd.features.speech import SpeechModel
-from dhmd.features.text import TextExtractor
-from dhmd.features.timeline import SAMPLE_RATE_HZ
-from dhmd.features.voice import HOP, VoiceExtractor
+from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
-from training.config import FACES
-from training.data.corpora import items_of
-from training.data.faces import face_examples
-from training.data.items import Archived, Example, Item, Split
-from training.data.store import FeatureStore, feature_key
-from training.errors import CorpusMissing
+from training.data.items import Example, Utterance
+from training.data.manifest import refuse
+from training.data.media import Kind
+from training.data.store import FeatureStore
+from training.extractors import ENCODERS, Extractors
+from training.face_images import FaceImages
+from training.pieces import Piece, Recipe, piece_of, recipe_of
+from training.spread import make
 
-LEAD_S: Final = 0.32
-"""Silence put before a clip, as a microphone that runs before someone speaks; after it as much as ends the last hop."""
-
-_STREAM_S: Final = 1000.0
-
-
-def decode(encoded: bytes) -> NDArray[np.float32]:
-    """A sound file as (N,) samples, 16 kHz mono in [-1, 1]."""
-    import av
-
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
-    with av.open(io.BytesIO(encoded), "r") as container:
-        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
-        frames += resampler.resample(None)
-    return np.concatenate([frame.to_ndarray()[0] for frame in frames]).astype(np.float32)
+STORE: Final = "features.sqlite"
+"""The file of the store in the folder of the cache."""
 
 
-class ClipVoice:
-    """Rows of whole clips; each is a stream of its own for the extractor."""
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """How features are made. encoders, jobs, address: see `training.spread.make`.
 
-    def __init__(self) -> None:
-        self._extractor = VoiceExtractor(SpeechModel())
-        self.spec: Final = self._extractor.spec
-        self._streams = 0
-
-    def __call__(self, item: Item) -> Rows:
-        if not isinstance(item.content, Archived):
-            raise TypeError(f"{item.id}: no sound in it")
-        samples = decode(item.content.read())
-        lead = round(LEAD_S * SAMPLE_RATE_HZ)
-        samples = np.pad(samples, (lead, lead + -(lead + len(samples)) % HOP))
-        self._streams += 1
-        begin_s = self._streams * _STREAM_S
-        rows = self._extractor.push(samples, begin_s)
-        return Rows(rows.times_s - begin_s - LEAD_S, rows.values)
-
-
-class SentenceText:
-    """Rows of sentences."""
-
-    def __init__(self) -> None:
-        self._extractor = TextExtractor()
-        self.spec: Final = self._extractor.spec
-
-    def __call__(self, item: Item) -> Rows:
-        if isinstance(item.content, Archived):
-            raise TypeError(f"{item.id}: no words in it")
-        return self._extractor.extract(item.content)
-
-
-OFFLINE: Final[dict[Modality, Callable[[], ClipVoice | SentenceText]]] = {
-    Modality.AUDIO: ClipVoice,
-    Modality.TEXT: SentenceText,
-}
-
-
-def extract(items: Sequence[Item], store_path: Path) -> tuple[list[Example], dict[Modality, FeatureSpec]]:
-    """Every item with its rows, in order, and the specs of the extractors; only what the store lacks is extracted."""
-    examples: list[Example] = []
-    specs: dict[Modality, FeatureSpec] = {}
-    with FeatureStore(store_path) as store:
-        for modality, make in OFFLINE.items():
-            own = [item for item in items if item.modality is modality]
-            extractor = make()
-            specs[modality] = spec = extractor.spec
-            keys = [feature_key(item.digest(), spec) for item in own]
-            missing, named = store.missing(keys), dict(zip(keys, own, strict=True))
-            # In the order of their hashes: what a cut run leaves behind is a fair draw of every corpus.
-            work = [(key, named[key]) for key in sorted(missing)]
-            for key, item in track(work, f"Features of {modality}", total=len(work), disable=not work):
-                try:
-                    store.put(key, extractor(item))
-                except ValueError as error:
-                    raise CorpusMissing(f"{item.id}: {error}") from error
-            rows = store.get_all(keys, spec.width)
-            examples += [Example(item, one) for item, one in zip(own, rows, strict=True)]
-    return examples, specs
-
-
-def gather(
-    names: Sequence[str], corpora: Path, cache: Path, expression: Path, split: Split | None = None
-) -> tuple[list[Example], dict[Modality, FeatureSpec]]:
-    """Examples of the named corpora (of one split when given), and the specs of all three modalities.
-
-    expression: weights of the network of the face crop.
+    skip_bad: go on without utterances whose files turn out to be unreadable.
     """
-    if not expression.is_file():
-        raise CorpusMissing(
-            f"{expression} is not there: train it with `dhmd-train expression`, or name it with --expression"
-        )
-    items = [item for item in items_of(corpora, [n for n in names if n != FACES]) if split in {None, item.split}]
-    store = cache / "features.sqlite"
-    examples, specs = extract(items, store)
-    network = ExpressionNet.load(expression)
-    specs[Modality.VISION] = face_spec(network)
-    if FACES in names:
-        faces = face_examples(corpora, network, cache / "expression", store)
-        examples += [example for example in faces if split in {None, example.item.split}]
+
+    encoders: Path = ENCODERS
+    jobs: int | None = None
+    address: str | None = None
+    skip_bad: bool = False
+
+
+def extract(
+    utterances: Sequence[Utterance], store: FeatureStore, extraction: Extraction
+) -> tuple[list[Example], dict[Modality, FeatureSpec]]:
+    """Every utterance with its rows, in order, and the specs of the extractors; only what the store lacks is extracted.
+
+    Raises ManifestInvalid when files turn out to be unreadable, after everything else was extracted and kept.
+    """
+    extractors = Extractors(extraction.encoders)
+    specs = extractors.specs()
+    digest_of = _digests(utterances, store)
+    pieces: list[dict[Modality, Piece]] = []
+    for one in utterances:
+        recipes = {m: recipe_of(one, m) for m in Modality}
+        pieces.append({m: piece_of(one, r, digest_of, specs[m]) for m, r in recipes.items() if r is not None})
+    faulty = _make((piece for own in pieces for piece in own.values()), store, extraction)
+    examples = []
+    for one, own in zip(utterances, pieces, strict=True):
+        if not any(piece.key in faulty for piece in own.values()):
+            rows = {m: store.get([piece.key], specs[m].width)[0] for m, piece in own.items()}
+            examples.append(Example(one, {m: found for m, found in rows.items() if len(found)}))
     return examples, specs
+
+
+def face_images(utterances: Sequence[Utterance], store: FeatureStore, extraction: Extraction) -> FaceImages:
+    """The crops of all stills with an emotion; only those that the store lacks are looked at."""
+    digest_of = _digests(utterances, store)
+    stills = [one for one in utterances if one.image is not None and one.emotion is not None]
+    pieces = [piece_of(one, Recipe.SIGHT, digest_of) for one in stills]
+    _make((piece for piece in pieces if store.seen(piece.sight_key) is None), store, extraction)
+    seen = [(one, store.seen(piece.sight_key)) for one, piece in zip(stills, pieces, strict=True)]
+    return FaceImages.of([(one, sight) for one, sight in seen if sight is not None and sight.crop is not None])
+
+
+def _digests(utterances: Sequence[Utterance], store: FeatureStore) -> Callable[[Kind, Path], str]:
+    """sha256 of the content of every file that they name."""
+    named = [(kind, path) for one in utterances for kind in Kind if (path := getattr(one, kind)) is not None]
+    found = store.files(named)
+    return lambda kind, path: found[kind, path].digest
+
+
+def _make(pieces: Iterable[Piece], store: FeatureStore, extraction: Extraction) -> set[str]:
+    """Extract and keep what the store lacks. Returns the keys of the pieces that could not be made."""
+    named = {piece.key: piece for piece in pieces}
+    # In the order of their hashes: what a cut run leaves behind is a fair draw of every corpus.
+    work = [named[key] for key in sorted(store.missing(named))]
+    work = [replace(piece, seen=store.seen(piece.sight_key)) if piece.sight_key else piece for piece in work]
+    faults: dict[str, str] = {}
+    with Progress(disable=not work) as progress:
+        task = progress.add_task("Features", total=len(work))
+        for made in make(work, extraction.encoders, extraction.jobs, extraction.address):
+            if made.fault is None:
+                seen = {} if made.seen is None else {made.piece.sight_key: made.seen}
+                store.put({} if made.rows is None else {made.piece.key: made.rows}, seen)
+            else:
+                faults[made.piece.key] = f"{made.piece.utterance.id}: {made.fault}"
+            progress.advance(task)
+    if not extraction.skip_bad:
+        refuse(list(faults.values()), "mend these files, or leave them out with --skip-bad")
+    return set(faults)

@@ -1,66 +1,82 @@
-"""Labelled face images of FER2013 and CK+, each seen once through the face landmarker and kept as an aligned crop."""
+"""Labelled stills, each seen once through the face landmarker and kept as an aligned crop; their feature rows."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import zipfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import math
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
 
-from dhmd.assets import fetch
-from dhmd.features.expression import CROP_SIDE, EYE_DISTANCE, EYE_HEIGHT, aligned_crop
-from dhmd.features.landmarks import BLENDSHAPES, POSE, FaceLandmarks
+from dhmd.features.expression import CROP_SIDE, ExpressionNet, aligned_crop
+from dhmd.features.landmarks import BLENDSHAPES, MAX_SIDE, POSE, FaceLandmarks
 from dhmd.features.subject import largest
 from dhmd.labels import EMOTIONS
+from training.data.items import Split, Utterance
 
 MARGIN: Final = 8
 """Pixels of surroundings kept around every crop, so that shifts and turns need invent nothing."""
+SIDE: Final = CROP_SIDE + 2 * MARGIN
 
 DETECTION_CONFIDENCE: Final = 0.2
 """FER2013's faces fill their 48 pixels, often cut off: the detector needs to be generous."""
 
-SPLITS: Final = ("train", "validation", "test")
+LARGEST_CROP: Final = 112
+"""An image of at most so many pixels a side in which no face is found is taken to be the crop of a face."""
 
-_CLASSES: Final = {name: name for name in EMOTIONS} | {"anger": "angry", "sadness": "sad"}
-_PART: Final = 2000
-_FER2013, _CK = "fer2013.zip", "ck48.zip"
+SPLITS: Final = tuple(split.value for split in Split)
+MEASURES: Final = len(BLENDSHAPES) + len(POSE)
+
+VARIANTS: Final = ("as seen", "mirrored", "jittered", "jittered")
+"""The rows that `feature_rows` gives of every still."""
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledImage:
-    """One image of a corpus. `label` is its index in EMOTIONS."""
+class Seen:
+    """What the landmarker saw in a still.
 
-    archive: str
-    member: str
-    label: int
-    split: str
-    pixels_sha256: str
+    crop: (SIDE, SIDE) uint8, aligned, with MARGIN. Where no face was found: the plain image if it is no larger than
+    LARGEST_CROP, else None. found: whether a face was.
+    measures: (55,) float32, blendshapes and pose; zero where no face was found.
+    """
+
+    crop: NDArray[np.uint8] | None
+    found: bool
+    measures: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class FaceImages:
-    """N images as the landmarker saw them, in the order of the corpora.
+    """N stills as the landmarker saw them.
 
-    split: (N,) index into SPLITS. label: (N,) index into EMOTIONS. ck: (N,) bool, of CK+ and not of FER2013.
-    crops: (N, S, S) uint8 aligned crops with MARGIN; where no face was found the plain image, which frames alike.
-    found: (N,) bool. measures: (N, 55) float32, blendshapes and pose; zero where no face was found.
+    split: (N,) index into SPLITS. label: (N,) index into EMOTIONS. corpus: (N,) name of the manifest.
+    crops: (N, SIDE, SIDE) uint8. found: (N,) bool. measures: (N, 55) float32. See `Seen`.
     """
 
     split: NDArray[np.int64]
     label: NDArray[np.int64]
-    ck: NDArray[np.bool_]
+    corpus: NDArray[np.str_]
     crops: NDArray[np.uint8]
     found: NDArray[np.bool_]
     measures: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, labelled: Sequence[tuple[Utterance, Seen]]) -> Self:
+        """Of utterances with an emotion, whose stills have a crop."""
+        return cls(
+            split=np.array([SPLITS.index(one.split) for one, _ in labelled], np.int64),
+            label=np.array([EMOTIONS.index(one.emotion or "") for one, _ in labelled], np.int64),
+            corpus=np.array([one.corpus for one, _ in labelled], np.str_),
+            crops=np.array([seen.crop for _, seen in labelled], np.uint8).reshape(-1, SIDE, SIDE),
+            found=np.array([seen.found for _, seen in labelled], np.bool_),
+            measures=np.array([seen.measures for _, seen in labelled], np.float32).reshape(-1, MEASURES),
+        )
 
     def __len__(self) -> int:
         return len(self.label)
@@ -69,117 +85,109 @@ class FaceImages:
         return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def labelled_images(corpora: Path) -> list[LabelledImage]:
-    """The images of FER2013 and CK+ with their splits; contempt, which we do not have, is left out.
+def see(image: NDArray[np.uint8], landmarks: FaceLandmarks) -> Seen:
+    """Look for the largest face of a still.
 
-    FER2013: its test folder is the test set; a tenth of its train folder is validation. CK+: a fifth of the subjects
-    is validation. Both are chosen by hash, so copies of one image fall on the same side; training images that
-    also stand in the test folder are dropped.
+    image: (H, W, 3) BGR. landmarks: in image mode, with DETECTION_CONFIDENCE. Takes about 12 ms.
     """
-    fer = list(_fer2013(corpora / _FER2013))
-    tested = {image.pixels_sha256 for image in fer if image.split == "test"}
-    kept = [image for image in fer if image.split == "test" or image.pixels_sha256 not in tested]
-    return kept + list(_ck(corpora / _CK))
+    small = max(image.shape[:2]) <= LARGEST_CROP
+    picture = enlarged(image) if small else _within(image)
+    faces = landmarks.find(picture, 0.0)
+    height, width = picture.shape[:2]
+    boxes = [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in (face.box for face in faces)]
+    chosen = largest(boxes)
+    if chosen is not None:
+        face = faces[chosen]
+        crop = aligned_crop(picture, face.landmarks, MARGIN)
+        return Seen(crop, True, np.concatenate([face.blendshapes, face.pose]).astype(np.float32))
+    return Seen(_plain(image) if small else None, False, np.zeros(MEASURES, np.float32))
 
 
-def face_images(corpora: Path, cache: Path, jobs: int = 1) -> FaceImages:
-    """See every image through the landmarker, or read what an earlier call left in `cache`.
+def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A tight face as a picture the detector can work on: its longest side 192 pixels, its edges repeated around it.
 
-    Takes about 12 ms of one core an image. When cut off it goes on where it was. `jobs`: processes.
+    image: (H, W) grey or (H, W, 3) BGR. Returns (H', W', 3); (320, 320, 3) of a square one.
     """
-    images = labelled_images(corpora)
-    contents = repr((images, CROP_SIDE, EYE_DISTANCE, EYE_HEIGHT, MARGIN, DETECTION_CONFIDENCE))
-    folder = cache / f"faces-{hashlib.sha256(contents.encode()).hexdigest()[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = [(folder / f"{start:06d}.npz", images[start : start + _PART]) for start in range(0, len(images), _PART)]
-    missing = [(corpora, path, part) for path, part in parts if not path.exists()]
-    if missing:
-        model = fetch("face-landmarker") / "face_landmarker.task"
-        # Spawned, not forked: native libraries with threads do not survive a fork.
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            work = pool.map(_see_part, [(model, *job) for job in missing])
-            for _ in track(work, "Faces of FER2013 and CK+", total=len(missing)):
-                pass
-    seen = []
-    for path, _ in parts:
-        with np.load(path) as part:
-            seen.append({name: part[name] for name in ("crops", "found", "measures")})
-    return FaceImages(
-        split=np.array([SPLITS.index(image.split) for image in images]),
-        label=np.array([image.label for image in images]),
-        ck=np.array([image.archive == _CK for image in images]),
-        **{name: np.concatenate([part[name] for part in seen]) for name in ("crops", "found", "measures")},
-    )
-
-
-def enlarged(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A tight (48, 48) face as a picture the detector can work on: (320, 320, 3), edges repeated around it."""
     import cv2
 
-    large = cv2.resize(grey, (192, 192), interpolation=cv2.INTER_CUBIC)
-    framed = cv2.copyMakeBorder(large, 64, 64, 64, 64, cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.cvtColor(framed, cv2.COLOR_GRAY2BGR), np.uint8)
+    if image.ndim == 2:
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
+    height, width = (max(1, round(side * 192 / max(image.shape[:2]))) for side in image.shape[:2])
+    large = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.copyMakeBorder(large, 64, 64, 64, 64, cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _see_part(job: tuple[Path, Path, Path, Sequence[LabelledImage]]) -> None:
-    """See one part of the images and write it; the file appears only when it is whole."""
+def _plain(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image itself as a crop with MARGIN."""
     import cv2
 
-    model, corpora, path, images = job
-    cv2.setNumThreads(1)
-    crops = np.empty((len(images), CROP_SIDE + 2 * MARGIN, CROP_SIDE + 2 * MARGIN), np.uint8)
-    found = np.zeros(len(images), np.bool_)
-    measures = np.zeros((len(images), len(BLENDSHAPES) + len(POSE)), np.float32)
-    archives = {name: zipfile.ZipFile(corpora / name) for name in {image.archive for image in images}}
-    with FaceLandmarks(model, "image", DETECTION_CONFIDENCE) as landmarks:
-        for i, image in enumerate(images):
-            grey = _grey(archives[image.archive].read(image.member))
-            picture = enlarged(grey)
-            faces = landmarks.find(picture, 0.0)
-            chosen = largest([face.box for face in faces])
-            if chosen is None:
-                crops[i] = cv2.copyMakeBorder(grey, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_REPLICATE)
-            else:
-                face = faces[chosen]
-                crops[i] = aligned_crop(picture, face.landmarks, MARGIN)
-                found[i] = True
-                measures[i] = np.concatenate([face.blendshapes, face.pose])
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("wb") as file:
-        np.savez(file, crops=crops, found=found, measures=measures)
-    unfinished.rename(path)
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    if grey.shape != (CROP_SIDE, CROP_SIDE):
+        shrinks = max(grey.shape) > CROP_SIDE
+        grey = cv2.resize(grey, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return np.asarray(cv2.copyMakeBorder(grey, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _fer2013(path: Path) -> Iterator[LabelledImage]:
-    with zipfile.ZipFile(path) as archive:
-        for member in sorted(archive.namelist()):
-            folder, _, rest = member.partition("/")
-            emotion, _, name = rest.partition("/")
-            if not name.endswith(".jpg"):
-                continue
-            digest = hashlib.sha256(_grey(archive.read(member)).tobytes()).hexdigest()
-            held_out = int(digest[:8], 16) % 10 == 0
-            split = "test" if folder == "test" else "validation" if held_out else "train"
-            yield LabelledImage(path.name, member, EMOTIONS.index(_CLASSES[emotion]), split, digest)
-
-
-def _ck(path: Path) -> Iterator[LabelledImage]:
-    with zipfile.ZipFile(path) as archive:
-        for member in sorted(archive.namelist()):
-            match = re.fullmatch(r"(\w+)/(S\d+)_\w+\.png", member)
-            if match is None or match[1] not in _CLASSES:
-                continue
-            held_out = hashlib.sha256(match[2].encode()).digest()[0] % 5 == 0
-            digest = hashlib.sha256(_grey(archive.read(member)).tobytes()).hexdigest()
-            split = "validation" if held_out else "train"
-            yield LabelledImage(path.name, member, EMOTIONS.index(_CLASSES[match[1]]), split, digest)
-
-
-def _grey(encoded: bytes) -> NDArray[np.uint8]:
-    """Decode an image file to (48, 48) uint8."""
+def _within(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture, shrunk to what the live extractor looks at."""
     import cv2
 
-    grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if grey is None or grey.shape != (CROP_SIDE, CROP_SIDE):
-        raise ValueError("an image of FER2013 or CK+ is damaged or not 48 x 48 pixels: fetch the corpus again")
-    return np.asarray(grey, np.uint8)
+    longest = max(image.shape[:2])
+    if longest <= MAX_SIDE:
+        return image
+    height, width = (max(1, round(side * MAX_SIDE / longest)) for side in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def jittered(crops: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
+    """Turned (to 12 degrees), scaled (to 12 %) and shifted (to 3 pixels) crops under other light.
+
+    crops: (B, S, S) float with MARGIN. Returns (B, CROP_SIDE, CROP_SIDE). strength 0 cuts off the margin only.
+    """
+    batch, side = len(crops), crops.shape[1]
+
+    def spread(*shape: int) -> Tensor:
+        return strength * (2 * torch.rand(*shape, generator=generator) - 1)
+
+    angle = math.radians(12) * spread(batch)
+    scale = CROP_SIDE / side * torch.exp(0.12 * spread(batch))
+    theta = torch.zeros(batch, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale * angle.cos()
+    theta[:, 0, 1] = -scale * angle.sin()
+    theta[:, 1, 0] = scale * angle.sin()
+    theta[:, :, 2] = 3 * 2 / side * spread(batch, 2)
+    grid = F.affine_grid(theta, [batch, 1, CROP_SIDE, CROP_SIDE], align_corners=False)
+    moved = F.grid_sample(crops[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    gamma = torch.exp(0.4 * spread(batch, 1, 1))
+    lit: Tensor = 255 * (moved.clamp(0, 255) / 255) ** gamma
+    return lit
+
+
+def feature_rows(crop: NDArray[np.uint8], measures: NDArray[np.float32], network: ExpressionNet) -> NDArray[np.float32]:
+    """Rows as FaceExtractor would give them of a still, (4, WIDTH), one a variant of VARIANTS.
+
+    crop: (SIDE, SIDE) with MARGIN; measures: (55,) blendshapes and pose, see `Seen`.
+    Mirrored: left and right blendshapes change places, yaw and roll their sign. Jittered: the crop is turned, scaled,
+    shifted and lit a little differently, which moves embedding and logits; blendshapes and pose stay.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(crop.tobytes()))
+    plain, mirrored = inner(np.stack([crop, crop[:, ::-1]])).float()
+    moved = jittered(torch.from_numpy(crop.copy()).float().expand(VARIANTS.count("jittered"), -1, -1), generator, 0.5)
+    with torch.inference_mode():
+        embedding, logits = network.eval().perceive(torch.stack([plain, mirrored, *moved]))
+    of_variant = {"as seen": measures, "mirrored": _mirrored(measures[None])[0], "jittered": measures}
+    seen = np.stack([of_variant[variant] for variant in VARIANTS])
+    return np.concatenate([seen, embedding.numpy(), logits.numpy()], axis=1)
+
+
+def inner(crops: NDArray[np.uint8]) -> Tensor:
+    """The crops as the extractor makes them: without the margin."""
+    return torch.from_numpy(np.ascontiguousarray(crops[:, MARGIN:-MARGIN, MARGIN:-MARGIN]))
+
+
+def _mirrored(measures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blendshapes and pose (N, 55) of the same faces in a mirror."""
+    swapped = [name.replace("Left", "*").replace("Right", "Left").replace("*", "Right") for name in BLENDSHAPES]
+    places = [BLENDSHAPES.index(name) for name in swapped]
+    pose = measures[:, len(BLENDSHAPES) :] * np.array([-1, 1, -1], np.float32)
+    return np.concatenate([measures[:, places], pose], axis=1)

@@ -95,7 +95,7 @@ def train(
     """
     here = fabric()
     learner = _Learner(model, plan)
-    state = here.broadcast(read_state(run) if first() else None)
+    state = here.broadcast(read_state(run / STATE) if first() else None)
     if state is not None:
         try:
             learner.load(state)
@@ -126,7 +126,7 @@ def train(
             if score > best:
                 write_best(run, learner.measured)
             curves.add(log[-1], learner.rates(), step_s)
-            write_state(run, learner.state())
+            write_state(run / STATE, learner.state())
             keep(run / LOG, json.dumps(log, indent=1) + "\n")
     if curves is not None:
         curves.close()

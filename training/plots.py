@@ -57,7 +57,7 @@ def plot(
     observations = observe(checkpoint.model, batches(windows))
     measured = by_corpus(checkpoint, examples)
     confusions = {
-        f"{corpus}, {entry['modality']} alone": np.array(entry["emotion"]["confusion"])
+        f"{corpus}, {entry['modalities']} alone": np.array(entry["emotion"]["confusion"])
         for corpus, entry in measured.items()
         if "emotion" in entry
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -92,6 +93,9 @@ def _said(model: DHMD, batch: Batch) -> dict[str, torch.Tensor]:
     return model.split(model(inputs, masks).output.cpu())
 
 
+FEW: Final = 20
+"""With fewer utterances than this a choice of weights, a temperature or an interval would be chance."""
+
 TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(6.0), 161))
 
 
@@ -112,7 +116,7 @@ def half_width_of(said: Predictions, share: float = 0.8) -> float:
 
 
 def calibrate(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Sample]]) -> Calibration:
-    """Temperatures and half-widths on validation windows of each set of modalities.
+    """Temperatures and half-widths on validation windows of each set of modalities; none for a set with fewer than FEW.
 
     The sentiment that stands for a class's valence is the same for the whole class, so it is easier to hit than one
     that people labelled: a set without labelled sentiment gets no narrower interval than a labelled one.
@@ -122,10 +126,19 @@ def calibrate(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Sam
     labelled_widths = [0.0]
     for subset, samples in validation.items():
         name = subset_name(subset)
-        temperature[name] = temperature_of(predict(model, batches(samples)))
-        labelled = [sample for sample in samples if sample.sentiment_weight == 1.0]
-        half_width[name] = half_width_of(predict(model, batches(labelled or samples)))
+        if _many(sample for sample in samples if sample.emotion >= 0):
+            temperature[name] = temperature_of(predict(model, batches(samples)))
+        labelled = [sample for sample in samples if sample.sentiment_labelled]
+        if not _many(labelled):
+            labelled = []
+        if labelled or _many(samples):
+            half_width[name] = half_width_of(predict(model, batches(labelled or samples)))
         if labelled:
             labelled_widths.append(half_width[name])
     least = max(labelled_widths)
     return Calibration(temperature, {name: max(width, least) for name, width in half_width.items()})
+
+
+def _many(samples: Iterable[Sample]) -> bool:
+    """Whether they are made of FEW utterances at least."""
+    return len({utterance for sample in samples for utterance in sample.items.values()}) >= FEW

@@ -38,16 +38,15 @@ def unwritable(path: Path, error: OSError) -> RunUnwritable:
     )
 
 
-def write_state(run: Path, state: Mapping[str, Any]) -> None:
-    """All that a cut run needs to go on."""
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """All that a cut run needs to go on. Raises RunUnwritable."""
     content = io.BytesIO()
     torch.save(state, content)
-    keep(run / STATE, content.getvalue())
+    keep(path, content.getvalue())
 
 
-def read_state(run: Path) -> dict[str, Any] | None:
+def read_state(path: Path) -> dict[str, Any] | None:
     """On the CPU; None where there is none. Raises RunDamaged."""
-    path = run / STATE
     if not path.exists():
         return None
     try:

@@ -42,12 +42,13 @@ def adapt(model: nn.Module, maps: Iterable[str], rank: int) -> list[nn.Parameter
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     ends = tuple(maps)
-    chosen = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.endswith(ends)]
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    chosen = {name: linear for name, linear in linears.items() if name.endswith(ends)}
     if not chosen:
         raise ValueError(f"no linear map is called {', '.join(ends)}")
-    for name in chosen:
+    for name, linear in chosen.items():
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, LowRankLinear(model.get_submodule(name), rank))
+        setattr(model.get_submodule(parent), last, LowRankLinear(linear, rank))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

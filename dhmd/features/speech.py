@@ -122,6 +122,22 @@ class SpeechModel:
                 return words
         return []
 
+    def time_words(self, samples: NDArray[np.float32], text: str, start_s: float = 0.0) -> list[Word]:
+        """The words of a text with the times at which at most 20 s of speech say them, in order.
+
+        samples: (N,) 16 kHz mono in [-1, 1], the first captured at `start_s`. Words that are not said have times too,
+        and a low probability.
+        """
+        if len(samples) > LONGEST_S * SAMPLE_RATE_HZ:
+            raise ValueError(f"{len(samples) / SAMPLE_RATE_HZ:.1f} s of speech at once; cut it into {LONGEST_S:.0f} s")
+        tokens = self._tokenizer.encode(f" {' '.join(text.split())}")
+        if len(samples) < ENCODER_HOP or not tokens:
+            return []
+        encoded = self._encode(np.pad(samples, (0, self._trailing[0])))
+        start = list(self._tokenizer.sot_sequence)
+        aligned = self._whisper.align(encoded, start, [tokens], len(samples) // ENCODER_HOP * 2)[0]
+        return self._words(tokens, aligned, samples, start_s)
+
     def _hypothesis(self, samples: NDArray[np.float32], silence: int, start_s: float) -> list[Word] | None:
         """Words heard with that much silence after the samples; None when the model is not confident of them."""
         encoded = self._encode(np.pad(samples, (0, silence)))

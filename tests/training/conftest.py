@@ -11,7 +11,6 @@ import torch
 
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.landmarks import BLENDSHAPES
-from dhmd.features.speech import ENCODER_WIDTH
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from training.data.items import Example, Item, Split
@@ -30,7 +29,7 @@ def specs() -> dict[Modality, FeatureSpec]:
     return {
         Modality.TEXT: spec(Modality.TEXT, 12, None, 20, 5.0),
         Modality.VISION: spec(Modality.VISION, len(BLENDSHAPES) + 3 + 4, 4.0, 20, 0.5),
-        Modality.AUDIO: spec(Modality.AUDIO, ENCODER_WIDTH + 3, 5.0, 25, 1.0),
+        Modality.AUDIO: spec(Modality.AUDIO, 16, 5.0, 25, 1.0),
     }
 
 

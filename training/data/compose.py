@@ -1,13 +1,14 @@
-"""Windows composed of items from corpora of one modality each: same label, random partners, modalities left out.
+"""Windows for training and measuring: of one utterance, or composed of strangers; modalities are left out at random.
 
-No corpus at hand has face, voice and words of the same moment with labels. A composed sample is therefore made of
-strangers who show the same emotion. Every sample is a function of (seed, epoch, index) alone.
+The public corpora at hand have one modality each. A composed window is made of strangers who show the same emotion; an
+utterance that has several modalities of its own also gives native windows, with all of it on one clock. Every sample is
+a function of (seed, epoch, index) alone.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import ClassVar, Final
@@ -22,7 +23,8 @@ from dhmd.contract import FeatureSpec, Rows
 from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import Modality
 from training.data.items import Example
-from training.data.placement import arrived, whole
+from training.data.placement import arrived, arrived_together, whole, whole_together
+from training.errors import TooLittleData
 from training.losses import Labels
 
 SUBSETS: Final[tuple[frozenset[Modality], ...]] = tuple(
@@ -40,6 +42,7 @@ class Composition:
 
     subsets: share of the windows for each set of present modalities, by `subset_name`.
     balance: classes are drawn in proportion to their frequency to the power 1 - balance; 1 draws all equally often.
+    native_share: share of the windows that are of one utterance, where some have several modalities.
     sentiment_share: share of the windows that are utterances labelled with sentiment and not with an emotion.
     valence_weight: weight of the sentiment that a class's valence stands for, next to a labelled one.
     """
@@ -58,13 +61,14 @@ class Composition:
         }
     )
     balance: float = 0.5
+    native_share: float = 0.5
     sentiment_share: float = 0.12
     valence_weight: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One window. values: (steps, width), masks: (steps,) by modality. items: the ids it was made of.
+    """One window. values: (steps, width), masks: (steps,) by modality. items: the ids of the utterances it was made of.
 
     emotion: index into EMOTIONS, -1 unknown. sentiment: NaN unknown.
     """
@@ -75,6 +79,11 @@ class Sample:
     emotion: int
     sentiment: float
     sentiment_weight: float
+
+    @property
+    def sentiment_labelled(self) -> bool:
+        """Whether people labelled the sentiment, and it is not the valence of the class."""
+        return self.sentiment_weight == 1.0 and not np.isnan(self.sentiment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,43 +108,67 @@ class Composer:
     ) -> None:
         """scale: (width,) standard deviation of each feature over the training set, the unit of what is varied."""
         self.specs, self._scale, self._composition, self._seed = specs, scale, composition, seed
-        usable = [example for example in examples if len(example.rows)]
+        usable = [example for example in examples if example.rows]
         self._by_class: dict[Modality, defaultdict[int, list[Example]]] = {m: defaultdict(list) for m in Modality}
+        self._native: defaultdict[int, list[Example]] = defaultdict(list)
         for example in usable:
-            if example.item.emotion is not None:
-                self._by_class[example.item.modality][EMOTIONS.index(example.item.emotion)].append(example)
-        self._sentiment = [example for example in usable if example.item.sentiment is not None]
+            if example.utterance.emotion is None:
+                continue
+            emotion = EMOTIONS.index(example.utterance.emotion)
+            for m in example.rows:
+                self._by_class[m][emotion].append(example)
+            if len(example.rows) > 1:
+                self._native[emotion].append(example)
+        self._sentiment = [example for example in usable if example.utterance.emotion is None]
         names = {subset_name(subset): subset for subset in SUBSETS}
-        shares = {name: share for name, share in composition.subsets.items() if share > 0}
-        self._subsets = [names[name] for name in shares]
-        self._shares = np.array(list(shares.values())) / sum(shares.values())
+        self._shares = {names[name]: share for name, share in composition.subsets.items() if share > 0}
+        self._possible = {subset: share for subset, share in self._shares.items() if self.classes(subset)}
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to draw windows from."""
+        return bool(self._possible or self._native or self._sentiment)
+
+    def classes(self, subset: frozenset[Modality]) -> list[int]:
+        """Emotions that every modality of a set has, as indices into EMOTIONS."""
+        return [c for c in range(len(EMOTIONS)) if all(self._by_class[m][c] for m in subset)]
 
     def sample(self, epoch: int, index: int) -> Sample:
         """A window for training: parts as they arrive live, varied."""
         draw = np.random.default_rng([self._seed, epoch, index])
-        if self._sentiment and draw.random() < self._composition.sentiment_share:
-            chosen = self._sentiment[draw.integers(len(self._sentiment))]
-            return self._window({chosen.item.modality: chosen}, draw, varied=True)
-        subset = self._subsets[draw.choice(len(self._subsets), p=self._shares)]
-        return self._window(self._partners(subset, self._draw_class(subset, draw), draw), draw, varied=True)
+        emotional = self._possible or self._native
+        if self._sentiment and (not emotional or draw.random() < self._composition.sentiment_share):
+            return self._native_window(self._sentiment[draw.integers(len(self._sentiment))], draw)
+        if self._native and (not self._possible or draw.random() < self._composition.native_share):
+            pool = self._native[self._draw_class([self._native], draw)]
+            return self._native_window(pool[draw.integers(len(pool))], draw)
+        subset = _drawn(self._possible, draw)
+        emotion = self._draw_class([self._by_class[m] for m in subset], draw)
+        return self._window(self._partners(subset, emotion, draw), draw, varied=True)
 
     def fixed(self, subset: frozenset[Modality], per_class: int) -> list[Sample]:
         """Windows for measuring: parts as they were recorded, as many of every class that all the modalities have."""
         order = [subset_name(other) for other in SUBSETS].index(subset_name(subset))
         draw = np.random.default_rng([self._seed, order])
-        classes = [c for c in range(len(EMOTIONS)) if all(self._by_class[m][c] for m in subset)]
         return [
             self._window(self._partners(subset, emotion, draw), draw, varied=False)
-            for emotion in classes
+            for emotion in self.classes(subset)
             for _ in range(per_class)
         ]
 
-    def alone(self, example: Example) -> Sample:
-        """The window of one item as it was recorded."""
-        return self._window({example.item.modality: example}, np.random.default_rng(0), varied=False)
+    def alone(self, example: Example, shown: Iterable[Modality] = Modality) -> Sample:
+        """The window of one utterance as it was recorded, holding only the modalities in `shown`."""
+        parts = {m: example for m in example.rows if m in set(shown)}
+        return self._window(parts, np.random.default_rng(0), varied=False)
 
-    def _draw_class(self, subset: frozenset[Modality], draw: np.random.Generator) -> int:
-        counts = np.array([[len(self._by_class[m][c]) for c in range(len(EMOTIONS))] for m in subset], np.float64)
+    def _native_window(self, example: Example, draw: np.random.Generator) -> Sample:
+        """A window of one utterance for training, with some of its modalities left out."""
+        own = frozenset(example.rows)
+        shares = {subset: share for subset, share in self._shares.items() if subset <= own}
+        subset = _drawn(shares, draw) if len(own) > 1 and shares else own
+        return self._window({m: example for m in Modality if m in subset}, draw, varied=True)
+
+    def _draw_class(self, pools: Sequence[Mapping[int, Sequence[Example]]], draw: np.random.Generator) -> int:
+        counts = np.array([[len(pool.get(c, ())) for c in range(len(EMOTIONS))] for pool in pools], np.float64)
         frequency = counts / counts.sum(axis=1, keepdims=True)
         chance = (frequency ** (1 - self._composition.balance)).mean(axis=0) * (counts > 0).all(axis=0)
         return int(draw.choice(len(EMOTIONS), p=chance / chance.sum()))
@@ -151,28 +184,54 @@ class Composer:
         return parts
 
     def _window(self, parts: Mapping[Modality, Example], draw: np.random.Generator, *, varied: bool) -> Sample:
+        placed = self._placed(parts, draw, varied=varied)
         values: dict[Modality, NDArray[np.float32]] = {}
         masks: dict[Modality, NDArray[np.bool_]] = {}
         for m, spec in self.specs.items():
-            if m in parts:
-                rows = parts[m].rows
-                rows, end_s = arrived(rows, spec, self._scale[m], draw) if varied else whole(rows, spec)
-            else:
-                rows, end_s = Rows.empty(spec.width), 0.0
+            rows, end_s = placed.get(m, (Rows.empty(spec.width), 0.0))
             values[m], masks[m] = spec.window(rows, end_s)
-        items = [part.item for part in parts.values()]
-        emotion = items[0].emotion
-        sentiment, weight = items[0].sentiment, 1.0
+        utterances = {part.utterance.id: part.utterance for part in parts.values()}
+        first = next(iter(utterances.values()))
+        emotion = first.emotion
+        # Strangers share the emotion, not how strong it is.
+        sentiment, weight = first.sentiment if len(utterances) == 1 else None, 1.0
         if sentiment is None and emotion is not None:
             sentiment, weight = SENTIMENT_OF_VALENCE * CIRCUMPLEX[emotion][0], self._composition.valence_weight
         return Sample(
             values=values,
             masks=masks,
-            items={m: part.item.id for m, part in parts.items()},
+            items={m: part.utterance.id for m, part in parts.items()},
             emotion=-1 if emotion is None else EMOTIONS.index(emotion),
             sentiment=float("nan") if sentiment is None else sentiment,
             sentiment_weight=weight,
         )
+
+    def _placed(
+        self, parts: Mapping[Modality, Example], draw: np.random.Generator, *, varied: bool
+    ) -> dict[Modality, tuple[Rows, float]]:
+        """Rows and end of the window: on one clock what one utterance recorded, else each modality for itself."""
+        still = {m: m is Modality.VISION and part.still for m, part in parts.items()}
+        same = len({part.utterance.id for part in parts.values()}) == 1
+        clocked = {m: part.rows[m] for m, part in parts.items() if same and not still[m]}
+        placed: dict[Modality, tuple[Rows, float]] = {}
+        if len(clocked) > 1 and varied:
+            together, end_s = arrived_together(clocked, self.specs, self._scale, draw)
+            placed = {m: (rows, end_s) for m, rows in together.items()}
+        elif len(clocked) > 1:
+            placed = {m: (rows, whole_together(clocked, self.specs)) for m, rows in clocked.items()}
+        for m, part in parts.items():
+            if m not in placed:
+                rows, spec = part.rows[m], self.specs[m]
+                if varied:
+                    placed[m] = arrived(rows, spec, self._scale[m], draw, still=still[m])
+                else:
+                    placed[m] = whole(rows, spec, still=still[m])
+        return placed
+
+
+def _drawn(shares: Mapping[frozenset[Modality], float], draw: np.random.Generator) -> frozenset[Modality]:
+    chance = np.array(list(shares.values()))
+    return list(shares)[draw.choice(len(shares), p=chance / chance.sum())]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -195,13 +254,13 @@ def statistics(
     examples: Sequence[Example], specs: Mapping[Modality, FeatureSpec]
 ) -> dict[Modality, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Mean and deviation (width,) of each modality's rows. A feature that hardly varies gets a deviation that keeps
-    its noise small, so that it cannot shout when it does."""
+    its noise small, so that it cannot shout when it does. Raises TooLittleData for a modality without rows."""
     result = {}
-    for m, spec in specs.items():
-        rows = np.concatenate([example.rows.values for example in examples if example.item.modality is m])
-        if rows.shape[1] != spec.width or not len(rows):
-            raise ValueError(f"{m}: rows {rows.shape}, expected (N > 0, {spec.width})")
-        result[m] = mean_and_deviation(rows)
+    for m in specs:
+        parts = [example.rows[m].values for example in examples if m in example.rows]
+        if not parts:
+            raise TooLittleData(f"no training utterance has {m}; add some, or begin from a checkpoint with `start:`")
+        result[m] = mean_and_deviation(np.concatenate(parts))
     return result
 
 

@@ -1,33 +1,35 @@
-"""Public corpora as items, with fixed splits: no speaker, subject, dialogue or video stands in two of them."""
+"""Public corpora as manifests, with fixed splits: no speaker, subject, dialogue or video stands in two of them."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
+import shutil
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from rich.progress import track
 
-from dhmd.contract import Word
-from dhmd.labels import EMOTIONS
-from dhmd.modality import Modality
-from training.data.items import Archived, Item, Split
+from dhmd.checkpoint import write_atomically
+from training.data.items import Split
+from training.data.manifest import SYNONYMS
 from training.errors import CorpusMissing
 
-WORD_S: Final = 0.35
-"""Duration of a spoken word, on average; typed words are spread at this rate."""
-
-GOEMOTIONS_PER_CLASS: Final = {Split.TRAIN: 1000, Split.VALIDATION: 150}
+GOEMOTIONS_PER_CLASS: Final = {Split.TRAIN: 3000, Split.VALIDATION: 150}
 """At most so many rows of a class, so that the large classes of Reddit do not drown the rest."""
 
 _RAVDESS_EMOTION: Final = {
     "01": "neutral",
-    "02": "neutral",  # calm
+    "02": "calm",
     "03": "happy",
     "04": "sad",
     "05": "angry",
@@ -47,130 +49,209 @@ _EMODB_EMOTION: Final = {
     "N": "neutral",
 }  # L, boredom, is left out
 _EMODB_SPLIT: Final = {"12": Split.VALIDATION, "13": Split.TEST, "14": Split.TEST}
-_TEXT_EMOTION: Final = {"joy": "happy", "sadness": "sad", "anger": "angry"} | {name: name for name in EMOTIONS}
+
+Row = dict[str, str | float]
 
 
-def typed_words(text: str, key: str) -> tuple[Word, ...]:
-    """The words of a typed text, timed as if spoken; `key` fixes the jitter of their durations."""
-    words = text.replace("\u2019", "'").split()
-    generator = np.random.default_rng(int.from_bytes(sha256(key.encode()).digest()[:8], "big"))
-    ends = np.cumsum(WORD_S * generator.uniform(0.6, 1.4, len(words)))
-    starts = np.concatenate([[0.0], ends[:-1]]) if len(words) else ends
-    timed = zip(words, starts.tolist(), ends.tolist(), strict=True)
-    return tuple(Word(word, round(start, 3), round(end, 3)) for word, start, end in timed)
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """files: what must lie in the folder of the corpora. rows: of the manifest, given the folder of the corpora, and
+    the folder of the archive's files relative to the manifest and as it lies on disk."""
+
+    files: tuple[str, ...]
+    rows: Callable[[Path, Path], Iterator[Row]]
+
+    @property
+    def archive(self) -> str | None:
+        return next((file for file in self.files if file.endswith(".zip")), None)
 
 
-def ravdess(corpora: Path) -> Iterator[Item]:
+def ravdess(_: Path, unpacked: Path) -> Iterator[Row]:
     """RAVDESS speech: actors 17-20 test, 15-16 validation; calm counts as neutral."""
-    archive = corpora / "ravdess_speech_16k.zip"
-    for name in _members(archive, ".flac"):
-        fields = Path(name).stem.split("-")
+    for clip in sorted(unpacked.rglob("*.flac")):
+        fields = clip.stem.split("-")
         emotion, actor = fields[2], fields[6]
-        split = _RAVDESS_SPLIT.get(actor, Split.TRAIN)
-        yield _clip("ravdess", archive, name, split, actor, _RAVDESS_EMOTION[emotion])
+        yield _clip(clip, unpacked, _RAVDESS_SPLIT.get(actor, Split.TRAIN), actor, _RAVDESS_EMOTION[emotion])
 
 
-def emodb(corpora: Path) -> Iterator[Item]:
+def emodb(_: Path, unpacked: Path) -> Iterator[Row]:
     """EMO-DB: speakers 13 and 14 test, 12 validation; boredom left out."""
-    archive = corpora / "emodb_16k.zip"
-    for name in _members(archive, ".flac"):
-        stem = Path(name).stem
-        speaker, letter = stem[:2], stem[5]
+    for clip in sorted(unpacked.rglob("*.flac")):
+        speaker, letter = clip.stem[:2], clip.stem[5]
         if letter in _EMODB_EMOTION:
-            split = _EMODB_SPLIT.get(speaker, Split.TRAIN)
-            yield _clip("emodb", archive, name, split, speaker, _EMODB_EMOTION[letter])
+            yield _clip(clip, unpacked, _EMODB_SPLIT.get(speaker, Split.TRAIN), speaker, _EMODB_EMOTION[letter])
 
 
-def _clip(corpus: str, archive: Path, member: str, split: Split, speaker: str, emotion: str) -> Item:
-    return Item(
-        id=f"{corpus}/{Path(member).stem}",
-        corpus=corpus,
-        split=split,
-        group=f"{corpus}/{speaker}",
-        modality=Modality.AUDIO,
-        content=Archived(archive, member),
-        emotion=emotion,
-    )
+def _clip(clip: Path, unpacked: Path, split: Split, speaker: str, emotion: str) -> Row:
+    audio = clip.relative_to(unpacked.parent).as_posix()
+    return {"id": clip.stem, "split": split, "emotion": emotion, "audio": audio, "group": speaker}
 
 
-def meld(corpora: Path) -> Iterator[Item]:
+def meld(corpora: Path, _: Path) -> Iterator[Row]:
     """MELD: the lines of a dialogue, in the official splits."""
     files = {Split.TRAIN: "meld_train.csv", Split.VALIDATION: "meld_dev.csv", Split.TEST: "meld_test_public.csv"}
     for split, name in files.items():
-        with _existing(corpora / "text" / name).open(encoding="utf-8", newline="") as file:
+        with (corpora / "text" / name).open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                dialogue = f"meld/{split}/{row['Dialogue_ID']}"
+                dialogue = f"{split}/{row['Dialogue_ID']}"
                 key = f"{dialogue}/{row['Utterance_ID']}"
-                yield _sentence("meld", key, split, dialogue, row["Utterance"], _TEXT_EMOTION[row["Emotion"]])
+                yield _sentence(key, split, dialogue, row["Utterance"], SYNONYMS[row["Emotion"]])
 
 
-def goemotions(corpora: Path) -> Iterator[Item]:
+def goemotions(corpora: Path, _: Path) -> Iterator[Row]:
     """GoEmotions, Ekman grouping: rows of one label, at most GOEMOTIONS_PER_CLASS of a class, chosen by hash."""
-    labels = _existing(corpora / "text" / "goemotions_ekman_labels.txt").read_text(encoding="utf-8").split()
+    labels = (corpora / "text" / "goemotions_ekman_labels.txt").read_text(encoding="utf-8").split()
     files = {Split.TRAIN: "goemotions_ekman_train.tsv", Split.VALIDATION: "goemotions_ekman_dev.tsv"}
     for split, name in files.items():
         by_label: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-        for line in _existing(corpora / "text" / name).read_text(encoding="utf-8").splitlines():
+        for line in (corpora / "text" / name).read_text(encoding="utf-8").splitlines():
             text, label, key = line.rsplit("\t", 2)
             if "," not in label:
                 by_label[labels[int(label)]].append((key, text))
         for label, rows in sorted(by_label.items()):
             chosen = sorted(rows, key=lambda row: sha256(row[0].encode()).digest())[: GOEMOTIONS_PER_CLASS[split]]
             for key, text in chosen:
-                yield _sentence(
-                    "goemotions", f"goemotions/{key}", split, f"goemotions/{key}", text, _TEXT_EMOTION[label]
-                )
+                yield _sentence(key, split, key, text, SYNONYMS[label])
 
 
-def _sentence(corpus: str, key: str, split: Split, group: str, text: str, emotion: str) -> Item:
-    return Item(key, corpus, split, group, Modality.TEXT, typed_words(text, key), emotion)
+def _sentence(key: str, split: Split, group: str, text: str, emotion: str) -> Row:
+    return {"id": key, "split": split, "emotion": emotion, "text": text, "group": group}
 
 
-def mosi(corpora: Path) -> Iterator[Item]:
+def mosi(corpora: Path, _: Path) -> Iterator[Row]:
     """CMU-MOSI: words of the utterances with their sentiment, in the official split by video.
 
     Where the timed words are not those of the transcript, the transcript is timed as typed text.
     """
     splits = {"train": Split.TRAIN, "valid": Split.VALIDATION, "test": Split.TEST}
-    for line in _existing(corpora / "mosi" / "mosi_words.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (corpora / "mosi" / "mosi_words.jsonl").read_text(encoding="utf-8").splitlines():
         row: dict[str, Any] = json.loads(line)
-        key = f"mosi/{row['id']}"
+        words = ""
         if row["words_match_transcript"] and row["words"]:
             begin = row["words"][0][1]
-            words = tuple(Word(text, round(a - begin, 3), round(b - begin, 3)) for text, a, b in row["words"])
+            words = json.dumps([[text, round(a - begin, 3), round(b - begin, 3)] for text, a, b in row["words"]])
+        yield {
+            "id": row["id"],
+            "split": splits[row["split"]],
+            "sentiment": float(row["label"]),
+            "text": row["transcript"].lower(),
+            "group": row["video"],
+            "words": words,
+        }
+
+
+def fer2013(_: Path, unpacked: Path) -> Iterator[Row]:
+    """FER2013: its test folder is the test set, a tenth of its train folder validation, chosen by hash, so copies of
+    one image fall on the same side; training images that also stand in the test folder are dropped."""
+    images = [(path, _pixels_sha256(path)) for path in sorted(unpacked.glob("*/*/*.jpg"))]
+    tested = {digest for path, digest in images if path.parts[-3] == "test"}
+    for path, digest in images:
+        if path.parts[-3] == "test":
+            split = Split.TEST
+        elif digest in tested:
+            continue
         else:
-            words = typed_words(row["transcript"].lower(), key)
-        yield Item(
-            id=key,
-            corpus="mosi",
-            split=splits[row["split"]],
-            group=f"mosi/{row['video']}",
-            modality=Modality.TEXT,
-            content=words,
-            sentiment=float(row["label"]),
-        )
+            split = Split.VALIDATION if int(digest[:8], 16) % 10 == 0 else Split.TRAIN
+        yield _face(path, unpacked, split, digest)
 
 
-CORPORA: Final[dict[str, Callable[[Path], Iterator[Item]]]] = {
-    corpus.__name__: corpus for corpus in (ravdess, emodb, meld, goemotions, mosi)
+def ck48(_: Path, unpacked: Path) -> Iterator[Row]:
+    """CK+: a fifth of the subjects is validation, chosen by hash; contempt, which we do not have, is left out."""
+    for path in sorted(unpacked.glob("*/*.png")):
+        match = re.fullmatch(r"(S\d+)_\w+", path.stem)
+        if match is not None and path.parent.name in SYNONYMS:
+            held_out = sha256(match[1].encode()).digest()[0] % 5 == 0
+            yield _face(path, unpacked, Split.VALIDATION if held_out else Split.TRAIN, match[1])
+
+
+def _face(path: Path, unpacked: Path, split: Split, group: str) -> Row:
+    name, emotion = path.relative_to(unpacked).with_suffix("").as_posix(), SYNONYMS[path.parent.name]
+    image = path.relative_to(unpacked.parent).as_posix()
+    return {"id": name, "split": split, "emotion": emotion, "image": image, "group": group}
+
+
+def _pixels_sha256(path: Path) -> str:
+    import cv2
+
+    encoded = np.fromfile(path, np.uint8)
+    grey = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE) if len(encoded) else None
+    if grey is None:
+        raise CorpusMissing(f"{path} is damaged: remove its folder, fetch the corpus again, and prepare it anew")
+    return sha256(np.asarray(grey, np.uint8).tobytes()).hexdigest()
+
+
+CORPORA: Final[dict[str, Corpus]] = {
+    "ravdess": Corpus(("ravdess_speech_16k.zip",), ravdess),
+    "emodb": Corpus(("emodb_16k.zip",), emodb),
+    "meld": Corpus(("text/meld_train.csv", "text/meld_dev.csv", "text/meld_test_public.csv"), meld),
+    "goemotions": Corpus(
+        ("text/goemotions_ekman_labels.txt", "text/goemotions_ekman_train.tsv", "text/goemotions_ekman_dev.tsv"),
+        goemotions,
+    ),
+    "mosi": Corpus(("mosi/mosi_words.jsonl",), mosi),
+    "fer2013": Corpus(("fer2013.zip",), fer2013),
+    "ck48": Corpus(("ck48.zip",), ck48),
 }
-"""Corpora of speech and of text by name; those of faces are read by `training.face_images`."""
 
 
-def items_of(corpora: Path, names: Sequence[str]) -> list[Item]:
-    """All items of the named corpora. Raises CorpusMissing."""
-    return [item for name in names for item in CORPORA[name](corpora)]
+def prepare(names: Sequence[str], corpora: Path, out: Path) -> list[Path]:
+    """Unpack the archives of these corpora into `out`/NAME and write `out`/NAME.csv; what is up to date stays.
+
+    Returns the manifests. Raises CorpusMissing, naming all that is missing before anything is done.
+    """
+    missing = [corpora / file for name in names for file in CORPORA[name].files if not (corpora / file).is_file()]
+    if missing:
+        named = ", ".join(str(path) for path in missing)
+        raise CorpusMissing(f"not there: {named}; pass the folder of the corpora with --corpora")
+    out.mkdir(parents=True, exist_ok=True)
+    return [_prepared(name, corpora, out) for name in names]
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise CorpusMissing(f"{path} is not there: pass the folder of the corpora with --corpora")
-    return path
-
-
-def _members(archive: Path, suffix: str) -> list[str]:
+def _prepared(name: str, corpora: Path, out: Path) -> Path:
+    corpus, manifest, mark = CORPORA[name], out / f"{name}.csv", out / f".{name}.json"
+    sources = {file: _state(corpora / file) for file in corpus.files}
+    # What this file does shapes the manifest, too.
+    sources["importer"] = sha256(Path(__file__).read_bytes()).hexdigest()
+    text = json.dumps(sources)
+    if manifest.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == text:
+        return manifest
+    if corpus.archive is not None:
+        _unpack(corpora / corpus.archive, out / name)
     try:
-        with zipfile.ZipFile(_existing(archive)) as opened:
-            return sorted(name for name in opened.namelist() if name.endswith(suffix))
-    except zipfile.BadZipFile as error:
-        raise CorpusMissing(f"{archive} is damaged ({error}): fetch it again") from error
+        rows = list(corpus.rows(corpora, out / name))
+    except (KeyError, IndexError, ValueError) as error:
+        named = " or ".join(str(corpora / file) for file in corpus.files)
+        raise CorpusMissing(f"{named} is not what it should be ({error!r}): fetch it again") from error
+    columns = list(rows[0]) if rows else ["id"]
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(manifest, table.getvalue())
+    write_atomically(mark, text)
+    return manifest
+
+
+def _state(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Every file of the archive that does not lie in the folder with its size."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            files = [info for info in opened.infolist() if not info.is_dir()]
+            for info in track(files, f"Unpacking {archive.name}"):
+                target = folder / info.filename
+                if not target.resolve().is_relative_to(folder.resolve()):
+                    raise CorpusMissing(f"{archive} names the file {info.filename!r} outside of it: fetch it again")
+                if target.is_file() and target.stat().st_size == info.file_size:
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = target.with_name(f"{target.name}.part")
+                with opened.open(info) as packed, unfinished.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+                unfinished.replace(target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise CorpusMissing(f"{archive} is damaged or cannot be unpacked ({error}): fetch it again") from error

@@ -1,13 +1,10 @@
-"""A labelled piece of one modality: a clip, a sentence or an image."""
+"""Labelled utterances: what was said, heard and seen of one person at one time, and the features of it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zipfile
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
 
 from dhmd.contract import Rows, Word
@@ -15,7 +12,7 @@ from dhmd.modality import Modality
 
 
 class Split(StrEnum):
-    """What an item may be used for; a group (speaker, subject, dialogue, video) is in one split only."""
+    """What an utterance may be used for; a group (speaker, subject, dialogue, video) is in one split only."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -23,49 +20,48 @@ class Split(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Archived:
-    """A file inside a zip archive."""
+class Utterance:
+    """One row of a manifest.
 
-    archive: Path
-    member: str
-
-    def read(self) -> bytes:
-        return _open(self.archive).read(self.member)
-
-
-@lru_cache(maxsize=8)
-def _open(archive: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(archive)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One labelled piece of one modality.
-
-    id: unique among all corpora. group: who or where it comes from.
-    content: words with times from 0, or a file. emotion: one of EMOTIONS, None unknown.
-    sentiment: in [-3, 3], None unknown.
+    id: unique among all manifests, CORPUS/ID. corpus: name of its manifest. group: who or where it comes from.
+    emotion: one of EMOTIONS, None unknown. sentiment: in [-3, 3], None unknown.
+    text: as written; words: the same with times from the utterance's start, where they are known.
+    audio, video: a recording, of which the part from `start_s` to `end_s` (None: its end) is meant.
+    image: a still. An utterance has a video or a still, not both.
     """
 
     id: str
     corpus: str
     split: Split
     group: str
-    modality: Modality
-    content: tuple[Word, ...] | Archived
     emotion: str | None = None
     sentiment: float | None = None
+    text: str | None = None
+    words: tuple[Word, ...] | None = None
+    audio: Path | None = None
+    image: Path | None = None
+    video: Path | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
 
-    def digest(self) -> str:
-        """sha256 of the content, wherever it lies."""
-        if isinstance(self.content, Archived):
-            return hashlib.sha256(self.content.read()).hexdigest()
-        return hashlib.sha256(json.dumps([astuple(word) for word in self.content]).encode()).hexdigest()
+    @property
+    def sound(self) -> Path | None:
+        """Where its voice is recorded, if anywhere: a file of its own before the video's sound track."""
+        return self.audio or self.video
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An item with its features. Row times count from the start of the item."""
+    """An utterance with its features by modality; one that was not perceived (no face, no voice) is left out.
 
-    item: Item
-    rows: Rows
+    Row times count from the start of the utterance, on one clock, except those of a still: they are variants of one
+    moment.
+    """
+
+    utterance: Utterance
+    rows: Mapping[Modality, Rows]
+
+    @property
+    def still(self) -> bool:
+        """Whether its vision rows are variants of a still and not pictures over time."""
+        return self.utterance.image is not None

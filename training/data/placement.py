@@ -1,7 +1,8 @@
-"""How the rows of an item stand in a window: as recorded, or as a live window would have cut them, varied."""
+"""How the rows of an utterance stand in a window: as recorded, or as a live window would have cut them, varied."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.landmarks import BLENDSHAPES
-from dhmd.features.speech import ENCODER_WIDTH
+from dhmd.features.prosody import PROSODY_WIDTH
 from dhmd.modality import Modality
 
 SPEAKING: Final = np.array(
@@ -23,10 +24,13 @@ SPEAKING: Final = np.array(
 _POSE: Final = slice(len(BLENDSHAPES), len(BLENDSHAPES) + 3)
 
 
-def whole(rows: Rows, spec: FeatureSpec) -> tuple[Rows, float]:
+def whole(rows: Rows, spec: FeatureSpec, *, still: bool) -> tuple[Rows, float]:
     """The rows as recorded, and the end of a window that holds them: a still image fills the window, words that took
-    longer than the window are read faster, and of a longer clip the last part is seen."""
-    if spec.modality is Modality.VISION:
+    longer than the window are read faster, and of a longer clip the last part is seen.
+
+    still: whether vision rows are variants of one still, and not pictures over time.
+    """
+    if spec.modality is Modality.VISION and still:
         held = Rows(_grid(spec), np.repeat(rows.values[:1], spec.steps, axis=0))
         return held, spec.window_s
     if spec.modality is Modality.TEXT:
@@ -34,15 +38,49 @@ def whole(rows: Rows, spec: FeatureSpec) -> tuple[Rows, float]:
     return rows, float(rows.times_s[-1])
 
 
-def arrived(rows: Rows, spec: FeatureSpec, scale: NDArray[np.float32], draw: np.random.Generator) -> tuple[Rows, float]:
+def arrived(
+    rows: Rows, spec: FeatureSpec, scale: NDArray[np.float32], draw: np.random.Generator, *, still: bool
+) -> tuple[Rows, float]:
     """The rows as a live window might hold them, and its end: perhaps only a part has arrived, or the end is past.
 
-    scale: (width,) standard deviations, the unit of the variations.
+    scale: (width,) standard deviations, the unit of the variations. still: see `whole`.
     """
-    vary = {Modality.VISION: _face, Modality.AUDIO: _voice, Modality.TEXT: _words}[spec.modality]
-    placed, end_s = vary(rows, spec, scale, draw)
+    if spec.modality is Modality.VISION and still:
+        placed, end_s = _face(rows, spec, scale, draw)
+    elif spec.modality is Modality.TEXT:
+        placed, end_s = _words(rows, spec, scale, draw)
+    else:
+        end_s = _end(rows, 0.9 * spec.absent_after_s, draw)
+        placed = _varied(rows, spec, scale, end_s, draw)
     # A pause longer than the window may leave it empty.
-    return (placed, end_s) if (spec.place(placed.times_s, end_s) >= 0).any() else whole(rows, spec)
+    return (placed, end_s) if (spec.place(placed.times_s, end_s) >= 0).any() else whole(rows, spec, still=still)
+
+
+def whole_together(rows: Mapping[Modality, Rows], specs: Mapping[Modality, FeatureSpec]) -> float:
+    """The end of a window for modalities on one clock: of the windows in which most of them are present the last."""
+    newest = max(float(one.times_s[-1]) for one in rows.values())
+    ends = [float(one.times_s[-1]) for one in rows.values()]
+    ends += [min(newest, end_s + 0.9 * specs[m].absent_after_s) for m, end_s in zip(rows, ends, strict=True)]
+    return max(ends, key=lambda end_s: (sum(_present(one, specs[m], end_s) for m, one in rows.items()), end_s))
+
+
+def arrived_together(
+    rows: Mapping[Modality, Rows],
+    specs: Mapping[Modality, FeatureSpec],
+    scale: Mapping[Modality, NDArray[np.float32]],
+    draw: np.random.Generator,
+) -> tuple[dict[Modality, Rows], float]:
+    """As `arrived`, for modalities on one clock: what each holds at the same moment. At least one holds something."""
+    every = Rows(np.sort(np.concatenate([one.times_s for one in rows.values()])), np.empty((0, 0), np.float32))
+    end_s = _end(every, 0.45, draw)
+    placed = {m: _varied(one, specs[m], scale[m], end_s, draw) for m, one in rows.items()}
+    if any(_present(one, specs[m], end_s) for m, one in placed.items()):
+        return placed, end_s
+    return dict(rows), whole_together(rows, specs)
+
+
+def _present(rows: Rows, spec: FeatureSpec, end_s: float) -> bool:
+    return bool((spec.place(rows.times_s, end_s) >= 0).any())
 
 
 def _face(
@@ -80,26 +118,43 @@ def _face(
     return Rows(times[kept], values[kept].astype(np.float32)), end_s
 
 
-def _voice(rows: Rows, spec: FeatureSpec, scale: NDArray[np.float32], draw: np.random.Generator) -> tuple[Rows, float]:
-    """The window ends within the clip, at least 0.8 s after its first voice, or shortly after it."""
+def _end(rows: Rows, past_s: float, draw: np.random.Generator) -> float:
+    """The window ends within the clip, at least 0.8 s after its first row, or up to `past_s` after its last."""
     times = rows.times_s
     last = float(times[-1])
     earliest = min(last, float(times[0]) + 0.8)
-    within = draw.random() < 0.5
-    end_s = draw.uniform(earliest, last) if within else last + draw.uniform(0, 0.9 * spec.absent_after_s)
-    end_s = max(end_s, float(times[times <= end_s][-1]))
+    end_s = draw.uniform(earliest, last) if draw.random() < 0.5 else last + draw.uniform(0, past_s)
+    return max(end_s, float(times[times <= end_s][-1]))
+
+
+def _varied(rows: Rows, spec: FeatureSpec, scale: NDArray[np.float32], end_s: float, draw: np.random.Generator) -> Rows:
+    """What of a recording a window that ends at `end_s` may hold: noise, and a stretch of it missing."""
+    if spec.modality is Modality.TEXT:
+        return _missed(rows, scale, end_s, draw)
+    if spec.modality is Modality.VISION:
+        lasting, passing, most_missing = 0.25, 0.08, 0.2
+    else:
+        lasting, passing, most_missing = 0.15, 0.2, 1 / 3
     values = rows.values + scale * draw.uniform(0, 1) * (
-        0.15 * draw.standard_normal(spec.width) + 0.2 * draw.standard_normal(rows.values.shape)
+        lasting * draw.standard_normal(spec.width) + passing * draw.standard_normal(rows.values.shape)
     )
-    values[:, ENCODER_WIDTH] += draw.normal(0, 0.7)  # another microphone, nearer or farther
+    if spec.modality is Modality.VISION:
+        values[:, _POSE] += draw.normal(0, (0.15, 0.12, 0.08))
+        values[:, : len(BLENDSHAPES)] = values[:, : len(BLENDSHAPES)].clip(0, 1)
+    else:
+        values[:, -PROSODY_WIDTH] += draw.normal(0, 0.7)  # another microphone, nearer or farther
     kept = np.ones(len(rows), np.bool_)
     if len(rows) > 8 and draw.random() < 0.5:
-        length = draw.integers(1, 1 + len(rows) // 3)
+        length = draw.integers(1, 1 + int(len(rows) * most_missing))
         start = draw.integers(0, len(rows) - length + 1)
         kept[start : start + length] = False
-    newest = np.flatnonzero(times <= end_s)[-1]
-    kept[newest] = True
-    return Rows(times[kept], values[kept].astype(np.float32)), end_s
+    kept[_newest(rows, end_s)] = True
+    return Rows(rows.times_s[kept], values[kept].astype(np.float32))
+
+
+def _newest(rows: Rows, end_s: float) -> NDArray[np.int64]:
+    """(1,) or (0,): the last row that is there by `end_s`."""
+    return np.flatnonzero(rows.times_s <= end_s)[-1:]
 
 
 def _words(rows: Rows, spec: FeatureSpec, scale: NDArray[np.float32], draw: np.random.Generator) -> tuple[Rows, float]:
@@ -110,10 +165,15 @@ def _words(rows: Rows, spec: FeatureSpec, scale: NDArray[np.float32], draw: np.r
         last = float(rows.times_s[-1])
         first = float(rows.times_s[min(2, len(rows) - 1)])
         end_s = draw.uniform(first, last) if draw.random() < 0.4 else last + draw.uniform(0, 2.0)
+    return _missed(rows, scale, end_s, draw), end_s
+
+
+def _missed(rows: Rows, scale: NDArray[np.float32], end_s: float, draw: np.random.Generator) -> Rows:
+    """Words of which some were not recognised."""
     kept = draw.random(len(rows)) > 0.08
-    kept[np.flatnonzero(rows.times_s <= end_s)[-1]] = True
+    kept[_newest(rows, end_s)] = True
     values = rows.values + scale * 0.1 * draw.standard_normal(rows.values.shape)
-    return Rows(rows.times_s[kept], values[kept].astype(np.float32)), end_s
+    return Rows(rows.times_s[kept], values[kept].astype(np.float32))
 
 
 def _read_at_once(rows: Rows, spec: FeatureSpec) -> tuple[Rows, float]:

@@ -5,14 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
+from rich.progress import track
 
 from dhmd.contract import FeatureSpec, Rows
+from training.data.media import Kind, Unreadable, probe
+from training.face_images import SIDE, Seen
+
+_TABLES: Final = (
+    "rows (key TEXT PRIMARY KEY, times BLOB, vectors BLOB)",
+    "seen (key TEXT PRIMARY KEY, found INTEGER, crop BLOB, measures BLOB)",
+    "files (kind TEXT, path TEXT, mark TEXT, digest TEXT, duration REAL, PRIMARY KEY (kind, path))",
+)
+_MANY: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it was found. digest: sha256 of its content; duration_s: of a recording that states it.
+
+    fault: why it cannot be read, None if it can.
+    """
+
+    digest: str = ""
+    duration_s: float | None = None
+    fault: str | None = None
 
 
 def feature_key(digest: str, spec: FeatureSpec) -> str:
@@ -25,13 +48,18 @@ def feature_key(digest: str, spec: FeatureSpec) -> str:
 
 
 class FeatureStore:
-    """One SQLite file of rows, values in half precision. What was committed survives a cut."""
+    """One SQLite file: rows, values in half precision; crops of faces in stills; which files were readable.
+
+    What was committed survives a cut. One process writes; it may be read from several.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, timeout=60)
         self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, times BLOB, vectors BLOB)")
+        self._database.execute("PRAGMA synchronous=NORMAL")  # many small commits, without waiting for the disk
+        for table in _TABLES:
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
 
     def __enter__(self) -> Self:
         return self
@@ -42,16 +70,25 @@ class FeatureStore:
         self._database.commit()
         self._database.close()
 
-    def put(self, key: str, rows: Rows) -> None:
-        """Written at once. Raises ValueError for rows that are not finite."""
-        self.put_all([(key, rows)])
-
-    def put_all(self, named: Iterable[tuple[str, Rows]]) -> None:
-        """All or, when cut, none."""
+    def put(self, rows: Mapping[str, Rows], seen: Mapping[str, Seen] | None = None) -> None:
+        """Rows and seen stills by key; all or, when cut, none. Raises ValueError for rows that are not finite."""
         with self._database:
-            self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (_row(*one) for one in named))
+            named = (_row(key, one) for key, one in rows.items())
+            self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", named)
+            self._database.executemany(
+                "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
+                (
+                    (
+                        key,
+                        int(one.found),
+                        None if one.crop is None else one.crop.tobytes(),
+                        one.measures.astype(np.float32).tobytes(),
+                    )
+                    for key, one in (seen or {}).items()
+                ),
+            )
 
-    def get_all(self, keys: Sequence[str], width: int) -> list[Rows]:
+    def get(self, keys: Sequence[str], width: int) -> list[Rows]:
         """Rows (N, width) for each key; KeyError where there are none."""
         return [self._get(key, width) for key in keys]
 
@@ -63,9 +100,56 @@ class FeatureStore:
         return Rows(np.frombuffer(found[0], np.float64), vectors.astype(np.float32))
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` that are not here."""
+        """Those of `keys` under which no rows are kept."""
         wanted = set(keys)
         return wanted - {key for (key,) in self._database.execute("SELECT key FROM rows")}
+
+    def seen(self, key: str) -> Seen | None:
+        """What the landmarker saw in a still, if it was looked at."""
+        found = self._database.execute("SELECT found, crop, measures FROM seen WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return None
+        crop = None if found[1] is None else np.frombuffer(found[1], np.uint8).reshape(SIDE, SIDE)
+        return Seen(crop, bool(found[0]), np.frombuffer(found[2], np.float32))
+
+    def files(self, named: Iterable[tuple[Kind, Path]]) -> dict[tuple[Kind, Path], File]:
+        """Look into every file that was not found readable before, or has changed since."""
+        known = {(kind, path): rest for kind, path, *rest in self._database.execute("SELECT * FROM files")}
+        result: dict[tuple[Kind, Path], File] = {}
+        fresh: list[tuple[Kind, Path, str]] = []
+        for kind, path in dict.fromkeys(named):
+            mark = _mark(path)
+            before = known.get((kind, str(path.absolute())))
+            if mark and before and before[0] == mark:
+                result[kind, path] = File(before[1], before[2])
+            else:
+                fresh.append((kind, path, mark))
+        looked: list[tuple[str, str, str, str, float | None]] = []
+        for kind, path, mark in track(fresh, "Looking into the files", disable=len(fresh) < _MANY):
+            result[kind, path] = file = _look(kind, path)
+            if file.fault is None:
+                looked.append((kind, str(path.absolute()), mark, file.digest, file.duration_s))
+        with self._database:
+            self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", looked)
+        return result
+
+
+def _look(kind: Kind, path: Path) -> File:
+    try:
+        duration_s = probe(kind, path)
+        with path.open("rb") as content:
+            return File(hashlib.file_digest(content, "sha256").hexdigest(), duration_s)
+    except (Unreadable, OSError) as error:
+        return File(fault=str(error))
+
+
+def _mark(path: Path) -> str:
+    """Another one when the file was written again; empty where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _row(key: str, rows: Rows) -> tuple[str, bytes, bytes]:

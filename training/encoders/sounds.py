@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from dhmd.features.timeline import SAMPLE_RATE_HZ
 from dhmd.features.voice import CONTEXT
 
 Sound = NDArray[np.float32]
+_Signal = NDArray[np.floating[Any]]
 
 SHORTEST_S: Final = 1.6
 _QUIET: Final = 1e-3
@@ -29,9 +30,10 @@ def spoken_part(samples: Sound) -> Sound:
     return samples[max(0, loud[0] - 5) * ENCODER_HOP : (loud[-1] + 6) * ENCODER_HOP]
 
 
-def varied(samples: Sound, draw: np.random.Generator) -> Sound:
+def varied(sound: Sound, draw: np.random.Generator) -> Sound:
     """A part of at most 3.2 s, as the live network hears, at another speed and pitch (7 %), level (6 dB) and with
     another sound colour, mostly with noise, sometimes in a small room."""
+    samples: _Signal = sound
     if draw.random() < 0.8:
         samples = _resampled(samples, math.exp(draw.normal(0, 0.07)))
     longest = CONTEXT
@@ -52,23 +54,23 @@ def varied(samples: Sound, draw: np.random.Generator) -> Sound:
     return samples.astype(np.float32)
 
 
-def _resampled(samples: Sound, factor: float) -> Sound:
+def _resampled(samples: _Signal, factor: float) -> _Signal:
     """Played `factor` times as fast, and as high."""
     at = np.arange(int(len(samples) / factor)) * factor
-    return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+    return np.asarray(np.interp(at, np.arange(len(samples)), samples), np.float64)
 
 
-def _in_a_room(samples: Sound, draw: np.random.Generator) -> NDArray[np.float64]:
+def _in_a_room(samples: _Signal, draw: np.random.Generator) -> _Signal:
     """With an exponential echo of 0.05 to 0.3 s."""
     length = round(draw.uniform(0.05, 0.3) * SAMPLE_RATE_HZ)
     echo = draw.standard_normal(length) * np.exp(-5 * np.arange(length) / length)
     echo *= draw.uniform(0.1, 0.5) / np.linalg.norm(echo)
     echo[0] += 1
     size = 1 << (len(samples) + length).bit_length()
-    return np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(echo, size))[: len(samples)]
+    return np.asarray(np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(echo, size))[: len(samples)])
 
 
-def _noise(count: int, draw: np.random.Generator) -> NDArray[np.float64]:
+def _noise(count: int, draw: np.random.Generator) -> _Signal:
     """Of unit deviation; half of it falls off towards high frequencies."""
     noise = draw.standard_normal(count)
     if draw.random() < 0.5:
@@ -77,5 +79,5 @@ def _noise(count: int, draw: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(noise / (noise.std() + 1e-9))
 
 
-def _level(samples: NDArray[np.floating]) -> float:
+def _level(samples: _Signal) -> float:
     return float(np.sqrt(np.square(samples).mean() + 1e-9))

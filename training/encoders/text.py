@@ -24,13 +24,14 @@ from training.encoders.tuning import Group, Plan, tune
 from training.metrics import sentiment_metrics, weighted_f1
 
 RANK: Final = 16
-ADAPTED: Final = ("query", "key", "value", "dense")
+ADAPTED: Final = ("self.query", "self.key", "self.value", "output.dense", "intermediate.dense")
 PLAN: Final = Plan(epochs=4, batch=32, warm_up=100)
 ADAPTER_RATE: Final = 1e-3
 HEAD_RATE: Final = 2e-3
 SMOOTHING: Final = 0.05
 LONGEST: Final = 64
 """Tokens read of a sentence."""
+READ: Final = 8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class Sentences:
 
 
 def sentences(utterances: Sequence[Utterance], split: Split) -> dict[str, Sentences]:
-    """The labelled texts of a split by corpus; a corpus of less than 5,000 is read twice an epoch."""
+    """The labelled texts of a split by corpus. Of each about READ are read an epoch, each sentence at most twice and at
+    least every second time."""
     result = {}
     for corpus in dict.fromkeys(one.corpus for one in utterances):
         own = [one for one in utterances if one.corpus == corpus and one.split is split and one.text]
@@ -60,7 +62,7 @@ def sentences(utterances: Sequence[Utterance], split: Split) -> dict[str, Senten
                 [" ".join((one.text or "").replace("\u2019", "'").split()) for one in own],
                 np.array([-1 if one.emotion is None else EMOTIONS.index(one.emotion) for one in own], np.int64),
                 np.array([np.nan if one.sentiment is None else one.sentiment for one in own], np.float32),
-                2.0 if len(own) < 5000 else 1.0,
+                float(np.clip(READ / len(own), 0.5, 2.0)),
             )
     return result
 
@@ -76,9 +78,7 @@ class TunedEncoder(nn.Module):
         folder = fetch(DEFAULT_ENCODER)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.encoder: Any = AutoModel.from_pretrained(folder, local_files_only=True)
-        self.adapter = adapt(self.encoder.encoder, ADAPTED, RANK)
-        for parameter in self.encoder.parameters():
-            parameter.requires_grad_(any(parameter is learned for learned in self.adapter))
+        self.adapter = adapt(self.encoder, ADAPTED, RANK)
         self.heads = nn.ModuleDict(
             {corpus: nn.Linear(self.encoder.config.hidden_size, outputs) for corpus, outputs in corpora.items()}
         )
@@ -137,7 +137,7 @@ def measures(encoder: TunedEncoder, parts: dict[str, Sentences]) -> dict[str, fl
     found: dict[str, float] = {}
     for corpus, part in parts.items():
         order = np.argsort([len(text) for text in part.texts], kind="stable")
-        out = np.zeros((len(order), encoder.heads[corpus].out_features))
+        out = np.zeros((len(order), len(EMOTIONS) if part.of_emotion else 1))
         for chosen in np.array_split(order, -(-len(order) // 64)):
             out[chosen] = encoder(corpus, [part.texts[i] for i in chosen]).numpy()
         if part.of_emotion:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.loop import _replace as replace_file
+from training.run_files import read_state, write_state
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def tune(
     )
     learning = [parameter for group in groups for parameter in group.parameters]
     log: list[dict[str, Any]] = []
-    if state.exists():
-        saved = torch.load(state, weights_only=True)
+    if (saved := read_state(state)) is not None:
         model.load_state_dict(saved["model"], strict=False)
         optimiser.load_state_dict(saved["optimiser"])
         log = saved["log"]
@@ -85,8 +84,8 @@ def tune(
         print(f"epoch {epoch + 1} of {plan.epochs}: loss {log[-1]['loss']:.3f}, validation {shown}", flush=True)
         # What is frozen need not be kept.
         kept = {k: v for k, v in model.state_dict(keep_vars=True).items() if not is_frozen(v)}
-        saved = {"model": {k: v.detach() for k, v in kept.items()}, "optimiser": optimiser.state_dict(), "log": log}
-        replace_file(state, lambda path, saved=saved: torch.save(saved, path))
+        weights = {k: v.detach() for k, v in kept.items()}
+        write_state(state, {"model": weights, "optimiser": optimiser.state_dict(), "log": log})
     return log
 
 

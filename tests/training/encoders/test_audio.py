@@ -46,9 +46,7 @@ def test_it_learns_and_its_file_says_the_same(tmp_path: Path, plan: Plan) -> Non
         torch.testing.assert_close(again(mel).logits, network(mel).logits, atol=1e-3, rtol=1e-3)
 
 
-def test_a_cut_run_goes_on_to_the_same_weights(
-    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cut_run_goes_on_to_the_same_weights(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, log = train(made(16, 0), made(4, 1), tmp_path / "whole.pt", plan)
 
     def cut(network: VoiceNetwork, part: Voices) -> dict[str, float]:

@@ -36,8 +36,7 @@ def test_it_learns_and_the_extractor_takes_the_adapter(tmp_path: Path) -> None:
     encoder, log = train(parts[0], parts[1], tmp_path / "state.pt", Plan(epochs=3, batch=8, warm_up=2))
     assert log[-1]["loss"] < log[0]["loss"]
     assert log[-1]["validation"]["a"] > 0.9
-    adapter = {f"encoder.{name}": value for name, value in adapter_of(encoder.encoder.encoder).items()}
-    save_half(tmp_path / "text.safetensors", adapter)
+    save_half(tmp_path / "text.safetensors", adapter_of(encoder.encoder))
     extractor = TextExtractor(adapter=tmp_path / "text.safetensors")
     rows = extractor.extract([Word(word, i, i + 0.5) for i, word in enumerate(GLAD[0].split())])
     with torch.inference_mode():

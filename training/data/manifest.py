@@ -1,0 +1,304 @@
+"""Manifests: tables that name labelled utterances, the one way in which data enters training.
+
+CSV (UTF-8, with a header) or Parquet, one row an utterance. Columns, of which any but `id` may be left out:
+id; split: train, validation or test; emotion; sentiment: -3 to 3; text; audio, image, video: paths relative to the
+manifest; start, end: the part of audio or video that is meant, in seconds; group: speaker, subject or dialogue;
+words: [[word, start, end], ...] in JSON, in seconds from `start`, where the times of the words are known.
+An empty cell means absent. Every row has at least one label and at least one modality.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from dhmd.contract import Word
+from dhmd.labels import EMOTIONS
+from training.data.items import Split, Utterance
+from training.data.media import Kind
+from training.data.store import FeatureStore
+from training.errors import ManifestInvalid
+
+COLUMNS: Final = (
+    "id",
+    "split",
+    "emotion",
+    "sentiment",
+    "text",
+    "audio",
+    "image",
+    "video",
+    "start",
+    "end",
+    "group",
+    "words",
+)
+CONTENT: Final = ("text", "words", "audio", "image", "video")
+SYNONYMS: Final = {name: name for name in EMOTIONS} | {
+    "calm": "neutral",
+    "happiness": "happy",
+    "joy": "happy",
+    "joyful": "happy",
+    "sadness": "sad",
+    "anger": "angry",
+    "afraid": "fear",
+    "fearful": "fear",
+    "scared": "fear",
+    "disgusted": "disgust",
+    "surprised": "surprise",
+}
+SPLITS: Final = (
+    {split.value: split for split in Split}
+    | {"valid": Split.VALIDATION, "val": Split.VALIDATION}
+    | {"dev": Split.VALIDATION}
+)
+EXTRA: Final = "more"
+"""Cells beyond the header."""
+SHOWN: Final = 20
+"""Faults told of at most; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a manifest, or with one row of it. Rows are numbered as a spreadsheet does, from the header
+    on: the first utterance stands in row 2."""
+
+    path: Path
+    what: str
+    row: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}" if self.row is None else f"{self.path}, row {self.row}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """has_splits: whether the table says who belongs to which split. sha256: of the file. bad: rows left out."""
+
+    path: Path
+    utterances: tuple[Utterance, ...]
+    has_splits: bool
+    sha256: str
+    bad: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A manifest while it is read: row number -> utterance, and what was wrong."""
+
+    path: Path
+    sha256: str = ""
+    has_splits: bool = False
+    rows: dict[int, Utterance] = field(default_factory=dict)
+    bad: dict[int, list[str]] = field(default_factory=dict)
+    unusable: list[str] = field(default_factory=list)
+
+    def fault(self, row: int, what: str) -> None:
+        self.bad.setdefault(row, []).append(what)
+
+    def faults(self) -> Iterator[Fault]:
+        yield from (Fault(self.path, what) for what in self.unusable)
+        yield from (Fault(self.path, what, row) for row in sorted(self.bad) for what in self.bad[row])
+
+
+def read_manifests(paths: Sequence[Path], store: FeatureStore, *, skip_bad: bool = False) -> list[Manifest]:
+    """Read manifests and look into every file that they name, without decoding it whole.
+
+    store: remembers which files were found readable.
+    skip_bad: leave out the rows with faults instead of refusing them; they are counted in `Manifest.bad`.
+    Raises ManifestInvalid with all faults of all manifests, one line each.
+    """
+    readings = [_read(path) for path in paths]
+    for path in {path for path in paths if sum(other.stem == path.stem for other in paths) > 1}:
+        readings[paths.index(path)].unusable.append("another manifest has the same name; rename one of them")
+    _look(readings, store)
+    faults = [fault for reading in readings for fault in reading.faults()]
+    if not skip_bad or any(reading.unusable for reading in readings):
+        refuse(faults, "correct the manifest, or leave out such rows with --skip-bad")
+    kept = [{row: one for row, one in reading.rows.items() if row not in reading.bad} for reading in readings]
+    empty = [Fault(r.path, "no row of it is usable") for r, rows in zip(readings, kept, strict=True) if not rows]
+    refuse([*empty, *faults] if empty else [], "correct the manifest")
+    return [
+        Manifest(reading.path, tuple(rows.values()), reading.has_splits, reading.sha256, len(reading.bad))
+        for reading, rows in zip(readings, kept, strict=True)
+    ]
+
+
+def refuse(faults: Sequence[object], remedy: str) -> None:
+    """Raise ManifestInvalid with the faults, one line each, if there are any."""
+    if faults:
+        lines = [str(fault) for fault in faults[:SHOWN]]
+        if len(faults) > SHOWN:
+            lines.append(f"and {len(faults) - SHOWN} more")
+        raise ManifestInvalid("\n".join([*lines[:-1], f"{lines[-1]}; {remedy}"]))
+
+
+def _read(path: Path) -> _Reading:
+    reading = _Reading(path)
+    try:
+        content = path.read_bytes()
+        reading.sha256 = hashlib.sha256(content).hexdigest()
+        columns, table = _parquet(path) if content[:4] == b"PAR1" else _csv(content)
+    except OSError as error:
+        reading.unusable.append(f"cannot be read ({error.strerror or error})")
+        return reading
+    except (ValueError, csv.Error) as error:
+        reading.unusable.append(f"is neither CSV in UTF-8 nor Parquet ({error})")
+        return reading
+    reading.unusable += _header(columns)
+    if not any(any(cells.values()) for cells in table):
+        reading.unusable.append("has no rows")
+    reading.has_splits = any(cells.get("split") for cells in table)
+    first_of: dict[str, int] = {}
+    for row, cells in enumerate(table, start=2):
+        if not any(cells.values()):
+            continue  # an empty line
+        if cells.get(EXTRA):
+            reading.fault(row, f"has more cells than the header, which names {len(columns)}")
+        name = cells.get("id", "")
+        if "id" in columns and not name:
+            reading.fault(row, "has no id")
+        elif name in first_of:
+            reading.fault(row, f"id {name!r} stands in row {first_of[name]} already")
+        elif name:
+            first_of[name] = row
+        _utterance(reading, row, cells)
+    return reading
+
+
+def _header(columns: Sequence[str]) -> Iterator[str]:
+    for name in columns:
+        if name not in COLUMNS:
+            close = difflib.get_close_matches(name, COLUMNS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(COLUMNS)}"
+            yield f"unknown column {name!r}; {hint}"
+    yield from (f"column {name!r} stands there twice" for name in COLUMNS if columns.count(name) > 1)
+    if "id" not in columns:
+        yield "has no column 'id'"
+
+
+def _csv(content: bytes) -> tuple[list[str], list[dict[str, str]]]:
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+    columns = [name.strip() for name in next(reader, ())]
+    table = [[cell.strip() for cell in cells] for cells in reader]
+    return columns, [
+        {**dict(zip(columns, cells, strict=False)), EXTRA: "".join(cells[len(columns) :])} for cells in table
+    ]
+
+
+def _parquet(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path)
+    return table.column_names, [{name: _cell(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def _cell(value: Any) -> str:
+    """A typed cell as a CSV file would have it."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return json.dumps(value) if isinstance(value, list | dict) else str(value).strip()
+
+
+def _utterance(reading: _Reading, row: int, cells: Mapping[str, str]) -> None:
+    """Check one row; it is kept in any case, so that its files are looked into as well."""
+    corpus, name, wrong = reading.path.stem, cells.get("id", ""), []
+    group = cells.get("group") or name
+    emotion, split = cells.get("emotion", ""), cells.get("split", "")
+    if emotion and emotion.lower() not in SYNONYMS:
+        wrong.append(f"unknown emotion {emotion!r}; there are {', '.join(EMOTIONS)}")
+    if split and split.lower() not in SPLITS:
+        wrong.append(f"unknown split {split!r}; there are {', '.join(Split)}")
+    sentiment = _number(cells, "sentiment", wrong)
+    if sentiment is not None and not -3 <= sentiment <= 3:
+        wrong.append(f"sentiment {sentiment:g} is outside of -3 to 3")
+    start_s, end_s = (_number(cells, column, wrong) for column in ("start", "end"))
+    if (start_s or 0.0) < 0 or (end_s is not None and end_s <= (start_s or 0.0)):
+        wrong.append(f"start {cells.get('start') or 0} and end {cells.get('end')} are no stretch of time")
+    if (start_s is not None or end_s is not None) and not (cells.get("audio") or cells.get("video")):
+        wrong.append("start and end say which part of audio or video is meant, and there is neither")
+    if not emotion and not cells.get("sentiment"):
+        wrong.append("has no label: neither emotion nor sentiment")
+    if not any(cells.get(column) for column in CONTENT):
+        wrong.append(f"has no modality: none of {', '.join(CONTENT)}")
+    if cells.get("image") and cells.get("video"):
+        wrong.append("has an image and a video; name one of them")
+    for what in wrong:
+        reading.fault(row, what)
+    reading.rows[row] = Utterance(
+        id=f"{corpus}/{name}",
+        corpus=corpus,
+        split=SPLITS.get(split.lower()) or split_of(group),
+        group=f"{corpus}/{group}",
+        emotion=SYNONYMS.get(emotion.lower()),
+        sentiment=sentiment,
+        text=cells.get("text") or None,
+        words=_words(reading, row, cells.get("words", "")),
+        start_s=start_s or 0.0,
+        end_s=end_s,
+        **{kind: reading.path.parent / cells[kind] if cells.get(kind) else None for kind in Kind},
+    )
+
+
+def split_of(group: str) -> Split:
+    """By hash, where nobody says: 70 % train, 15 % validation, 15 % test."""
+    share = int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 16**8
+    return Split.TRAIN if share < 0.7 else Split.VALIDATION if share < 0.85 else Split.TEST
+
+
+def _number(cells: Mapping[str, str], column: str, wrong: list[str]) -> float | None:
+    if not cells.get(column):
+        return None
+    try:
+        number = float(cells[column])
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        wrong.append(f"{column} {cells[column]!r} is no number")
+        return None
+    return number
+
+
+def _words(reading: _Reading, row: int, cell: str) -> tuple[Word, ...] | None:
+    if not cell:
+        return None
+    try:
+        words = tuple(Word(str(text), float(start_s), float(end_s)) for text, start_s, end_s in json.loads(cell))
+    except (ValueError, TypeError):
+        words = ()
+    times = [time_s for word in words for time_s in (word.start_s, word.end_s)]
+    ends = [word.end_s for word in words]
+    if not words or not all(math.isfinite(time_s) and time_s >= 0 for time_s in times) or ends != sorted(ends):
+        reading.fault(row, "words are not [[word, start, end], ...] in JSON, in seconds, in the order of their ends")
+        return None
+    return words
+
+
+def _look(readings: Sequence[_Reading], store: FeatureStore) -> None:
+    """Note the files that are missing or unreadable, and the parts that lie past the end of their recording."""
+    named = [
+        (reading, row, kind, path)
+        for reading in readings
+        for row, one in reading.rows.items()
+        for kind in Kind
+        if (path := getattr(one, kind)) is not None
+    ]
+    found = store.files((kind, path) for _, _, kind, path in named)
+    for reading, row, kind, path in named:
+        file, start_s = found[kind, path], reading.rows[row].start_s
+        if file.fault is not None:
+            reading.fault(row, f"{kind} {path}: {file.fault}")
+        elif kind is not Kind.IMAGE and file.duration_s is not None and start_s >= file.duration_s:
+            reading.fault(row, f"starts at {start_s:g} s, where {kind} {path} is over ({file.duration_s:.1f} s)")

@@ -1,0 +1,113 @@
+"""Train one modality's encoder from manifests: weights, and a report of how they came about, in one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+from dhmd.checkpoint import encoder_path
+from dhmd.features.expression import ExpressionNet
+from dhmd.features.low_rank import adapter_of
+from dhmd.features.weights import save_half
+from dhmd.modality import Modality
+from training.data.items import Split, Utterance
+from training.encoders import audio, text, vision
+from training.errors import TooLittleData
+from training.extract import face_images
+from training.face_images import SPLITS
+from training.results import versions
+from training.run_files import keep
+from training.sources import Sources
+
+MANIFESTS: Final[Mapping[Modality, tuple[str, ...]]] = {
+    Modality.VISION: ("fer2013", "ck48"),
+    Modality.AUDIO: ("ravdess", "emodb"),
+    Modality.TEXT: ("meld", "goemotions", "mosi"),
+}
+"""What each is trained on unless something else is named."""
+
+
+def train_encoder(
+    modality: Modality, sources: Sources, out: Path, state: Path, epochs: int | None = None, seed: int | None = None
+) -> Path:
+    """Train, and write `out`/MODALITY.safetensors and a report beside it.
+
+    state: folder of what a cut run goes on from. epochs, seed: where others than the usual are wanted.
+    Returns the file of the weights. Raises TooLittleData.
+    """
+    given = {name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    for folder in (out, state):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = encoder_path(out, modality)
+    settings, log, test = _TRAIN[modality](sources, path, state / f"{modality}.pt", given)
+    report = {
+        "modality": modality,
+        "settings": settings,
+        "data": {"sha256": sources.sha256, "utterances": _counts(sources.utterances)},
+        "log": log,
+        "test": test,
+        "versions": versions(),
+    }
+    keep(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    return path
+
+
+Outcome = tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]
+"""Settings, log of the epochs, and measures on the test split."""
+
+
+def _vision(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
+    images = face_images(sources.utterances, sources.store, sources.extraction())
+    for split in (Split.TRAIN, Split.VALIDATION):
+        _require((images.split == SPLITS.index(split)).sum(), "image with a face", split)
+    settings = replace(vision.Settings(), **given)
+    network, log = vision.train(images, settings, state)
+    network.save(path)
+    network = ExpressionNet.load(path)
+    tested = images[images.split == SPLITS.index(Split.TEST)]
+    corpora = sorted(set(tested.corpus.tolist()))
+    return asdict(settings), log, {name: vision.accuracies(network, tested[tested.corpus == name]) for name in corpora}
+
+
+def _audio(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
+    parts = {split: audio.voices(sources.utterances, split) for split in Split}
+    for split in (Split.TRAIN, Split.VALIDATION):
+        _require(len(parts[split].label), "voice", split)
+    plan = replace(audio.PLAN, **given)
+    network, log = audio.train(parts[Split.TRAIN], parts[Split.VALIDATION], state, plan)
+    save_half(path, network.learned())
+    return asdict(plan), log, audio.accuracies(network, parts[Split.TEST])
+
+
+def _text(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
+    parts = {split: text.sentences(sources.utterances, split) for split in Split}
+    for split in (Split.TRAIN, Split.VALIDATION):
+        _require(len(parts[split]), "sentence", split)
+    plan = replace(text.PLAN, **given)
+    encoder, log = text.train(parts[Split.TRAIN], parts[Split.VALIDATION], state, plan)
+    save_half(path, adapter_of(encoder.encoder))
+    return asdict(plan), log, text.measures(encoder, parts[Split.TEST])
+
+
+_TRAIN: Final[Mapping[Modality, Callable[[Sources, Path, Path, Mapping[str, int]], Outcome]]] = {
+    Modality.VISION: _vision,
+    Modality.AUDIO: _audio,
+    Modality.TEXT: _text,
+}
+
+
+def _require(count: int, what: str, split: Split) -> None:
+    if not count:
+        raise TooLittleData(f"no labelled {what} is in the split {split}; name manifests that have some")
+
+
+def _counts(utterances: Sequence[Utterance]) -> dict[str, dict[str, int]]:
+    """Utterances of each manifest and split."""
+    counts: dict[str, dict[str, int]] = {}
+    for one in utterances:
+        of_split = counts.setdefault(one.corpus, {split.value: 0 for split in Split})
+        of_split[one.split.value] += 1
+    return counts

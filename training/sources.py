@@ -1,0 +1,108 @@
+"""What a command was told to read: manifests by path or name, the store of features, how to make what it lacks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from dhmd.checkpoint import Checkpoint
+from dhmd.contract import FeatureSpec
+from dhmd.modality import Modality
+from training.data.items import Example, Split, Utterance
+from training.data.manifest import Manifest, read_manifests
+from training.data.store import FeatureStore
+from training.errors import ManifestInvalid, TooLittleData
+from training.extract import STORE, Extraction, extract
+from training.extractors import ENCODERS
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Manifests that were found faultless. A context manager: it closes the store."""
+
+    manifests: tuple[Manifest, ...]
+    store: FeatureStore
+    jobs: int | None
+    address: str | None
+    skip_bad: bool
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, names: Sequence[str]) -> Self:
+        """Read the manifests: paths, or NAME for NAME.csv or NAME.parquet in the folder of the data.
+
+        Raises ManifestInvalid with all that is wrong with any of them.
+        """
+        paths = [_located(name, args.data) for name in dict.fromkeys(names)]
+        store = FeatureStore(args.cache / STORE)
+        manifests = read_manifests(paths, store, skip_bad=args.skip_bad)
+        for manifest in manifests:
+            if manifest.bad:
+                print(f"{manifest.path}: {manifest.bad} rows with faults are left out", file=sys.stderr)
+        return cls(tuple(manifests), store, args.jobs, args.address, args.skip_bad)
+
+    @property
+    def utterances(self) -> list[Utterance]:
+        return [one for manifest in self.manifests for one in manifest.utterances]
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Of each manifest, by its name."""
+        return {manifest.name: manifest.sha256 for manifest in self.manifests}
+
+    def only(self, split: Split | None, *, whole_without: bool = False) -> Self:
+        """Only the utterances of that split (None: all).
+
+        whole_without: take a manifest whole that does not tell splits. Raises TooLittleData where none is left.
+        """
+        manifests = []
+        for manifest in self.manifests:
+            everything = split is None or (whole_without and not manifest.has_splits)
+            chosen = tuple(one for one in manifest.utterances if everything or one.split is split)
+            if whole_without and not chosen:
+                raise TooLittleData(f"{manifest.path}: no row is of the split {split}; give another with --split")
+            manifests.append(replace(manifest, utterances=chosen))
+        return replace(self, manifests=tuple(manifests))
+
+    def extraction(self, encoders: Path = ENCODERS) -> Extraction:
+        return Extraction(encoders, self.jobs, self.address, self.skip_bad)
+
+    def extract(self, encoders: Path | None = None) -> tuple[list[Example], dict[Modality, FeatureSpec]]:
+        """See `training.extract.extract`."""
+        utterances = self.utterances
+        examples, specs = extract(utterances, self.store, self.extraction(encoders or ENCODERS))
+        if len(examples) < len(utterances):
+            print(f"{len(utterances) - len(examples)} rows whose files broke off are left out", file=sys.stderr)
+        return examples, specs
+
+    def examples(self, checkpoint: Checkpoint) -> list[Example]:
+        """With the features that a checkpoint eats. Raises ContractMismatch."""
+        examples, specs = self.extract(checkpoint.folder)
+        for modality, spec in checkpoint.features.items():
+            spec.require(specs[modality])
+        return examples
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.store.__exit__(kind, error, traceback)
+
+
+def _located(name: str, data: Path) -> Path:
+    candidates = [Path(name), data / f"{name}.csv", data / f"{name}.parquet"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    if Path(name).suffix:
+        raise ManifestInvalid(f"{name}: no such file; name a CSV or Parquet table of labelled utterances")
+    raise ManifestInvalid(
+        f"no manifest is called {name!r} in {data}: `dhmd-train prepare {name}` writes that of a public corpus; "
+        "name the folder of the manifests with --data"
+    )
