@@ -21,7 +21,7 @@ from dhmd.features.speech_encoder import SpeechEncoder
 from dhmd.features.weights import digest, load_single
 from dhmd.labels import EMOTIONS
 
-FRAME_WIDTH: Final = 64
+FRAME_WIDTH: Final = 128
 EMBEDDING_WIDTH: Final = 64
 ADAPTED: Final = ("attention_in", "attention_out", "expand", "contract")
 """The linear maps of the speech encoder that are adapted."""
