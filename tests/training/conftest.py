@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.landmarks import BLENDSHAPES
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
-from training.data.items import Example, Item, Split
+from training.data.items import Example, Split, Utterance
 
 SIZES = {Split.TRAIN: (24, 8), Split.VALIDATION: (6, 4), Split.TEST: (6, 4)}
-"""Items of neutral, and of every other class."""
+"""Utterances of neutral, and of every other class."""
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +36,7 @@ def specs() -> dict[Modality, FeatureSpec]:
 
 @pytest.fixture(scope="session")
 def made(specs: dict[Modality, FeatureSpec]) -> list[Example]:
-    """Emotion items of all modalities and splits, and text items with sentiment."""
+    """Utterances of one modality with an emotion, of all modalities and splits, and text with sentiment."""
     draw = np.random.default_rng(0)
     examples: list[Example] = []
     for m, spec in specs.items():
@@ -51,14 +52,15 @@ def made(specs: dict[Modality, FeatureSpec]) -> list[Example]:
             for c, emotion in enumerate(EMOTIONS):
                 for i in range(of_neutral if c == 0 else of_others):
                     name = f"made-{m}/{split}/{emotion}/{i}"
-                    item = Item(name, f"made-{m}", split, name, m, (), emotion)
-                    examples.append(Example(item, rows(prototypes[c])))
+                    image = Path("made.png") if m is Modality.VISION else None
+                    utterance = Utterance(name, f"made-{m}", split, name, emotion, image=image)
+                    examples.append(Example(utterance, {m: rows(prototypes[c])}))
             if m is Modality.TEXT:
                 for i in range(30):
                     sentiment = float(draw.uniform(-3, 3))
                     name = f"made-sentiment/{split}/{i}"
-                    item = Item(name, "made-sentiment", split, name, m, (), None, sentiment)
-                    examples.append(Example(item, rows(0.5 * sentiment * direction)))
+                    utterance = Utterance(name, "made-sentiment", split, name, sentiment=sentiment)
+                    examples.append(Example(utterance, {m: rows(0.5 * sentiment * direction)}))
     return examples
 
 

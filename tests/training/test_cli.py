@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
+import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from dhmd.checkpoint import load
+from dhmd.modality import Modality
 from dhmd.yaml_config import ConfigInvalid
-from training.cli import main
-from training.config import read_config
+from training.cli import CORPORA, main
+from training.config import FitConfig, read_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+ROOT = str(CONFIGS.parent)
 
 
 def complaint(argv: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> str:
@@ -30,7 +38,8 @@ def complaint(argv: list[str], status: int, capsys: pytest.CaptureFixture[str]) 
         ("name: x\nnetwork: {d: 33}\n", "line 2: 'network': d=33 must be even"),
         ("name: x\nlosses:\n  rec: 1\n  rex: 1\n", "line 4: unknown key 'losses.rex'"),
         ("name: x\noptimisation:\n  batch: many\n", "line 3: 'optimisation.batch': input should be a valid integer"),
-        ("name: x\ncorpora: [meld, friends]\n", "line 2: 'corpora': no corpus is called 'friends'; there are ravdess"),
+        ("name: x\nmanifests: meld\n", "line 2: 'manifests': input should be a valid list"),
+        ("name: x\nstart: base\nnetwork: {d: 32}\n", "leave `network` out"),
         ("name: x\ncomposition:\n  subsets: {face: 1}\n", "line 2: 'composition': subsets: 'face': 1.0; each of text,"),
         ("name: x\ncomposition:\n  subsets: {text: 0}\n", "at least one share must be above 0"),
         ("name: [x\n", "not YAML"),
@@ -45,44 +54,95 @@ def test_a_bad_configuration_is_named_by_its_line(
     path.write_text(text)
     with pytest.raises(ConfigInvalid):
         read_config(path)
-    assert told in complaint(["fit", str(path), "--corpora", str(tmp_path)], 2, capsys)
+    assert told in complaint(["fit", str(path)], 2, capsys)
 
 
 def test_missing_things_are_named_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nowhere, base = str(tmp_path / "nowhere"), str(CONFIGS / "base.yaml")
-    here = ["--corpora", str(tmp_path), "--cache", str(tmp_path / "cache"), "--run", str(tmp_path / "run")]
-    assert "nowhere is no folder" in complaint(["extract", "--corpora", nowhere], 1, capsys)
-    assert "cannot be read" in complaint(["fit", nowhere, "--corpora", str(tmp_path)], 2, capsys)
-    absent = [*here, "--expression", nowhere]
-    assert "train it with `dhmd-train expression`" in complaint(["fit", base, *absent], 1, capsys)
-    network = tmp_path / "expression.safetensors"
-    network.write_bytes(b"")
-    assert "ravdess_speech_16k.zip is not there" in complaint(
-        ["fit", base, *here, "--expression", str(network)], 1, capsys
-    )
-    assert "no run to go on with" in complaint(["fit", base, *here, "--resume"], 1, capsys)
+    (tmp_path / "my.csv").write_text("id,emotion,text\n1,sad,oh no\n")
+    here = ["--data", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    own = [*here, "--manifest", "my", "--run", str(tmp_path / "run")]
+    assert "`dhmd-train prepare ravdess`" in complaint(["fit", base, *here], 2, capsys)
+    assert "nowhere.csv: no such file" in complaint(["extract", f"{nowhere}.csv", *here], 2, capsys)
+    assert "cannot be read" in complaint(["fit", nowhere], 2, capsys)
+    assert "fer2013.zip" in complaint(["prepare", "fer2013", "--corpora", nowhere], 1, capsys)
+    absent = ["extract", "my", *here, "--encoders", nowhere]
+    assert "expression.safetensors is not there" in complaint(absent, 1, capsys)
+    finetune = str(CONFIGS / "finetune.yaml")
+    assert "names no manifests" in complaint(["fit", finetune, *here], 2, capsys)
+    assert "leave --encoders out" in complaint(["fit", finetune, *own, "--encoders", nowhere], 2, capsys)
+    assert "no run to go on with" in complaint(["fit", base, *own, "--resume"], 1, capsys)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    assert "holds a run already" in complaint(["fit", base, *here], 1, capsys)
-    assert "another configuration" in complaint(["fit", base, *here, "--resume"], 1, capsys)
-    checkpoint = ["evaluate", "--corpora", str(tmp_path), "--checkpoint", nowhere]
-    assert "no checkpoint at" in complaint(checkpoint, 1, capsys)
+    assert "holds a run already" in complaint(["fit", base, *own], 1, capsys)
+    assert "another configuration" in complaint(["fit", base, *own, "--resume"], 1, capsys)
+    assert "no checkpoint at" in complaint(["evaluate", "--checkpoint", nowhere, *here], 1, capsys)
+    assert "`dhmd-train prepare all`" in complaint(["evaluate", *here], 1, capsys)
 
 
-def test_a_damaged_clip_is_named(tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import zipfile
+def test_all_faults_of_a_manifest_are_told_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "my.csv").write_text("id,emotion,image\n1,bored,gone.png\n2,sad,\n")
+    assert main(["extract", str(tmp_path / "my.csv"), "--cache", str(tmp_path / "cache")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 3
+    assert "row 2: unknown emotion 'bored'" in lines[0]
+    assert "gone.png: no such file" in lines[1]
+    assert "row 3: has no modality" in lines[2]
 
-    shutil.copytree(shared / "corpora" / "text", tmp_path / "text")
-    with zipfile.ZipFile(tmp_path / "ravdess_speech_16k.zip", "w") as archive:
-        archive.writestr("03-01-03-01-01-01-01.flac", b"no sound")
-    config = tmp_path / "x.yaml"
-    config.write_text("name: x\ncorpora: [ravdess]\n")
-    from dhmd.features.expression import ExpressionNet
 
-    ExpressionNet().save(tmp_path / "expression.safetensors")
-    argv = ["fit", str(config), "--corpora", str(tmp_path), "--cache", str(tmp_path / "cache")]
-    argv += ["--run", str(tmp_path / "run"), "--expression", str(tmp_path / "expression.safetensors")]
-    assert "ravdess/03-01-03-01-01-01-01" in complaint(argv, 1, capsys)
+def test_too_little_to_learn_from_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "my.csv").write_text("id,split,emotion,text\n1,test,sad,oh no\n")
+    argv = ["--cache", str(tmp_path / "cache"), "--run", str(tmp_path / "run"), "--jobs", "1"]
+    argv = ["fit", str(CONFIGS / "finetune.yaml"), "--manifest", str(tmp_path / "my.csv"), *argv]
+    assert main(argv) == 1
+    assert "nothing to learn from" in capsys.readouterr().err
+
+
+CLIPS = {
+    "mead_happy.mp4": ("train", "happy", ""),
+    "mead_sad.mp4": ("train", "sadness", ""),
+    "mead_disgusted.mp4": ("train", "disgust", ""),
+    "single_face_smile.mp4": ("validation", "joy", ""),
+    "grid_swwp2s.mpg": ("train", "calm", "set white with p two soon"),
+}
+
+
+def test_own_clips_become_a_checkpoint_that_runs_live(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The three commands of the README, with a shorter training."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{clip},{split},{emotion},{shared / 'clips' / clip},{text},0,1.2"
+        for clip, (split, emotion, text) in CLIPS.items()
+    ]
+    Path("my.csv").write_text("\n".join(["id,split,emotion,video,text,start,end", *rows]) + "\n")
+    config = (CONFIGS / "finetune.yaml").read_text()
+    short = re.sub(r"epochs: \d+", "epochs: 1", re.sub(r"steps: \d+", "steps: 2", config))
+    Path("finetune.yaml").write_text(re.sub(r"per_class: \d+", "per_class: 1", short))
+    assert main(["extract", "my.csv", "--jobs", "1"]) == 0
+    assert "5 utterances have their features in cache; nothing was perceived in 0" in capsys.readouterr().out
+    assert main(["fit", "finetune.yaml", "--manifest", "my.csv", "--jobs", "1"]) == 0
+    checkpoint = load("runs/finetune/checkpoint")
+    begun = load("base")
+    assert checkpoint.features == begun.features
+    assert checkpoint.calibration == begun.calibration
+    for m in Modality:
+        assert torch.equal(checkpoint.model.normaliser[m].mean, begun.model.normaliser[m].mean)
+    assert checkpoint.digest != begun.digest
+    card = (checkpoint.folder / "README.md").read_text()
+    assert "began from the checkpoint `base`" in card
+    assert "There were no test utterances." in card
+    assert main(["evaluate", "--checkpoint", "runs/finetune/checkpoint", "--manifest", "my.csv", "--split", "all"]) == 0
+    measured = json.loads(capsys.readouterr().out.split("checkpoint: runs/finetune/checkpoint\n")[1])
+    assert (measured["n"], measured["coverage"]) == (5, 1.0)
+    assert "vision" in measured["by_modalities"]
+    live = ["run", "--checkpoint", "runs/finetune/checkpoint", "--pace", "max", "--broker", "none"]
+    live += ["--source", str(shared / "clips" / "single_face_smile.mp4"), "--estimates", "x.jsonl", "--duration", "1"]
+    command = [sys.executable, "-m", "realtime", *live]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT})
+    assert done.returncode == 0, done.stderr
+    assert len(Path("x.jsonl").read_text().splitlines()) == 10
 
 
 def test_help_shows_the_path_from_corpora_to_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,11 +150,16 @@ def test_help_shows_the_path_from_corpora_to_a_checkpoint(capsys: pytest.Capture
         main(["--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    order = [told.index(f"dhmd-train {command}") for command in ("expression", "extract", "fit", "evaluate")]
+    order = [
+        told.index(f"dhmd-train {command}")
+        for command in ("prepare", "expression", "extract data", "fit configs/base", "evaluate  ")
+    ]
     assert order == sorted(order)
 
 
-def test_the_shipped_configuration_is_valid() -> None:
-    config = read_config(CONFIGS / "base.yaml")
-    assert config.name == "base"
-    assert config.network.d % config.network.attention_heads == 0
+@pytest.mark.parametrize("name", ["base", "finetune"])
+def test_the_shipped_configurations_are_valid(name: str) -> None:
+    config = read_config(CONFIGS / f"{name}.yaml")
+    assert isinstance(config, FitConfig)
+    assert config.name == name
+    assert set(config.manifests) <= set(CORPORA)

@@ -18,7 +18,7 @@ from training.data.compose import SUBSETS, Composer
 from training.data.items import Example
 from training.errors import RunExists
 from training.evaluate import evaluate
-from training.fit import Data, fit
+from training.fit import Data, described, fit
 from training.loop import check_run
 
 NETWORK = {"d": 8, "attention_heads": 2, "layers": 1, "atoms": 12, "text_dropout": 0.1, "output_dropout": 0.1}
@@ -36,27 +36,27 @@ def configuration(**optimisation: float) -> FitConfig:
 
 
 @pytest.fixture(scope="module")
-def expression(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("expression") / "expression.safetensors"
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoders")
     torch.manual_seed(0)
-    ExpressionNet().save(path)
-    return path
+    ExpressionNet().save(folder / "expression.safetensors")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def trained(
     made: list[Example],
     specs: Mapping[Modality, FeatureSpec],
-    expression: Path,
+    encoders: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Checkpoint:
     run = tmp_path_factory.mktemp("runs") / "made"
     config = configuration(epochs=6)
-    return load(fit(config, Data.of(made, specs), run, expression))
+    return load(fit(config, Data.of(made, specs), run, encoders))
 
 
 def test_every_modality_alone_and_all_together_are_learned(trained: Checkpoint, made: list[Example]) -> None:
-    measured = evaluate(trained, [example for example in made if example.item.split == "test"])
+    measured = evaluate(trained, [example for example in made if example.utterance.split == "test"])
     for m in Modality:
         entry = measured["corpora"][f"made-{m}"]
         assert entry["coverage"] == 1.0
@@ -69,10 +69,10 @@ def test_every_modality_alone_and_all_together_are_learned(trained: Checkpoint, 
 
 
 def test_the_checkpoint_declares_all_it_needs(
-    trained: Checkpoint, specs: Mapping[Modality, FeatureSpec], expression: Path
+    trained: Checkpoint, specs: Mapping[Modality, FeatureSpec], encoders: Path
 ) -> None:
     assert dict(trained.features) == dict(specs)
-    assert trained.expression_path.read_bytes() == expression.read_bytes()
+    assert trained.expression_path.read_bytes() == (encoders / "expression.safetensors").read_bytes()
     names = {subset_name(subset) for subset in SUBSETS}
     assert set(trained.calibration.temperature) == names
     assert set(trained.calibration.sentiment_half_width) == names
@@ -92,13 +92,13 @@ def test_the_card_shows_what_was_measured(trained: Checkpoint) -> None:
 def test_a_cut_run_goes_on_to_the_same_curve(
     made: list[Example],
     specs: Mapping[Modality, FeatureSpec],
-    expression: Path,
+    encoders: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config, data = configuration(epochs=3, steps=4), Data.of(made, specs)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    fit(config, data, whole, expression)
+    fit(config, data, whole, encoders)
 
     draw = Composer.sample
 
@@ -109,35 +109,35 @@ def test_a_cut_run_goes_on_to_the_same_curve(
 
     monkeypatch.setattr(Composer, "sample", failing)
     with pytest.raises(KeyboardInterrupt):
-        fit(config, data, cut, expression)
+        fit(config, data, cut, encoders)
     monkeypatch.undo()
     assert len(json.loads((cut / "log.json").read_text())) == 1
-    check_run(cut, config.model_dump(mode="json"), resume=True)
-    fit(config, data, cut, expression)
+    check_run(cut, described(config, {}), resume=True)
+    fit(config, data, cut, encoders)
     assert json.loads((cut / "log.json").read_text()) == json.loads((whole / "log.json").read_text())
     assert (cut / "checkpoint/model.safetensors").read_bytes() == (whole / "checkpoint/model.safetensors").read_bytes()
 
 
 def test_training_stops_when_validation_no_longer_rises(
-    made: list[Example], specs: Mapping[Modality, FeatureSpec], expression: Path, tmp_path: Path
+    made: list[Example], specs: Mapping[Modality, FeatureSpec], encoders: Path, tmp_path: Path
 ) -> None:
     config = configuration(epochs=30, steps=1, patience=2, learning_rate=1e-9, dictionary_learning_rate=1e-9)
-    fit(config, Data.of(made, specs), tmp_path / "run", expression)
+    fit(config, Data.of(made, specs), tmp_path / "run", encoders)
     log = json.loads((tmp_path / "run" / "log.json").read_text())
     best = max(range(len(log)), key=lambda i: log[i]["score"])
     assert len(log) == best + 1 + 2 < 30
 
 
 def test_a_run_is_neither_overwritten_nor_mixed_up(
-    made: list[Example], specs: Mapping[Modality, FeatureSpec], expression: Path, tmp_path: Path
+    made: list[Example], specs: Mapping[Modality, FeatureSpec], encoders: Path, tmp_path: Path
 ) -> None:
     run, config = tmp_path / "run", configuration(epochs=1, steps=1)
     with pytest.raises(RunExists, match="no run to go on with; start one without --resume"):
-        check_run(run, config.model_dump(mode="json"), resume=True)
-    check_run(run, config.model_dump(mode="json"), resume=False)
-    fit(config, Data.of(made, specs), run, expression)
+        check_run(run, described(config, {}), resume=True)
+    check_run(run, described(config, {}), resume=False)
+    fit(config, Data.of(made, specs), run, encoders)
     with pytest.raises(RunExists, match="holds a run already; go on with it by --resume"):
-        check_run(run, config.model_dump(mode="json"), resume=False)
-    check_run(run, config.model_dump(mode="json"), resume=True)
+        check_run(run, described(config, {}), resume=False)
+    check_run(run, described(config, {}), resume=True)
     with pytest.raises(RunExists, match="another configuration"):
-        check_run(run, configuration(epochs=2, steps=1).model_dump(mode="json"), resume=True)
+        check_run(run, described(configuration(epochs=2, steps=1), {}), resume=True)

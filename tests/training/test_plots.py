@@ -60,7 +60,7 @@ def checkpoint(specs: Mapping[Modality, FeatureSpec], tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def examples(made: list[Example]) -> list[Example]:
-    return [example for example in made if example.item.split is Split.TEST]
+    return [example for example in made if example.utterance.split is Split.TEST]
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_what_is_missing_is_named_before_any_work(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def complaint(run: Path) -> str:
-        argv = ["plot", "--checkpoint", str(checkpoint.folder), "--run", str(run), "--corpora", str(tmp_path / "none")]
+        argv = ["plot", "--checkpoint", str(checkpoint.folder), "--run", str(run), "--data", str(tmp_path / "none")]
         assert main(argv) == 1
         (line,) = capsys.readouterr().err.strip().splitlines()
         return line
@@ -240,6 +240,6 @@ def test_what_is_missing_is_named_before_any_work(
     assert "no epoch was finished" in complaint(tmp_path)
     (tmp_path / "log.json").write_text("{")
     assert "log.json" in complaint(tmp_path)
-    assert "none is no folder" in complaint(checkpoint.folder.parent)
+    assert "no corpus is in" in complaint(checkpoint.folder.parent)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install matplotlib" in complaint(checkpoint.folder.parent)

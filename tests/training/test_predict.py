@@ -43,11 +43,11 @@ def test_no_interval_is_narrower_than_the_labelled_one(
 ) -> None:
     modalities = {m: ModalityConfig(spec.width) for m, spec in specs.items()}
     model = DHMD(DHMDConfig(modalities=modalities, d=8, attention_heads=2, layers=1, atoms=12))
-    examples = [example for example in made if example.item.split is Split.VALIDATION]
+    examples = [example for example in made if example.utterance.split is Split.VALIDATION]
     scale = {m: np.ones(spec.width, np.float32) for m, spec in specs.items()}
     composer = Composer(examples, specs, scale, Composition(), 1)
-    labelled = [composer.alone(example) for example in examples if example.item.sentiment is not None]
-    windows = {subset: composer.fixed(subset, 2) for subset in SUBSETS}
+    labelled = [composer.alone(example) for example in examples if example.utterance.sentiment is not None]
+    windows = {subset: composer.fixed(subset, 7) for subset in SUBSETS}
     windows[frozenset({Modality.TEXT})] += labelled
     measured = half_width_of(predict(model, batches(labelled)))
     widths = calibrate(model, windows).sentiment_half_width

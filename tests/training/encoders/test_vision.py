@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +17,18 @@ from dhmd.features.expression import CROP_SIDE, ExpressionNet
 from dhmd.features.face import WIDTH, FaceExtractor
 from dhmd.features.landmarks import BLENDSHAPES
 from dhmd.labels import EMOTIONS
+from dhmd.modality import Modality
 from training import expression
-from training.expression import VARIANTS, Settings, augmented, feature_rows_of_images, jittered, train
-from training.face_images import (
-    DETECTION_CONFIDENCE,
-    MARGIN,
-    SPLITS,
-    FaceImages,
-    enlarged,
-    face_images,
-    labelled_images,
-)
+from training.cli import main
+from training.data.corpora import prepare
+from training.data.items import Utterance
+from training.data.manifest import read_manifests
+from training.data.store import FeatureStore
+from training.expression import VARIANTS, Settings, augmented, feature_rows, jittered, train
+from training.extract import Extraction, extract, face_images
+from training.face_images import DETECTION_CONFIDENCE, MARGIN, SIDE, SPLITS, FaceImages, enlarged
 
-SIDE = CROP_SIDE + 2 * MARGIN
+HERE = Extraction(jobs=1)
 SMALL = Settings(epochs=2, batch=16, lr=1e-3)
 
 
@@ -85,76 +85,74 @@ def separable(count: int) -> FaceImages:
         crop[10 + 6 * emotion : 15 + 6 * emotion, 12:-12] = 220
     split = np.where(np.arange(count) < count * 3 // 4, 0, 1)
     measures = np.zeros((count, WIDTH - 64), np.float32)
-    return FaceImages(split, label, np.zeros(count, np.bool_), crops, np.ones(count, np.bool_), measures)
+    return FaceImages(split, label, np.full(count, "made"), crops, np.ones(count, np.bool_), measures)
 
 
-def test_splits_and_labels(corpora: Path) -> None:
-    images = labelled_images(corpora)
-    assert {EMOTIONS[image.label] for image in images if image.archive == "ck48.zip"} == {"angry", "sad", "happy"}
-    sides = {(image.member.split("/")[1][:4], image.split) for image in images if image.archive == "ck48.zip"}
-    assert sides == {("S010", "train"), ("S011", "validation")}
-    assert [image.member.split("/")[0] for image in images if image.split == "test"] == ["test"] * 4
-    assert not any("copy_of_a_test_image" in image.member for image in images)
-    assert len(images) == 20 + 1 + 4 + 3
+@pytest.fixture
+def utterances(corpora: Path, store: FeatureStore, tmp_path: Path) -> list[Utterance]:
+    manifests = read_manifests(prepare(["fer2013", "ck48"], corpora, tmp_path / "data"), store)
+    return [one for manifest in manifests for one in manifest.utterances]
 
 
-def test_no_image_of_the_real_corpora_stands_on_two_sides(shared: Path) -> None:
-    images = labelled_images(shared / "corpora")
-    sides = [{image.pixels_sha256 for image in images if image.split == split} for split in SPLITS]
-    assert [len(side) > 2000 for side in sides] == [True, True, True]
-    assert not sides[0] & sides[1]
-    assert not sides[2] & (sides[0] | sides[1])
-    ck = [(image.member.split("/")[1].split("_")[0], image.split) for image in images if image.archive == "ck48.zip"]
-    held_out = {subject for subject, split in ck if split == "validation"}
-    assert 10 <= len(held_out) <= 40
-    assert not held_out & {subject for subject, split in ck if split == "train"}
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FeatureStore]:
+    with FeatureStore(tmp_path / "cache" / "features.sqlite") as opened:
+        yield opened
 
 
-def test_faces_are_seen_once_and_kept(corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = tmp_path / "cache"
-    first = face_images(corpora, cache)
+def test_faces_are_seen_once_and_kept(
+    utterances: list[Utterance], store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = face_images(utterances, store, HERE)
     assert len(first) == 28
     assert first.crops.shape == (28, SIDE, SIDE)
     assert first.found.sum() == 27
+    assert set(first.corpus) == {"fer2013", "ck48"}
     nobody = np.flatnonzero(~first.found)
     assert (first.crops[nobody] == 77).all()
     assert not first.measures[nobody].any()
-    monkeypatch.setattr("training.face_images.fetch", lambda name: pytest.fail("looked for faces again"))
-    again = face_images(corpora, cache)
+    monkeypatch.setattr("training.pieces.see", lambda *_: pytest.fail("looked for faces again"))
+    again = face_images(utterances, store, HERE)
     np.testing.assert_array_equal(first.crops, again.crops)
     np.testing.assert_array_equal(first.measures, again.measures)
+    # Another network makes other rows of the same crops.
+    examples, _ = extract(utterances, store, HERE)
+    assert all(len(example.rows[Modality.VISION]) == len(VARIANTS) for example in examples)
 
 
-def test_rows_are_those_of_the_extractor(corpora: Path, tmp_path: Path, network: ExpressionNet) -> None:
+def test_rows_are_those_of_the_extractor(
+    utterances: list[Utterance], store: FeatureStore, network: ExpressionNet
+) -> None:
     import cv2
 
-    rows = feature_rows_of_images(corpora, network, tmp_path / "cache")
-    assert rows.rows.shape == (27, len(VARIANTS), WIDTH)
-    images = [image for image in labelled_images(corpora) if "nobody" not in image.member]
-    assert rows.label.tolist() == [image.label for image in images]
-    assert [SPLITS[split] for split in rows.split] == [image.split for image in images]
+    images = face_images(utterances, store, HERE)
     with FaceExtractor(network, "image", DETECTION_CONFIDENCE) as extractor:
-        for i in (0, 7, 26):
-            with zipfile.ZipFile(corpora / images[i].archive) as archive:
-                encoded = np.frombuffer(archive.read(images[i].member), np.uint8)
-            grey = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.uint8)
+        for i in (0, 7, 27):
+            rows = feature_rows(images.crops[i], images.measures[i], network)
+            assert rows.shape == (len(VARIANTS), WIDTH)
+            grey = np.asarray(cv2.imread(str(utterances[i].image), cv2.IMREAD_GRAYSCALE), np.uint8)
             (seen,) = extractor.push(enlarged(grey), 0.0).rows.values
-            np.testing.assert_allclose(rows.rows[i, 0, :55], seen[:55], atol=1e-6)
-            np.testing.assert_allclose(rows.rows[i, 0, 55:], seen[55:], atol=0.05)
+            np.testing.assert_allclose(rows[0, :55], seen[:55], atol=1e-6)
+            np.testing.assert_allclose(rows[0, 55:], seen[55:], atol=0.05)
             (mirrored,) = extractor.push(enlarged(np.ascontiguousarray(grey[:, ::-1])), 0.0).rows.values
-            given = rows.rows[i, VARIANTS.index("mirrored")]
+            given = rows[VARIANTS.index("mirrored")]
             np.testing.assert_allclose(given[52:55], mirrored[52:55], atol=0.12)
             assert np.abs(given[:52] - mirrored[:52]).mean() < 0.06
             smile = BLENDSHAPES.index("mouthSmileLeft")
-            assert given[smile] == rows.rows[i, 0, smile + 1]
+            assert given[smile] == rows[0, smile + 1]
 
 
-def test_jittered_rows_move_the_embedding_alone(corpora: Path, tmp_path: Path, network: ExpressionNet) -> None:
-    rows = feature_rows_of_images(corpora, network, tmp_path / "cache").rows
-    for variant in (2, 3):
-        np.testing.assert_array_equal(rows[:, variant, :55], rows[:, 0, :55])
-        assert (np.abs(rows[:, variant, 55:] - rows[:, 0, 55:]).max(axis=1) > 0).all()
-    assert not np.array_equal(rows[:, 2], rows[:, 3])
+def test_jittered_rows_move_the_embedding_alone(
+    utterances: list[Utterance], store: FeatureStore, network: ExpressionNet
+) -> None:
+    images = face_images(utterances[:3], store, HERE)
+    for i in range(3):
+        rows = feature_rows(images.crops[i], images.measures[i], network)
+        np.testing.assert_array_equal(rows, feature_rows(images.crops[i], images.measures[i], network))
+        for variant in (2, 3):
+            np.testing.assert_array_equal(rows[variant, :55], rows[0, :55])
+            assert np.abs(rows[variant, 55:] - rows[0, 55:]).max() > 0
+        assert not np.array_equal(rows[2], rows[3])
 
 
 def test_no_jitter_is_the_inner_crop() -> None:
@@ -199,16 +197,22 @@ def test_a_cut_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pyte
     assert resumed.sha256() == whole.sha256()
 
 
-def test_the_command_writes_weights_and_their_report(corpora: Path, tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
-    expression.add_arguments(parser)
+def test_the_command_writes_weights_and_their_report(utterances: list[Utterance], tmp_path: Path) -> None:
     out = tmp_path / "made" / "expression.safetensors"
-    words = ["--corpora", str(corpora), "--out", str(out), "--cache", str(tmp_path / "cache"), "--epochs", "1"]
-    expression.run(parser.parse_args(words))
+    words = ["--data", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"), "--jobs", "1", "--epochs", "1"]
+    assert main(["expression", "--out", str(out), *words]) == 0
     report = json.loads(out.with_suffix(".json").read_text())
     assert report["weights_sha256"] == ExpressionNet.load(out).sha256()
     assert report["images"]["test"]["images"] == 4
     assert sum(part["faces_found"] for part in report["images"].values()) == 27
+    assert set(report) >= {"test_fer2013", "validation_ck48"}
+
+
+def test_the_command_names_what_it_cannot_learn_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "my.csv").write_text("id,emotion,text\n1,sad,no image\n")
+    words = ["--manifest", str(tmp_path / "my.csv"), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "x")]
+    assert main(["expression", *words]) == 1
+    assert "no labelled image with a face is in the split train" in capsys.readouterr().err
 
 
 def test_the_shipped_network_reads_unseen_faces(shared: Path) -> None:
@@ -217,17 +221,16 @@ def test_the_shipped_network_reads_unseen_faces(shared: Path) -> None:
 
     weights = Path(__file__).resolve().parents[2] / "dhmd" / "pretrained" / "base" / "expression.safetensors"
     network = ExpressionNet.load(weights)
-    images = [image for image in labelled_images(shared / "corpora") if image.split == "test"]
-    chosen = [image for label in range(7) for image in [one for one in images if one.label == label][:30]]
     right = seen = 0
     archive = zipfile.ZipFile(shared / "corpora" / "fer2013.zip")
     with archive, FaceExtractor(network, "image", DETECTION_CONFIDENCE) as extractor:
-        for image in chosen:
-            encoded = np.frombuffer(archive.read(image.member), np.uint8)
-            grey = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.uint8)
-            emotions = extractor.push(enlarged(grey), 0.0).emotions
-            if emotions is not None:
-                seen += 1
-                right += int(emotions.argmax() == image.label)
+        tested = [name for name in sorted(archive.namelist()) if re.fullmatch(r"test/\w+/\w+\.jpg", name)]
+        for label, folder in enumerate(EMOTIONS):
+            for name in [name for name in tested if name.split("/")[1] == folder][:30]:
+                grey = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
+                emotions = extractor.push(enlarged(np.asarray(grey, np.uint8)), 0.0).emotions
+                if emotions is not None:
+                    seen += 1
+                    right += int(emotions.argmax() == label)
     assert seen > 180
     assert right / seen > 0.5
