@@ -171,13 +171,15 @@ def feature_rows(crop: NDArray[np.uint8], measures: NDArray[np.float32], network
     shifted and lit a little differently, which moves embedding and logits; blendshapes and pose stay.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(crop.tobytes()))
-    plain, mirrored = inner(np.stack([crop, crop[:, ::-1]])).float()
+    plain = inner(crop[None]).float()
     moved = jittered(torch.from_numpy(crop.copy()).float().expand(VARIANTS.count("jittered"), -1, -1), generator, 0.5)
     with torch.inference_mode():
-        embedding, logits = network.eval().perceive(torch.stack([plain, mirrored, *moved]))
+        # What it perceives of a face it perceives of its mirror image.
+        perceived = torch.cat(network.eval().perceive(plain), dim=1).expand(2, -1)
+        embedded = torch.cat([perceived, torch.cat(network(moved), dim=1)]).numpy()
     of_variant = {"as seen": measures, "mirrored": _mirrored(measures[None])[0], "jittered": measures}
     seen = np.stack([of_variant[variant] for variant in VARIANTS])
-    return np.concatenate([seen, embedding.numpy(), logits.numpy()], axis=1)
+    return np.concatenate([seen, embedded], axis=1)
 
 
 def inner(crops: NDArray[np.uint8]) -> Tensor:

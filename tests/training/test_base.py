@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dhmd.checkpoint import Checkpoint, load, subset_name
+from dhmd.checkpoint import Checkpoint, encoder_path, load, subset_name
 from dhmd.contract import Rows
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.face import FaceExtractor, face_spec
@@ -47,7 +47,7 @@ def thinned(utterances: Sequence[Utterance]) -> list[Utterance]:
 
 def test_it_is_whole(base: Checkpoint) -> None:
     assert set(base.features) == set(Modality)
-    assert base.features[Modality.VISION] == face_spec(ExpressionNet.load(base.expression_path))
+    assert base.features[Modality.VISION] == face_spec(ExpressionNet.load(encoder_path(base.folder, Modality.VISION)))
     names = {subset_name(subset) for subset in SUBSETS}
     assert set(base.calibration.temperature) == set(base.calibration.sentiment_half_width) == names
     assert (base.folder / "model.safetensors").stat().st_size <= 8_000_000
@@ -86,8 +86,8 @@ def test_faces_of_strangers(base: Checkpoint, shared: Path, tmp_path: Path) -> N
         tested = [name for name in archive.namelist() if re.fullmatch(r"test/\w+/\w+\.jpg", name)]
         for emotion in EMOTIONS:
             own = [name for name in tested if name.split("/")[1] == emotion]
-            for name in sorted(own, key=lambda name: sha256(name.encode()).digest())[:16]:
-                rows.append(f"{name},test,{emotion},{archive.extract(name, tmp_path)}")
+            own = sorted(own, key=lambda name: sha256(name.encode()).digest())[:16]
+            rows += [f"{name},test,{emotion},{archive.extract(name, tmp_path)}" for name in own]
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
     with FeatureStore(tmp_path / "features.sqlite") as store:
         (manifest,) = read_manifests([tmp_path / "faces.csv"], store)
@@ -109,7 +109,8 @@ CLIPS = {
 def tops(base: Checkpoint, clip: Path) -> list[str]:
     """The likeliest emotion ten times a second of a clip, seen through the extractor that runs live."""
     spec, parts, end_s = base.features[Modality.VISION], [], 0.0
-    with FaceExtractor(ExpressionNet.load(base.expression_path)) as extractor, av.open(str(clip)) as media:
+    network = ExpressionNet.load(encoder_path(base.folder, Modality.VISION))
+    with FaceExtractor(network) as extractor, av.open(str(clip)) as media:
         for frame in media.decode(video=0):
             end_s = float(frame.time)
             parts.append(extractor.push(frame.to_ndarray(format="bgr24"), end_s).rows)

@@ -67,7 +67,7 @@ def test_missing_things_are_named_with_the_remedy(tmp_path: Path, capsys: pytest
     assert "cannot be read" in complaint(["fit", nowhere], 2, capsys)
     assert "fer2013.zip" in complaint(["prepare", "fer2013", "--corpora", nowhere], 1, capsys)
     absent = ["extract", "my", *here, "--encoders", nowhere]
-    assert "expression.safetensors is not there" in complaint(absent, 1, capsys)
+    assert "text.safetensors is not there" in complaint(absent, 1, capsys)
     finetune = str(CONFIGS / "finetune.yaml")
     assert "names no manifests" in complaint(["fit", finetune, *here], 2, capsys)
     assert "leave --encoders out" in complaint(["fit", finetune, *own, "--encoders", nowhere], 2, capsys)

@@ -13,7 +13,16 @@ from dhmd.checkpoint import subset_name
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import Modality
-from training.data.compose import SENTIMENT_OF_VALENCE, SUBSETS, Composer, Composition, Sample, collate, statistics
+from training.data.compose import (
+    SENTIMENT_OF_VALENCE,
+    SUBSETS,
+    Composer,
+    Composition,
+    Pool,
+    Sample,
+    collate,
+    statistics,
+)
 from training.data.items import Example, Split, Utterance
 from training.data.placement import arrived, whole
 
@@ -71,13 +80,11 @@ def test_every_subset_appears_in_its_share(composer: Make) -> None:
 
 
 def test_balance_draws_all_classes_equally_often(composer: Make) -> None:
-    even = Counter(
-        composer(composition=Composition(balance=1.0, sentiment_share=0.0)).sample(0, i).emotion for i in range(1400)
-    )
+    balanced = composer(composition=Composition(balance=1.0, balance_alone=1.0, sentiment_share=0.0))
+    natural = composer(composition=Composition(balance=0.0, balance_alone=0.0, sentiment_share=0.0))
+    even = Counter(balanced.sample(0, i).emotion for i in range(1400))
     assert min(even.values()) > 0.7 * 200
-    natural = Counter(
-        composer(composition=Composition(balance=0.0, sentiment_share=0.0)).sample(0, i).emotion for i in range(1400)
-    )
+    natural = Counter(natural.sample(0, i).emotion for i in range(1400))
     assert natural[EMOTIONS.index("neutral")] > 2 * natural[EMOTIONS.index("disgust")]
 
 
@@ -245,3 +252,15 @@ def test_only_what_there_is_is_drawn(specs: dict[Modality, FeatureSpec], made: l
     drawn = Composer(faces, specs, still_scale(specs), Composition(), 1)
     assert {subset_name(drawn.sample(0, i).items) for i in range(20)} == {"vision"}
     assert not Composer([], specs, still_scale(specs), Composition(), 1)
+
+
+def test_a_corpus_is_drawn_as_often_as_its_weight_says(composer: Make) -> None:
+    without = composer(composition=Composition(corpora={"made-text": 0.0}, sentiment_share=0.0))
+    assert not any(Modality.TEXT in without.sample(0, i).items for i in range(50))
+    pool = Pool({"b": 3.0})
+    for corpus in "ab":
+        pool.add(2, Example(Utterance(f"{corpus}/1", corpus, Split.TRAIN, corpus, "sad"), {}))
+    draw = np.random.default_rng(0)
+    share = np.mean([pool.drawn(2, draw).utterance.corpus == "b" for _ in range(400)])
+    assert share == pytest.approx(0.75, abs=0.07)
+    assert (pool.weight(2), pool.weight(3)) == (4.0, 0.0)

@@ -13,22 +13,24 @@ import torch
 
 from dhmd.checkpoint import Calibration, Checkpoint, load, save
 from dhmd.contract import FeatureSpec
-from dhmd.features.expression import ExpressionNet
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from dhmd.model import DHMD, DHMDConfig, ModalityConfig
 from training.cli import main
 from training.data.items import Example, Split, Utterance
 from training.evaluate import evaluate, measure
+from training.extractors import copy_learned
 from training.sources import Sources
 
 
 @pytest.fixture(scope="module")
-def checkpoint(specs: Mapping[Modality, FeatureSpec], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def checkpoint(
+    specs: Mapping[Modality, FeatureSpec], untrained_encoders: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Checkpoint:
     """An untrained one, of which some sets of modalities are calibrated."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint")
-    ExpressionNet().save(folder / "expression.safetensors")
+    copy_learned(untrained_encoders, folder)
     modalities = {m: ModalityConfig(spec.width) for m, spec in specs.items()}
     model = DHMD(DHMDConfig(modalities=modalities, d=8, attention_heads=2, layers=1, atoms=12))
     save(

@@ -183,7 +183,7 @@ def test_files_that_break_off_are_told_after_the_others_are_done(
 
 
 def test_missing_encoders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(EncodersMissing, match=r"expression.safetensors is not there: .*--encoders"):
+    with pytest.raises(EncodersMissing, match=r"text.safetensors is not there: .*encoder text .*--encoders"):
         Extractors(tmp_path)
 
 

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
 
-from dhmd.checkpoint import Checkpoint, load, subset_name
+from dhmd.checkpoint import Checkpoint, encoder_path, load, subset_name
 from dhmd.contract import FeatureSpec
-from dhmd.features.expression import ExpressionNet
 from dhmd.modality import Modality
 from training.config import FitConfig
 from training.data.compose import SUBSETS, Composer
@@ -36,23 +34,15 @@ def configuration(**optimisation: float) -> FitConfig:
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoders")
-    torch.manual_seed(0)
-    ExpressionNet().save(folder / "expression.safetensors")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def trained(
     made: list[Example],
     specs: Mapping[Modality, FeatureSpec],
-    encoders: Path,
+    untrained_encoders: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Checkpoint:
     run = tmp_path_factory.mktemp("runs") / "made"
     config = configuration(epochs=6)
-    return load(fit(config, Data.of(made, specs), run, encoders))
+    return load(fit(config, Data.of(made, specs), run, untrained_encoders))
 
 
 def test_every_modality_alone_and_all_together_are_learned(trained: Checkpoint, made: list[Example]) -> None:
@@ -69,10 +59,11 @@ def test_every_modality_alone_and_all_together_are_learned(trained: Checkpoint, 
 
 
 def test_the_checkpoint_declares_all_it_needs(
-    trained: Checkpoint, specs: Mapping[Modality, FeatureSpec], encoders: Path
+    trained: Checkpoint, specs: Mapping[Modality, FeatureSpec], untrained_encoders: Path
 ) -> None:
     assert dict(trained.features) == dict(specs)
-    assert trained.expression_path.read_bytes() == (encoders / "expression.safetensors").read_bytes()
+    for m in Modality:
+        assert encoder_path(trained.folder, m).read_bytes() == encoder_path(untrained_encoders, m).read_bytes()
     names = {subset_name(subset) for subset in SUBSETS}
     assert set(trained.calibration.temperature) == names
     assert set(trained.calibration.sentiment_half_width) == names
@@ -83,7 +74,7 @@ def test_the_checkpoint_declares_all_it_needs(
 
 def test_the_card_shows_what_was_measured(trained: Checkpoint) -> None:
     card = (trained.folder / "README.md").read_text(encoding="utf-8")
-    measured = json.loads((trained.folder.parent / "test.json").read_text())
+    measured = json.loads((trained.folder.parent / "results.json").read_text())
     shown = f"{100 * measured['composed']['by_modalities']['vision+audio']['accuracy']:.1f}"
     assert f"| vision+audio | {shown} |" in card
     assert "workplaces" in card
@@ -92,13 +83,13 @@ def test_the_card_shows_what_was_measured(trained: Checkpoint) -> None:
 def test_a_cut_run_goes_on_to_the_same_curve(
     made: list[Example],
     specs: Mapping[Modality, FeatureSpec],
-    encoders: Path,
+    untrained_encoders: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config, data = configuration(epochs=3, steps=4), Data.of(made, specs)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    fit(config, data, whole, encoders)
+    fit(config, data, whole, untrained_encoders)
 
     draw = Composer.sample
 
@@ -109,33 +100,33 @@ def test_a_cut_run_goes_on_to_the_same_curve(
 
     monkeypatch.setattr(Composer, "sample", failing)
     with pytest.raises(KeyboardInterrupt):
-        fit(config, data, cut, encoders)
+        fit(config, data, cut, untrained_encoders)
     monkeypatch.undo()
     assert len(json.loads((cut / "log.json").read_text())) == 1
     check_run(cut, described(config, {}), resume=True)
-    fit(config, data, cut, encoders)
+    fit(config, data, cut, untrained_encoders)
     assert json.loads((cut / "log.json").read_text()) == json.loads((whole / "log.json").read_text())
     assert (cut / "checkpoint/model.safetensors").read_bytes() == (whole / "checkpoint/model.safetensors").read_bytes()
 
 
 def test_training_stops_when_validation_no_longer_rises(
-    made: list[Example], specs: Mapping[Modality, FeatureSpec], encoders: Path, tmp_path: Path
+    made: list[Example], specs: Mapping[Modality, FeatureSpec], untrained_encoders: Path, tmp_path: Path
 ) -> None:
     config = configuration(epochs=30, steps=1, patience=2, learning_rate=1e-9, dictionary_learning_rate=1e-9)
-    fit(config, Data.of(made, specs), tmp_path / "run", encoders)
+    fit(config, Data.of(made, specs), tmp_path / "run", untrained_encoders)
     log = json.loads((tmp_path / "run" / "log.json").read_text())
     best = max(range(len(log)), key=lambda i: log[i]["score"])
     assert len(log) == best + 1 + 2 < 30
 
 
 def test_a_run_is_neither_overwritten_nor_mixed_up(
-    made: list[Example], specs: Mapping[Modality, FeatureSpec], encoders: Path, tmp_path: Path
+    made: list[Example], specs: Mapping[Modality, FeatureSpec], untrained_encoders: Path, tmp_path: Path
 ) -> None:
     run, config = tmp_path / "run", configuration(epochs=1, steps=1)
     with pytest.raises(RunExists, match="no run to go on with; start one without --resume"):
         check_run(run, described(config, {}), resume=True)
     check_run(run, described(config, {}), resume=False)
-    fit(config, Data.of(made, specs), run, encoders)
+    fit(config, Data.of(made, specs), run, untrained_encoders)
     with pytest.raises(RunExists, match="holds a run already; go on with it by --resume"):
         check_run(run, described(config, {}), resume=False)
     check_run(run, described(config, {}), resume=True)

@@ -17,7 +17,6 @@ from matplotlib.colors import to_rgb
 
 from dhmd.checkpoint import Calibration, Checkpoint, load, save, subset_name
 from dhmd.contract import FeatureSpec
-from dhmd.features.expression import ExpressionNet
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.model import DHMD, DHMDConfig, ModalityConfig
@@ -26,6 +25,7 @@ from training.cli import main
 from training.data.compose import SUBSETS
 from training.data.items import Example, Split
 from training.evaluate import by_corpus, by_modalities, composed
+from training.extractors import copy_learned
 from training.metrics import expected_calibration_error
 from training.observe import Observations, Space, by_emotion, observe, reliability
 from training.predict import batches, softmax
@@ -43,14 +43,16 @@ LOG = [
 
 
 @pytest.fixture(scope="module")
-def checkpoint(specs: Mapping[Modality, FeatureSpec], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def checkpoint(
+    specs: Mapping[Modality, FeatureSpec], untrained_encoders: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Checkpoint:
     """An untrained one, as a run leaves it."""
     torch.manual_seed(0)
     modalities = {m: ModalityConfig(spec.width) for m, spec in specs.items()}
     model = DHMD(DHMDConfig(modalities=modalities, d=8, attention_heads=2, layers=1, atoms=ATOMS))
     folder = tmp_path_factory.mktemp("run") / "checkpoint"
     folder.mkdir()
-    ExpressionNet().save(folder / "expression.safetensors")
+    copy_learned(untrained_encoders, folder)
     names = [subset_name(subset) for subset in SUBSETS]
     calibration = Calibration(dict.fromkeys(names, 0.7), dict.fromkeys(names, 1.0))
     save(folder, name="made", model=model, features=specs, calibration=calibration, training={}, card="")

@@ -7,6 +7,7 @@ a function of (seed, epoch, index) alone.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Composition:
 
     subsets: share of the windows for each set of present modalities, by `subset_name`.
     balance: classes are drawn in proportion to their frequency to the power 1 - balance; 1 draws all equally often.
+        Windows of several modalities are drawn so; `balance_alone` is that of windows of one.
+    corpora: how much more often an utterance of a corpus is drawn than others, by the name of its manifest; else 1.
     native_share: share of the windows that are of one utterance, where some have several modalities.
     sentiment_share: share of the windows that are utterances labelled with sentiment and not with an emotion.
     valence_weight: weight of the sentiment that a class's valence stands for, next to a labelled one.
@@ -61,6 +64,8 @@ class Composition:
         }
     )
     balance: float = 0.5
+    balance_alone: float = 0.5
+    corpora: Mapping[str, float] = field(default_factory=dict)
     native_share: float = 0.5
     sentiment_share: float = 0.12
     valence_weight: float = 0.3
@@ -95,6 +100,33 @@ class Batch:
     labels: Labels
 
 
+class Pool:
+    """Examples by emotion, as an index into EMOTIONS; each is drawn in proportion to the weight of its corpus."""
+
+    def __init__(self, corpora: Mapping[str, float]) -> None:
+        self._corpora = corpora
+        self._examples: defaultdict[int, list[Example]] = defaultdict(list)
+        self._heights: defaultdict[int, list[float]] = defaultdict(list)  # sums of the weights so far
+
+    def add(self, emotion: int, example: Example) -> None:
+        weight = self._corpora.get(example.utterance.corpus, 1.0)
+        if weight > 0:
+            self._examples[emotion].append(example)
+            self._heights[emotion].append(self.weight(emotion) + weight)
+
+    def __bool__(self) -> bool:
+        return bool(self._examples)
+
+    def weight(self, emotion: int) -> float:
+        """Of all examples of an emotion; 0 without any."""
+        heights = self._heights.get(emotion)
+        return heights[-1] if heights else 0.0
+
+    def drawn(self, emotion: int, draw: np.random.Generator) -> Example:
+        heights = self._heights[emotion]
+        return self._examples[emotion][bisect_right(heights, draw.uniform(0, heights[-1])) % len(heights)]
+
+
 class Composer:
     """Draws windows from the examples of one split."""
 
@@ -109,16 +141,16 @@ class Composer:
         """scale: (width,) standard deviation of each feature over the training set, the unit of what is varied."""
         self.specs, self._scale, self._composition, self._seed = specs, scale, composition, seed
         usable = [example for example in examples if example.rows]
-        self._by_class: dict[Modality, defaultdict[int, list[Example]]] = {m: defaultdict(list) for m in Modality}
-        self._native: defaultdict[int, list[Example]] = defaultdict(list)
+        self._pool = {m: Pool(composition.corpora) for m in Modality}
+        self._native = Pool(composition.corpora)
         for example in usable:
             if example.utterance.emotion is None:
                 continue
             emotion = EMOTIONS.index(example.utterance.emotion)
             for m in example.rows:
-                self._by_class[m][emotion].append(example)
+                self._pool[m].add(emotion, example)
             if len(example.rows) > 1:
-                self._native[emotion].append(example)
+                self._native.add(emotion, example)
         self._sentiment = [example for example in usable if example.utterance.emotion is None]
         names = {subset_name(subset): subset for subset in SUBSETS}
         self._shares = {names[name]: share for name, share in composition.subsets.items() if share > 0}
@@ -130,7 +162,7 @@ class Composer:
 
     def classes(self, subset: frozenset[Modality]) -> list[int]:
         """Emotions that every modality of a set has, as indices into EMOTIONS."""
-        return [c for c in range(len(EMOTIONS)) if all(self._by_class[m][c] for m in subset)]
+        return [c for c in range(len(EMOTIONS)) if all(self._pool[m].weight(c) for m in subset)]
 
     def sample(self, epoch: int, index: int) -> Sample:
         """A window for training: parts as they arrive live, varied."""
@@ -139,10 +171,11 @@ class Composer:
         if self._sentiment and (not emotional or draw.random() < self._composition.sentiment_share):
             return self._native_window(self._sentiment[draw.integers(len(self._sentiment))], draw)
         if self._native and (not self._possible or draw.random() < self._composition.native_share):
-            pool = self._native[self._draw_class([self._native], draw)]
-            return self._native_window(pool[draw.integers(len(pool))], draw)
+            emotion = _drawn_class([self._native], self._composition.balance, draw)
+            return self._native_window(self._native.drawn(emotion, draw), draw)
         subset = _drawn(self._possible, draw)
-        emotion = self._draw_class([self._by_class[m] for m in subset], draw)
+        balance = self._composition.balance_alone if len(subset) == 1 else self._composition.balance
+        emotion = _drawn_class([self._pool[m] for m in subset], balance, draw)
         return self._window(self._partners(subset, emotion, draw), draw, varied=True)
 
     def fixed(self, subset: frozenset[Modality], per_class: int) -> list[Sample]:
@@ -167,21 +200,10 @@ class Composer:
         subset = _drawn(shares, draw) if len(own) > 1 and shares else own
         return self._window({m: example for m in Modality if m in subset}, draw, varied=True)
 
-    def _draw_class(self, pools: Sequence[Mapping[int, Sequence[Example]]], draw: np.random.Generator) -> int:
-        counts = np.array([[len(pool.get(c, ())) for c in range(len(EMOTIONS))] for pool in pools], np.float64)
-        frequency = counts / counts.sum(axis=1, keepdims=True)
-        chance = (frequency ** (1 - self._composition.balance)).mean(axis=0) * (counts > 0).all(axis=0)
-        return int(draw.choice(len(EMOTIONS), p=chance / chance.sum()))
-
     def _partners(
         self, subset: frozenset[Modality], emotion: int, draw: np.random.Generator
     ) -> dict[Modality, Example]:
-        parts: dict[Modality, Example] = {}
-        for m in Modality:
-            if m in subset:
-                pool = self._by_class[m][emotion]
-                parts[m] = pool[draw.integers(len(pool))]
-        return parts
+        return {m: self._pool[m].drawn(emotion, draw) for m in Modality if m in subset}
 
     def _window(self, parts: Mapping[Modality, Example], draw: np.random.Generator, *, varied: bool) -> Sample:
         placed = self._placed(parts, draw, varied=varied)
@@ -232,6 +254,14 @@ class Composer:
 def _drawn(shares: Mapping[frozenset[Modality], float], draw: np.random.Generator) -> frozenset[Modality]:
     chance = np.array(list(shares.values()))
     return list(shares)[draw.choice(len(shares), p=chance / chance.sum())]
+
+
+def _drawn_class(pools: Sequence[Pool], balance: float, draw: np.random.Generator) -> int:
+    """An emotion that all pools have, as often as the mean of them has it; see `Composition.balance`."""
+    weights = np.array([[pool.weight(c) for c in range(len(EMOTIONS))] for pool in pools])
+    frequency = weights / weights.sum(axis=1, keepdims=True)
+    chance = (frequency ** (1 - balance)).mean(axis=0) * (weights > 0).all(axis=0)
+    return int(draw.choice(len(EMOTIONS), p=chance / chance.sum()))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
