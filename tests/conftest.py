@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhmd.features.speech import SpeechModel
-from dhmd.modality import Modality
+from dhmd.modality import EDGES, Modality
 from dhmd.model import DHMD, SENTIMENT, DHMDConfig, ModalityConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -101,6 +101,18 @@ def translate(name: str) -> str:
     raise KeyError(name)
 
 
+def stacked(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of one transformer after the other -> those of a group, in the order of its members."""
+    groups = {"self_attention": Modality, "memory": Modality, "cross_attention": EDGES}
+    out = {name: value for name, value in weights.items() if name.split(".")[0] not in groups}
+    for group, members in groups.items():
+        first = f"{group}.{next(iter(members))}."
+        for name in [name.removeprefix(first) for name in weights if name.startswith(first)]:
+            parts = torch.stack([weights[f"{group}.{member}.{name}"] for member in members])
+            out[f"{group}.{name}"] = parts.flatten() if parts.ndim == 2 else parts
+    return out
+
+
 class Golden:
     """One golden file, and our model with its weights."""
 
@@ -123,10 +135,10 @@ class Golden:
             if key.startswith("w.") and not UNUSED.search(key[2:])
         }
         shaped = {
-            name: value.squeeze(-1) if value.ndim == 3 and state[name].ndim == 2 else value
+            name: value.squeeze(-1) if value.ndim == 3 and name in state and state[name].ndim == 2 else value
             for name, value in given.items()
         }
-        missing, unexpected = self.model.load_state_dict(shaped, strict=False)
+        missing, unexpected = self.model.load_state_dict(stacked(shaped), strict=False)
         assert not unexpected
         assert all("normaliser" in name or "margin_projection" in name for name in missing), missing
         with torch.inference_mode():

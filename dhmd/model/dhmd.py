@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dhmd.modality import EDGES, Modality
+from dhmd.modality import EDGES, Edge, Modality
 from dhmd.model.config import DHMDConfig
 from dhmd.model.decoupling import Decoupled, Decoupler, Normaliser, Projection
 from dhmd.model.dictionary import Dictionary, Match
 from dhmd.model.distillation import HETEROGENEOUS_PRIOR, HOMOGENEOUS_PRIOR, GraphDistillationUnit
-from dhmd.model.transformer import Transformer
+from dhmd.model.dropout import Dropout
+from dhmd.model.transformer import Transformers
 
 PerModality = dict[Modality, Tensor]
 
@@ -64,13 +65,6 @@ class DHMDOutput:
     """g_c (B, 3d)."""
 
 
-def last_present(x: Tensor, mask: Tensor) -> Tensor:
-    """The newest present step of (B, T, d) under a (B, T) mask: (B, d); zeros where no step is present."""
-    newest = mask.shape[1] - 1 - mask.flip(1).to(torch.uint8).argmax(dim=1)
-    picked = x.gather(1, newest[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
-    return picked * mask.any(dim=1)[:, None]
-
-
 class ResidualHead(nn.Module):
     """x -> W2 relu(W1 x) + x, with dropout after the relu, and a linear output on top."""
 
@@ -79,7 +73,7 @@ class ResidualHead(nn.Module):
         self.first = nn.Linear(width, width)
         self.second = nn.Linear(width, width)
         self.out = nn.Linear(width, outputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, width) -> hidden relu(W1 x) (B, width), residual sum (B, width), logit (B, outputs)."""
@@ -96,31 +90,31 @@ class DHMD(nn.Module):
         self.config = config
         d, outputs, dropout = config.d, config.outputs, config.output_dropout
 
-        def transformer(width: int, layers: int, dropout_of: Modality) -> Transformer:
-            return Transformer(
+        def transformers(width: int, layers: int, dropout_of: Mapping[str, Modality]) -> Transformers:
+            return Transformers(
                 width,
                 config.attention_heads,
                 layers,
-                attention_dropout=config.modalities[dropout_of].attention_dropout,
+                {name: config.modalities[m].attention_dropout for name, m in dropout_of.items()},
                 embedding_dropout=config.embedding_dropout,
                 residual_dropout=config.residual_dropout,
             )
 
         self.normaliser = nn.ModuleDict({m: Normaliser(config.modalities[m].width) for m in Modality})
-        self.text_dropout = nn.Dropout(config.text_dropout)
+        self.text_dropout = Dropout(config.text_dropout)
         self.projection = nn.ModuleDict({m: Projection(config.modalities[m], d) for m in Modality})
         self.shared_encoder = nn.Linear(d, d, bias=False)
         self.decoupler = nn.ModuleDict({m: Decoupler(d) for m in Modality})
         self.margin_projection = nn.ModuleDict({m: nn.Linear(d, d) for m in Modality})
 
-        self.self_attention = nn.ModuleDict({m: transformer(d, config.layers, m) for m in Modality})
+        self.self_attention = transformers(d, config.layers, {m: m for m in Modality})
         self.shared_head = ResidualHead(3 * d, outputs, dropout)
         self.homo_dictionary = Dictionary(config.atoms, d, config.temperature)
         self.homo_head = nn.ModuleDict({m: ResidualHead(d, outputs, dropout) for m in Modality})
         self.homo_graph = GraphDistillationUnit(outputs, d, config.homo_hidden, HOMOGENEOUS_PRIOR)
 
-        self.cross_attention = nn.ModuleDict({str(e): transformer(d, config.layers, e.source) for e in EDGES})
-        self.memory = nn.ModuleDict({m: transformer(2 * d, config.memory_layers, Modality.TEXT) for m in Modality})
+        self.cross_attention = transformers(d, config.layers, {str(e): e.source for e in EDGES})
+        self.memory = transformers(2 * d, config.memory_layers, dict.fromkeys(Modality, Modality.TEXT))
         self.hetero_dictionary = Dictionary(config.atoms, 2 * d, config.temperature)
         self.hetero_head = nn.ModuleDict({m: ResidualHead(2 * d, outputs, dropout) for m in Modality})
         self.hetero_graph = GraphDistillationUnit(outputs, 2 * d, config.hetero_hidden, HETEROGENEOUS_PRIOR)
@@ -182,7 +176,7 @@ class DHMD(nn.Module):
     ) -> tuple[Branch, Tensor]:
         """Steps 3 and 4."""
         c = {m: decoupled[m].homogeneous for m in Modality}
-        last = {m: last_present(self.self_attention[m](c[m], mask[m]), mask[m]) for m in Modality}
+        last = _by_modality(self.self_attention.newest(c, mask, every=False)[0])
         _, _, shared_logit = self.shared_head(torch.cat([last[m] for m in Modality], dim=-1))
         match = {m: self.homo_dictionary(m, c[m], mask[m]) for m in Modality}
         heads = {m: self.homo_head[m](match[m].feature) for m in Modality}
@@ -194,15 +188,18 @@ class DHMD(nn.Module):
     def _heterogeneous(self, decoupled: Mapping[Modality, Decoupled], mask: PerModality, present: Tensor) -> Branch:
         """Steps 5 and 6. Sources of a target stand in the paper's order: L [A, V], V [L, A], A [L, V]."""
         s = {m: decoupled[m].heterogeneous for m in Modality}
-        last: PerModality = {}
-        match: dict[Modality, Match] = {}
-        for target, sources in CROSS_ORDER.items():
-            seen = [
-                self.cross_attention[f"{source}->{target}"](s[target], mask[source], s[source]) for source in sources
-            ]
-            memory = self.memory[target](torch.cat(seen, dim=-1), mask[target])
-            last[target] = last_present(memory, mask[target])
-            match[target] = self.hetero_dictionary(target, memory, mask[target])
+        seen = self.cross_attention(
+            {str(e): s[e.target] for e in EDGES},
+            {str(e): mask[e.source] for e in EDGES},
+            {str(e): s[e.source] for e in EDGES},
+        )
+        joined = {
+            target: torch.cat([seen[str(Edge(target, source))] for source in sources], dim=-1)
+            for target, sources in CROSS_ORDER.items()
+        }
+        newest, every = self.memory.newest(joined, mask, every=True)
+        last = _by_modality(newest)
+        match = {m: self.hetero_dictionary(m, every[m], mask[m]) for m in Modality}
         heads = {m: self.hetero_head[m](last[m]) for m in Modality}
         representation = {m: residual for m, (_, residual, _) in heads.items()}
         logit = {m: logit for m, (_, _, logit) in heads.items()}
@@ -220,6 +217,10 @@ CROSS_ORDER: dict[Modality, tuple[Modality, Modality]] = {
     Modality.AUDIO: (Modality.TEXT, Modality.VISION),
 }
 """For each target, the order in which what it read from the two sources is concatenated (step 5)."""
+
+
+def _by_modality(named: Mapping[str, Tensor]) -> PerModality:
+    return {m: named[m] for m in Modality}
 
 
 def _mean(x: Tensor, mask: Tensor) -> Tensor:

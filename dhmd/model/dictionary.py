@@ -51,8 +51,9 @@ class Dictionary(nn.Module):
 
     def forward(self, modality: Modality, x: Tensor, mask: Tensor) -> Match:
         """x: (B, T, width), mask: (B, T) bool. The input is detached: the dictionary reads, it does not shape."""
-        scores = self.query[modality](x.detach()) @ self.atoms.T * self.scale  # (B, T, K)
+        scores = self.query[modality](x.detach()) @ (self.atoms.T * self.scale)  # (B, T, K)
+        scores = scores + torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))[..., None]
         present = mask.any(dim=1)[:, None]
-        best = scores.masked_fill(~mask[..., None], float("-inf")).amax(dim=1)  # (B, K)
+        best = scores.amax(dim=1)  # (B, K)
         activation = sparsemax(torch.where(present, best, 0.0)) * present
         return Match(activation, F.normalize(activation @ self.atoms, dim=-1))
