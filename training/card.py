@@ -95,6 +95,9 @@ def model_card(
         [name, *(f"{of[name]:.2f}" if name in of else "-" for of in (temperature, half_width))]
         for name in dict.fromkeys([*temperature, *half_width])
     ]
+    kept = (
+        " Sets of modalities with too few validation utterances keep those of that checkpoint." if config.start else ""
+    )
     begun = f" It began from the checkpoint `{config.start}`." if config.start else ""
     known_limits = "".join([COMPOSED if set(counts) <= set(SOURCES) else OWN, LIMITS])
     return f"""\
@@ -140,7 +143,7 @@ of the others. By chance the unweighted recall is 14.3 %.
 {_composed_section(measured["composed"])}
 Calibration, on the validation splits only. A window's true sentiment lies within the last column's distance of the
 estimate in 80 % of the validation windows. It is measured where people labelled the sentiment; the valence of a class
-is easier to hit, so sets of modalities without such labels have at least the same distance.
+is easier to hit, so sets of modalities without such labels have at least the same distance.{kept}
 
 {_table(["modalities", "temperature", "distance"], calibrated)}
 

@@ -212,9 +212,10 @@ class PieceExtractor:
             words = self._extractors.speech.time_words(samples, text, begin_s)
         likelihood = np.mean(np.log([word.probability + 1e-9 for word in words])) if words else -np.inf
         if likelihood < np.log(SAID):
-            stretches = voiced(samples)
-            end_s = begin_s + (stretches[-1][1] if stretches else len(samples) / SAMPLE_RATE_HZ)
-            return self._ending(typed_words(text, utterance.id), end_s)
+            typed, stretches = typed_words(text, utterance.id), voiced(samples)
+            if not stretches:
+                return self._read(list(typed))
+            return self._ending(typed, begin_s + stretches[-1][1])
         return self._read(words)
 
     def _heard(self, utterance: Utterance) -> Rows:
@@ -235,11 +236,12 @@ class PieceExtractor:
         return Rows.concatenate(parts[::-1], text.spec.width)
 
     def _ending(self, words: tuple[Word, ...], end_s: float) -> Rows:
-        """Typed words as if read within a window that ends at `end_s`, faster if there are many."""
+        """Typed words as if spoken until `end_s`, faster if there is little time or the window is too short."""
         rows = self._extractors.text.extract(words)
         if not len(rows):
             return rows
-        faster = min(1.0, 0.98 * self._extractors.text.spec.window_s / max(rows.times_s[-1], 1e-9))
+        room_s = min(0.98 * self._extractors.text.spec.window_s, end_s)
+        faster = min(1.0, room_s / max(rows.times_s[-1], 1e-9))
         return Rows(end_s + (rows.times_s - rows.times_s[-1]) * faster, rows.values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ WORTH_S: Final = 30.0
 _QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # it calls its own way of starting workers an error
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "OMP_NUM_THREADS": "1",
 }
@@ -50,7 +52,7 @@ def _spread(pieces: Sequence[Piece], encoders: Path, jobs: int, address: str | N
     with _ray(jobs, address) as data:
 
         class Worker:
-            """One a process; a closure, as arguments of Ray's constructors make it warn."""
+            """One a process."""
 
             def __init__(self) -> None:
                 import torch
@@ -65,7 +67,7 @@ def _spread(pieces: Sequence[Piece], encoders: Path, jobs: int, address: str | N
 
         blocks = min(len(pieces), max(8 * jobs, len(pieces) // 32))
         work = data.from_items([{"piece": piece} for piece in pieces], override_num_blocks=blocks)
-        work = work.map_batches(Worker, batch_size=8, num_cpus=1, concurrency=jobs, max_restarts=0)
+        work = work.map_batches(Worker, batch_size=8, num_cpus=1, concurrency=jobs)
         for batch in work.iter_batches(batch_size=None, prefetch_batches=0):
             yield from batch["made"]
 
@@ -84,7 +86,8 @@ def _ray(jobs: int, address: str | None) -> Iterator[Any]:
         raise WorkersUnavailable(f"{error}; pip install 'ray[data]', or give --jobs 1") from error
     own: dict[str, Any] = {} if address else {"num_cpus": jobs, "include_dashboard": False}
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        with _native_stderr_closed():  # where it says that it obeys RAY_BACKEND_LOG_LEVEL
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WorkersUnavailable(f"Ray does not start ({reason}); check --address, or give --jobs 1") from error
@@ -97,3 +100,17 @@ def _ray(jobs: int, address: str | None) -> Iterator[Any]:
         yield ray.data
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)

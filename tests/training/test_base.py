@@ -86,8 +86,8 @@ def test_faces_of_strangers(base: Checkpoint, shared: Path, tmp_path: Path) -> N
         tested = [name for name in archive.namelist() if re.fullmatch(r"test/\w+/\w+\.jpg", name)]
         for emotion in EMOTIONS:
             own = [name for name in tested if name.split("/")[1] == emotion]
-            own = sorted(own, key=lambda name: sha256(name.encode()).digest())[:16]
-            rows += [f"{name},test,{emotion},{archive.extract(name, tmp_path)}" for name in own]
+            chosen = sorted(own, key=lambda name: sha256(name.encode()).digest())[:16]
+            rows += [f"{name},test,{emotion},{archive.extract(name, tmp_path)}" for name in chosen]
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
     with FeatureStore(tmp_path / "features.sqlite") as store:
         (manifest,) = read_manifests([tmp_path / "faces.csv"], store)
