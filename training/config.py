@@ -35,6 +35,7 @@ class Network(_Strict):
     embedding_dropout: float = Field(0.1, ge=0, lt=1)
     output_dropout: float = Field(0.3, ge=0, lt=1)
     residual_dropout: float = Field(0.1, ge=0, lt=1)
+    dictionary: bool = True
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

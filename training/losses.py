@@ -67,7 +67,7 @@ def total(model: DHMD, out: DHMDOutput, labels: Labels, weights: Weights) -> tup
         "ort": orthogonality(out),
         "homo": homo.logit + homo.regulariser,
         "hetero": hetero.logit + hetero.representation + hetero.regulariser,
-        "dict": sum(dictionary(out, gap, same)),
+        "dict": sum(dictionary(out, gap, same)) if model.config.dictionary else out.output.new_zeros(()),
     }
     loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
     return loss, {name: torch.as_tensor(term).detach() for name, term in terms.items()}

@@ -23,11 +23,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: int, rates: Seq
         out: Tensor = CPUAttention.apply(q, k, v, bias, heads, tuple(rates))
         return out
     if len(set(rates)) > 1:
-        one_each = zip(*(x.split(1) for x in (q, k, v, bias)), ([rate] for rate in rates), strict=True)
-        return torch.cat([attend(*parts, heads, rate) for *parts, rate in one_each])
-    split = [x.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)]  # (G B, H, steps, e)
+        one_each = (attend(q[[g]], k[[g]], v[[g]], bias[[g]], heads, [rate]) for g, rate in enumerate(rates))
+        return torch.cat(list(one_each))
+    split = [x.reshape(-1, x.shape[2], heads, x.shape[3] // heads).transpose(1, 2) for x in (q, k, v)]  # (G B, H, steps, e)
     read = F.scaled_dot_product_attention(*split, attn_mask=bias.flatten(0, 1)[:, None], dropout_p=rates[0])
-    return read.transpose(1, 2).flatten(-2).unflatten(0, q.shape[:2])
+    return read.transpose(1, 2).reshape(q.shape)
 
 
 class CPUAttention(torch.autograd.Function):
@@ -84,9 +84,9 @@ def _scale(query: Tensor) -> float:
 
 def _by_head(x: Tensor, heads: int) -> Tensor:
     """(B, steps, d) -> (B H, steps, e)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2).flatten(0, 1)
 
 
 def _put(out: Tensor, read: Tensor, heads: int, factor: float) -> None:
     """(B H, e, steps) times `factor` into (B, steps, d)."""
-    torch.mul(read.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2), factor, out=out)
+    torch.mul(read.view(out.shape[0], -1, read.shape[2]).transpose(1, 2), factor, out=out)

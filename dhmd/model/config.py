@@ -37,7 +37,12 @@ EMOTION = Head("emotion", "classification", len(EMOTIONS))
 
 @dataclass(frozen=True, slots=True)
 class DHMDConfig:
-    """Constants of the network; the defaults are the paper's for CMU-MOSI."""
+    """Constants of the network; the defaults are the paper's for CMU-MOSI.
+
+    dictionary: False leaves out the matching of steps 4 and 6, to measure what it gives: in place of the rebuilt
+    features stand C_m averaged over its present steps and the newest step of H_m, detached and of length 1 as these
+    are. There are no atoms and no activations then, and the dictionary loss is zero.
+    """
 
     modalities: Mapping[Modality, ModalityConfig]
     heads: tuple[Head, ...] = (SENTIMENT, EMOTION)
@@ -52,6 +57,7 @@ class DHMDConfig:
     embedding_dropout: float = 0.2
     output_dropout: float = 0.5
     residual_dropout: float = 0.0
+    dictionary: bool = True
     memory_layers: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dhmd.modality import EDGES, Edge, Modality
 from dhmd.model.config import DHMDConfig
 from dhmd.model.decoupling import Decoupled, Decoupler, Normaliser, Projection
-from dhmd.model.dictionary import Dictionary, Match
+from dhmd.model.dictionary import Dictionary, Match, unmatched
 from dhmd.model.distillation import HETEROGENEOUS_PRIOR, HOMOGENEOUS_PRIOR, GraphDistillationUnit
 from dhmd.model.dropout import Dropout
 from dhmd.model.transformer import Transformers
@@ -109,13 +109,13 @@ class DHMD(nn.Module):
 
         self.self_attention = transformers(d, config.layers, {m: m for m in Modality})
         self.shared_head = ResidualHead(3 * d, outputs, dropout)
-        self.homo_dictionary = Dictionary(config.atoms, d, config.temperature)
+        self.homo_dictionary = self._dictionary(d)
         self.homo_head = nn.ModuleDict({m: ResidualHead(d, outputs, dropout) for m in Modality})
         self.homo_graph = GraphDistillationUnit(outputs, d, config.homo_hidden, HOMOGENEOUS_PRIOR)
 
         self.cross_attention = transformers(d, config.layers, {str(e): e.source for e in EDGES})
         self.memory = transformers(2 * d, config.memory_layers, dict.fromkeys(Modality, Modality.TEXT))
-        self.hetero_dictionary = Dictionary(config.atoms, 2 * d, config.temperature)
+        self.hetero_dictionary = self._dictionary(2 * d)
         self.hetero_head = nn.ModuleDict({m: ResidualHead(2 * d, outputs, dropout) for m in Modality})
         self.hetero_graph = GraphDistillationUnit(outputs, 2 * d, config.hetero_hidden, HETEROGENEOUS_PRIOR)
 
@@ -166,6 +166,10 @@ class DHMD(nn.Module):
             shared_gate=shared_gate,
         )
 
+    def _dictionary(self, width: int) -> Dictionary | None:
+        config = self.config
+        return Dictionary(config.atoms, width, config.temperature) if config.dictionary else None
+
     def split(self, logit: Tensor) -> dict[str, Tensor]:
         """A logit vector (..., O) as {head name: (..., size)}."""
         parts = torch.split(logit, [head.size for head in self.config.heads], dim=-1)
@@ -178,7 +182,10 @@ class DHMD(nn.Module):
         c = {m: decoupled[m].homogeneous for m in Modality}
         last = _by_modality(self.self_attention.newest(c, mask, every=False)[0])
         _, _, shared_logit = self.shared_head(torch.cat([last[m] for m in Modality], dim=-1))
-        match = {m: self.homo_dictionary(m, c[m], mask[m]) for m in Modality}
+        if self.homo_dictionary is None:
+            match = {m: unmatched(_mean(c[m], mask[m])) for m in Modality}
+        else:
+            match = {m: self.homo_dictionary(m, c[m], mask[m]) for m in Modality}
         heads = {m: self.homo_head[m](match[m].feature) for m in Modality}
         representation = {m: hidden for m, (hidden, _, _) in heads.items()}
         logit = {m: logit for m, (_, _, logit) in heads.items()}
@@ -197,9 +204,12 @@ class DHMD(nn.Module):
             target: torch.cat([seen[str(Edge(target, source))] for source in sources], dim=-1)
             for target, sources in CROSS_ORDER.items()
         }
-        newest, every = self.memory.newest(joined, mask, every=True)
+        newest, every = self.memory.newest(joined, mask, every=self.config.dictionary)
         last = _by_modality(newest)
-        match = {m: self.hetero_dictionary(m, every[m], mask[m]) for m in Modality}
+        if self.hetero_dictionary is None:
+            match = {m: unmatched(last[m]) for m in Modality}
+        else:
+            match = {m: self.hetero_dictionary(m, every[m], mask[m]) for m in Modality}
         heads = {m: self.hetero_head[m](last[m]) for m in Modality}
         representation = {m: residual for m, (_, residual, _) in heads.items()}
         logit = {m: logit for m, (_, _, logit) in heads.items()}

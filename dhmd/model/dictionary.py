@@ -29,6 +29,11 @@ class Match(NamedTuple):
     feature: Tensor
 
 
+def unmatched(feature: Tensor) -> Match:
+    """What stands for a match where there is no dictionary: the (B, width) feature itself, detached, of length 1."""
+    return Match(feature.new_zeros(len(feature), 0), F.normalize(feature.detach(), dim=-1))
+
+
 class Dictionary(nn.Module):
     """K learnable atoms, and one query map a modality."""
 

@@ -66,7 +66,7 @@ class Seen(NamedTuple):
 class Members(NamedTuple):
     """Those transformers of a group that run together."""
 
-    index: tuple[int, ...]
+    places: tuple[int, ...]
     whole: bool
     """These are all, in their order."""
 
@@ -74,8 +74,8 @@ class Members(NamedTuple):
         """Their part of (G, ...)."""
         if self.whole:
             return stacked
-        first, *others = self.index
-        return stacked[list(self.index)] if others else stacked[first : first + 1]
+        first, *others = self.places
+        return stacked[list(self.places)] if others else stacked[first : first + 1]
 
 
 class StackedLinear(nn.Module):
@@ -120,7 +120,8 @@ def standardise(x: Tensor) -> Tensor:
 
 def mapped(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x: (G, B, T, inputs), weight: (G, outputs, inputs), bias: (G, outputs). Returns (G, B, T, outputs)."""
-    return torch.baddbmm(bias[:, None], x.flatten(1, 2), weight.transpose(1, 2)).unflatten(1, x.shape[1:3])
+    out = torch.baddbmm(bias[:, None], x.flatten(1, 2), weight.transpose(1, 2))
+    return out.view(*x.shape[:3], -1)
 
 
 class Attention(nn.Module):
@@ -141,11 +142,11 @@ class Attention(nn.Module):
         d = query.shape[-1]
         weight, bias = norm.into(self.in_proj, members)
         if source is None:
-            q, k, v = mapped(query, weight, bias).split(d, dim=-1)
+            q, k, v = mapped(query, weight, bias).chunk(3, dim=-1)
         else:
             q = mapped(query, weight[:, :d], bias[:, :d])
-            k, v = mapped(source, weight[:, d:], bias[:, d:]).split(d, dim=-1)
-        rates = [self.dropouts[i] if self.training else 0.0 for i in members.index]
+            k, v = mapped(source, weight[:, d:], bias[:, d:]).chunk(2, dim=-1)
+        rates = [self.dropouts[i] if self.training else 0.0 for i in members.places]
         read = attend(q, k, v, seen.bias, self.heads, rates)
         return mapped(read, *self.out_proj.of(members)) * seen.any
 

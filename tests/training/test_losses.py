@@ -160,3 +160,20 @@ def test_samples_weigh_as_told(model: DHMD) -> None:
     labels = Labels({"sentiment": value, "emotion": unknown}, {"sentiment": torch.tensor([1.0, 0.25])})
     error = (model.split(out.output)["sentiment"][:, 0] - value).abs()
     torch.testing.assert_close(losses.task(model, out, labels)["output"], (error[0] + 0.25 * error[1]) / 2)
+
+
+def test_without_a_dictionary_features_stand_for_themselves() -> None:
+    modalities = {m: ModalityConfig(width) for m, width in WIDTH.items()}
+    model = DHMD(DHMDConfig(modalities=modalities, d=8, attention_heads=2, layers=1, dictionary=False))
+    assert not any("dictionary" in name for name in model.state_dict())
+    inputs, masks = batch(4)
+    masks[Modality.AUDIO][2] = False
+    out = model(inputs, masks)
+    for branch in (out.homogeneous, out.heterogeneous):
+        lengths = torch.stack([branch.match[m].feature.norm(dim=1) for m in Modality], dim=1)
+        torch.testing.assert_close(lengths, out.present.float())
+    labels = Labels({"sentiment": torch.zeros(4), "emotion": torch.tensor([0, 1, 1, 0])})
+    loss, terms = losses.total(model, out, labels, losses.Weights())
+    assert loss.isfinite()
+    assert terms["dict"] == 0
+    assert terms["mar"] > 0
