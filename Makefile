@@ -57,8 +57,9 @@ lint: $(INSTALLED)  ## style, types and the direction of imports
 	exit $$failed
 
 .PHONY: bench
-bench: setup  ## measure rate, latency and memory on this machine
+bench: setup  ## measure rate, latency and memory on this machine, and a training step
 	@$(BIN)/dhmd-live bench
+	@$(BIN)/dhmd-train bench
 
 .PHONY: clip
 clip: setup  ## make the demo clip again (needs Debian's espeak-ng)

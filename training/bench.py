@@ -15,10 +15,28 @@ from torch.utils.flop_counter import FlopCounterMode
 from dhmd.modality import Modality
 from dhmd.model import DHMD, SENTIMENT
 from training import losses
-from training.config import SequenceConfig
+from training.config import Network, SequenceConfig
 
 PUBLISHED_WIDTHS: Final = {Modality.TEXT: 768, Modality.VISION: 20, Modality.AUDIO: 5}
 """Of CMU-MOSI's published features."""
+
+PAPER: Final = SequenceConfig(
+    name="paper",
+    features="published",
+    network=Network(
+        kernels=dict.fromkeys(Modality, 5),
+        attention_dropout={Modality.TEXT: 0.3, Modality.AUDIO: 0.2},
+        d=50,
+        attention_heads=10,
+        layers=4,
+        atoms=512,
+        text_dropout=0.5,
+        embedding_dropout=0.2,
+        output_dropout=0.5,
+        residual_dropout=0.0,
+    ),
+)
+"""The constants of the DHMD paper for CMU-MOSI, as in configs/mosi.yaml."""
 
 STEPS: Final = 50
 """Of each sequence."""

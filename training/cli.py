@@ -119,6 +119,12 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--format", required=True, choices=("onnx", "pt2"), dest="kind", help="kind of file")
     export.add_argument("--out", type=Path, required=True, help="the file")
     export.set_defaults(run=_export)
+
+    bench = commands.add_parser("bench", help="time a training step with the paper's constants on this machine")
+    bench.add_argument("--config", type=Path, help="YAML of a run on sequences; CMU-MOSI's constants unless given")
+    bench.add_argument("--threads", type=int, default=2, help="of torch; %(default)s")
+    bench.add_argument("--steps", type=int, default=20, help="steps that count; %(default)s")
+    bench.set_defaults(run=_bench)
     return top
 
 
@@ -276,6 +282,16 @@ def _export(args: argparse.Namespace) -> None:
 
     distance = export(load(args.checkpoint), args.kind, args.out)
     print(f"{args.out}: at most {distance:.1g} off the model (allowed {TOLERANCE:g}) with every set of modalities")
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from training.bench import PAPER, time_step
+    from training.config import SequenceConfig, read_config
+
+    config = read_config(args.config) if args.config else PAPER
+    if not isinstance(config, SequenceConfig):
+        raise ConfigInvalid(f"{args.config} is of a run on windows; give one of a run on sequences")
+    print(time_step(config, threads=args.threads, steps=max(args.steps, 2)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

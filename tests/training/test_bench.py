@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dhmd.modality import Modality
-from training.bench import time_step
-from training.config import Network, SequenceConfig
+from training.bench import PAPER, time_step
+from training.config import Network, SequenceConfig, read_config
 
 
 def test_twice_the_width_is_about_four_times_the_work() -> None:
@@ -21,3 +23,11 @@ def test_twice_the_width_is_about_four_times_the_work() -> None:
     assert 2.5 < large.operations / small.operations < 4.5
     assert small.limit == small.operations / small.rate
     assert "2 steps, 1 thread(s)" in str(small)
+
+
+def test_the_paper_is_that_of_the_configuration() -> None:
+    config = read_config(Path(__file__).resolve().parents[2] / "configs" / "mosi.yaml")
+    assert isinstance(config, SequenceConfig)
+    assert (PAPER.optimisation, PAPER.losses, PAPER.limit) == (config.optimisation, config.losses, config.limit)
+    widths = {Modality.TEXT: 768, Modality.VISION: 20, Modality.AUDIO: 5}
+    assert PAPER.network.dhmd(widths) == config.network.dhmd(widths)
