@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dhmd.checkpoint import Checkpoint, load, write_atomically
 from dhmd.errors import DHMDError
@@ -93,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--resume", action="store_true", help="go on with a run that was cut, to the same result")
     fit.set_defaults(run=_fit)
 
+    _add_measures(commands)
+    return top
+
+
+def _add_measures(commands: Any) -> None:
+    """The commands for what has been trained."""
     evaluate = commands.add_parser("evaluate", help="measure a checkpoint on test splits")
     evaluate.add_argument("--checkpoint", default="base", help="folder, or the name of one that ships; %(default)s")
     evaluate.add_argument("--out", type=Path, help="write the numbers as JSON to this file too")
@@ -125,7 +131,6 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=int, default=2, help="of torch; %(default)s")
     bench.add_argument("--steps", type=int, default=20, help="steps that count; %(default)s")
     bench.set_defaults(run=_bench)
-    return top
 
 
 def _add_manifests(command: argparse.ArgumentParser, what: str) -> None:
