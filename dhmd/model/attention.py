@@ -20,13 +20,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: int, rates: Seq
     """q: (G, B, T, d); k, v: (G, B, U, d); bias: (G, B, T, U), added to the scores; rates: dropout on each
     transformer's attention weights. Returns (G, B, T, d)."""
     if q.device.type == "cpu" and any(rates):
-        out: Tensor = CPUAttention.apply(q, k, v, bias, heads, tuple(rates))
+        out: Tensor = CPUAttention.apply(q, k, v, bias, heads, tuple(rates))  # type: ignore[no-untyped-call]
         return out
     if len(set(rates)) > 1:
         one_each = (attend(q[[g]], k[[g]], v[[g]], bias[[g]], heads, [rate]) for g, rate in enumerate(rates))
         return torch.cat(list(one_each))
-    split = [x.reshape(-1, x.shape[2], heads, x.shape[3] // heads).transpose(1, 2) for x in (q, k, v)]  # (G B, H, steps, e)
-    read = F.scaled_dot_product_attention(*split, attn_mask=bias.flatten(0, 1)[:, None], dropout_p=rates[0])
+    query, key, value = (x.reshape(-1, x.shape[2], heads, x.shape[3] // heads).transpose(1, 2) for x in (q, k, v))
+    read = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.flatten(0, 1)[:, None], dropout_p=rates[0])
     return read.transpose(1, 2).reshape(q.shape)
 
 
@@ -54,7 +54,7 @@ class CPUAttention(torch.autograd.Function):
             if rate:
                 dropped = torch.mul(weights, keep(weights.numel(), rate, weights).view(weights.shape), out=scores)
             read = torch.bmm(value.transpose(1, 2), dropped.transpose(1, 2))  # (B H, e, T)
-            _put(out[g], read, heads, 1 / (1 - rate))
+            _put(out[g], read, 1 / (1 - rate))
             saved += [*rows, weights, dropped]
         ctx.save_for_backward(*saved)
         return out
@@ -71,10 +71,10 @@ class CPUAttention(torch.autograd.Function):
             back = _by_head(gradient[g], heads)  # (B H, T, e)
             to_scores = torch.bmm(back, value.transpose(1, 2)).mul_(dropped)
             to_scores.addcmul_(weights, to_scores.sum(dim=-1, keepdim=True), value=-1)
-            _put(to_value[g], torch.bmm(back.transpose(1, 2), dropped), heads, 1 / (1 - rate))
+            _put(to_value[g], torch.bmm(back.transpose(1, 2), dropped), 1 / (1 - rate))
             scale = _scale(query) / (1 - rate)
-            _put(to_query[g], torch.bmm(key.transpose(1, 2), to_scores.transpose(1, 2)), heads, scale)
-            _put(to_key[g], torch.bmm(query.transpose(1, 2), to_scores), heads, scale)
+            _put(to_query[g], torch.bmm(key.transpose(1, 2), to_scores.transpose(1, 2)), scale)
+            _put(to_key[g], torch.bmm(query.transpose(1, 2), to_scores), scale)
         return to_query, to_key, to_value, None, None, None
 
 
@@ -87,6 +87,6 @@ def _by_head(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2).flatten(0, 1)
 
 
-def _put(out: Tensor, read: Tensor, heads: int, factor: float) -> None:
+def _put(out: Tensor, read: Tensor, factor: float) -> None:
     """(B H, e, steps) times `factor` into (B, steps, d)."""
     torch.mul(read.view(out.shape[0], -1, read.shape[2]).transpose(1, 2), factor, out=out)

@@ -180,7 +180,7 @@ class DHMD(nn.Module):
     ) -> tuple[Branch, Tensor]:
         """Steps 3 and 4."""
         c = {m: decoupled[m].homogeneous for m in Modality}
-        last = _by_modality(self.self_attention.newest(c, mask, every=False)[0])
+        last, _ = self.self_attention.newest(c, mask, every=False)
         _, _, shared_logit = self.shared_head(torch.cat([last[m] for m in Modality], dim=-1))
         if self.homo_dictionary is None:
             match = {m: unmatched(_mean(c[m], mask[m])) for m in Modality}
@@ -204,8 +204,7 @@ class DHMD(nn.Module):
             target: torch.cat([seen[str(Edge(target, source))] for source in sources], dim=-1)
             for target, sources in CROSS_ORDER.items()
         }
-        newest, every = self.memory.newest(joined, mask, every=self.config.dictionary)
-        last = _by_modality(newest)
+        last, every = self.memory.newest(joined, mask, every=self.config.dictionary)
         if self.hetero_dictionary is None:
             match = {m: unmatched(last[m]) for m in Modality}
         else:
@@ -227,10 +226,6 @@ CROSS_ORDER: dict[Modality, tuple[Modality, Modality]] = {
     Modality.AUDIO: (Modality.TEXT, Modality.VISION),
 }
 """For each target, the order in which what it read from the two sources is concatenated (step 5)."""
-
-
-def _by_modality(named: Mapping[str, Tensor]) -> PerModality:
-    return {m: named[m] for m in Modality}
 
 
 def _mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from dhmd.model.attention import attend
 from dhmd.model.dropout import dropout
+
+Name = TypeVar("Name", bound=str)
 
 
 def sinusoidal_positions(steps: int, d: int, like: Tensor) -> Tensor:
@@ -197,11 +199,11 @@ class Transformers(nn.Module):
         self.embedding_dropout = embedding_dropout
 
     def forward(
-        self, x: Mapping[str, Tensor], mask: Mapping[str, Tensor], source: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+        self, x: Mapping[Name, Tensor], mask: Mapping[Name, Tensor], source: Mapping[Name, Tensor] | None = None
+    ) -> dict[Name, Tensor]:
         """By name, of any of the group: x (B, T, d); mask (B, U) bool over the keys, (B, T) without a source; source
         (B, U, d). Returns (B, T, d)."""
-        out: dict[str, Tensor] = {}
+        out: dict[Name, Tensor] = {}
         for names, members in self._together(x, mask):
             stacked, masks = _stacked(x, names), _stacked(mask, names)
             seen = Seen.of(visible(stacked.shape[2], masks), stacked)
@@ -213,15 +215,15 @@ class Transformers(nn.Module):
         return out
 
     def newest(
-        self, x: Mapping[str, Tensor], mask: Mapping[str, Tensor], *, every: bool
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        self, x: Mapping[Name, Tensor], mask: Mapping[Name, Tensor], *, every: bool
+    ) -> tuple[dict[Name, Tensor], dict[Name, Tensor]]:
         """Self-attention, of which the gradient reaches the newest present step alone.
 
         By name: x (B, T, d), mask (B, T). Returns the newest step (B, d), zeros where none is present; and, if asked
         for, every step (B, T, d), detached. What is not asked for is not computed in the last layer.
         """
-        last: dict[str, Tensor] = {}
-        steps: dict[str, Tensor] = {}
+        last: dict[Name, Tensor] = {}
+        steps: dict[Name, Tensor] = {}
         for names, members in self._together(x, mask):
             hidden, masks = self._embed(_stacked(x, names)), _stacked(mask, names)
             seen = Seen.of(visible(hidden.shape[2], masks), hidden)
@@ -247,17 +249,16 @@ class Transformers(nn.Module):
         scale, shift = self.norm.of(members)
         return torch.addcmul(shift[:, None, None], standardise(x), scale[:, None, None])
 
-    def _together(self, x: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> list[tuple[tuple[str, ...], Members]]:
-        """The names in `x` by equal numbers of steps."""
-        equal: dict[tuple[int, int], list[str]] = {}
-        for name in self.names:
-            if name in x:
-                equal.setdefault((x[name].shape[1], mask[name].shape[1]), []).append(name)
+    def _together(self, x: Mapping[Name, Tensor], mask: Mapping[Name, Tensor]) -> list[tuple[list[Name], Members]]:
+        """The names in `x` by equal numbers of steps, in the group's order."""
+        equal: dict[tuple[int, int], list[Name]] = {}
+        for name in sorted(x, key=self.names.index):
+            equal.setdefault((x[name].shape[1], mask[name].shape[1]), []).append(name)
         return [
-            (tuple(names), Members(tuple(self.names.index(n) for n in names), len(names) == len(self.names)))
+            (names, Members(tuple(self.names.index(n) for n in names), len(names) == len(self.names)))
             for names in equal.values()
         ]
 
 
-def _stacked(x: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+def _stacked(x: Mapping[Name, Tensor], names: Sequence[Name]) -> Tensor:
     return torch.stack([x[name] for name in names])
