@@ -219,11 +219,13 @@ def _fit_utterances(config: FitConfig, folder: Path, args: argparse.Namespace) -
         raise ConfigInvalid(f"{args.config} begins from {config.start} and its encoders; leave --encoders out")
     start = load(config.start) if config.start else None
     encoders = start.folder if start else args.encoders or ENCODERS
-    # The first process of a machine extracts, the others read what it made.
-    with fabric().rank_zero_first(local=True), Sources.of(args, config.manifests) as sources:
-        described_as = described(config, sources.sha256)
-        examples, specs = sources.extract(encoders)
-    check_run(folder, described_as, resume=args.resume)
+    # The first process of a machine looks and extracts, the others read what it made.
+    with fabric().rank_zero_first(local=True):
+        sources = Sources.of(args, config.manifests)
+    with sources:
+        check_run(folder, described(config, sources.sha256), resume=args.resume)
+        with fabric().rank_zero_first(local=True):
+            examples, specs = sources.extract(encoders)
     written = fit(config, Data.of(examples, specs, sources.sha256), folder, encoders, start)
     if first():
         print((written / "README.md").read_text(encoding="utf-8"))
