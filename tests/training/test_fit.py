@@ -74,7 +74,7 @@ def test_the_checkpoint_declares_all_it_needs(
 
 def test_the_card_shows_what_was_measured(trained: Checkpoint) -> None:
     card = (trained.folder / "README.md").read_text(encoding="utf-8")
-    measured = json.loads((trained.folder.parent / "results.json").read_text())
+    measured = json.loads((trained.folder.parent / "results.json").read_text())["test"]
     shown = f"{100 * measured['composed']['by_modalities']['vision+audio']['accuracy']:.1f}"
     assert f"| vision+audio | {shown} |" in card
     assert "workplaces" in card

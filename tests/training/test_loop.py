@@ -99,7 +99,7 @@ def test_a_full_disk_leaves_the_last_whole_files(
         training(cut)
     monkeypatch.undo()
     assert {path.name for path in cut.iterdir()} == {BEST, STATE, LOG, FOLDER}  # nothing half done lies about
-    state = read_state(cut)
+    state = read_state(cut / STATE)
     assert state is not None
     assert len(state["log"]) == (2 if name == LOG else 1)
     assert load_file(cut / BEST).keys() == state["model"].keys()
@@ -126,7 +126,7 @@ this.training(pathlib.Path({str(cut)!r}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    state = read_state(cut)
+    state = read_state(cut / STATE)
     assert state is not None
     assert len(state["log"]) == 1
     training(cut)
@@ -166,7 +166,7 @@ def test_a_run_that_diverges_says_when_and_keeps_what_was_before(tmp_path: Path)
 
     with pytest.raises(Diverged, match=r"epoch 2: loss .*, validation nan: training diverged"):
         training(tmp_path, worse)
-    state = read_state(tmp_path)
+    state = read_state(tmp_path / STATE)
     assert state is not None
     assert len(state["log"]) == 1
 
@@ -187,7 +187,7 @@ def test_averaged_weights_are_what_is_measured_and_kept(tmp_path: Path) -> None:
     raw = []
     for epochs in (1, 2, 3):
         training(run, validate, epochs=epochs, **plan)
-        state = read_state(run)
+        state = read_state(run / STATE)
         assert state is not None
         raw.append(state["model"])
     for name, first in raw[0].items():
