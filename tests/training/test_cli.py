@@ -100,13 +100,12 @@ def test_too_little_to_learn_from_is_told(tmp_path: Path, capsys: pytest.Capture
 
 CLIPS = {
     "mead_happy.mp4": ("train", "happy", ""),
-    "mead_sad.mp4": ("train", "sadness", ""),
-    "mead_disgusted.mp4": ("train", "disgust", ""),
     "single_face_smile.mp4": ("validation", "joy", ""),
     "grid_swwp2s.mpg": ("train", "calm", "set white with p two soon"),
 }
 
 
+@pytest.mark.timeout(600)
 def test_own_clips_become_a_checkpoint_that_runs_live(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,9 +118,10 @@ def test_own_clips_become_a_checkpoint_that_runs_live(
     Path("my.csv").write_text("\n".join(["id,split,emotion,video,text,start,end", *rows]) + "\n")
     config = (CONFIGS / "finetune.yaml").read_text()
     short = re.sub(r"epochs: \d+", "epochs: 1", re.sub(r"steps: \d+", "steps: 2", config))
-    Path("finetune.yaml").write_text(re.sub(r"per_class: \d+", "per_class: 1", short))
+    short = re.sub(r"per_class: \d+", "per_class: 1", re.sub(r"batch: \d+", "batch: 2", short))
+    Path("finetune.yaml").write_text(short)
     assert main(["extract", "my.csv", "--jobs", "1"]) == 0
-    assert "5 utterances have their features in cache; nothing was perceived in 0" in capsys.readouterr().out
+    assert "3 utterances have their features in cache; nothing was perceived in 0" in capsys.readouterr().out
     assert main(["fit", "finetune.yaml", "--manifest", "my.csv", "--jobs", "1"]) == 0
     checkpoint = load("runs/finetune/checkpoint")
     begun = load("base")
@@ -135,7 +135,7 @@ def test_own_clips_become_a_checkpoint_that_runs_live(
     assert "There were no test utterances." in card
     assert main(["evaluate", "--checkpoint", "runs/finetune/checkpoint", "--manifest", "my.csv", "--split", "all"]) == 0
     measured = json.loads(capsys.readouterr().out.split("checkpoint: runs/finetune/checkpoint\n")[1])
-    assert (measured["n"], measured["coverage"]) == (5, 1.0)
+    assert (measured["n"], measured["coverage"]) == (3, 1.0)
     assert "vision" in measured["by_modalities"]
     live = ["run", "--checkpoint", "runs/finetune/checkpoint", "--pace", "max", "--broker", "none"]
     live += ["--source", str(shared / "clips" / "single_face_smile.mp4"), "--estimates", "x.jsonl", "--duration", "1"]
