@@ -84,6 +84,8 @@ class Extractors:
 
 
 def copy_learned(encoders: Path, folder: Path) -> None:
-    """Give a checkpoint's folder the learned parts that made its features."""
+    """Give a checkpoint's folder the learned parts that made its features, with the reports of their training."""
     for m in Modality:
-        shutil.copyfile(encoder_path(encoders, m), encoder_path(folder, m))
+        for path in (encoder_path(encoders, m), encoder_path(encoders, m).with_suffix(".json")):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
