@@ -80,8 +80,9 @@ def test_every_subset_appears_in_its_share(composer: Make) -> None:
 
 
 def test_balance_draws_all_classes_equally_often(composer: Make) -> None:
-    balanced = composer(composition=Composition(balance=1.0, balance_alone=1.0, sentiment_share=0.0))
-    natural = composer(composition=Composition(balance=0.0, balance_alone=0.0, sentiment_share=0.0))
+    evenly = dict.fromkeys(Modality, 1.0)
+    balanced = composer(composition=Composition(balance=1.0, balance_alone=evenly, sentiment_share=0.0))
+    natural = composer(composition=Composition(balance=0.0, balance_alone={}, sentiment_share=0.0))
     even = Counter(balanced.sample(0, i).emotion for i in range(1400))
     assert min(even.values()) > 0.7 * 200
     natural = Counter(natural.sample(0, i).emotion for i in range(1400))

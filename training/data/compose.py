@@ -43,7 +43,7 @@ class Composition:
 
     subsets: share of the windows for each set of present modalities, by `subset_name`.
     balance: classes are drawn in proportion to their frequency to the power 1 - balance; 1 draws all equally often.
-        Windows of several modalities are drawn so; `balance_alone` is that of windows of one.
+        Windows of several modalities are drawn so; `balance_alone` is that of windows of one, by modality, else 0.
     corpora: how much more often an utterance of a corpus is drawn than others, by the name of its manifest; else 1.
     native_share: share of the windows that are of one utterance, where some have several modalities.
     sentiment_share: share of the windows that are utterances labelled with sentiment and not with an emotion.
@@ -64,7 +64,7 @@ class Composition:
         }
     )
     balance: float = 0.5
-    balance_alone: float = 0.5
+    balance_alone: Mapping[Modality, float] = field(default_factory=lambda: dict.fromkeys(Modality, 0.5))
     corpora: Mapping[str, float] = field(default_factory=dict)
     native_share: float = 0.5
     sentiment_share: float = 0.12
@@ -174,7 +174,9 @@ class Composer:
             emotion = _drawn_class([self._native], self._composition.balance, draw)
             return self._native_window(self._native.drawn(emotion, draw), draw)
         subset = _drawn(self._possible, draw)
-        balance = self._composition.balance_alone if len(subset) == 1 else self._composition.balance
+        balance = self._composition.balance
+        if len(subset) == 1:
+            balance = self._composition.balance_alone.get(next(iter(subset)), 0.0)
         emotion = _drawn_class([self._pool[m] for m in subset], balance, draw)
         return self._window(self._partners(subset, emotion, draw), draw, varied=True)
 

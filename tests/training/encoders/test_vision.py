@@ -189,6 +189,17 @@ def test_it_learns_what_the_crops_show(tmp_path: Path) -> None:
     assert measured["class_mean"] > 0.8
 
 
+def test_rare_classes_are_made_up_for(network: ExpressionNet) -> None:
+    crops = torch.rand(2, CROP_SIDE, CROP_SIDE) * 255
+    with torch.inference_mode():
+        before = network(crops)[1]
+    vision.adjust(network, np.array([80, 10, 2, 2, 2, 2, 2]), 0.5)
+    with torch.inference_mode():
+        shift = (network(crops)[1] - before)[0]
+    assert shift[2] - shift[0] == pytest.approx(0.5 * np.log(40), abs=1e-4)
+    assert shift.sum() == pytest.approx(0, abs=1e-4)
+
+
 def test_a_cut_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = separable(112)
     whole, log = train(images, SMALL, tmp_path / "whole.pt")
