@@ -16,7 +16,7 @@ import pytest
 
 from dhmd.contract import Rows
 from dhmd.features.face import WIDTH, FaceExtractor
-from dhmd.features.voice import HOP, VoiceExtractor
+from dhmd.features.voice import HOP
 from dhmd.modality import Modality
 from training import extract as extraction
 from training import spread
@@ -80,7 +80,7 @@ def test_a_film_gives_the_rows_of_a_live_run(shared: Path, store: FeatureStore) 
                 parts.append(face.push(media.upright(frame), time_s).rows)
     same(example.rows[Modality.VISION], Rows.concatenate(parts, WIDTH))
     samples, begin_s = media.sound(clip, 0.0, 2.0)
-    voice = VoiceExtractor(extractors.speech)
+    voice = extractors.voice()
     blocks = [voice.push(samples[i : i + 512], begin_s + i / 16_000) for i in range(0, len(samples), 512)]
     live = Rows.concatenate(blocks, voice.spec.width)
     heard = example.rows[Modality.AUDIO]
