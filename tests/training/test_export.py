@@ -57,7 +57,8 @@ def exported(
 ) -> Opened:
     """A checkpoint after `dhmd-train export`, opened as a stranger would."""
     path = tmp_path_factory.mktemp("exported") / f"base.{request.param}"
-    assert main(["export", "--checkpoint", str(untrained_checkpoint), "--format", request.param, "--out", str(path)]) == 0
+    asked = ["--checkpoint", str(untrained_checkpoint), "--format", request.param, "--out", str(path)]
+    assert main(["export", *asked]) == 0
     assert [one.name for one in path.parent.iterdir()] == [path.name]
     return {"onnx": open_onnx, "pt2": open_pt2}[request.param](path)
 
