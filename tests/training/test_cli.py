@@ -152,7 +152,7 @@ def test_help_shows_the_path_from_corpora_to_a_checkpoint(capsys: pytest.Capture
     told = capsys.readouterr().out
     order = [
         told.index(f"dhmd-train {command}")
-        for command in ("prepare", "expression", "extract data", "fit configs/base", "evaluate  ")
+        for command in ("prepare", "encoder", "extract data", "fit configs/base", "evaluate  ")
     ]
     assert order == sorted(order)
 
