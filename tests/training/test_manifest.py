@@ -223,6 +223,6 @@ def test_two_manifests_of_one_name_are_refused(write: Write, store: FeatureStore
 
 
 def test_a_part_past_the_end_is_told(write: Write, store: FeatureStore, make_media: Callable[..., Path]) -> None:
-    tone = make_media("tone.wav", "-f", "lavfi", "-i", "sine=duration=1")
-    with pytest.raises(ManifestInvalid, match=r"row 2: starts at 2 s, where audio .*tone.wav is over \(1.0 s\)"):
+    tone = make_media("one-second.wav", "-f", "lavfi", "-i", "sine=duration=1")
+    with pytest.raises(ManifestInvalid, match=r"row 2: starts at 2 s, where audio .*one-second.wav is over \(1.0 s\)"):
         read(write(spoken("1", audio=tone, start=2)), store)
