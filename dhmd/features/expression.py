@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dhmd.features.weights import digest, load_single, save_half
+from dhmd.features.weights import digest, fill, load_single, save_half
 from dhmd.labels import EMOTIONS
 
 CROP_SIDE: Final = 48
@@ -138,7 +138,7 @@ class ExpressionNet(nn.Module):
     def load(cls, path: Path) -> Self:
         """Read weights written by `save`; the network comes in evaluation mode. Raises WeightsInvalid."""
         network = cls()
-        network.load_state_dict(load_single(path))
+        fill(network, load_single(path), path)
         return network.eval()
 
     def save(self, path: Path) -> None:

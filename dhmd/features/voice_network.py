@@ -18,7 +18,7 @@ from dhmd.assets import fetch
 from dhmd.features.low_rank import adapter_of, merge
 from dhmd.features.speech import SPEECH_ASSET
 from dhmd.features.speech_encoder import SpeechEncoder
-from dhmd.features.weights import digest, load_single
+from dhmd.features.weights import WeightsInvalid, digest, load_single
 from dhmd.labels import EMOTIONS
 
 FRAME_WIDTH: Final = 128
@@ -82,14 +82,21 @@ class VoiceNetwork(nn.Module):
 
         Raises WeightsInvalid, AssetUnavailable.
         """
-        return cls.with_learned(SpeechEncoder.load(fetch(SPEECH_ASSET) / "model.bin"), load_single(path))
+        encoder = SpeechEncoder.load(fetch(SPEECH_ASSET) / "model.bin")
+        try:
+            return cls.with_learned(encoder, load_single(path))
+        except (AttributeError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsInvalid(f"{path} is of another network: {reason}; take one of this version") from error
 
     @classmethod
     def with_learned(cls, encoder: SpeechEncoder, learned: Mapping[str, Tensor]) -> Self:
-        """The same, with weights at hand (see `learned`) and a fresh encoder."""
+        """The same, with weights at hand (see `learned`) and a fresh encoder. Raises AttributeError, KeyError or
+        RuntimeError where they do not fit."""
         network = cls(encoder)
         own = {name: value for name, value in learned.items() if not name.startswith(_ENCODER)}
-        network.load_state_dict(network.state_dict() | own)
+        frozen = {name: value for name, value in network.state_dict().items() if name.startswith(_ENCODER)}
+        network.load_state_dict(frozen | own)  # what is missing or too much is told, and not left as chance made it
         merge(encoder, {name.removeprefix(_ENCODER): learned[name] for name in learned.keys() - own.keys()})
         network.learned_sha256 = digest(learned)
         return network.eval()

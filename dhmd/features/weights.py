@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from dhmd.errors import DHMDError
 
@@ -32,6 +32,15 @@ def load_single(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise WeightsInvalid(f"{path} is damaged ({error}); fetch it again") from error
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a module the weights of a file, all of them and no others. Raises WeightsInvalid."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsInvalid(f"{path} is of another network: {reason}; take one of this version") from error
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +43,10 @@ def train_encoder(
     for folder in (out, state):
         folder.mkdir(parents=True, exist_ok=True)
     path = encoder_path(out, modality)
-    settings, log, test = _TRAIN[modality](sources, path, state / f"{modality}.pt", given)
+    # A cut run is gone on with by one of the same data and settings alone.
+    shaped_by = json.dumps([given, sources.sha256], sort_keys=True)
+    unfinished = state / f"{modality}-{sha256(shaped_by.encode()).hexdigest()[:12]}.pt"
+    settings, log, test = _TRAIN[modality](sources, path, unfinished, given)
     report = {
         "modality": modality,
         "settings": settings,

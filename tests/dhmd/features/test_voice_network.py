@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dhmd.features.expression import ExpressionNet
 from dhmd.features.low_rank import adapt
 from dhmd.features.speech_encoder import SpeechEncoder
 from dhmd.features.voice_network import ADAPTED, EMBEDDING_WIDTH, FRAME_WIDTH, VoiceNetwork
@@ -53,7 +54,26 @@ def test_what_it_learned_makes_it_again(network: VoiceNetwork, tmp_path: Path) -
     with torch.inference_mode():
         for before, after in zip(network.eval()(mel), again(mel), strict=True):
             torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
-    assert again.learned_sha256 != VoiceNetwork.with_learned(encoder(), VoiceNetwork(encoder()).learned())
+    torch.manual_seed(5)
+    other = VoiceNetwork.with_learned(encoder(), VoiceNetwork(encoder()).learned())
+    assert again.learned_sha256 != other.learned_sha256
+    assert len(again.learned_sha256) == 64
+
+
+def test_weights_that_lack_something_are_refused(network: VoiceNetwork) -> None:
+    learned = network.learned()
+    del learned["frame.weight"]
+    with pytest.raises(RuntimeError, match=r"frame\.weight"):
+        VoiceNetwork.with_learned(encoder(), learned)
+
+
+def test_a_file_of_another_network_is_named_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_half(path, {"a": torch.zeros(30)})
+    for load in (VoiceNetwork.load, ExpressionNet.load):
+        with pytest.raises(WeightsInvalid, match=r"other\.safetensors is of another network: .*; take one") as told:
+            load(path)
+        assert "\n" not in str(told.value)
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
