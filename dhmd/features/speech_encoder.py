@@ -34,7 +34,9 @@ def read_ctranslate2(path: Path) -> dict[str, NDArray[np.generic]]:
     with path.open("rb") as file:
         version = _number(file, "<I")
         if version != _VERSION:
-            raise SpeechWeightsInvalid(f"{path}: CTranslate2 binary version {version}, this version reads {_VERSION}")
+            raise SpeechWeightsInvalid(
+                f"{path}: CTranslate2 binary version {version}, this version reads {_VERSION}; take weights of that one"
+            )
         _text(file)  # the kind of model
         _number(file, "<I")  # its revision
         arrays: dict[str, NDArray[np.generic]] = {}

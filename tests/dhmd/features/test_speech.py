@@ -53,6 +53,17 @@ def test_nothing_is_heard_in_noise(speech: SpeechModel, level: float, seconds: f
     assert speech.transcribe(noise(seconds, level)) == []
 
 
+def test_a_known_text_is_timed_and_a_wrong_one_is_improbable(speech: SpeechModel, say: Callable[[str], Sound]) -> None:
+    spoken = np.concatenate([np.zeros(RATE, np.float32), say(SENTENCE)])
+    timed = speech.time_words(spoken, SENTENCE, start_s=10.0)
+    assert plain([word.text for word in timed]) == plain(SENTENCE.split())
+    assert timed[0].start_s == pytest.approx(11.0, abs=0.3)
+    assert timed[-1].end_s <= 10.0 + len(spoken) / RATE + 0.1
+    wrong = speech.time_words(spoken, "The train to London leaves at nine")
+    assert np.mean([word.probability for word in wrong]) < 0.5 < np.mean([word.probability for word in timed])
+    assert speech.time_words(np.zeros(100, np.float32), SENTENCE) == []
+
+
 def test_too_much_at_once_is_refused(speech: SpeechModel) -> None:
     with pytest.raises(ValueError, match="20"):
         speech.transcribe(np.zeros(21 * RATE, np.float32))

@@ -229,6 +229,10 @@ def test_the_command_writes_weights_and_their_report(utterances: list[Utterance]
     assert report["data"]["utterances"]["fer2013"]["test"] == 4
     assert [entry["epoch"] for entry in report["log"]] == [1]
     assert 0 <= report["test"]["fer2013"]["accuracy"] <= 1
+    assert main(["encoder", "vision", "--out", str(out), *words, "--seed", "2"]) == 0
+    other = json.loads((out / "vision.json").read_text())
+    assert other["settings"]["seed"] == 2
+    assert other["log"][0]["loss"] != report["log"][0]["loss"]  # and was not what lay there of the first run
 
 
 def test_the_command_names_what_it_cannot_learn_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
