@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline, with an embedded broker")
     demo.set_defaults(command=_demo)
+    _add_record_flags(demo)
 
     watch = commands.add_parser("watch", help="print a stream readably as it is published")
     watch.set_defaults(command=_watch)
@@ -146,10 +147,17 @@ def _add_run_flags(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
     run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
+    _add_record_flags(run)
     run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
     run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
     run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help="seconds between estimates (default: 0.1)")
+
+
+def _add_record_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--record", metavar="FILE.mcap", help="record features, words and estimates; no media")
+    command.add_argument("--record-video", action="store_true", default=None, help="record the pictures too")
+    command.add_argument("--record-audio", action="store_true", default=None, help="record the sound too")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -164,13 +172,15 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _demo(_: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace) -> int:
     from realtime.demo import CLIP
     from realtime.run import run
-    from realtime.settings import RunSettings
+    from realtime.settings import read_settings
 
+    recording = {name: getattr(options, name) for name in ("record", "record_video", "record_audio")}
+    flags = {name: value for name, value in recording.items() if value is not None}
     console = _console()
-    summary = run(RunSettings(source=str(CLIP), stream="demo"), console, title="dhmd demo")
+    summary = run(read_settings(None, {"source": str(CLIP), "stream": "demo", **flags}), console, title="dhmd demo")
     _print_summary(summary, console)
     return 0
 

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import takewhile
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 
 from dhmd.checkpoint import Checkpoint, encoder_path
-from dhmd.contract import FeatureSpec, Word
+from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.face import FaceExtractor, FaceObservation
 from dhmd.features.speech import SpeechModel
@@ -29,11 +27,10 @@ from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.transcript import StreamingTranscript, TranscriptUpdate
 from realtime.window import SlidingWindow, WindowCut
+from realtime.words import SpokenWords
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-REMEMBERED_WORDS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +94,29 @@ class Perceived:
     """Words that were spoken within the window, partial ones included."""
 
 
-class Perception:
-    """Feeds one window from one stream."""
+class Observer(Protocol):
+    """Is told what is perceived, in the thread that perceived it; it must not wait.
 
-    def __init__(self, extractors: Extractors, device: torch.device) -> None:
+    revision: of the window once the rows, or those of the words, have entered it.
+    """
+
+    def on_frame(self, frame: VideoFrame, /) -> None: ...
+    def on_sound(self, block: AudioBlock, /) -> None: ...
+    def on_face(self, observation: FaceObservation, /) -> None: ...
+    def on_rows(self, modality: Modality, rows: Rows, revision: int, /) -> None: ...
+    def on_words(self, update: TranscriptUpdate, revision: int, /) -> None: ...
+
+
+class Perception:
+    """Feeds one window from one stream. Rows enter it in the precision in which they are recorded."""
+
+    def __init__(self, extractors: Extractors, device: torch.device, observers: Sequence[Observer] = ()) -> None:
         self.extractors = extractors
         self.window = SlidingWindow(extractors.specs, device)
-        self._lock = threading.Lock()
+        self._observers = observers
         self._face: FaceObservation | None = None
-        self._final: deque[Word] = deque(maxlen=REMEMBERED_WORDS)
-        self._partial: tuple[Word, ...] = ()
+        self._words = SpokenWords()
+        self._revision_of_words = 0
         self._skipped_s = 0.0
 
     def see(self, frame: VideoFrame) -> None:
@@ -114,13 +124,17 @@ class Perception:
         if not self.extractors.face.due(frame.captured_s):
             return
         observation = self.extractors.face.push(frame.image, frame.captured_s)
-        self.window.append(Modality.VISION, observation.rows)
-        with self._lock:
-            self._face = observation
+        self._append(Modality.VISION, observation.rows)
+        self._face = observation
+        for observer in self._observers:
+            observer.on_frame(frame)
+            observer.on_face(observation)
 
     def hear(self, block: AudioBlock) -> None:
         """Sound, for the voice."""
-        self.window.append(Modality.AUDIO, self.extractors.voice.push(block.samples, block.captured_s))
+        self._append(Modality.AUDIO, self.extractors.voice.push(block.samples, block.captured_s))
+        for observer in self._observers:
+            observer.on_sound(block)
 
     def listen(self, blocks: list[AudioBlock]) -> None:
         """Sound, for the words."""
@@ -136,9 +150,8 @@ class Perception:
     def perceive(self, end_s: float) -> Perceived:
         """The window that ends at `end_s`, from what has arrived by now."""
         cut = self.window.cut(end_s)
-        with self._lock:
-            face = self._face
-            words = tuple(w for w in self._since(cut.start_s) if w.start_s < end_s)
+        face = self._face
+        words = self._words.within(cut.start_s, end_s)
         fresh_s = self.extractors.face.spec.absent_after_s
         faces = face.faces if face is not None and end_s - face.captured_s <= fresh_s else 0
         return Perceived(cut, faces, words)
@@ -146,25 +159,24 @@ class Perception:
     @property
     def words(self) -> tuple[Word, ...]:
         """The newest words of the session, oldest first."""
-        with self._lock:
-            return (*self._final, *self._partial)
+        return self._words.all
+
+    def _append(self, modality: Modality, rows: Rows) -> None:
+        if len(rows):
+            rows = rows.halved()
+            revision = self.window.append(modality, rows)
+            for observer in self._observers:
+                observer.on_rows(modality, rows, revision)
 
     def _read(self, update: TranscriptUpdate) -> None:
-        with self._lock:
-            self._final.extend(update.final)
-            self._partial = update.partial
-            newest = update.partial[-1] if update.partial else self._final[-1] if self._final else None
-            words = [] if newest is None else self._since(newest.end_s - self.window.window_s)
+        words = self._words.update(update.final, update.partial, self.window.window_s)
         if update.skipped_s > self._skipped_s:
             self._skipped_s = update.skipped_s
             logger.warning("words fell behind the speech: %.1f s of it left out so far", self._skipped_s)
         if words:
-            self.window.replace(Modality.TEXT, self.extractors.text.extract(words))
-
-    def _since(self, start_s: float) -> list[Word]:
-        """Words that ended after `start_s`, oldest first; read from the newest back, as a session may be long."""
-        recent = takewhile(lambda word: word.end_s > start_s, reversed(self._final))
-        return [*reversed(list(recent)), *(word for word in self._partial if word.end_s > start_s)]
+            self._revision_of_words = self.window.replace(Modality.TEXT, self.extractors.text.extract(words))
+        for observer in self._observers:
+            observer.on_words(update, self._revision_of_words)
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from typing import IO, Protocol, Self
 import numpy as np
 
 from realtime.clock import SessionClock
-from realtime.engine import Engine
+from realtime.engine import Engine, Inference
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Dropped, Estimate, ModelName, build_estimate
 from realtime.perception import Perceived, Perception
@@ -30,6 +30,7 @@ class Emission:
 
     estimate: Estimate
     perceived: Perceived
+    inference: Inference | None
     newest_s: float | None
     """Capture time of the newest thing perceived, on the session clock."""
     timed: bool
@@ -122,7 +123,7 @@ class Pipeline:
             self.statistics.inference_ms.append(inference.inference_ms)
         if self.timed and latency_ms is not None:
             self.statistics.capture_to_estimate_ms.append(latency_ms)
-        return Emission(estimate, perceived, newest_s, self.timed)
+        return Emission(estimate, perceived, inference, newest_s, self.timed)
 
     def emit(self, emission: Emission) -> None:
         """Hand the estimate to every sink."""

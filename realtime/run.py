@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from realtime.mqtt import Publisher
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perception
 from realtime.pipeline import Emission, EstimateFile, Pipeline, Statistics
+from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
 from realtime.workers import WorkerStatus
@@ -89,6 +91,7 @@ def run(settings: RunSettings, console: Console, *, title: str = "dhmd-live") ->
         media = None if settings.is_live else MediaFile(settings.source)
         device = resolve_device(settings.device)
         file = stack.enter_context(EstimateFile(Path(settings.estimates))) if settings.estimates else None
+        session = stack.enter_context(new_file(Path(settings.record))) if settings.record else None
         checkpoint = load(settings.checkpoint)
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
@@ -97,18 +100,31 @@ def run(settings: RunSettings, console: Console, *, title: str = "dhmd-live") ->
                 extractors = Extractors.load(checkpoint)
         else:
             extractors = Extractors.load(checkpoint)
-        perception = stack.enter_context(Perception(extractors, device))
         engine = Engine(checkpoint, device)
         clock = MediaClock() if settings.pace == "max" else SessionClock()
+        timed = settings.pace == "realtime"
+        recorder = None
+        if session is not None:
+            recorder = Recorder(
+                session,
+                clock,
+                describe(
+                    checkpoint, stream=settings.stream, hop_s=settings.hop_s, timed=timed, settings=settings.shown()
+                ),
+                video=settings.record_video,
+                sound=settings.record_audio,
+                patient=not timed,
+            )
+        perception = stack.enter_context(Perception(extractors, device, [recorder] if recorder else []))
         source = _open_source(settings, media, clock)
         delivery = Delivery(source)
-        pipeline = Pipeline(
-            perception, engine, clock, settings.stream, delivery.dropped, timed=settings.pace == "realtime"
-        )
+        pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
         pipeline.sinks.append(watch)
         if file is not None:
             pipeline.sinks.append(file)
-        summary = asyncio.run(_run(settings, pipeline, media, source, delivery, console, title))
+        if recorder is not None:
+            pipeline.sinks.append(recorder)
+        summary = asyncio.run(_run(settings, pipeline, media, source, delivery, recorder, console, title))
     summary.first_estimate_s = watch.first_s
     return summary
 
@@ -152,6 +168,7 @@ async def _run(
     media: MediaFile | None,
     source: LiveSource,
     delivery: Delivery,
+    recorder: Recorder | None,
     console: Console,
     title: str,
 ) -> Summary:
@@ -172,11 +189,11 @@ async def _run(
         view = stack.enter_context(TerminalView(console, dashboard))
         pipeline.sinks.append(view)
 
-        def on_status(status: WorkerStatus) -> None:
-            dashboard.workers[status.worker] = status
-            if publisher is not None:
-                publisher.publish_worker(status)
-
+        on_status = _fan_out(dashboard.set_worker, publisher.publish_worker if publisher else None)
+        if recorder is not None:
+            on_status = _fan_out(on_status, recorder.on_worker)
+            recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))
+        settled = publisher.settled if publisher else _nothing_to_wait_for
         async with asyncio.TaskGroup() as group:
             publishing = group.create_task(publisher.run(), name="publisher") if publisher else None
             try:
@@ -190,7 +207,7 @@ async def _run(
                         hop_s=settings.hop_s,
                         duration_s=settings.duration,
                         stop=stop,
-                        delivered=publisher.settled if publisher else _nothing_to_wait_for,
+                        delivered=settled,
                     )
                 else:
                     await run_live(
@@ -203,6 +220,8 @@ async def _run(
                         on_status=on_status,
                     )
             finally:
+                if recorder is not None:
+                    await asyncio.to_thread(recorder.close)
                 if publisher is not None and publishing is not None:
                     publisher.close()
                     await asyncio.wait({publishing}, timeout=FAREWELL_S)
@@ -228,6 +247,16 @@ async def _either(*events: asyncio.Event) -> None:
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
+
+
+def _fan_out(*listeners: Callable[[WorkerStatus], None] | None) -> Callable[[WorkerStatus], None]:
+    there = [listener for listener in listeners if listener is not None]
+
+    def tell(status: WorkerStatus) -> None:
+        for listener in there:
+            listener(status)
+
+    return tell
 
 
 async def _nothing_to_wait_for() -> None:

@@ -28,6 +28,9 @@ class RunSettings(BaseModel):
     broker: str = Field("embedded", description="mqtt[s]://[user:password@]host[:port], embedded, none")
     stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
+    record: str | None = Field(None, description="session file to write, .mcap: features, words and estimates")
+    record_video: bool = Field(False, description="pictures too")
+    record_audio: bool = Field(False, description="sound too")
     duration: float | None = Field(None, gt=0, strict=False, description="stop after so many seconds")
     checkpoint: str = Field("base", description="name of a checkpoint that ships here, or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -58,6 +61,14 @@ class RunSettings(BaseModel):
             raise ValueError(f"expected auto, cpu, cuda or cuda:N, found {device!r}")
         return device
 
+    def shown(self) -> dict[str, object]:
+        """All values, without the passwords in addresses."""
+        values = self.model_dump()
+        values["source"] = masked(self.source)
+        if self.broker not in {"embedded", "none"}:
+            values["broker"] = str(BrokerAddress.parse(self.broker))
+        return values
+
     @property
     def is_live(self) -> bool:
         """Whether the source is a camera, a stream or nothing, rather than a file."""
@@ -77,6 +88,8 @@ def read_settings(config: Path | None, flags: dict[str, object]) -> RunSettings:
         raise SettingsInvalid(f"--{flag}: {explain(first)}") from None
     if settings.pace == "max" and settings.is_live:
         raise SettingsInvalid(f"--pace max is for files; --source {masked(settings.source)} is live, leave it out")
+    if settings.record is None and (settings.record_video or settings.record_audio):
+        raise SettingsInvalid("--record-video and --record-audio add to a recording; name its file with --record")
     if settings.source == "none" and settings.microphone in {None, "none"}:
         raise SettingsInvalid("nothing to perceive: --source none needs --microphone NAME or default")
     return settings

@@ -83,6 +83,9 @@ class Dashboard:
     def set_connection(self, state: str) -> None:
         self.connection = f"{self._destination} {state}"
 
+    def set_worker(self, status: WorkerStatus) -> None:
+        self.workers[status.worker] = status
+
     def arrived(self) -> None:
         self._arrivals.append(time.monotonic())
 

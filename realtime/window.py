@@ -22,6 +22,7 @@ class WindowCut:
     start_s, end_s: session clock. inputs: (1, steps, width) float32; masks: (1, steps) bool, both on the device.
     newest_s: capture time of the newest row not after `end_s`, absent modalities included; None if there was none.
     present: modalities with a row in the window: its contract leaves out all rows when the newest is not fresh enough.
+    revision: of the window, see SlidingWindow.
     """
 
     start_s: float
@@ -30,6 +31,7 @@ class WindowCut:
     masks: Mapping[Modality, Tensor]
     newest_s: Mapping[Modality, float | None]
     present: frozenset[Modality]
+    revision: int = 0
 
 
 class RowRing:
@@ -109,26 +111,37 @@ class RowRing:
 
 
 class SlidingWindow:
-    """One ring a modality, fed by the extractors' threads and cut by the engine's."""
+    """One ring a modality, fed by the extractors' threads and cut by the engine's.
+
+    Its revision counts what has entered: with it, a replay puts the same rows in before the same cut.
+    """
 
     def __init__(self, features: Mapping[Modality, FeatureSpec], device: torch.device) -> None:
         self._rings = {m: RowRing(spec, device) for m, spec in features.items()}
         self._lock = threading.Lock()
+        self._revision = 0
         self.window_s = max(spec.window_s for spec in features.values())
 
-    def append(self, modality: Modality, rows: Rows) -> None:
+    def append(self, modality: Modality, rows: Rows) -> int:
+        """Returns the revision from now on; without rows it is the one before."""
         with self._lock:
             self._rings[modality].append(rows)
+            self._revision += len(rows) > 0
+            return self._revision
 
-    def replace(self, modality: Modality, rows: Rows) -> None:
+    def replace(self, modality: Modality, rows: Rows) -> int:
+        """Returns the revision from now on."""
         with self._lock:
             self._rings[modality].replace(rows)
+            self._revision += 1
+            return self._revision
 
     def cut(self, end_s: float) -> WindowCut:
         """The window that ends at `end_s`, from what has arrived by now."""
         with self._lock:
             cuts = {m: ring.cut(end_s) for m, ring in self._rings.items()}
             newest_s = {m: ring.newest_s(end_s) for m, ring in self._rings.items()}
+            revision = self._revision
         return WindowCut(
             start_s=end_s - self.window_s,
             end_s=end_s,
@@ -136,4 +149,5 @@ class SlidingWindow:
             masks={m: mask for m, (_, mask, _) in cuts.items()},
             newest_s=newest_s,
             present=frozenset(m for m, (_, _, present) in cuts.items() if present),
+            revision=revision,
         )

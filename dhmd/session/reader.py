@@ -1,0 +1,179 @@
+"""Read a session file, whole or cut: everything up to its last complete chunk, in the order it was written."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from dhmd.contract import FeatureSpec, Rows, Word
+from dhmd.errors import DHMDError
+from dhmd.modality import Modality
+from dhmd.session import schema
+
+MAGIC: Final = b"\x89MCAP0\r\n"
+LARGEST_RECORD: Final = 256 * 2**20
+
+
+class SessionInvalid(DHMDError):
+    """A file is no session, or one that cannot be read here. One line: cause and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message. arrived_s, captured_s: session clock, from its log and publish time."""
+
+    topic: str
+    arrived_s: float
+    captured_s: float
+    message: Any
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session file.
+
+    metadata: what the run was asked to do and with which model, see the recorder.
+    complete: whether the file was closed in order, rather than cut.
+    """
+
+    path: Path
+    metadata: Mapping[str, str]
+    complete: bool
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Raises SessionInvalid: no such file, no MCAP, no session, or of a newer version."""
+        try:
+            with path.open("rb") as file:
+                if file.read(len(MAGIC)) != MAGIC:
+                    raise SessionInvalid(f"{path}: not an MCAP file; sessions are recorded with --record")
+                file.seek(0)
+                metadata = _metadata(file, path)
+                complete = _ends_in_order(file)
+        except OSError as error:
+            raise SessionInvalid(f"{path}: cannot be read ({error.strerror})") from None
+        version = metadata.get("version", "")
+        if not version.isdecimal():
+            raise SessionInvalid(f"{path}: damaged, its version reads {version!r}")
+        if int(version) > schema.VERSION:
+            raise SessionInvalid(
+                f"{path}: written by a newer program (session version {version}, this one reads {schema.VERSION}); "
+                "update dhmd"
+            )
+        return cls(path, metadata, complete)
+
+    @property
+    def epoch_unix(self) -> float:
+        """Unix seconds of the session clock's zero; 0 where time was a file's own."""
+        return float(self.metadata["epoch_unix"])
+
+    @property
+    def stream(self) -> str:
+        return self.metadata["stream"]
+
+    @property
+    def hop_s(self) -> float:
+        return float(self.metadata["hop_s"])
+
+    @property
+    def timed(self) -> bool:
+        """Whether the session clock was the machine's, so that latencies mean something."""
+        return self.metadata["timed"] == "true"
+
+    @property
+    def features(self) -> Mapping[Modality, FeatureSpec]:
+        """The contract of the recorded features."""
+        specs = [FeatureSpec.from_dict(spec) for spec in json.loads(self.metadata["features"])]
+        return {spec.modality: spec for spec in specs}
+
+    def records(self, topics: Collection[str] | None = None) -> Iterator[Record]:
+        """Messages in the order they were written, of some topics or of all. What follows a cut is left out."""
+        from mcap.records import Channel, Message
+
+        classes = schema.message_classes()
+        epoch_ns = round(self.epoch_unix * 1e9)
+        topic_of: dict[int, str] = {}
+        with self.path.open("rb") as file:
+            for record in whole_records(file):
+                if isinstance(record, Channel):
+                    topic_of[record.id] = record.topic
+                elif isinstance(record, Message):
+                    topic = topic_of.get(record.channel_id, "")
+                    if topic not in classes or (topics is not None and topic not in topics):
+                        continue
+                    try:
+                        message = classes[topic].FromString(record.data)
+                    except DecodeError:
+                        raise SessionInvalid(f"{self.path}: damaged, a message of {topic} cannot be read") from None
+                    yield Record(
+                        topic,
+                        (record.log_time - epoch_ns) / 1e9,
+                        (record.publish_time - epoch_ns) / 1e9,
+                        message,
+                    )
+
+
+def whole_records(file: IO[bytes]) -> Iterator[Any]:
+    """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged."""
+    from mcap.exceptions import McapError
+    from mcap.stream_reader import CRCValidationError, StreamReader
+    from zstandard import ZstdError
+
+    records = StreamReader(file, validate_crcs=True, record_size_limit=LARGEST_RECORD).records
+    while True:
+        try:
+            record = next(records)
+        except (StopIteration, McapError, CRCValidationError, ZstdError, struct.error, UnicodeDecodeError, ValueError):
+            return
+        yield record
+
+
+def rows_of(message: Any) -> Rows:
+    """Of a Features message. Raises SessionInvalid."""
+    times_s = np.array(message.times_s, np.float64)
+    values = np.frombuffer(message.values, "<f2").astype(np.float32)
+    if values.size != len(times_s) * message.width:
+        raise SessionInvalid(f"damaged: {values.size} numbers for {len(times_s)} rows of {message.width}")
+    return Rows(times_s, values.reshape(len(times_s), message.width))
+
+
+def words_of(words: Any) -> tuple[Word, ...]:
+    """Of the `final` or `partial` of a Words message."""
+    return tuple(Word(word.text, word.start_s, word.end_s, word.probability) for word in words)
+
+
+def landmarks_of(message: Any) -> NDArray[np.float32]:
+    """(478, 2) x and y as fractions of the picture, of a landmarks message."""
+    points = np.frombuffer(message.data, "<i2").reshape(-1, 2).astype(np.float32)
+    return points / np.float32(LANDMARK_UNITS)
+
+
+LANDMARK_UNITS: Final = 1000
+"""Landmarks are kept in this many steps a side of the picture."""
+
+
+def _metadata(file: IO[bytes], path: Path) -> Mapping[str, str]:
+    from mcap.records import Metadata
+
+    for number, record in enumerate(whole_records(file)):
+        if isinstance(record, Metadata) and record.name == schema.METADATA:
+            return dict(record.metadata)
+        if number > 64:
+            break
+    raise SessionInvalid(f"{path}: an MCAP file, but no session of dhmd-live; sessions are recorded with --record")
+
+
+def _ends_in_order(file: IO[bytes]) -> bool:
+    file.seek(0, 2)
+    if file.tell() < 2 * len(MAGIC):
+        return False
+    file.seek(-len(MAGIC), 2)
+    return file.read() == MAGIC

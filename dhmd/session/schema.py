@@ -1,0 +1,169 @@
+"""What a session file holds: its topics and their messages, Protocol Buffers that Foxglove and rerun draw as they are.
+
+Every file carries these descriptions itself; VERSION changes when a reader of today would misread a file of tomorrow.
+Times in seconds are on the session clock, float64, so that windows cut at replay fall where they fell live. A message's
+log time in the file is its arrival, its publish time the capture of what it tells of, both in unix nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
+
+from dhmd.labels import EMOTIONS
+from dhmd.modality import EDGES, Modality
+
+VERSION: Final = 1
+METADATA: Final = "dhmd.session"
+"""Name of the MCAP metadata record that stands first in a file."""
+
+_PACKAGE: Final = "dhmd.session"
+_SCALARS: Final = {
+    "double": descriptor_pb2.FieldDescriptorProto.TYPE_DOUBLE,
+    "float": descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT,
+    "uint32": descriptor_pb2.FieldDescriptorProto.TYPE_UINT32,
+    "uint64": descriptor_pb2.FieldDescriptorProto.TYPE_UINT64,
+    "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
+    "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
+    "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
+}
+
+# Fields are numbered in the order they stand here: new ones go to the end.
+_MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
+    # Rows of one modality as they entered the window: (len(times_s), width) half precision, little-endian, row by row.
+    # revision: counts what entered the window, all modalities together.
+    "Features": {
+        "timestamp": "Timestamp",
+        "revision": "uint64",
+        "times_s": "repeated double",
+        "width": "uint32",
+        "values": "bytes",
+    },
+    "Word": {"text": "string", "start_s": "double", "end_s": "double", "probability": "float"},
+    # What one recognition changed: words that are final now, and all that are not yet. Text features follow from them.
+    "Words": {
+        "timestamp": "Timestamp",
+        "revision": "uint64",
+        "final": "repeated Word",
+        "partial": "repeated Word",
+        "skipped_s": "double",
+    },
+    # One picture. box: x0, y0, x1, y1 of the subject as fractions of the picture; empty without one.
+    "Face": {"timestamp": "Timestamp", "captured_s": "double", "faces": "uint32", "box": "repeated float"},
+    "Sentiment": {"value": "float", "low": "float", "high": "float"},
+    "Emotions": dict.fromkeys(EMOTIONS, "float"),
+    "ModalityState": {"present": "bool", "newest_s": "double", "weight": "float", "sentiment": "float"},
+    "Modalities": dict.fromkeys((m.value for m in Modality), "ModalityState"),
+    "Edges": {f"{edge.source}_to_{edge.target}": "float" for edge in EDGES},
+    # A window and what the model made of it. revision: of the newest thing that had entered the window.
+    # sentiment, emotions, homo and hetero are missing where nothing was perceived.
+    "Estimate": {
+        "timestamp": "Timestamp",
+        "seq": "uint64",
+        "revision": "uint64",
+        "start_s": "double",
+        "end_s": "double",
+        "top": "string",
+        "sentiment": "Sentiment",
+        "emotions": "Emotions",
+        "valence": "float",
+        "arousal": "float",
+        "modalities": "Modalities",
+        "homo": "Edges",
+        "hetero": "Edges",
+        "faces": "uint32",
+        "transcript": "string",
+        "capture_to_estimate_ms": "float",
+        "inference_ms": "float",
+        "dropped_video": "uint64",
+        "dropped_audio": "uint64",
+    },
+    "Status": {
+        "timestamp": "Timestamp",
+        "worker": "string",
+        "state": "string",
+        "reason": "string",
+        "retry_in_s": "double",
+        "restarts": "uint32",
+    },
+    # A label given live to a stretch of the session; what is missing was not said.
+    "Mark": {
+        "timestamp": "Timestamp",
+        "start_s": "double",
+        "end_s": "double",
+        "emotion": "string",
+        "sentiment": "float",
+    },
+    # Messages of a topic that found the recorder's queue full since the last such message.
+    "Lost": {"timestamp": "Timestamp", "topic": "string", "count": "uint64"},
+}
+
+
+def _describe() -> Mapping[str, Any]:
+    file = descriptor_pb2.FileDescriptorProto(name="dhmd/session.proto", package=_PACKAGE, syntax="proto2")
+    file.dependency.append(timestamp_pb2.DESCRIPTOR.name)
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, (field, kind) in enumerate(fields.items(), start=1):
+            entry = message.field.add(name=field, number=number)
+            single = kind.removeprefix("repeated ")
+            entry.label = entry.LABEL_REPEATED if single != kind else entry.LABEL_OPTIONAL
+            if single in _SCALARS:
+                entry.type = _SCALARS[single]
+                entry.options.packed = single != kind
+                if single == kind or single in {"string", "bytes"}:
+                    entry.ClearField("options")
+            else:
+                entry.type = entry.TYPE_MESSAGE
+                package = "google.protobuf" if single == "Timestamp" else _PACKAGE
+                entry.type_name = f".{package}.{single}"
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    types = {name: pool.FindMessageTypeByName(f"{_PACKAGE}.{name}") for name in _MESSAGES}
+    return {name: message_factory.GetMessageClass(kind) for name, kind in types.items()}
+
+
+_CLASSES: Final = _describe()
+
+Features: Final = _CLASSES["Features"]
+Words: Final = _CLASSES["Words"]
+Face: Final = _CLASSES["Face"]
+Estimate: Final = _CLASSES["Estimate"]
+Status: Final = _CLASSES["Status"]
+Mark: Final = _CLASSES["Mark"]
+Lost: Final = _CLASSES["Lost"]
+
+FEATURES: Final[Mapping[Modality, str]] = {Modality.VISION: "/features/vision", Modality.AUDIO: "/features/audio"}
+"""Topic of each modality's rows. Those of the words are made again from WORDS: each revision of a sentence changes all
+its rows, a hundred times what the words themselves take."""
+WORDS: Final = "/words"
+FACE: Final = "/face"
+LANDMARKS: Final = "/landmarks"
+ESTIMATE: Final = "/estimate"
+STATUS: Final = "/status"
+MARK: Final = "/mark"
+LOST: Final = "/lost"
+VIDEO: Final = "/video"
+SOUND: Final = "/sound"
+
+
+def message_classes() -> Mapping[str, Any]:
+    """Topic -> class of its messages. The last three are Foxglove's."""
+    from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
+    from foxglove_schemas_protobuf.PointCloud_pb2 import PointCloud
+    from foxglove_schemas_protobuf.RawAudio_pb2 import RawAudio
+
+    return {
+        **dict.fromkeys(FEATURES.values(), Features),
+        WORDS: Words,
+        FACE: Face,
+        ESTIMATE: Estimate,
+        STATUS: Status,
+        MARK: Mark,
+        LOST: Lost,
+        LANDMARKS: PointCloud,
+        VIDEO: CompressedVideo,
+        SOUND: RawAudio,
+    }

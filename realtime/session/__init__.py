@@ -1,0 +1,1 @@
+"""Sessions: record a run, replay it, and say what is in a file."""

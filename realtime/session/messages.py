@@ -1,0 +1,162 @@
+"""What a run holds in memory, as the messages of a session file, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from dhmd.contract import Rows, Word
+from dhmd.features.face import FaceObservation
+from dhmd.labels import EMOTIONS
+from dhmd.modality import EDGES, Modality
+from dhmd.session import schema
+from dhmd.session.reader import LANDMARK_UNITS
+from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
+from realtime.engine import Inference, Sentiment
+from realtime.pipeline import Emission
+from realtime.transcript import TranscriptUpdate
+from realtime.workers import WorkerStatus
+
+NANO = 1_000_000_000
+
+
+def timestamp(unix_s: float) -> Timestamp:
+    """Rounded to nanoseconds."""
+    seconds, nanos = divmod(round(unix_s * NANO), NANO)
+    return Timestamp(seconds=seconds, nanos=nanos)
+
+
+def features(rows: Rows, revision: int, when: Timestamp) -> Any:
+    """rows: in half precision already, see Rows.halved."""
+    return schema.Features(
+        timestamp=when,
+        revision=revision,
+        times_s=rows.times_s.tolist(),
+        width=rows.values.shape[1],
+        values=rows.values.astype("<f2").tobytes(),
+    )
+
+
+def words(update: TranscriptUpdate, revision: int, when: Timestamp) -> Any:
+    return schema.Words(
+        timestamp=when,
+        revision=revision,
+        final=[_word(word) for word in update.final],
+        partial=[_word(word) for word in update.partial],
+        skipped_s=update.skipped_s,
+    )
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {"text": word.text, "start_s": word.start_s, "end_s": word.end_s, "probability": word.probability}
+
+
+def face(observation: FaceObservation, when: Timestamp) -> Any:
+    box = [round(float(side), 4) for side in observation.box or ()]
+    return schema.Face(timestamp=when, captured_s=observation.captured_s, faces=observation.faces, box=box)
+
+
+def landmarks(observation: FaceObservation, when: Timestamp) -> Any:
+    """A flat point cloud in steps of a thousandth of the picture."""
+    from foxglove_schemas_protobuf.PackedElementField_pb2 import PackedElementField
+    from foxglove_schemas_protobuf.PointCloud_pb2 import PointCloud
+
+    if observation.landmarks is None:
+        raise ValueError("no face in sight")
+    points = np.clip(np.round(observation.landmarks[:, :2] * LANDMARK_UNITS), -32768, 32767).astype("<i2")
+    fields = [PackedElementField(name=name, offset=2 * i, type=PackedElementField.INT16) for i, name in enumerate("xy")]
+    return PointCloud(timestamp=when, frame_id="face", point_stride=4, fields=fields, data=points.tobytes())
+
+
+def sound(block: AudioBlock, when: Timestamp) -> Any:
+    from foxglove_schemas_protobuf.RawAudio_pb2 import RawAudio
+
+    samples = np.clip(np.round(block.samples * 32768), -32768, 32767).astype("<i2")
+    return RawAudio(
+        timestamp=when, data=samples.tobytes(), format="pcm-s16", sample_rate=SAMPLE_RATE_HZ, number_of_channels=1
+    )
+
+
+def video(data: bytes, when: Timestamp) -> Any:
+    """data: one picture in H.264, Annex B, with its parameter sets where it is a key picture."""
+    from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
+
+    return CompressedVideo(timestamp=when, frame_id="camera", data=data, format="h264")
+
+
+def status(one: WorkerStatus, when: Timestamp) -> Any:
+    return schema.Status(
+        timestamp=when,
+        worker=one.worker,
+        state=one.state.value,
+        reason=one.reason,
+        retry_in_s=one.retry_in_s,
+        restarts=one.restarts,
+    )
+
+
+def mark(start_s: float, end_s: float, emotion: str | None, sentiment: float | None, when: Timestamp) -> Any:
+    return schema.Mark(timestamp=when, start_s=start_s, end_s=end_s, emotion=emotion, sentiment=sentiment)
+
+
+def lost(topic: str, count: int, when: Timestamp) -> Any:
+    return schema.Lost(timestamp=when, topic=topic, count=count)
+
+
+def estimate(emission: Emission, when: Timestamp) -> Any:
+    """The numbers as the model gave them, before they are rounded for publishing."""
+    cut, inference, published = emission.perceived.cut, emission.inference, emission.estimate
+    message = schema.Estimate(
+        timestamp=when,
+        seq=published.seq,
+        revision=cut.revision,
+        start_s=cut.start_s,
+        end_s=cut.end_s,
+        faces=published.faces,
+        transcript=published.transcript,
+        capture_to_estimate_ms=published.latency_ms.capture_to_estimate,
+        inference_ms=published.latency_ms.inference,
+        dropped_video=published.dropped.video,
+        dropped_audio=published.dropped.audio,
+    )
+    for m in Modality:
+        state = getattr(message.modalities, m.value)
+        state.present = m in cut.present
+        if (newest_s := cut.newest_s[m]) is not None:
+            state.newest_s = newest_s
+        if inference is not None:
+            state.weight = inference.weights.get(m, 0.0)
+            if m in inference.modality_sentiment:
+                state.sentiment = inference.modality_sentiment[m]
+    if inference is not None:
+        one = inference.sentiment
+        message.top, message.valence, message.arousal = published.top, published.valence, published.arousal
+        message.sentiment.value, message.sentiment.low, message.sentiment.high = one.value, one.low, one.high
+        for name, probability in zip(EMOTIONS, inference.emotions, strict=True):
+            setattr(message.emotions, name, probability)
+        for graph, edges in ((message.homo, inference.homo_edges), (message.hetero, inference.hetero_edges)):
+            for edge, weight in zip(EDGES, edges, strict=True):
+                setattr(graph, f"{edge.source}_to_{edge.target}", weight)
+    return message
+
+
+def inference_of(message: Any) -> Inference | None:
+    """Of an Estimate message; None where nothing was perceived."""
+    if not message.HasField("emotions"):
+        return None
+    states = {m: getattr(message.modalities, m.value) for m in Modality}
+    homo, hetero = (
+        tuple(getattr(graph, f"{edge.source}_to_{edge.target}") for edge in EDGES)
+        for graph in (message.homo, message.hetero)
+    )
+    return Inference(
+        sentiment=Sentiment(message.sentiment.value, message.sentiment.low, message.sentiment.high),
+        emotions=tuple(getattr(message.emotions, name) for name in EMOTIONS),
+        modality_sentiment={m: state.sentiment for m, state in states.items() if state.HasField("sentiment")},
+        homo_edges=homo,
+        hetero_edges=hetero,
+        weights={m: state.weight for m, state in states.items() if state.present},
+        inference_ms=message.inference_ms,
+    )

@@ -1,0 +1,355 @@
+"""Record a run: what was perceived, when, and what the model made of it, as an MCAP file that survives a crash.
+
+Everything is handed over without waiting, to a bounded queue; one thread encodes and writes. What finds the queue full
+is left out, counted, and named in the file. At least once a second all that has come goes to the file as one complete
+chunk: a killed run loses no more than that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from dhmd.checkpoint import Checkpoint
+from dhmd.contract import Rows
+from dhmd.features.face import FaceObservation
+from dhmd.modality import Modality
+from dhmd.session import schema
+from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.clock import SessionClock
+from realtime.errors import SettingsInvalid
+from realtime.pipeline import Emission
+from realtime.session import messages
+from realtime.transcript import TranscriptUpdate
+from realtime.workers import WorkerState, WorkerStatus
+
+logger = logging.getLogger(__name__)
+
+WORKER = "recording"
+CHUNK_S = 0.8
+QUEUE_MESSAGES = 4096
+QUEUE_BYTES = 64 * 2**20
+LANDMARKS_EVERY_S = 0.25
+CLOSING_S = 5.0
+"""How long what still waits may take to be written at the end."""
+
+Build = Callable[[Timestamp], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Waits to be written. weight: bytes it holds on to."""
+
+    topic: str
+    arrived_s: float
+    captured_s: float
+    build: Build
+    weight: int = 0
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file for a recording, never over another one, be it old or under way; left empty, it is removed again.
+
+    Raises SettingsInvalid.
+    """
+    try:
+        file = path.open("xb")
+    except FileExistsError:
+        raise SettingsInvalid(f"--record {path}: is there already; name another file, or move it away") from None
+    except OSError as error:
+        raise SettingsInvalid(f"--record {path}: cannot be written ({error.strerror}); name another file") from None
+    try:
+        yield file
+    finally:
+        # After a full disk closing fails once more, and closes.
+        with contextlib.suppress(OSError):
+            file.close()
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
+def describe(
+    checkpoint: Checkpoint, *, stream: str, hop_s: float, timed: bool, settings: Mapping[str, Any]
+) -> dict[str, str]:
+    """The metadata of a session. settings: without secrets."""
+    specs = [checkpoint.features[m].to_dict() for m in Modality]
+    return {
+        "stream": stream,
+        "hop_s": repr(hop_s),
+        "timed": json.dumps(timed),
+        "model": checkpoint.name,
+        "checkpoint": checkpoint.digest,
+        "features": json.dumps(specs),
+        "settings": json.dumps(dict(settings)),
+    }
+
+
+class Recorder:
+    """A sink of estimates and an observer of perception that writes a session file.
+
+    file: see `new_file`. description: see `describe`. video, sound: whether pictures and sound are recorded too.
+    patient: wait when the queue is full, where time is the file's own and nothing is late.
+    """
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        clock: SessionClock,
+        description: Mapping[str, str],
+        *,
+        video: bool = False,
+        sound: bool = False,
+        patient: bool = False,
+    ) -> None:
+        self.name = file.name
+        self._clock = clock
+        self._patient = patient
+        self._video = VideoEncoder() if video else None
+        self._sound = sound
+        self._landmarks_s = -LANDMARKS_EVERY_S
+        self._words: TranscriptUpdate | None = None
+        self._wake = threading.Condition()
+        self._queue: deque[Entry] = deque()
+        self._weight = 0
+        self._lost: Counter[str] = Counter()
+        self._closing = False
+        self.failed: str | None = None
+        """Why recording stopped before the run did."""
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        head = {"version": str(schema.VERSION), "created": created, "epoch_unix": repr(clock.epoch_unix), **description}
+        self._file = SessionWriter(file, clock.epoch_unix, head)
+        self._thread: threading.Thread | None = None
+
+    def on_frame(self, frame: VideoFrame) -> None:
+        if (encoder := self._video) is not None:
+            image = frame.image
+            self._put(schema.VIDEO, frame.captured_s, lambda when: encoder.encode(image, when), image.nbytes)
+
+    def on_sound(self, block: AudioBlock) -> None:
+        if self._sound:
+            self._put(schema.SOUND, block.captured_s, lambda when: messages.sound(block, when), block.samples.nbytes)
+
+    def on_face(self, observation: FaceObservation) -> None:
+        captured_s = observation.captured_s
+        self._put(schema.FACE, captured_s, lambda when: messages.face(observation, when))
+        # The small term is for times that are sums of many durations.
+        if observation.landmarks is not None and captured_s - self._landmarks_s > LANDMARKS_EVERY_S - 0.01:
+            self._landmarks_s = captured_s
+            self._put(schema.LANDMARKS, captured_s, lambda when: messages.landmarks(observation, when))
+
+    def on_rows(self, modality: Modality, rows: Rows, revision: int) -> None:
+        topic, captured_s = schema.FEATURES[modality], float(rows.times_s[-1])
+        self._put(topic, captured_s, lambda when: messages.features(rows, revision, when), rows.values.nbytes)
+
+    def on_words(self, update: TranscriptUpdate, revision: int) -> None:
+        if not update.final and self._words is not None and update.partial == self._words.partial:
+            return
+        self._words = update
+        self._put(schema.WORDS, self._clock.now(), lambda when: messages.words(update, revision, when))
+
+    def put(self, emission: Emission) -> None:
+        self._put(schema.ESTIMATE, emission.perceived.cut.end_s, lambda when: messages.estimate(emission, when))
+
+    def on_worker(self, status: WorkerStatus) -> None:
+        self._put(schema.STATUS, self._clock.now(), lambda when: messages.status(status, when))
+
+    def mark(self, start_s: float, end_s: float, emotion: str | None = None, sentiment: float | None = None) -> None:
+        """Label a stretch of the session."""
+        self._put(schema.MARK, start_s, lambda when: messages.mark(start_s, end_s, emotion, sentiment, when))
+
+    @property
+    def lost(self) -> int:
+        """Messages that found the queue full."""
+        with self._wake:
+            return self._lost.total()
+
+    def _put(self, topic: str, captured_s: float, build: Build, weight: int = 0) -> None:
+        entry = Entry(topic, self._clock.now(), captured_s, build, weight)
+        with self._wake:
+            if self._full(weight) and self._patient:
+                self._wake.notify_all()
+                self._wake.wait_for(lambda: self._ended or not self._full(weight))
+            if self._ended:
+                return
+            if self._full(weight):
+                self._lost[topic] += 1
+                return
+            self._queue.append(entry)
+            self._weight += weight
+
+    @property
+    def _ended(self) -> bool:
+        return self._closing or self.failed is not None
+
+    def _full(self, weight: int = 0) -> bool:
+        return len(self._queue) >= QUEUE_MESSAGES or (bool(self._queue) and self._weight + weight > QUEUE_BYTES)
+
+    def _take(self) -> tuple[list[Entry], bool]:
+        """What has come in a chunk's time, and whether it is the last."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._closing or (self._patient and self._full(QUEUE_BYTES // 8)), CHUNK_S)
+            entries = list(self._queue)
+            self._queue.clear()
+            self._weight = 0
+            self._wake.notify_all()
+            return entries, self._closing
+
+    def _write(self, on_status: Callable[[WorkerStatus], object]) -> None:
+        on_status(WorkerStatus(WORKER, WorkerState.RUNNING))
+        told: Counter[str] = Counter()
+        ended = False
+        try:
+            while not ended:
+                entries, ended = self._take()
+                for entry in entries:
+                    self._file.add(entry.topic, entry.arrived_s, entry.captured_s, entry.build)
+                with self._wake:
+                    lost = self._lost - told
+                for topic, count in lost.items():
+                    now_s = self._clock.now()
+                    self._file.add(schema.LOST, now_s, now_s, lambda when, t=topic, n=count: messages.lost(t, n, when))  # type: ignore[misc]
+                told += lost
+                self._file.end_chunk()
+            self._file.finish()
+        except OSError as error:
+            with self._wake:
+                self.failed = f"{self.name}: {error.strerror}"
+                self._queue.clear()
+                self._wake.notify_all()
+            self._file.abandon()
+            logger.warning("recording stopped, %s; what was written is kept, recognition goes on", self.failed)
+            on_status(WorkerStatus(WORKER, WorkerState.FAILED, self.failed))
+        else:
+            on_status(WorkerStatus(WORKER, WorkerState.ENDED))
+
+    def start(self, on_status: Callable[[WorkerStatus], object] = lambda _: None) -> None:
+        """Begin to write; until then what comes waits. on_status: told from the writing thread."""
+        self._thread = threading.Thread(target=self._write, args=(on_status,), name=WORKER, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits and end the file in order. Closing again does nothing."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        if self._thread is None:
+            return
+        self._thread.join(CLOSING_S)
+        if self._thread.is_alive():
+            logger.warning("%s: the disk is slow, the end of the recording is not on it yet", self.name)
+
+
+class SessionWriter:
+    """Messages as an MCAP file of whole chunks. Times are on the session clock."""
+
+    def __init__(self, file: IO[bytes], epoch_unix: float, head: Mapping[str, str]) -> None:
+        from mcap.writer import CompressionType, Writer
+
+        self._file = file
+        self._epoch_unix = epoch_unix
+        # Chunks end by the clock alone, in `end_chunk`.
+        self._writer = Writer(file, chunk_size=2**40, compression=CompressionType.ZSTD)
+        self._channels: dict[str, int] = {}
+        self._schemas: dict[str, int] = {}
+        self._writer.start(profile="", library="dhmd")
+        self._writer.add_metadata(schema.METADATA, dict(head))
+        file.flush()
+        self._whole = file.tell()
+
+    def add(self, topic: str, arrived_s: float, captured_s: float, build: Build) -> None:
+        arrived, captured = (max(0, round((self._epoch_unix + t) * messages.NANO)) for t in (arrived_s, captured_s))
+        seconds, nanos = divmod(captured, messages.NANO)
+        message = build(Timestamp(seconds=seconds, nanos=nanos))
+        if message is None:
+            return
+        if topic not in self._channels:
+            self._register(topic, type(message))
+        self._writer.add_message(self._channels[topic], arrived, message.SerializeToString(), captured)
+
+    def _register(self, topic: str, kind: Any) -> None:
+        from mcap_protobuf.schema import register_schema
+
+        name = kind.DESCRIPTOR.full_name
+        if name not in self._schemas:
+            self._schemas[name] = register_schema(self._writer, kind)
+        self._channels[topic] = self._writer.register_channel(topic, "protobuf", self._schemas[name])
+
+    def end_chunk(self) -> None:
+        """Write what was added since the last one."""
+        # The library ends a chunk by size alone; a recording must end it by time.
+        self._writer._Writer__finalize_chunk()  # type: ignore[attr-defined]  # noqa: SLF001
+        self._file.flush()
+        self._whole = self._file.tell()
+
+    def finish(self) -> None:
+        self._writer.finish()  # type: ignore[no-untyped-call]
+        self._file.flush()
+
+    def abandon(self) -> None:
+        """Give up, leaving the whole chunks."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file.fileno(), self._whole)
+
+
+class VideoEncoder:
+    """Pictures as H.264, each to be read as soon as it is written; a key picture every two seconds."""
+
+    def __init__(self) -> None:
+        self._context: Any = None
+        self._size = (0, 0)
+        self._count = 0
+
+    def encode(self, image: NDArray[np.uint8], when: Timestamp) -> Any:
+        """image: (H, W, 3) BGR. A message, or None where the encoder keeps the picture back."""
+        import av
+
+        height, width = (side // 2 * 2 for side in image.shape[:2])
+        if self._size != (width, height):
+            self._open(width, height)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="bgr24")
+        frame = frame.reformat(format="yuv420p")
+        frame.pts = self._count
+        self._count += 1
+        data = b"".join(bytes(packet) for packet in self._context.encode(frame))
+        return messages.video(data, when) if data else None
+
+    def _open(self, width: int, height: int) -> None:
+        from fractions import Fraction
+
+        import av
+
+        context = av.CodecContext.create("libx264", "w")
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.time_base, context.framerate = Fraction(1, 15), Fraction(15)
+        context.options = {
+            "preset": "ultrafast",
+            "tune": "zerolatency",
+            "crf": "23",
+            "x264-params": "keyint=30:min-keyint=30:scenecut=0:repeat-headers=1:annexb=1",
+        }
+        context.thread_count = 1
+        self._context, self._size, self._count = context, (width, height), 0
