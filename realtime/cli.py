@@ -34,6 +34,18 @@ exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the
 """
 
 
+REPLAY_EXAMPLES = """examples:
+  dhmd-live run --record talk.mcap                         record a session: features, words, estimates
+  dhmd-live replay talk.mcap --verify                      does the same model say the same again?
+  dhmd-live replay talk.mcap --broker mqtt://localhost     publish it again, at the pace it had
+  dhmd-live replay talk.mcap --checkpoint DIR --plot two.png
+                                                           another model on the same session, side by side
+  dhmd-live replay talk.mcap --again                       from recorded pictures and sound, features anew
+
+exit status: as of `dhmd-live run`; 1 too where --verify finds a difference.
+"""
+
+
 def program() -> NoReturn:
     """The process `dhmd-live`: `main`, and out without taking the interpreter down.
 
@@ -105,6 +117,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
     _add_record_flags(demo)
 
+    replay = commands.add_parser(
+        "replay",
+        help="run recorded sessions through a model again",
+        description="Replay a recorded session: to a broker, to a file, to verify it, or to compare another model.",
+        epilog=REPLAY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    replay.set_defaults(command=_replay)
+    _add_replay_flags(replay)
+
     watch = commands.add_parser("watch", help="print a stream readably as it is published")
     watch.set_defaults(command=_watch)
     watch.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user:password@]host[:port]")
@@ -158,6 +180,59 @@ def _add_record_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--record", metavar="FILE.mcap", help="record features, words and estimates; no media")
     command.add_argument("--record-video", action="store_true", default=None, help="record the pictures too")
     command.add_argument("--record-audio", action="store_true", default=None, help="record the sound too")
+
+
+def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
+    replay.add_argument("file", type=Path, metavar="FILE.mcap", help="a session, see `dhmd-live run --record`")
+    replay.add_argument(
+        "--pace",
+        type=_pace,
+        default=None,
+        metavar="realtime|max|N",
+        help="as it was, as fast as possible, or N times as fast (default: realtime with a broker, else max)",
+    )
+    replay.add_argument("--verify", action="store_true", help="fail unless the model says again what was recorded")
+    replay.add_argument("--checkpoint", metavar="base|DIR", help="another model, compared with what was recorded")
+    replay.add_argument("--again", action="store_true", help="extract the features again, from recorded media")
+    replay.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the comparison")
+    replay.add_argument(
+        "--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user:password@]host[:port]"
+    )
+    replay.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
+    replay.add_argument("--estimates", metavar="FILE", help="write the estimates here, one JSON object a line")
+    replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="compute device (default: auto)")
+
+
+def _pace(text: str) -> float:
+    """Session seconds a second; infinite for max."""
+    named = {"realtime": 1.0, "max": float("inf")}
+    try:
+        pace = named[text] if text in named else float(text)
+    except ValueError:
+        pace = 0.0
+    if not pace > 0:
+        raise argparse.ArgumentTypeError(f"expected realtime, max, or a number above 0, found {text!r}")
+    return pace
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from realtime.mqtt import check_stream_name
+    from realtime.session.player import Request, replay
+
+    pace = options.pace or (1.0 if options.broker != "none" else float("inf"))
+    request = Request(
+        path=options.file,
+        pace=None if pace == float("inf") else pace,
+        verify=options.verify,
+        checkpoint=options.checkpoint,
+        again=options.again,
+        broker=options.broker,
+        stream=None if options.stream is None else check_stream_name(options.stream),
+        estimates=options.estimates,
+        plot=options.plot,
+        device=options.device,
+    )
+    return replay(request, _console())
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -30,11 +30,11 @@ class SessionClock:
 
 
 class MediaClock(SessionClock):
-    """A clock that its driver moves: a file handled at --pace max, where time is the file's own and starts at 0."""
+    """A clock that its driver moves: a file handled at --pace max, where time is the file's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch_unix: float = 0.0) -> None:
         super().__init__()
-        self.epoch_unix = 0.0
+        self.epoch_unix = epoch_unix
         self._now_s = 0.0
 
     def now(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +74,7 @@ class Engine:
         specs = [checkpoint.features[m] for m in Modality]
         inputs = [torch.zeros(1, spec.steps, spec.width, device=device) for spec in specs]
         masks = [torch.ones(1, spec.steps, dtype=torch.bool, device=device) for spec in specs]
-        readout = Readout(checkpoint.model.to(device)).eval()
+        self._batched = readout = Readout(checkpoint.model.to(device)).eval()
         with warnings.catch_warnings(), torch.no_grad():
             # torch recommends its compiler instead, which needs a C++ compiler on the user's machine.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -91,8 +91,26 @@ class Engine:
             return None
         started = time.perf_counter()
         windows = (*(cut.inputs[m] for m in Modality), *(cut.masks[m] for m in Modality))
-        numbers = iter(self._readout(*windows)[0].tolist())
-        inference_ms = (time.perf_counter() - started) * 1000
+        numbers = self._readout(*windows)[0].tolist()
+        return self._inference(cut, numbers, (time.perf_counter() - started) * 1000)
+
+    @torch.inference_mode()
+    def infer_many(self, cuts: Sequence[WindowCut]) -> list[Inference | None]:
+        """As `infer` of each, to rounding, in one pass: half the time where windows need not come one by one."""
+        perceived = [cut for cut in cuts if cut.present]
+        if not perceived:
+            return [None for _ in cuts]
+        started = time.perf_counter()
+        inputs = [torch.cat([cut.inputs[m] for cut in perceived]) for m in Modality]
+        masks = [torch.cat([cut.masks[m] for cut in perceived]) for m in Modality]
+        rows = self._batched(*inputs, *masks).tolist()
+        each_ms = (time.perf_counter() - started) * 1000 / len(perceived)
+        numbers = iter(rows)
+        return [self._inference(cut, next(numbers), each_ms) if cut.present else None for cut in cuts]
+
+    def _inference(self, cut: WindowCut, row: list[float], inference_ms: float) -> Inference:
+        """row: the columns of Readout."""
+        numbers = iter(row)
         subset = subset_name(cut.present)
         value = _clip(next(numbers))
         scores = [next(numbers) for _ in EMOTIONS]

@@ -13,7 +13,7 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import aiomqtt
@@ -59,6 +59,23 @@ def refusal(error: Exception) -> str | None:
     """Why the broker rejects the credentials; None when the error is another."""
     reason = getattr(error, "rc", None)
     return REFUSALS.get(getattr(reason, "value", -1))
+
+
+FAREWELL_S = 0.6
+"""How long the last words to the broker may take."""
+
+
+@contextlib.asynccontextmanager
+async def publishing(publisher: Publisher) -> AsyncIterator[None]:
+    """Keep a publisher connected for as long as the context lasts. Raises BrokerRefused, in a group."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(publisher.run(), name="publisher")
+        try:
+            yield
+        finally:
+            publisher.close()
+            await asyncio.wait({task}, timeout=FAREWELL_S)
+            task.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from realtime.capture.media import MediaFile
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import MediaClock
 from realtime.perception import Perception
@@ -20,7 +19,7 @@ from realtime.pipeline import Pipeline
 
 async def run_offline(
     pipeline: Pipeline,
-    media: MediaFile,
+    samples: Iterator[VideoFrame | AudioBlock],
     clock: MediaClock,
     *,
     hop_s: float,
@@ -30,11 +29,11 @@ async def run_offline(
 ) -> None:
     """Push the file through the pipeline until it ends, `duration_s` of it is done, or `stop` is set.
 
-    `delivered` is awaited after each estimate: no sink is overrun.
+    samples: in the order of arrival. `delivered` is awaited after each estimate: no sink is overrun.
     """
     perception, loop = pipeline.perception, asyncio.get_running_loop()
     with ThreadPoolExecutor(max_workers=3, thread_name_prefix="perceive") as pool:
-        for end_s, frames, blocks in by_hop(media.samples(), hop_s):
+        for end_s, frames, blocks in by_hop(samples, hop_s):
             if stop.is_set() or (duration_s is not None and end_s > duration_s + hop_s / 2):
                 return
             await asyncio.gather(

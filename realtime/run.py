@@ -6,8 +6,8 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,19 +25,16 @@ from realtime.engine import Engine, resolve_device
 from realtime.errors import MicrophoneUnavailable
 from realtime.estimate import Dropped
 from realtime.live import Delivery, LiveSource, run_live
-from realtime.mqtt import Publisher
+from realtime.mqtt import Publisher, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perception
-from realtime.pipeline import Emission, EstimateFile, Pipeline, Statistics
+from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
 from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
 from realtime.workers import WorkerStatus
 
 logger = logging.getLogger(__name__)
-
-FAREWELL_S = 0.6
-"""How long the last words to the broker may take."""
 
 
 @dataclass(slots=True)
@@ -83,8 +80,11 @@ class Stopwatch:
             self.first_s = time.monotonic() - self._started_s
 
 
-def run(settings: RunSettings, console: Console, *, title: str = "dhmd-live") -> Summary:
-    """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on."""
+def run(settings: RunSettings, console: Console, *, title: str = "dhmd-live", sinks: Sequence[Sink] = ()) -> Summary:
+    """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on.
+
+    sinks: who else is handed the estimates.
+    """
     watch = Stopwatch(time.monotonic())
     with ExitStack() as stack:
         # What can be wrong in the request is found out before the models are loaded.
@@ -119,7 +119,7 @@ def run(settings: RunSettings, console: Console, *, title: str = "dhmd-live") ->
         source = _open_source(settings, media, clock)
         delivery = Delivery(source)
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
-        pipeline.sinks.append(watch)
+        pipeline.sinks += [watch, *sinks]
         if file is not None:
             pipeline.sinks.append(file)
         if recorder is not None:
@@ -193,21 +193,19 @@ async def _run(
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
             recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))
-        settled = publisher.settled if publisher else _nothing_to_wait_for
-        async with asyncio.TaskGroup() as group:
-            publishing = group.create_task(publisher.run(), name="publisher") if publisher else None
+        async with publishing(publisher) if publisher else nullcontext():
             try:
                 if isinstance(pipeline.clock, MediaClock) and media is not None:
                     if publisher is not None:
                         await _either(publisher.tried, stop)
                     await run_offline(
                         pipeline,
-                        media,
+                        media.samples(),
                         pipeline.clock,
                         hop_s=settings.hop_s,
                         duration_s=settings.duration,
                         stop=stop,
-                        delivered=settled,
+                        delivered=publisher.settled if publisher else _nothing_to_wait_for,
                     )
                 else:
                     await run_live(
@@ -222,10 +220,6 @@ async def _run(
             finally:
                 if recorder is not None:
                     await asyncio.to_thread(recorder.close)
-                if publisher is not None and publishing is not None:
-                    publisher.close()
-                    await asyncio.wait({publishing}, timeout=FAREWELL_S)
-                    publishing.cancel()
         if publisher is not None:
             summary.undelivered = publisher.undelivered
     summary.dropped = delivery.dropped()

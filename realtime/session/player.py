@@ -1,0 +1,326 @@
+"""`dhmd-live replay SESSION`: the windows of a session through a model again, at any pace, to any sink."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import itertools
+import json
+import signal
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from dhmd.checkpoint import Checkpoint, CheckpointInvalid, load
+from dhmd.contract import ContractMismatch
+from dhmd.session import Session, SessionInvalid, schema
+from realtime.broker import BrokerAddress
+from realtime.clock import MediaClock
+from realtime.engine import Engine, Inference, resolve_device
+from realtime.errors import SettingsInvalid
+from realtime.estimate import Dropped, ModelName, build_estimate
+from realtime.mqtt import Publisher, publishing
+from realtime.offline import run_offline
+from realtime.perception import Extractors, Perceived, Perception
+from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink
+from realtime.session.compare import Comparison
+from realtime.session.media import has_media, samples
+from realtime.session.messages import inference_of
+from realtime.session.replay import TOLERANCE, Agreement, Moment, Rewound, require_features
+from realtime.view import Dashboard, TerminalView
+
+ENGINES = 2
+"""Batches under way at a time, each in a thread of its own."""
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """pace: session seconds a second; None as fast as the machine allows.
+
+    checkpoint: another model than the recorded one. again: extract the features again, from recorded media.
+    plot: file for the comparison's picture.
+    """
+
+    path: Path
+    pace: float | None = None
+    verify: bool = False
+    checkpoint: str | None = None
+    again: bool = False
+    broker: str = "none"
+    stream: str | None = None
+    estimates: str | None = None
+    plot: Path | None = None
+    device: str = "auto"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a replay came to. lost: messages that the recorder had to leave out, by topic."""
+
+    agreement: Agreement = field(default_factory=Agreement)
+    comparison: Comparison = field(default_factory=Comparison)
+    session_s: float = 0.0
+    wall_s: float = 0.0
+    lost: dict[str, int] = field(default_factory=dict)
+
+
+def replay(request: Request, console: Console) -> int:
+    """Replay and say what came of it. Returns the exit status: 1 where --verify found a difference."""
+    session = Session.open(request.path)
+    checkpoint = _model(session, request)
+    again = request.again or _mismatch(session, checkpoint) is not None
+    if again:
+        _require_media(session, checkpoint)
+        if request.pace is not None:
+            raise SettingsInvalid("--pace: features that are extracted again come as fast as they do; use --pace max")
+    if request.verify and (again or checkpoint.digest != session.metadata["checkpoint"]):
+        raise SettingsInvalid("--verify takes the recorded model and features; leave --checkpoint and --again out")
+    if not session.complete:
+        console.print(f"{request.path} was cut; what is whole of it is replayed", markup=False, soft_wrap=True)
+    torch.set_num_threads(1)
+    outcome = asyncio.run(_Replay(request, session, checkpoint, console).run(again=again))
+    return _conclude(request, session, checkpoint, outcome, console)
+
+
+def _model(session: Session, request: Request) -> Checkpoint:
+    """The model asked for, or the one of the recording."""
+    if request.checkpoint is not None:
+        return load(request.checkpoint)
+    name, digest = session.metadata["model"], session.metadata["checkpoint"]
+    place = str(json.loads(session.metadata["settings"]).get("checkpoint", name))
+    remedy = "name a model with --checkpoint, and its estimates are compared with the recorded ones"
+    recorded = f"{request.path} was recorded with the model {name} ({digest})"
+    try:
+        checkpoint = load(place)
+    except CheckpointInvalid:
+        raise SettingsInvalid(f"{recorded}, which is not at {place}; {remedy}") from None
+    if checkpoint.digest != digest:
+        raise SettingsInvalid(f"{recorded}, and {place} is another now ({checkpoint.digest}); {remedy}")
+    return checkpoint
+
+
+def _mismatch(session: Session, checkpoint: Checkpoint) -> ContractMismatch | None:
+    try:
+        require_features(session.features, checkpoint)
+    except ContractMismatch as error:
+        return error
+    return None
+
+
+def _require_media(session: Session, checkpoint: Checkpoint) -> None:
+    if has_media(session):
+        return
+    if (mismatch := _mismatch(session, checkpoint)) is not None:
+        raise ContractMismatch(f"{mismatch}; {session.path} holds no media to extract them from") from None
+    raise SettingsInvalid(f"--again: {session.path} holds no media; record with --record-video and --record-audio")
+
+
+def _conclude(request: Request, session: Session, checkpoint: Checkpoint, outcome: Outcome, console: Console) -> int:
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    count = len(outcome.comparison.end_s) + outcome.comparison.alone
+    count = max(count, outcome.agreement.estimates)
+    speed = outcome.session_s / outcome.wall_s if outcome.wall_s else 0.0
+    say(f"{count} estimates of {outcome.session_s:.1f} s, {speed:.1f} times as fast as they were made")
+    for topic, lost in outcome.lost.items():
+        say(f"the recorder had to leave out {lost} messages of {topic}: what they told is missing here")
+    names = f"{session.metadata['model']} (recorded)", checkpoint.name
+    if checkpoint.digest != session.metadata["checkpoint"] or request.again:
+        console.print(outcome.comparison.table(*names))
+        if request.plot is not None:
+            outcome.comparison.plot(request.plot, *names)
+            say(f"picture: {request.plot}")
+    if not request.verify:
+        return 0
+    agreement = outcome.agreement
+    for name, difference in agreement.largest.items():
+        say(f"largest difference in {name}: {difference:.1e}")
+    if agreement.absent:
+        say(f"in {agreement.absent} estimates other modalities were perceived than in the recording")
+    say(f"verified: all within {TOLERANCE:g}" if agreement.holds else f"not verified: more than {TOLERANCE:g} apart")
+    return 0 if agreement.holds else 1
+
+
+class _Replay:
+    """One replay on its way to its sinks."""
+
+    def __init__(self, request: Request, session: Session, checkpoint: Checkpoint, console: Console) -> None:
+        self._request = request
+        self._session = session
+        self._checkpoint = checkpoint
+        self._console = console
+        self._device = resolve_device(request.device)
+        self._stream = request.stream or session.stream
+        self._sinks: list[Sink] = []
+        self._stop = asyncio.Event()
+        self._publisher: Publisher | None = None
+        self._ends_s = [record.message.end_s for record in session.records({schema.ESTIMATE})]
+        if not self._ends_s:
+            raise SessionInvalid(f"{session.path}: no estimate in it; nothing to replay")
+        self._length_s = self._ends_s[-1] - self._ends_s[0]
+
+    async def run(self, *, again: bool) -> Outcome:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        request = self._request
+        async with AsyncExitStack() as stack:
+            broker = None if request.broker == "none" else BrokerAddress.parse(request.broker)
+            dashboard = Dashboard(f"replay · {self._stream}", str(broker or "no broker"))
+            if request.estimates is not None:
+                self._sinks.append(stack.enter_context(EstimateFile(Path(request.estimates))))
+            if broker is not None:
+                self._publisher = Publisher(broker, self._stream, dashboard.set_connection)
+                self._sinks.append(_Published(self._publisher))
+                await stack.enter_async_context(publishing(self._publisher))
+                await self._publisher.tried.wait()
+            if request.pace is not None:
+                self._sinks.append(stack.enter_context(TerminalView(self._console, dashboard)))
+            return await (self._extracted_again() if again else self._from_features())
+
+    async def _settled(self) -> None:
+        """No broker is overrun by a replay that is faster than it."""
+        if self._publisher is not None and self._request.pace is None:
+            await self._publisher.settled()
+
+    async def _from_features(self) -> Outcome:
+        engine = Engine(self._checkpoint, self._device)
+        rewound = Rewound(self._session, self._checkpoint, self._device)
+        pace, outcome = self._request.pace, Outcome(lost=rewound.lost)
+        started_s, first_s = time.monotonic(), self._ends_s[0]
+        with Progress(console=self._console, transient=True, disable=pace is not None) as progress:
+            bar = progress.add_task("replaying", total=self._length_s)
+            async with contextlib.aclosing(_inferred(rewound, engine, BATCH if pace is None else 1)) as inferred:
+                async for moment, inference in inferred:
+                    passed_s = moment.cut.end_s - first_s
+                    if pace is not None:
+                        await _until(started_s + passed_s / pace, self._stop)
+                    if self._stop.is_set():
+                        break
+                    outcome.agreement.add(moment.recorded, moment.cut, inference)
+                    outcome.comparison.add(moment.cut.end_s, inference_of(moment.recorded), inference)
+                    self._emit(self._emission(moment, inference))
+                    await self._settled()
+                    outcome.session_s, outcome.wall_s = passed_s, time.monotonic() - started_s
+                    progress.update(bar, completed=passed_s)
+        return outcome
+
+    def _emission(self, moment: Moment, inference: Inference | None) -> Emission:
+        recorded, cut = moment.recorded, moment.cut
+        latency_ms = recorded.capture_to_estimate_ms if recorded.HasField("capture_to_estimate_ms") else None
+        estimate = build_estimate(
+            cut,
+            inference,
+            stream=self._stream,
+            seq=recorded.seq,
+            epoch_unix=self._session.epoch_unix,
+            faces=recorded.faces,
+            transcript=recorded.transcript,
+            capture_to_estimate_ms=latency_ms,
+            timed=self._session.timed,
+            dropped=Dropped(video=recorded.dropped_video, audio=recorded.dropped_audio),
+            model=ModelName(name=self._checkpoint.name, checkpoint=self._checkpoint.digest),
+        )
+        return Emission(estimate, Perceived(cut, recorded.faces, ()), inference, None, timed=False)
+
+    def _emit(self, emission: Emission) -> None:
+        for sink in self._sinks:
+            sink.put(emission)
+
+    async def _extracted_again(self) -> Outcome:
+        """Through the extractors, as a file at --pace max; compared with the recorded estimates nearest in time."""
+        outcome = Outcome(session_s=self._length_s)
+        clock = MediaClock(self._session.epoch_unix)
+        nothing = Dropped(video=0, audio=0)
+        with (
+            Perception(Extractors.load(self._checkpoint), self._device) as perception,
+            Progress(console=self._console, transient=True) as progress,
+        ):
+            engine = Engine(self._checkpoint, self._device)
+            pipeline = Pipeline(perception, engine, clock, self._stream, lambda: nothing, timed=False)
+            bar = progress.add_task("extracting again", total=self._ends_s[-1])
+            compared = _Compared(self._session, self._ends_s, outcome.comparison)
+            pipeline.sinks += [*self._sinks, compared, _Told(lambda end_s: progress.update(bar, completed=end_s))]
+            started_s = time.monotonic()
+            await run_offline(
+                pipeline,
+                samples(self._session),
+                clock,
+                hop_s=self._session.hop_s,
+                duration_s=None,
+                stop=self._stop,
+                delivered=self._settled,
+            )
+        outcome.wall_s = time.monotonic() - started_s
+        return outcome
+
+
+class _Published:
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def put(self, emission: Emission) -> None:
+        self._publisher.publish_estimate(emission.payload)
+
+
+class _Told:
+    def __init__(self, tell: Callable[[float], object]) -> None:
+        self._tell = tell
+
+    def put(self, emission: Emission) -> None:
+        self._tell(emission.perceived.cut.end_s)
+
+
+class _Compared:
+    """Sets each estimate beside the recorded one nearest in time, if that is within a hop."""
+
+    def __init__(self, session: Session, ends_s: list[float], comparison: Comparison) -> None:
+        self._recorded = [inference_of(record.message) for record in session.records({schema.ESTIMATE})]
+        self._ends_s = ends_s
+        self._hop_s = session.hop_s
+        self._comparison = comparison
+
+    def put(self, emission: Emission) -> None:
+        end_s = emission.perceived.cut.end_s
+        after = bisect.bisect_left(self._ends_s, end_s)
+        near = [i for i in (after - 1, after) if 0 <= i < len(self._ends_s)]
+        nearest = min(near, key=lambda i: abs(self._ends_s[i] - end_s))
+        if abs(self._ends_s[nearest] - end_s) <= self._hop_s:
+            self._comparison.add(end_s, self._recorded[nearest], emission.inference)
+
+
+async def _inferred(
+    moments: Iterable[Moment], engine: Engine, size: int
+) -> AsyncGenerator[tuple[Moment, Inference | None]]:
+    """Each moment with what the engine makes of it, in order; batches of `size` run ahead, ENGINES of them."""
+    loop = asyncio.get_running_loop()
+    source = iter(moments)
+    ahead = ENGINES + 1 if size > 1 else 1
+    under_way: deque[tuple[list[Moment], asyncio.Future[list[Inference | None]]]] = deque()
+    more = True
+    with ThreadPoolExecutor(1, "rewind") as reader, ThreadPoolExecutor(ENGINES, "engine") as engines:
+        while more or under_way:
+            while more and len(under_way) < ahead:
+                batch = await loop.run_in_executor(reader, lambda: list(itertools.islice(source, size)))
+                more = len(batch) == size
+                future = loop.run_in_executor(engines, engine.infer_many, [moment.cut for moment in batch])
+                under_way.append((batch, future))
+            batch, future = under_way.popleft()
+            for pair in zip(batch, await future, strict=True):
+                yield pair
+
+
+async def _until(due_s: float, stop: asyncio.Event) -> None:
+    """Wait for a moment of the monotonic clock, or for `stop`."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), max(0.0, due_s - time.monotonic()))
