@@ -41,6 +41,7 @@ REPLAY_EXAMPLES = """examples:
   dhmd-live replay talk.mcap --checkpoint DIR --plot two.png
                                                            another model on the same session, side by side
   dhmd-live replay talk.mcap --again                       from recorded pictures and sound, features anew
+  dhmd-live replay films/ --out sessions/ --jobs 4         every media file becomes a session; goes on where it was cut
 
 exit status: as of `dhmd-live run`; 1 too where --verify finds a difference.
 """
@@ -183,7 +184,7 @@ def _add_record_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
-    replay.add_argument("file", type=Path, metavar="FILE.mcap", help="a session, see `dhmd-live run --record`")
+    replay.add_argument("paths", type=Path, nargs="+", metavar="FILE", help="one session; or media files and folders")
     replay.add_argument(
         "--pace",
         type=_pace,
@@ -194,6 +195,9 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("--verify", action="store_true", help="fail unless the model says again what was recorded")
     replay.add_argument("--checkpoint", metavar="base|DIR", help="another model, compared with what was recorded")
     replay.add_argument("--again", action="store_true", help="extract the features again, from recorded media")
+    replay.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
+    replay.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one for two cores)")
+    replay.add_argument("--media", action="store_true", help="keep pictures and sound in the sessions of media")
     replay.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the comparison")
     replay.add_argument(
         "--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user:password@]host[:port]"
@@ -216,12 +220,18 @@ def _pace(text: str) -> float:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    from realtime.errors import SettingsInvalid
     from realtime.mqtt import check_stream_name
     from realtime.session.player import Request, replay
 
+    sessions = [path for path in options.paths if path.suffix == ".mcap"]
+    if not sessions and not (len(options.paths) == 1 and _begins_as_session(options.paths[0])):
+        return _replay_media(options)
+    if len(options.paths) > 1:
+        raise SettingsInvalid("one session at a time, or media files and folders alone")
     pace = options.pace or (1.0 if options.broker != "none" else float("inf"))
     request = Request(
-        path=options.file,
+        path=options.paths[0],
         pace=None if pace == float("inf") else pace,
         verify=options.verify,
         checkpoint=options.checkpoint,
@@ -233,6 +243,29 @@ def _replay(options: argparse.Namespace) -> int:
         device=options.device,
     )
     return replay(request, _console())
+
+
+def _begins_as_session(path: Path) -> bool:
+    from dhmd.session.reader import MAGIC
+
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _replay_media(options: argparse.Namespace) -> int:
+    from realtime.session.batch import process
+
+    return process(
+        options.paths,
+        out=options.out,
+        checkpoint=options.checkpoint or "base",
+        jobs=options.jobs or max(1, (os.cpu_count() or 2) // 2),
+        media=options.media,
+        console=_console(),
+    )
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -198,7 +198,8 @@ class _Replay:
         rewound = Rewound(self._session, self._checkpoint, self._device)
         pace, outcome = self._request.pace, Outcome(lost=rewound.lost)
         started_s, first_s = time.monotonic(), self._ends_s[0]
-        with Progress(console=self._console, transient=True, disable=pace is not None) as progress:
+        hidden = pace is not None or not self._console.is_terminal
+        with Progress(console=self._console, transient=True, disable=hidden) as progress:
             bar = progress.add_task("replaying", total=self._length_s)
             async with contextlib.aclosing(_inferred(rewound, engine, BATCH if pace is None else 1)) as inferred:
                 async for moment, inference in inferred:
@@ -244,7 +245,7 @@ class _Replay:
         nothing = Dropped(video=0, audio=0)
         with (
             Perception(Extractors.load(self._checkpoint), self._device) as perception,
-            Progress(console=self._console, transient=True) as progress,
+            Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as progress,
         ):
             engine = Engine(self._checkpoint, self._device)
             pipeline = Pipeline(perception, engine, clock, self._stream, lambda: nothing, timed=False)
