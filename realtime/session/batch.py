@@ -26,8 +26,7 @@ from realtime.pipeline import Emission
 from realtime.session.messages import inference_of
 
 MEDIA: Final = frozenset(
-    (".avi", ".flac", ".flv", ".m4a", ".m4v", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".ogg", ".ogv", ".opus")
-    + (".ts", ".wav", ".webm", ".wmv")
+    (".avi", ".flac", ".m4a", ".m4v", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".ogg", ".opus", ".wav", ".webm")
 )
 """Suffixes of what is taken from a folder; a file that is named is tried whatever its suffix."""
 SUMMARY: Final = "sessions.csv"
