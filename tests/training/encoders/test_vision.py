@@ -220,7 +220,9 @@ def test_a_cut_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pyte
     assert resumed.sha256() == whole.sha256()
 
 
-def test_the_command_writes_weights_and_their_report(utterances: list[Utterance], tmp_path: Path) -> None:
+def test_the_command_writes_weights_and_their_report(
+    utterances: list[Utterance], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "made"
     words = ["--data", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"), "--jobs", "1", "--epochs", "1"]
     assert main(["encoder", "vision", "--out", str(out), *words]) == 0
@@ -229,6 +231,14 @@ def test_the_command_writes_weights_and_their_report(utterances: list[Utterance]
     assert report["data"]["utterances"]["fer2013"]["test"] == 4
     assert [entry["epoch"] for entry in report["log"]] == [1]
     assert 0 <= report["test"]["fer2013"]["accuracy"] <= 1
+
+    (state,) = (tmp_path / "cache" / "encoders").iterdir()
+    state.write_bytes(state.read_bytes()[:100])
+    assert main(["encoder", "vision", "--out", str(out), *words]) == 1
+    said = capsys.readouterr().err
+    assert f"{state} is damaged, or another version wrote it: delete it, and the same command trains anew" in said
+    assert "--resume" not in said
+
     assert main(["encoder", "vision", "--out", str(out), *words, "--seed", "2"]) == 0
     other = json.loads((out / "vision.json").read_text())
     assert other["settings"]["seed"] == 2
