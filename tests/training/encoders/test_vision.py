@@ -29,6 +29,7 @@ from training.data.manifest import read_manifests
 from training.data.store import FeatureStore
 from training.encoders import vision
 from training.encoders.vision import Settings, augmented, train
+from training.errors import RunDamaged
 from training.extract import Extraction, extract, face_images
 from training.face_images import (
     DETECTION_CONFIDENCE,
@@ -253,6 +254,12 @@ def test_the_weights_that_did_best_when_measured_are_kept(tmp_path: Path, monkey
     network, log = train(separable(56), settings, tmp_path / "state.pt")
     assert [entry.get("validation") for entry in log] == [{"accuracy": 1.0}, None, {"accuracy": 1 / 3}]
     torch.testing.assert_close(network.state_dict(), found[0], rtol=0, atol=0)
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save({"network": {}, "log": []}, tmp_path / "state.pt")
+    with pytest.raises(RunDamaged, match=r"state\.pt is damaged, or another version wrote it"):
+        train(separable(56), SMALL, tmp_path / "state.pt")
 
 
 def test_the_command_writes_weights_and_their_report(
