@@ -90,7 +90,7 @@ def style() -> Iterator[None]:
 
 
 def test_what_is_observed_is_what_the_model_does(checkpoint: Checkpoint, examples: list[Example]) -> None:
-    windows = composed(checkpoint, examples)[::50]
+    windows = composed(checkpoint, examples)[::20]
     seen = observe(checkpoint.model, batches(windows))
     (batch,) = batches(windows[:5])
     with torch.inference_mode():

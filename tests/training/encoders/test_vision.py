@@ -186,7 +186,7 @@ def test_augmentation_is_the_generators(corpora: Path) -> None:
 
 
 def test_it_learns_what_the_crops_show(tmp_path: Path) -> None:
-    images = separable(280)
+    images = separable(168)
     settings = Settings(epochs=4, batch=16, lr=3e-3, ema_decay=0.8)
     network, _ = train(images, settings, tmp_path / "state.pt")
     measured = vision.accuracies(network, images[images.split == SPLITS.index("validation")])
