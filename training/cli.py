@@ -280,6 +280,8 @@ def _plot(args: argparse.Namespace) -> None:
     log = None if run is None else read_log(run)
     for path in plot(checkpoint, _test_examples(checkpoint, args), log, args.out):
         print(path)
+    if not checkpoint.model.config.dictionary:
+        print("no activations: the network of this checkpoint has no dictionaries")
     if log is None:
         print("no learning curves: name the folder of the run with --run")
 

@@ -25,7 +25,7 @@ from training.device import fabric, first
 from training.errors import Diverged, RunExists
 from training.gather import Leaves, share, size, whole
 from training.progress import EpochProgress
-from training.run_files import CONFIG, LOG, STATE, damaged, keep, read_best, read_state, write_best, write_state
+from training.run_files import CONFIG, LOG, STATE, keep, read_best, read_state, restoring, write_best, write_state
 
 if TYPE_CHECKING:
     from lightning_fabric.wrappers import _FabricModule
@@ -97,10 +97,8 @@ def train(
     learner = _Learner(model, plan)
     state = here.broadcast(read_state(run / STATE) if first() else None)
     if state is not None:
-        try:
+        with restoring(run / STATE):
             learner.load(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise damaged(run / STATE) from error
     curves = Curves(run, len(learner.log)) if first() else None
     for epoch in range(len(learner.log), plan.epochs):
         log = learner.log

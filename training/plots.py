@@ -52,6 +52,7 @@ def plot(
     """Draw all figures into the folder `out`, each as PNG and SVG; returns the files.
 
     examples: of the test split. log: of the run that made the checkpoint (`read_log`), for its learning curves.
+    A network without dictionaries has no figure of activations.
     """
     windows = composed(checkpoint, examples)
     observations = observe(checkpoint.model, batches(windows))
@@ -72,10 +73,11 @@ def plot(
     with drawing():
         figures = {
             "edges": edges_figure(observations),
-            "activations": activations_figure(observations),
             "confusion": confusion_figure(confusions),
             "reliability": reliability_figure(sure),
         }
+        if checkpoint.model.config.dictionary:
+            figures["activations"] = activations_figure(observations)
         if log is not None:
             figures["learning"] = learning_figure(log)
         return [path for name, figure in figures.items() for path in _save(figure, out, name)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,8 @@ def keep(path: Path, content: str | bytes) -> None:
 
 def unwritable(path: Path, error: OSError) -> RunUnwritable:
     return RunUnwritable(
-        f"{path}: {error.strerror or error}; what was written before is whole: make room, then go on with --resume"
+        f"{path}: {error.strerror or error}; what was written before is whole: make room, and the same command "
+        "(fit: with --resume) goes on from there"
     )
 
 
@@ -56,9 +58,19 @@ def read_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Raises RunDamaged when what is done inside with the state of that file shows that it does not fit."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise damaged(path) from error
+
+
 def damaged(path: Path) -> RunDamaged:
     return RunDamaged(
-        f"{path} is damaged: delete it, and --resume trains anew from the first epoch, or give another folder by --run"
+        f"{path} is damaged, or another version wrote it: delete it, and the same command trains anew from the first "
+        "epoch"
     )
 
 

@@ -42,22 +42,26 @@ LOG = [
 ]
 
 
+def untrained(run: Path, specs: Mapping[Modality, FeatureSpec], encoders: Path, *, dictionary: bool) -> Checkpoint:
+    """A checkpoint with weights by chance, as a run leaves it."""
+    torch.manual_seed(0)
+    modalities = {m: ModalityConfig(spec.width) for m, spec in specs.items()}
+    config = DHMDConfig(modalities=modalities, d=8, attention_heads=2, layers=1, atoms=ATOMS, dictionary=dictionary)
+    folder = run / "checkpoint"
+    folder.mkdir()
+    copy_learned(encoders, folder)
+    names = [subset_name(subset) for subset in SUBSETS]
+    calibration = Calibration(dict.fromkeys(names, 0.7), dict.fromkeys(names, 1.0))
+    save(folder, name="made", model=DHMD(config), features=specs, calibration=calibration, training={}, card="")
+    (run / "log.json").write_text(json.dumps(LOG))
+    return load(folder)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(
     specs: Mapping[Modality, FeatureSpec], untrained_encoders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Checkpoint:
-    """An untrained one, as a run leaves it."""
-    torch.manual_seed(0)
-    modalities = {m: ModalityConfig(spec.width) for m, spec in specs.items()}
-    model = DHMD(DHMDConfig(modalities=modalities, d=8, attention_heads=2, layers=1, atoms=ATOMS))
-    folder = tmp_path_factory.mktemp("run") / "checkpoint"
-    folder.mkdir()
-    copy_learned(untrained_encoders, folder)
-    names = [subset_name(subset) for subset in SUBSETS]
-    calibration = Calibration(dict.fromkeys(names, 0.7), dict.fromkeys(names, 1.0))
-    save(folder, name="made", model=model, features=specs, calibration=calibration, training={}, card="")
-    (folder.parent / "log.json").write_text(json.dumps(LOG))
-    return load(folder)
+    return untrained(tmp_path_factory.mktemp("run"), specs, untrained_encoders, dictionary=True)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,7 @@ def style() -> Iterator[None]:
 
 
 def test_what_is_observed_is_what_the_model_does(checkpoint: Checkpoint, examples: list[Example]) -> None:
-    windows = composed(checkpoint, examples)[::50]
+    windows = composed(checkpoint, examples)[::20]
     seen = observe(checkpoint.model, batches(windows))
     (batch,) = batches(windows[:5])
     with torch.inference_mode():
@@ -200,7 +204,7 @@ def test_a_checkpoint_s_figures_agree_with_its_evaluation(
         monkeypatch.setattr(plots, name, lambda data, name=name, draw=draw: asked.update({name: data}) or draw(data))
     files = plots.plot(checkpoint, examples, LOG, tmp_path)
 
-    stems = ["edges", "activations", "confusion", "reliability", "learning"]
+    stems = ["edges", "confusion", "reliability", "activations", "learning"]
     assert [path.name for path in files] == [f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")]
     for path in files:
         if path.suffix == ".png":
@@ -220,6 +224,28 @@ def test_a_checkpoint_s_figures_agree_with_its_evaluation(
     assert list(asked["reliability_figure"]) == [*Modality, subset_name(Modality)]
     for name, bins in asked["reliability_figure"].items():
         assert bins.calibration_error == pytest.approx(composed_ones[name]["ece"])
+
+
+def test_without_a_dictionary_its_figure_alone_is_left_out(
+    specs: Mapping[Modality, FeatureSpec],
+    untrained_encoders: Path,
+    examples: list[Example],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    folder = untrained(tmp_path, specs, untrained_encoders, dictionary=False).folder
+    monkeypatch.setattr("training.cli._test_examples", lambda checkpoint, args: examples)
+    assert main(["plot", "--checkpoint", str(folder), "--out", str(tmp_path / "figures")]) == 0
+    said = capsys.readouterr()
+    *files, last = said.out.splitlines()
+    assert last == "no activations: the network of this checkpoint has no dictionaries"
+    stems = ["edges", "confusion", "reliability", "learning"]
+    assert [Path(file).name for file in files] == [f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")]
+    assert all(Path(file).is_file() for file in files)
+    assert not said.err
+    assert not recwarn.list
 
 
 def test_the_same_figure_is_the_same_file(seen: Observations, tmp_path: Path) -> None:

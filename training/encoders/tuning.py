@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.run_files import read_state, write_state
+from training.run_files import damaged, read_state, restoring, write_state
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def tune(
 
     epoch_losses: the losses of the steps of an epoch, a function of its number; each is asked for after the step
         before it was taken.
-    state: file with what a cut run goes on from, written after each epoch.
+    state: file with what a cut run goes on from, written after each epoch. Raises RunDamaged, RunUnwritable.
     """
     optimiser = torch.optim.AdamW(
         [{"params": list(g.parameters), "lr": g.rate, "peak": g.rate, "weight_decay": g.weight_decay} for g in groups]
@@ -62,9 +62,12 @@ def tune(
     learning = [parameter for group in groups for parameter in group.parameters]
     log: list[dict[str, Any]] = []
     if (saved := read_state(state)) is not None:
-        model.load_state_dict(saved["model"], strict=False)
-        optimiser.load_state_dict(saved["optimiser"])
-        log = saved["log"]
+        with restoring(state):
+            if saved["model"].keys() != _changing(model).keys():
+                raise damaged(state)
+            model.load_state_dict(saved["model"], strict=False)
+            optimiser.load_state_dict(saved["optimiser"])
+            log = saved["log"]
     total = plan.epochs * steps_of_epoch
     for epoch in range(len(log), plan.epochs):
         torch.manual_seed(plan.seed * 100_003 + epoch)
@@ -82,11 +85,13 @@ def tune(
         log.append({"epoch": epoch + 1, "loss": summed / steps_of_epoch, "validation": measure()})
         shown = ", ".join(f"{name} {value:.3f}" for name, value in log[-1]["validation"].items())
         print(f"epoch {epoch + 1} of {plan.epochs}: loss {log[-1]['loss']:.3f}, validation {shown}", flush=True)
-        # What is frozen need not be kept.
-        kept = {k: v for k, v in model.state_dict(keep_vars=True).items() if not is_frozen(v)}
-        weights = {k: v.detach() for k, v in kept.items()}
-        write_state(state, {"model": weights, "optimiser": optimiser.state_dict(), "log": log})
+        write_state(state, {"model": _changing(model), "optimiser": optimiser.state_dict(), "log": log})
     return log
+
+
+def _changing(model: nn.Module) -> dict[str, Tensor]:
+    """What a state need keep of a model: all but frozen parameters."""
+    return {k: v.detach() for k, v in model.state_dict(keep_vars=True).items() if not is_frozen(v)}
 
 
 def is_frozen(value: Tensor) -> bool:

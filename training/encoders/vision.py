@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from dhmd.features.expression import CROP_SIDE, ExpressionNet
 from dhmd.labels import EMOTIONS
 from training.face_images import SPLITS, FaceImages, inner, jittered
-from training.run_files import read_state, write_state
+from training.run_files import read_state, restoring, write_state
 
 _EVALUATION_BATCH: Final = 256
 
@@ -84,7 +84,8 @@ def accuracies(network: ExpressionNet, images: FaceImages) -> dict[str, float]:
 def train(images: FaceImages, settings: Settings, resume: Path) -> tuple[ExpressionNet, list[dict[str, Any]]]:
     """Train on the training split; the averaged weights that do best on validation are returned, with the log.
 
-    resume: file of the state after every epoch; training goes on from it when it is there.
+    resume: file of the state after every epoch; training goes on from it when it is there. Raises RunDamaged,
+        RunUnwritable.
     """
     torch.manual_seed(settings.seed)
     network = ExpressionNet()
@@ -105,11 +106,12 @@ def train(images: FaceImages, settings: Settings, resume: Path) -> tuple[Express
     best: dict[str, Any] = {"accuracy": -1.0, "weights": {}}
     log: list[dict[str, Any]] = []
     if (state := read_state(resume)) is not None:
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        best, log = state["best"], state["log"]
+        with restoring(resume):
+            network.load_state_dict(state["network"])
+            average.load_state_dict(state["average"])
+            optimiser.load_state_dict(state["optimiser"])
+            schedule.load_state_dict(state["schedule"])
+            best, log = state["best"], state["log"]
     for epoch in range(len(log), settings.epochs):
         torch.manual_seed(settings.seed * 100_003 + epoch)  # dropout too is a function of the epoch
         network.train()

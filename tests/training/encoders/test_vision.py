@@ -6,12 +6,16 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dhmd.features.expression import CROP_SIDE, ExpressionNet
 from dhmd.features.face import WIDTH, FaceExtractor
@@ -25,6 +29,7 @@ from training.data.manifest import read_manifests
 from training.data.store import FeatureStore
 from training.encoders import vision
 from training.encoders.vision import Settings, augmented, train
+from training.errors import RunDamaged
 from training.extract import Extraction, extract, face_images
 from training.face_images import (
     DETECTION_CONFIDENCE,
@@ -40,7 +45,7 @@ from training.face_images import (
 )
 
 HERE = Extraction(jobs=1)
-SMALL = Settings(epochs=2, batch=16, lr=1e-3)
+SMALL = Settings(epochs=3, batch=16, lr=1e-3, measured_every=2)
 
 
 def grey_faces(count: int) -> list[NDArray[np.uint8]]:
@@ -181,7 +186,7 @@ def test_augmentation_is_the_generators(corpora: Path) -> None:
 
 
 def test_it_learns_what_the_crops_show(tmp_path: Path) -> None:
-    images = separable(280)
+    images = separable(168)
     settings = Settings(epochs=4, batch=16, lr=3e-3, ema_decay=0.8)
     network, _ = train(images, settings, tmp_path / "state.pt")
     measured = vision.accuracies(network, images[images.split == SPLITS.index("validation")])
@@ -200,27 +205,66 @@ def test_rare_classes_are_made_up_for(network: ExpressionNet) -> None:
     assert shift.sum() == pytest.approx(0, abs=1e-4)
 
 
-def test_a_cut_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = separable(112)
-    whole, log = train(images, SMALL, tmp_path / "whole.pt")
-    measure, calls = vision.accuracies, []
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExpressionNet, list[dict[str, Any]]]:
+    """A run that nothing cut."""
+    return train(separable(56), SMALL, tmp_path_factory.mktemp("whole") / "state.pt")
 
-    def cut_in_the_second_epoch(network: ExpressionNet, part: FaceImages) -> dict[str, float]:
+
+def test_the_last_epoch_is_always_measured(whole: tuple[ExpressionNet, list[dict[str, Any]]]) -> None:
+    _, log = whole
+    assert [entry["epoch"] for entry in log] == [1, 2, 3]
+    assert [entry["epoch"] for entry in log if "validation" in entry] == [1, 3]
+
+
+def test_a_cut_run_goes_on_to_the_same_weights(
+    whole: tuple[ExpressionNet, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, measure, calls = separable(56), vision.accuracies, []
+
+    def cut_in_the_third_epoch(network: ExpressionNet, part: FaceImages) -> dict[str, float]:
         calls.append(len(part))
         if len(calls) == 2:
             raise KeyboardInterrupt
         return measure(network, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vision, "accuracies", cut_in_the_second_epoch)
+        patch.setattr(vision, "accuracies", cut_in_the_third_epoch)
         with pytest.raises(KeyboardInterrupt):
             train(images, SMALL, tmp_path / "cut.pt")
-    resumed, resumed_log = train(images, SMALL, tmp_path / "cut.pt")
-    assert resumed_log == log
-    assert resumed.sha256() == whole.sha256()
+    resumed, log = train(images, SMALL, tmp_path / "cut.pt")
+    assert log == whole[1]
+    assert resumed.sha256() == whole[0].sha256()
 
 
-def test_the_command_writes_weights_and_their_report(utterances: list[Utterance], tmp_path: Path) -> None:
+def test_the_weights_that_did_best_when_measured_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the cut comes after they were measured."""
+    found: list[dict[str, Tensor]] = []
+
+    def worse_each_time(network: ExpressionNet, part: FaceImages) -> dict[str, float]:
+        found.append(deepcopy(network.state_dict()))
+        if len(found) == 2:
+            raise KeyboardInterrupt
+        return {"accuracy": 1 / len(found)}
+
+    monkeypatch.setattr(vision, "accuracies", worse_each_time)
+    settings = replace(SMALL, adjustment=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(separable(56), settings, tmp_path / "state.pt")
+    network, log = train(separable(56), settings, tmp_path / "state.pt")
+    assert [entry.get("validation") for entry in log] == [{"accuracy": 1.0}, None, {"accuracy": 1 / 3}]
+    torch.testing.assert_close(network.state_dict(), found[0], rtol=0, atol=0)
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save({"network": {}, "log": []}, tmp_path / "state.pt")
+    with pytest.raises(RunDamaged, match=r"state\.pt is damaged, or another version wrote it"):
+        train(separable(56), SMALL, tmp_path / "state.pt")
+
+
+def test_the_command_writes_weights_and_their_report(
+    utterances: list[Utterance], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "made"
     words = ["--data", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"), "--jobs", "1", "--epochs", "1"]
     assert main(["encoder", "vision", "--out", str(out), *words]) == 0
@@ -229,6 +273,14 @@ def test_the_command_writes_weights_and_their_report(utterances: list[Utterance]
     assert report["data"]["utterances"]["fer2013"]["test"] == 4
     assert [entry["epoch"] for entry in report["log"]] == [1]
     assert 0 <= report["test"]["fer2013"]["accuracy"] <= 1
+
+    (state,) = (tmp_path / "cache" / "encoders").iterdir()
+    state.write_bytes(state.read_bytes()[:100])
+    assert main(["encoder", "vision", "--out", str(out), *words]) == 1
+    said = capsys.readouterr().err
+    assert f"{state} is damaged, or another version wrote it: delete it, and the same command trains anew" in said
+    assert "--resume" not in said
+
     assert main(["encoder", "vision", "--out", str(out), *words, "--seed", "2"]) == 0
     other = json.loads((out / "vision.json").read_text())
     assert other["settings"]["seed"] == 2
