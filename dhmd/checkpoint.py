@@ -84,6 +84,12 @@ def locate(name_or_folder: str | Path) -> Path:
     )
 
 
+def shipped() -> dict[str, str]:
+    """Name -> digest of each checkpoint that comes with the package."""
+    configs = sorted(PRETRAINED.glob(f"*/{CONFIG}"))
+    return {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in configs}
+
+
 def load(name_or_folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Load and verify. Raises CheckpointInvalid, naming the file and what is wrong with it."""
     folder = locate(name_or_folder)

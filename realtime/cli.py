@@ -33,6 +33,38 @@ RUN_EXAMPLES = """examples:
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
 """
 
+EXPORT_EXAMPLES = """formats:
+{formats}
+
+examples:
+  dhmd-live export talk.mcap --to html                     talk.html, a report to look at
+  dhmd-live export talk.mcap --to parquet --out data/1.parquet
+                                                           pandas.read_parquet("data/1.parquet")
+  dhmd-live export talk.mcap --to srt --force              subtitles; the ones from before are replaced
+  dhmd-live export talk.mcap --to jsonl                    what was published, one estimate a line
+
+A session is recorded with `dhmd-live run --record talk.mcap`. One that was cut exports up to where it was cut.
+
+exit status: 0 done, 1 no session or nothing in it to export, 2 the request is wrong.
+"""
+
+INFO_EXAMPLES = """examples:
+  dhmd-live info talk.mcap
+  dhmd-live info talk.mcap --json | jq .length_s
+
+exit status: 0 done, 1 no session.
+"""
+
+REPAIR_EXAMPLES = """examples:
+  dhmd-live repair talk.mcap                               talk.repaired.mcap, if talk.mcap needs it
+  dhmd-live repair talk.mcap --out whole.mcap
+
+A recording that is killed loses its last second and its index. Replay and export read it as it is; other programs may
+want it repaired. The file itself is never changed.
+
+exit status: 0 done or nothing to do, 1 no session or nothing of it left, 2 the request is wrong.
+"""
+
 
 REPLAY_EXAMPLES = """examples:
   dhmd-live run --record talk.mcap                         record a session: features, words, estimates
@@ -133,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user:password@]host[:port]")
     watch.add_argument("--stream", default="+", help="name of one stream; all without it")
 
+    _add_session_commands(commands)
+
     devices = commands.add_parser("devices", help="list cameras, microphones and compute devices")
     devices.set_defaults(command=_devices)
 
@@ -175,6 +209,32 @@ def _add_run_flags(run: argparse.ArgumentParser) -> None:
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
     run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
     run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help="seconds between estimates (default: 0.1)")
+
+
+def _add_session_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from realtime.session.export.formats import FORMATS
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], summary: str, examples: str) -> _Parser:
+        parser = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.set_defaults(command=run)
+        parser.add_argument("file", type=Path, metavar="FILE", help="a recorded session (.mcap)")
+        return parser
+
+    formats = "\n".join(f"  {name:<10} {one.what}" for name, one in FORMATS.items())
+    export = command("export", _export, "write a session in another format", EXPORT_EXAMPLES.format(formats=formats))
+    export.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
+    info = command("info", _info, "say what is in a session", INFO_EXAMPLES)
+    info.add_argument("--json", action="store_true", help="the same for programs")
+    repair = command("repair", _repair, "make a whole file of a session that was cut", REPAIR_EXAMPLES)
+    for parser, default in ((export, "FILE with the format's suffix"), (repair, "FILE.repaired.mcap")):
+        parser.add_argument("--out", type=Path, metavar="PATH", help=f"where to write it (default: {default})")
+        parser.add_argument("--force", action="store_true", help="replace what is there")
 
 
 def _add_record_flags(command: argparse.ArgumentParser) -> None:
@@ -290,6 +350,30 @@ def _demo(options: argparse.Namespace) -> int:
     console = _console()
     summary = run(read_settings(None, {"source": str(CLIP), "stream": "demo", **flags}), console, title="dhmd demo")
     _print_summary(summary, console)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from realtime.session.export import export
+
+    print(export(options.file, options.to, options.out, force=options.force))
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from realtime.session.info import show_info
+
+    return show_info(options.file, _console(), as_json=options.json)
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from realtime.session.repair import repair
+
+    repaired = repair(options.file, options.out, force=options.force)
+    if repaired is None:
+        print(f"{options.file}: whole; nothing to repair")
+    else:
+        print(f"{repaired.out}: {repaired.messages} messages saved, up to {repaired.last_s:.1f} s")
     return 0
 
 

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import EDGES, Modality
 from realtime.engine import Inference
-from realtime.window import WindowCut
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 SentimentValue = Annotated[float, Field(ge=-3, le=3)]
@@ -95,8 +96,21 @@ class Estimate(Part):
     model: ModelName
 
 
+class Window(Protocol):
+    """What an estimate tells of the window it was made from, be it cut just now or recorded. See WindowCut."""
+
+    @property
+    def start_s(self) -> float: ...
+    @property
+    def end_s(self) -> float: ...
+    @property
+    def newest_s(self) -> Mapping[Modality, float | None]: ...
+    @property
+    def present(self) -> AbstractSet[Modality]: ...
+
+
 def build_estimate(
-    cut: WindowCut,
+    cut: Window,
     inference: Inference | None,
     *,
     stream: str,
@@ -161,7 +175,7 @@ def _edges(weights: tuple[float, ...]) -> dict[str, float]:
     return {str(edge): round(weight, 4) for edge, weight in zip(EDGES, weights, strict=True)}
 
 
-def _modality(m: Modality, cut: WindowCut, inference: Inference | None) -> ModalityEstimate:
+def _modality(m: Modality, cut: Window, inference: Inference | None) -> ModalityEstimate:
     newest_s = cut.newest_s[m]
     present = m in cut.present
     return ModalityEstimate(

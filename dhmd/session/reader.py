@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -68,7 +69,16 @@ class Session:
                 f"{path}: written by a newer program (session version {version}, this one reads {schema.VERSION}); "
                 "update dhmd"
             )
-        return cls(path, metadata, complete)
+        session = cls(path, metadata, complete)
+        try:
+            numbers = (session.epoch_unix, session.hop_s)
+            _ = session.stream, session.timed, session.features, metadata["model"], metadata["checkpoint"]
+            sound = all(map(math.isfinite, numbers)) and session.hop_s > 0
+        except (KeyError, TypeError, ValueError, AttributeError):
+            sound = False
+        if not sound:
+            raise SessionInvalid(f"{path}: damaged, the description of the session cannot be read")
+        return session
 
     @property
     def epoch_unix(self) -> float:
@@ -131,7 +141,7 @@ def whole_records(file: IO[bytes]) -> Iterator[Any]:
     while True:
         try:
             record = next(records)
-        except (StopIteration, McapError, CRCValidationError, ZstdError, struct.error, UnicodeDecodeError, ValueError):
+        except (StopIteration, McapError, CRCValidationError, ZstdError, struct.error, ValueError, MemoryError):
             return
         yield record
 
@@ -161,13 +171,17 @@ LANDMARK_UNITS: Final = 1000
 
 
 def _metadata(file: IO[bytes], path: Path) -> Mapping[str, str]:
-    from mcap.records import Metadata
+    from mcap.records import Header, Metadata
 
-    for number, record in enumerate(whole_records(file)):
+    others = 0
+    for record in whole_records(file):
         if isinstance(record, Metadata) and record.name == schema.METADATA:
             return dict(record.metadata)
-        if number > 64:
+        others += not isinstance(record, Header)
+        if others > 64:
             break
+    if not others:
+        raise SessionInvalid(f"{path}: cut before anything was recorded; there is nothing in it")
     raise SessionInvalid(f"{path}: an MCAP file, but no session of dhmd-live; sessions are recorded with --record")
 
 

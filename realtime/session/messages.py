@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import ValidationError
 
 from dhmd.contract import Rows, Word
 from dhmd.features.face import FaceObservation
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import schema
-from dhmd.session.reader import LANDMARK_UNITS
+from dhmd.session.reader import LANDMARK_UNITS, Session, SessionInvalid
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.engine import Inference, Sentiment
+from realtime.estimate import Dropped, Estimate, ModelName, build_estimate
 from realtime.pipeline import Emission
 from realtime.transcript import TranscriptUpdate
 from realtime.workers import WorkerStatus
@@ -160,3 +164,48 @@ def inference_of(message: Any) -> Inference | None:
         weights={m: state.weight for m, state in states.items() if state.present},
         inference_ms=message.inference_ms,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedWindow:
+    """The window of a recorded estimate, without what was in it. See WindowCut."""
+
+    start_s: float
+    end_s: float
+    newest_s: Mapping[Modality, float | None]
+    present: frozenset[Modality]
+
+
+def window_of(message: Any) -> RecordedWindow:
+    """Of an Estimate message."""
+    states = {m: getattr(message.modalities, m.value) for m in Modality}
+    return RecordedWindow(
+        start_s=message.start_s,
+        end_s=message.end_s,
+        newest_s={m: state.newest_s if state.HasField("newest_s") else None for m, state in states.items()},
+        present=frozenset(m for m, state in states.items() if state.present),
+    )
+
+
+def estimate_of(message: Any, session: Session) -> Estimate:
+    """What was published of an Estimate message, to the last digit but one. Raises SessionInvalid."""
+    try:
+        return build_estimate(
+            window_of(message),
+            inference_of(message),
+            stream=session.stream,
+            seq=message.seq,
+            epoch_unix=session.epoch_unix,
+            faces=message.faces,
+            transcript=message.transcript,
+            capture_to_estimate_ms=message.capture_to_estimate_ms
+            if message.HasField("capture_to_estimate_ms")
+            else None,
+            timed=session.timed,
+            dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),
+            model=ModelName(name=session.metadata["model"], checkpoint=session.metadata["checkpoint"]),
+        )
+    except (ValidationError, KeyError, ValueError, OverflowError):
+        raise SessionInvalid(
+            f"{session.path}: damaged, estimate {message.seq} holds numbers that none can have"
+        ) from None

@@ -1,0 +1,203 @@
+"""What the report page and its picture share: colours, and the timeline as it is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.labels import EMOTIONS
+from dhmd.modality import EDGES, Modality
+from realtime.pipeline import percentiles
+from realtime.session.timeline import Floats, Timeline
+from realtime.view import NAMES
+
+COLOURS = {
+    "neutral": "#b5b1aa",
+    "happy": "#f0c03f",
+    "sad": "#4b8fd6",
+    "angry": "#d8534b",
+    "fear": "#9379cf",
+    "disgust": "#5ba46b",
+    "surprise": "#ec8d44",
+}
+"""The hues of the terminal's bars, calm enough for large areas."""
+POSITIVE, NEGATIVE, PLAIN = "#2a9d8f", "#d1495b", "#9a968f"
+VALENCE, AROUSAL, GRAPH = "#2a9d8f", "#c98a1b", "#54779f"
+EDGE_NAMES = tuple(f"{NAMES[edge.source]} → {NAMES[edge.target]}" for edge in EDGES)
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+MOST = 800
+"""Points that a plot shows; more are averaged."""
+
+
+def tint(sentiment: float | None) -> tuple[str, float]:
+    """Colour and opacity of a word spoken with that sentiment."""
+    if sentiment is None or abs(sentiment) < 0.15:
+        return PLAIN, 0.25
+    return (POSITIVE if sentiment > 0 else NEGATIVE), min(0.9, 0.15 + abs(sentiment) / 2.6)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The timeline in at most MOST points. t_s: (K,); until_s: (K,) where the next begins, or a gap; arrays as in
+    Timeline, averaged. dropped: (K,) frames and blocks of sound since the point before. lost: (K,) messages not
+    recorded, hops without estimate."""
+
+    t_s: Floats
+    until_s: Floats
+    emotions: Floats
+    sentiment: Floats
+    affect: Floats
+    homo: Floats
+    hetero: Floats
+    latency_ms: Floats
+    weight: Mapping[Modality, Floats]
+    present: Mapping[Modality, Floats]
+    dropped: Floats
+    length_s: float
+
+    @classmethod
+    def of(cls, timeline: Timeline) -> Self:
+        length_s = max(timeline.length_s, timeline.session.hop_s)
+        step_s = max(length_s / MOST, timeline.session.hop_s)
+        if len(timeline) <= MOST:
+            starts = np.arange(len(timeline))
+        else:
+            starts = np.flatnonzero(np.diff(np.floor(timeline.t_s / step_s), prepend=-1.0))
+        groups = np.split(np.arange(len(timeline)), starts[1:])
+
+        def mean(values: NDArray[np.float64]) -> Floats:
+            """What is missing in part is told by the rest."""
+            if len(groups) == len(values):
+                return values
+            known = ~np.isnan(values)
+            sums, counts = np.add.reduceat(np.where(known, values, 0.0), starts), np.add.reduceat(known * 1.0, starts)
+            return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+        t_s = timeline.t_s[starts]
+        lost_s = np.diff((timeline.dropped_video + timeline.dropped_audio).astype(np.float64), prepend=0.0)
+        return cls(
+            t_s=t_s,
+            until_s=np.minimum(np.append(t_s[1:], t_s[-1] + step_s), t_s + 3.5 * step_s).clip(max=length_s),
+            emotions=mean(timeline.emotions),
+            sentiment=mean(timeline.sentiment),
+            affect=mean(timeline.affect),
+            homo=mean(timeline.homo),
+            hetero=mean(timeline.hetero),
+            latency_ms=mean(timeline.latency_ms),
+            weight={m: mean(timeline.weight[m]) for m in Modality},
+            present={m: mean(timeline.present[m].astype(np.float64)) for m in Modality},
+            dropped=np.array([lost_s[group].sum() for group in groups]),
+            length_s=length_s,
+        )
+
+    def stretches(self, values: Floats) -> Iterator[slice]:
+        """Points that belong together: without a gap in time, and with a value each."""
+        there = ~np.isnan(values)
+        begins = 0
+        for i in range(len(values) + 1):
+            ends = i == len(values) or not there[i] or (i > begins and self.t_s[i] > self.until_s[i - 1] + 1e-6)
+            if ends and i > begins:
+                yield slice(begins, i)
+            if ends:
+                begins = i if i < len(values) and there[i] else i + 1
+
+
+def ticks(length_s: float, most: int = 9) -> list[float]:
+    """Round times from 0 on."""
+    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+    step = next((s for s in steps if length_s / s <= most), length_s)
+    return [i * step for i in range(int(length_s / step + 1e-9) + 1)]
+
+
+def clock(t_s: float, *, fine: bool = False) -> str:
+    """0:05, 1:02:03; with tenths where asked for."""
+    t_s = round(t_s, 1) if fine else round(t_s)
+    minutes, seconds = divmod(t_s, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    rest = f"{seconds:04.1f}" if fine else f"{int(seconds):02}"
+    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
+
+
+def length(t_s: float) -> str:
+    """In words: 23.6 s, 12 min 5 s, 1 h 2 min."""
+    if t_s < 60:
+        return f"{t_s:.1f} s"
+    minutes, seconds = divmod(round(t_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def started(timeline: Timeline) -> str:
+    """When, in local time; of a file in its own time, when it was recorded is not told by that time."""
+    if epoch_unix := timeline.session.epoch_unix:
+        when = datetime.fromtimestamp(epoch_unix).astimezone()
+    else:
+        try:
+            when = datetime.fromisoformat(timeline.session.metadata["created"]).astimezone()
+        except (KeyError, ValueError):
+            return "unknown"
+    return f"{when.day} {when:%B %Y, %H:%M:%S}"
+
+
+def facts(timeline: Timeline) -> dict[str, str]:
+    """What was recorded, for people."""
+    session = timeline.session
+    video, sound = int(timeline.dropped_video[-1]), int(timeline.dropped_audio[-1])
+    missed, lost = timeline.missed_ticks, sum(lost.count for lost in timeline.lost)
+    measured = percentiles(timeline.latency_ms[~np.isnan(timeline.latency_ms)].tolist())
+    told = {
+        "recorded": started(timeline),
+        "length": length(timeline.length_s),
+        "estimates": f"{len(timeline)}, {timeline.rate_hz:.1f} a second",
+        "model": f"{session.metadata['model']} {session.metadata['checkpoint']}",
+        "latency": f"median {measured[0]:.0f} ms, 95 % within {measured[1]:.0f} ms"
+        if measured
+        else "time is the file's own",
+        "dropped": f"{_count(video, 'frame')}, {_count(sound, 'block')} of sound",
+        "missing": ", ".join(_count(n, what) for n, what in ((missed, "estimate"), (lost, "message")) if n)
+        or "nothing",
+    }
+    if not session.complete:
+        told["recording"] = "cut; this is what was written before"
+    return told
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def verdict(timeline: Timeline) -> str:
+    """One sentence on the whole."""
+    known = ~np.isnan(timeline.emotions[:, 0])
+    if not known.any():
+        return "Nobody was seen or heard."
+    shares = timeline.emotions[known].mean(axis=0)
+    first, second = np.argsort(shares)[::-1][:2]
+    values = timeline.sentiment[known, 0]
+    return (
+        f"Mostly {EMOTIONS[first]} ({percent(shares[first])}), then {EMOTIONS[second]} ({percent(shares[second])}). "
+        f"Sentiment {signed(values.mean())} on average, between {signed(values.min())} and {signed(values.max())}."
+    )
+
+
+def shares(timeline: Timeline) -> dict[str, float]:
+    """Mean probability of each emotion; NaN where nobody was ever seen or heard."""
+    known = ~np.isnan(timeline.emotions[:, 0])
+    means = timeline.emotions[known].mean(axis=0) if known.any() else np.full(len(EMOTIONS), math.nan)
+    return dict(zip(EMOTIONS, means.tolist(), strict=True))
+
+
+def percent(share: float) -> str:
+    return DASH if math.isnan(share) else f"{100 * share:.0f} %"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """With a sign that is as wide as the plus; zero has none."""
+    text = f"{value:+.{digits}f}".replace("-", MINUS)
+    return text[1:] if not text.strip(f"+{MINUS}0.") else text

@@ -1,0 +1,86 @@
+"""A flat table, one row an estimate. An empty cell is what there was none of, never a zero."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+from dhmd.labels import EMOTIONS
+from dhmd.modality import EDGES, Modality
+from dhmd.session import Session
+from realtime.session.timeline import Timeline
+
+
+TEXTS = {"top", "transcript"}
+
+
+def columns(timeline: Timeline) -> Mapping[str, Sequence[Any]]:
+    """Column name -> (N,) values; NaN and None are empty cells.
+
+    t_s: end of the window on the session clock; unix: the same in unix seconds, empty where time was a file's own.
+    """
+    epoch_unix = timeline.session.epoch_unix
+    table: dict[str, Any] = {
+        "seq": timeline.seq,
+        "t_s": timeline.t_s,
+        "unix": timeline.t_s + (epoch_unix or math.nan),
+        "sentiment": timeline.sentiment[:, 0],
+        "low": timeline.sentiment[:, 1],
+        "high": timeline.sentiment[:, 2],
+        **dict(zip(EMOTIONS, timeline.emotions.T, strict=True)),
+        "top": timeline.top,
+        "valence": timeline.affect[:, 0],
+        "arousal": timeline.affect[:, 1],
+    }
+    for m in Modality:
+        table[f"{m}_present"] = timeline.present[m]
+        table[f"{m}_age_s"] = timeline.age_s[m]
+        table[f"{m}_weight"] = timeline.weight[m]
+        table[f"{m}_sentiment"] = timeline.alone[m]
+    for graph, weights in (("homo", timeline.homo), ("hetero", timeline.hetero)):
+        for edge, weight in zip(EDGES, weights.T, strict=True):
+            table[f"{graph}_{edge.source}_to_{edge.target}"] = weight
+    table |= {
+        "faces": timeline.faces,
+        "transcript": timeline.transcript,
+        "capture_to_estimate_ms": timeline.latency_ms,
+        "inference_ms": timeline.inference_ms,
+        "dropped_video": timeline.dropped_video,
+        "dropped_audio": timeline.dropped_audio,
+    }
+    return table
+
+
+def write_csv(session: Session, file: IO[bytes]) -> None:
+    table = columns(Timeline.read(session))
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    rows = csv.writer(text)
+    rows.writerow(table)
+    exact = {"t_s": "{:.6f}", "unix": "{:.6f}"}
+    cells = [[_cell(value, exact.get(name, "{:.6g}")) for value in values] for name, values in table.items()]
+    rows.writerows(zip(*cells, strict=True))
+    text.detach()
+
+
+def _cell(value: Any, digits: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return digits.format(value) if isinstance(value, float) else str(value)
+
+
+def write_parquet(session: Session, file: IO[bytes]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    timeline = Timeline.read(session)
+    # NaN is written as null, so that every reader takes it for missing.
+    arrays = {
+        name: pa.array(values, type=pa.string() if name in TEXTS else None, from_pandas=True)
+        for name, values in columns(timeline).items()
+    }
+    table = pa.table(arrays)
+    description = {f"dhmd.{key}": value for key, value in session.metadata.items()}
+    parquet.write_table(table.replace_schema_metadata(description), file)

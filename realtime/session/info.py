@@ -1,0 +1,182 @@
+"""What is in a session file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dhmd.checkpoint import shipped
+from dhmd.modality import Modality
+from dhmd.session import Session, schema
+from dhmd.session.reader import whole_records
+from realtime.session.export.look import clock, length
+from realtime.session.timeline import Mark, mark_of
+from realtime.view import NAMES
+
+MEDIA = {schema.VIDEO: "video", schema.SOUND: "sound"}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """bytes: of the messages, before they are compressed. rate_hz: over the time between its first and its last."""
+
+    name: str
+    messages: int
+    bytes: int
+    rate_hz: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """started: ISO 8601 in local time; None where time was a file's own. shipped: whether the model is one of ours.
+    lost: messages of each topic that were not recorded. state: complete, cut or damaged."""
+
+    file: str
+    bytes: int
+    version: int
+    state: str
+    stream: str
+    started: str | None
+    recorded: str
+    length_s: float
+    model: str
+    checkpoint: str
+    shipped: bool
+    features: list[dict[str, Any]]
+    topics: list[Topic]
+    media: list[str]
+    lost: dict[str, int]
+    marks: list[Mark]
+
+
+@dataclass(slots=True)
+class _Count:
+    messages: int = 0
+    bytes: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+
+
+def read_info(path: Path) -> Info:
+    """Read all of a file. Raises SessionInvalid."""
+    from mcap.records import Channel, Footer, Message
+
+    session = Session.open(path)
+    topics: dict[str, _Count] = {}
+    by_channel: dict[int, _Count] = {}
+    ended = False
+    with path.open("rb") as file:
+        for record in whole_records(file):
+            if isinstance(record, Channel):
+                by_channel[record.id] = topics.setdefault(record.topic, _Count())
+            elif isinstance(record, Message):
+                count = by_channel.setdefault(record.channel_id, _Count())
+                count.first_ns = count.first_ns if count.messages else record.log_time
+                count.last_ns = record.log_time
+                count.messages += 1
+                count.bytes += len(record.data)
+            elif isinstance(record, Footer):
+                ended = True
+    epoch_unix = session.epoch_unix
+    last_ns = max((count.last_ns for count in topics.values()), default=round(epoch_unix * 1e9))
+    marks, lost = _labels(session)
+    return Info(
+        file=str(path),
+        bytes=path.stat().st_size,
+        version=int(session.metadata["version"]),
+        state="complete" if ended and session.complete else "damaged" if session.complete else "cut",
+        stream=session.stream,
+        started=datetime.fromtimestamp(epoch_unix).astimezone().isoformat(timespec="seconds") if epoch_unix else None,
+        recorded=session.metadata.get("created", ""),
+        length_s=round(max(0.0, last_ns / 1e9 - epoch_unix), 3),
+        model=session.metadata["model"],
+        checkpoint=session.metadata["checkpoint"],
+        shipped=session.metadata["checkpoint"] in shipped().values(),
+        features=[spec.to_dict() for spec in session.features.values()],
+        topics=[_topic(name, count) for name, count in sorted(topics.items())],
+        media=[name for topic, name in MEDIA.items() if topic in topics],
+        lost=lost,
+        marks=marks,
+    )
+
+
+def _topic(name: str, count: _Count) -> Topic:
+    span_s = (count.last_ns - count.first_ns) / 1e9
+    rate_hz = round((count.messages - 1) / span_s, 2) if count.messages > 1 and span_s > 0 else None
+    return Topic(name, count.messages, count.bytes, rate_hz)
+
+
+def _labels(session: Session) -> tuple[list[Mark], dict[str, int]]:
+    """Marks, and what was lost of each topic."""
+    marks: list[Mark] = []
+    lost: Counter[str] = Counter()
+    for record in session.records([schema.MARK, schema.LOST]):
+        if record.topic == schema.MARK:
+            marks.append(mark_of(record.message))
+        else:
+            lost[record.message.topic] += record.message.count
+    return marks, dict(lost)
+
+
+def show_info(path: Path, console: Console, *, as_json: bool) -> int:
+    """Print what is in a file. Raises SessionInvalid."""
+    info = read_info(path)
+    if as_json:
+        print(json.dumps(asdict(info), indent=2))
+        return 0
+    console.print(_summary(info))
+    console.print(_topics(info))
+    if info.state != "complete":
+        console.print(Text(f"It is {info.state}: `dhmd-live repair {path}` makes a whole file of what can be read."))
+    return 0
+
+
+def _summary(info: Info) -> Table:
+    """Everything but the topics. What comes from the file is plain text, never markup."""
+    table = Table(title=Text(info.file), show_header=False, box=None, padding=(0, 2), title_justify="left")
+    started = info.started or f"time is a file's own, recorded {info.recorded or 'at a time unknown'}"
+    whose = "the one shipped here" if info.shipped else "not one shipped here"
+    rows = {
+        "stream": info.stream,
+        "started": started.replace("T", " "),
+        "length": length(info.length_s),
+        "model": f"{info.model} {info.checkpoint}, {whose}",
+        "media": ", ".join(info.media) or "none: features and words alone",
+        "lost": ", ".join(f"{count} of {topic}" for topic, count in info.lost.items()) or "nothing",
+        "file": f"{size(info.bytes)}, session version {info.version}, {info.state}",
+    }
+    for spec in info.features:
+        rate = "as they come" if spec["rate_hz"] is None else f"{spec['rate_hz']:g} a second"
+        rows[NAMES[Modality(spec["modality"])]] = (
+            f"{spec['extractor']} {spec['version']}: {spec['width']} numbers, {rate}, {spec['window_s']:g} s"
+        )
+    for number, mark in enumerate(info.marks, start=1):
+        rows[f"mark {number}"] = f"{clock(mark.start_s, fine=True)} to {clock(mark.end_s, fine=True)}  {mark.text}"
+    for name, value in rows.items():
+        table.add_row(Text(name, "grey50"), Text(value))
+    return table
+
+
+def _topics(info: Info) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="grey50")
+    for column in ("topic", "messages", "a second", "bytes"):
+        table.add_column(column, justify="left" if column == "topic" else "right")
+    for topic in info.topics:
+        rate = "" if topic.rate_hz is None else f"{topic.rate_hz:.1f}"
+        table.add_row(Text(topic.name), f"{topic.messages:,}", rate, size(topic.bytes))
+    return table
+
+
+def size(count: int) -> str:
+    """In a unit that people read."""
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1000:,.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:,.1f} MB"

@@ -1,0 +1,72 @@
+"""Make a whole file of a session that was cut or whose end is damaged: all up to the last complete chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from dhmd.session import Session, SessionInvalid
+from dhmd.session.reader import whole_records
+from realtime.session.files import check_out, whole_file
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """messages: how many were saved. last_s: when the last of them arrived, on the session clock."""
+
+    out: Path
+    messages: int
+    last_s: float
+
+
+def repair(path: Path, out: Path | None = None, *, force: bool = False) -> Repaired | None:
+    """Write what can be read of a session as an indexed file; None, and nothing written, where it is whole already.
+
+    out: by default FILE.repaired.mcap beside the session. Raises SessionInvalid, SettingsInvalid.
+    """
+    from mcap.records import Footer, Message
+
+    session = Session.open(path)
+    messages, last_ns, whole = 0, 0, False
+    with path.open("rb") as file:
+        for record in whole_records(file):
+            if isinstance(record, Message):
+                messages += 1
+                last_ns = max(last_ns, record.log_time)
+            whole = isinstance(record, Footer)
+    if whole and session.complete:
+        return None
+    if not messages:
+        raise SessionInvalid(f"{path}: cut before the first second of it was written; there is nothing to repair")
+    out = out or path.with_suffix(".repaired.mcap")
+    check_out(out, path, force=force)
+    with path.open("rb") as file, whole_file(out) as copy:
+        _copy(file, copy)
+    return Repaired(out, messages, last_ns / 1e9 - session.epoch_unix)
+
+
+def _copy(file: IO[bytes], copy: IO[bytes]) -> None:
+    """Schemas, channels, metadata and messages as they are; the index is made anew."""
+    from mcap.records import Channel, Header, Message, Metadata, Schema
+    from mcap.writer import CompressionType, Writer
+
+    writer = Writer(copy, compression=CompressionType.ZSTD)
+    schemas: dict[int, int] = {0: 0}
+    channels: dict[int, int] = {}
+    for record in whole_records(file):
+        if isinstance(record, Header):
+            writer.start(profile=record.profile, library=record.library)
+        elif isinstance(record, Metadata):
+            writer.add_metadata(record.name, record.metadata)
+        elif isinstance(record, Schema) and record.id not in schemas:
+            schemas[record.id] = writer.register_schema(record.name, record.encoding, record.data)
+        elif isinstance(record, Channel) and record.id not in channels:
+            channels[record.id] = writer.register_channel(
+                record.topic, record.message_encoding, schemas[record.schema_id], record.metadata
+            )
+        elif isinstance(record, Message):
+            writer.add_message(
+                channels[record.channel_id], record.log_time, record.data, record.publish_time, record.sequence
+            )
+    writer.finish()  # type: ignore[no-untyped-call]

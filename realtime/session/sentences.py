@@ -1,0 +1,70 @@
+"""Words put together to sentences, each with what the estimates said while it was spoken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from dhmd.contract import Word
+from realtime.session.timeline import Timeline
+
+PAUSE_S = 0.8
+"""A silence this long ends a sentence."""
+HEARD_S = 1.0
+"""Words reach the estimates about this much later than they are spoken."""
+ENDINGS = (".", "?", "!", "…")
+CLOSING = "\"')\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Words spoken one after the other. top, sentiment: of that stretch, None where nothing was estimated."""
+
+    words: tuple[Word, ...]
+    top: str | None = None
+    sentiment: float | None = None
+
+    @property
+    def text(self) -> str:
+        return join(self.words)
+
+    @property
+    def start_s(self) -> float:
+        return self.words[0].start_s
+
+    @property
+    def end_s(self) -> float:
+        return self.words[-1].end_s
+
+
+def join(words: Sequence[Word]) -> str:
+    """As one line, whatever the words hold."""
+    return " ".join(" ".join(word.text.split()) for word in words)
+
+
+def sentences(timeline: Timeline, fits: Callable[[str], bool] = lambda _: True) -> list[Sentence]:
+    """Words up to a full stop or a pause, or as many as fit."""
+    groups = list(_groups(timeline.words, fits))
+    told = []
+    for words in groups:
+        # From when half of it is said: what the estimates before tell of is mostly the sentence before.
+        middle_s = (words[0].start_s + words[-1].end_s) / 2
+        mean = timeline.mean(middle_s, words[-1].end_s + HEARD_S)
+        told.append(Sentence(words, *(mean or (None, None))))
+    return told
+
+
+def _groups(words: Sequence[Word], fits: Callable[[str], bool]) -> Iterator[tuple[Word, ...]]:
+    group: list[Word] = []
+    for word in words:
+        if not word.text.split():
+            continue
+        if group and (word.start_s - group[-1].end_s >= PAUSE_S or not fits(join([*group, word]))):
+            yield tuple(group)
+            group = []
+        group.append(word)
+        if word.text.rstrip(CLOSING).endswith(ENDINGS):
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)

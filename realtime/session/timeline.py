@@ -1,0 +1,218 @@
+"""A session as arrays over time: what all exported formats are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.contract import Word
+from dhmd.labels import EMOTIONS
+from dhmd.modality import EDGES, Modality
+from dhmd.session import Session, SessionInvalid, schema
+from dhmd.session.reader import words_of
+from realtime.workers import WorkerState, WorkerStatus
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A label given live to a stretch of the session; None is what was not said."""
+
+    start_s: float
+    end_s: float
+    emotion: str | None
+    sentiment: float | None
+
+    @property
+    def text(self) -> str:
+        parts = (self.emotion, None if self.sentiment is None else f"{self.sentiment:+.1f}")
+        return " ".join(part for part in parts if part) or "mark"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Messages of a topic that were not recorded, up to `t_s`."""
+
+    t_s: float
+    topic: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One entry an estimate, N in all, oldest first; seconds are on the session clock. NaN is what there was none of.
+
+    t_s, start_s: (N,) end and start of the window. seq, faces, dropped_video, dropped_audio: (N,).
+    emotions: (N, 7) probabilities in the order of EMOTIONS. sentiment: (N, 3) value, low and high in [-3, 3].
+    affect: (N, 2) valence and arousal in [-1, 1]. homo, hetero: (N, 6) weights in the order of EDGES.
+    present, age_s, weight, alone: (N,) of each modality, as in the published estimate; alone: its own sentiment.
+    latency_ms, inference_ms: (N,), all NaN where time was the file's own.
+    statuses: (seconds, status) of each change of a worker.
+    """
+
+    session: Session
+    seq: NDArray[np.int64]
+    t_s: Floats
+    start_s: Floats
+    emotions: Floats
+    sentiment: Floats
+    affect: Floats
+    present: Mapping[Modality, NDArray[np.bool_]]
+    age_s: Mapping[Modality, Floats]
+    weight: Mapping[Modality, Floats]
+    alone: Mapping[Modality, Floats]
+    homo: Floats
+    hetero: Floats
+    faces: NDArray[np.int64]
+    transcript: Sequence[str]
+    latency_ms: Floats
+    inference_ms: Floats
+    dropped_video: NDArray[np.int64]
+    dropped_audio: NDArray[np.int64]
+    words: Sequence[Word]
+    marks: Sequence[Mark]
+    statuses: Sequence[tuple[float, WorkerStatus]]
+    lost: Sequence[Lost]
+
+    def __len__(self) -> int:
+        return len(self.t_s)
+
+    @classmethod
+    def read(cls, session: Session) -> Self:
+        """Raises SessionInvalid, also for a session without a single estimate."""
+        estimates: list[Any] = []
+        words: list[Word] = []
+        marks: list[Mark] = []
+        statuses: list[tuple[float, WorkerStatus]] = []
+        lost: list[Lost] = []
+        topics = (schema.ESTIMATE, schema.WORDS, schema.MARK, schema.STATUS, schema.LOST)
+        for record in session.records(topics):
+            message = record.message
+            match record.topic:
+                case schema.ESTIMATE:
+                    estimates.append(_numbers(message))
+                case schema.WORDS:
+                    words += words_of(message.final)
+                case schema.MARK:
+                    marks.append(mark_of(message))
+                case schema.STATUS:
+                    statuses.append((record.captured_s, _status(message, session)))
+                case schema.LOST:
+                    lost.append(Lost(record.arrived_s, message.topic, message.count))
+        if not estimates:
+            raise SessionInvalid(f"{session.path}: holds no estimate; nothing was estimated before the recording ended")
+        columns = dict(zip(_COLUMNS, zip(*estimates, strict=True), strict=True))
+        numbers = {name: np.array(values) for name, values in columns.items() if name != "transcript"}
+        states = numbers.pop("states")
+        return cls(
+            session=session,
+            **numbers,
+            transcript=columns["transcript"],
+            present={m: states[:, i, 0] > 0 for i, m in enumerate(Modality)},
+            age_s={m: numbers["t_s"] - states[:, i, 1] for i, m in enumerate(Modality)},
+            weight={m: states[:, i, 2] for i, m in enumerate(Modality)},
+            alone={m: states[:, i, 3] for i, m in enumerate(Modality)},
+            words=words,
+            marks=marks,
+            statuses=statuses,
+            lost=lost,
+        )
+
+    @property
+    def length_s(self) -> float:
+        """From the session clock's zero to the last thing recorded."""
+        ends = [float(self.t_s[-1]), *(w.end_s for w in self.words), *(m.end_s for m in self.marks)]
+        return max(ends, default=0.0)
+
+    @property
+    def top(self) -> list[str | None]:
+        """The likeliest emotion of each estimate."""
+        known = ~np.isnan(self.emotions[:, 0])
+        best = np.where(known[:, None], self.emotions, 0).argmax(axis=1)
+        return [EMOTIONS[i] if there else None for i, there in zip(best, known, strict=True)]
+
+    @property
+    def rate_hz(self) -> float:
+        """Estimates a second, from the first to the last."""
+        return (len(self) - 1) / span_s if (span_s := float(self.t_s[-1] - self.t_s[0])) > 0 else 0.0
+
+    @property
+    def missed_ticks(self) -> int:
+        """Hops at which there should have been an estimate and is none."""
+        hops = np.round(np.diff(self.t_s) / self.session.hop_s)
+        return int(np.maximum(hops - 1, 0).sum())
+
+    def mean(self, start_s: float, end_s: float) -> tuple[str, float] | None:
+        """The likeliest emotion and the mean sentiment of the estimates between two moments; None without any."""
+        chosen = (self.t_s >= start_s) & (self.t_s <= end_s) & ~np.isnan(self.emotions[:, 0])
+        if not chosen.any():
+            return None
+        top = EMOTIONS[int(self.emotions[chosen].mean(axis=0).argmax())]
+        return top, float(self.sentiment[chosen, 0].mean())
+
+    def sentiment_at(self, t_s: float) -> float | None:
+        """Of the estimate nearest to a moment; None where nothing was perceived."""
+        after = int(np.clip(np.searchsorted(self.t_s, t_s), 1, max(len(self) - 1, 1)))
+        nearest = min((after - 1, min(after, len(self) - 1)), key=lambda i: abs(self.t_s[i] - t_s))
+        value = float(self.sentiment[nearest, 0])
+        return None if np.isnan(value) else value
+
+
+_COLUMNS = (
+    *("seq", "t_s", "start_s", "emotions", "sentiment", "affect", "states", "homo", "hetero", "faces", "transcript"),
+    *("latency_ms", "inference_ms", "dropped_video", "dropped_audio"),
+)
+
+
+def _numbers(message: Any) -> tuple[Any, ...]:
+    """Of an Estimate message, in the order of _COLUMNS; states: (3, 4) present, newest_s, weight, sentiment."""
+    nan = float("nan")
+    told = message.HasField("emotions")
+    graphs = (
+        [getattr(graph, f"{edge.source}_to_{edge.target}") if told else nan for edge in EDGES]
+        for graph in (message.homo, message.hetero)
+    )
+    one = message.sentiment
+    states = []
+    for m in Modality:
+        state = getattr(message.modalities, m.value)
+        newest_s = state.newest_s if state.HasField("newest_s") else nan
+        alone = state.sentiment if state.HasField("sentiment") else nan
+        states.append([float(state.present), newest_s, state.weight if state.present else nan, alone])
+    return (
+        message.seq,
+        message.end_s,
+        message.start_s,
+        [getattr(message.emotions, name) if told else nan for name in EMOTIONS],
+        [one.value, one.low, one.high] if told else [nan] * 3,
+        [message.valence, message.arousal] if told else [nan] * 2,
+        states,
+        *graphs,
+        message.faces,
+        message.transcript,
+        message.capture_to_estimate_ms if message.HasField("capture_to_estimate_ms") else nan,
+        message.inference_ms if message.HasField("inference_ms") else nan,
+        message.dropped_video,
+        message.dropped_audio,
+    )
+
+
+def mark_of(message: Any) -> Mark:
+    """Of a Mark message."""
+    emotion = message.emotion if message.HasField("emotion") else None
+    sentiment = message.sentiment if message.HasField("sentiment") else None
+    return Mark(message.start_s, message.end_s, emotion, sentiment)
+
+
+def _status(message: Any, session: Session) -> WorkerStatus:
+    try:
+        state = WorkerState(message.state)
+    except ValueError:
+        raise SessionInvalid(f"{session.path}: damaged, a worker's state reads {message.state!r}") from None
+    retry_in_s = message.retry_in_s if message.HasField("retry_in_s") else None
+    return WorkerStatus(message.worker, state, message.reason, retry_in_s, message.restarts)
