@@ -109,6 +109,7 @@ class WebServer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((self._address.host, self._address.port))
+            listener.listen(64)
         except OSError as error:
             listener.close()
             raise SettingsInvalid(
