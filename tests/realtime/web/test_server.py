@@ -42,7 +42,7 @@ async def page(address: str) -> AsyncIterator[ClientConnection]:
 
 def fetched(address: str) -> tuple[int, str, dict[str, str]]:
     try:
-        with urllib.request.urlopen(address) as answer:
+        with urllib.request.urlopen(address) as answer:  # noqa: S310 - our own
             return answer.status, answer.read().decode(), dict(answer.headers)
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(), dict(error.headers)
@@ -104,9 +104,8 @@ async def test_who_comes_from_elsewhere_is_refused(name: str) -> None:
 
 
 async def test_beyond_loopback_a_token_is_needed() -> None:
-    web = served("0.0.0.0")
-    async with web.open() as address:
-        address = address.replace("0.0.0.0", "127.0.0.1")
+    async with served("0.0.0.0").open() as everywhere:
+        address = everywhere.replace("0.0.0.0", "127.0.0.1")
         assert "token=" in address
         bare = address.partition("?")[0]
         assert (await asyncio.to_thread(fetched, bare))[0] == 403
