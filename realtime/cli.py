@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from realtime.run import Summary
+    from realtime.web.server import WebServer
 
 DESCRIPTION = (
     """Emotion of the person in front of the camera, from face, voice and words, ten times a second over MQTT."""
@@ -65,6 +66,15 @@ want it repaired. The file itself is never changed.
 exit status: 0 done or nothing to do, 1 no session or nothing of it left, 2 the request is wrong.
 """
 
+
+WEB_EXAMPLES = """examples:
+  dhmd-live web                                            webcam and microphone of this machine, shown on a page
+  dhmd-live web --source talk.mp4                          a file
+  dhmd-live web --host 0.0.0.0 --source rtsp://camera.local/live
+                                                           for other machines: the address printed holds a token
+
+All flags of `dhmd-live run` apply.
+"""
 
 REPLAY_EXAMPLES = """examples:
   dhmd-live run --record talk.mcap                         record a session: features, words, estimates
@@ -149,6 +159,18 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline, with an embedded broker")
     demo.set_defaults(command=_demo)
     _add_record_flags(demo)
+
+    web = commands.add_parser(
+        "web",
+        help="recognise, and show it on a page",
+        description="Recognise as `dhmd-live run` does, and serve a page that shows what is seen, heard and concluded.",
+        epilog=WEB_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    web.set_defaults(command=_web)
+    web.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s, no other machine)")
+    web.add_argument("--port", type=int, default=8765, help="0: a free one (default: %(default)s)")
+    _add_run_flags(web)
 
     replay = commands.add_parser(
         "replay",
@@ -340,6 +362,25 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _page(stream: str, host: str, port: int) -> WebServer:
+    from realtime.web.feed import Feed
+    from realtime.web.server import WebAddress, WebServer
+
+    return WebServer(Feed(stream), WebAddress.of(host, port))
+
+
+def _web(options: argparse.Namespace) -> int:
+    from realtime.settings import RunSettings, read_settings
+
+    flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
+    settings = read_settings(options.config, flags)
+    from realtime.run import run
+
+    console = _console()
+    _print_summary(run(settings, console, web=_page(settings.stream, options.host, options.port)), console)
+    return 0
+
+
 def _demo(options: argparse.Namespace) -> int:
     from realtime.demo import CLIP
     from realtime.run import run
@@ -348,7 +389,8 @@ def _demo(options: argparse.Namespace) -> int:
     recording = {name: getattr(options, name) for name in ("record", "record_video", "record_audio")}
     flags = {name: value for name, value in recording.items() if value is not None}
     console = _console()
-    summary = run(read_settings(None, {"source": str(CLIP), "stream": "demo", **flags}), console, title="dhmd demo")
+    settings = read_settings(None, {"source": str(CLIP), "stream": "demo", **flags})
+    summary = run(settings, console, title="dhmd demo", web=_page(settings.stream, "127.0.0.1", 0))
     _print_summary(summary, console)
     return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -27,12 +28,15 @@ from realtime.estimate import Dropped
 from realtime.live import Delivery, LiveSource, run_live
 from realtime.mqtt import Publisher, publishing
 from realtime.offline import run_offline
-from realtime.perception import Extractors, Perception
+from realtime.perception import Extractors, Observer, Perception
 from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
 from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
 from realtime.workers import WorkerStatus
+
+if TYPE_CHECKING:
+    from realtime.web.server import WebServer
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +84,17 @@ class Stopwatch:
             self.first_s = time.monotonic() - self._started_s
 
 
-def run(settings: RunSettings, console: Console, *, title: str = "dhmd-live", sinks: Sequence[Sink] = ()) -> Summary:
+def run(
+    settings: RunSettings,
+    console: Console,
+    *,
+    title: str = "dhmd-live",
+    sinks: Sequence[Sink] = (),
+    web: WebServer | None = None,
+) -> Summary:
     """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on.
 
-    sinks: who else is handed the estimates.
+    sinks: who else is handed the estimates. web: the page that shows them.
     """
     watch = Stopwatch(time.monotonic())
     with ExitStack() as stack:
@@ -115,16 +126,19 @@ def run(settings: RunSettings, console: Console, *, title: str = "dhmd-live", si
                 sound=settings.record_audio,
                 patient=not timed,
             )
-        perception = stack.enter_context(Perception(extractors, device, [recorder] if recorder else []))
+        observers: list[Observer] = [recorder] if recorder else []
+        observers += [web.feed] if web else []
+        perception = stack.enter_context(Perception(extractors, device, observers))
         source = _open_source(settings, media, clock)
         delivery = Delivery(source)
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
         pipeline.sinks += [watch, *sinks]
+        pipeline.sinks += [web.feed] if web else []
         if file is not None:
             pipeline.sinks.append(file)
         if recorder is not None:
             pipeline.sinks.append(recorder)
-        summary = asyncio.run(_run(settings, pipeline, media, source, delivery, recorder, console, title))
+        summary = asyncio.run(_run(settings, pipeline, media, source, delivery, recorder, web, console, title))
     summary.first_estimate_s = watch.first_s
     return summary
 
@@ -169,6 +183,7 @@ async def _run(
     source: LiveSource,
     delivery: Delivery,
     recorder: Recorder | None,
+    web: WebServer | None,
     console: Console,
     title: str,
 ) -> Summary:
@@ -190,6 +205,10 @@ async def _run(
         pipeline.sinks.append(view)
 
         on_status = _fan_out(dashboard.set_worker, publisher.publish_worker if publisher else None)
+        if web is not None:
+            address = await stack.enter_async_context(web.open())
+            console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
+            on_status = _fan_out(on_status, web.feed.on_worker)
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
             recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))

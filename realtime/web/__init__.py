@@ -1,0 +1,1 @@
+"""The page: a stream in a browser."""

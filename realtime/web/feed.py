@@ -1,0 +1,170 @@
+"""What a run shows to browsers: estimates, the picture with its face, words and statuses, to each at the rate it takes.
+
+A page that falls behind loses pictures first, then estimates, and never holds up the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from dhmd.contract import Rows, Word
+from dhmd.features.face import FaceObservation
+from dhmd.modality import Modality
+from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.pipeline import Emission
+from realtime.transcript import TranscriptUpdate
+from realtime.workers import WorkerStatus
+
+WAITING: Final = 64
+"""Messages that wait for one page at most; the oldest make room."""
+PICTURE_SIDE: Final = 640
+PICTURE_EVERY_S: Final = 1 / 15 - 0.01
+JPEG_QUALITY: Final = 70
+POINT_UNITS: Final = 10_000
+"""Landmarks are sent in this many steps a side of the picture."""
+
+
+@dataclass(slots=True)
+class Page:
+    """One browser's queue: messages in order, and the newest picture alone."""
+
+    messages: deque[str]
+    picture: bytes | None
+    wake: asyncio.Event
+    dropped: int = 0
+
+
+class Feed:
+    """A sink of estimates and an observer of perception. Safe between threads; pages live in the event loop."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pages: list[Page] = []
+        self._lock = threading.Lock()
+        self._statuses: dict[str, WorkerStatus] = {}
+        self._connection = ""
+        self._pictured_s = 0.0
+
+    def on_frame(self, frame: VideoFrame) -> None:
+        """Encode the picture where a page looks at it, at most 15 times a second."""
+        now_s = time.monotonic()
+        if not self._pages or now_s - self._pictured_s < PICTURE_EVERY_S:
+            return
+        self._pictured_s = now_s
+        self._each(picture=struct.pack("<d", frame.captured_s) + _jpeg(frame.image))
+
+    def on_sound(self, block: AudioBlock) -> None:
+        """Sound is not shown."""
+
+    def on_face(self, observation: FaceObservation) -> None:
+        if not self._pages:
+            return
+        face: dict[str, Any] = {"t": observation.captured_s, "faces": observation.faces}
+        if observation.box is not None and observation.landmarks is not None:
+            points = np.clip(np.round(observation.landmarks[:, :2] * POINT_UNITS), -32768, 32767).astype("<i2")
+            face |= {"box": [round(float(side), 4) for side in observation.box]}
+            face |= {"points": base64.b64encode(points.tobytes()).decode()}
+        self._each(message("face", face))
+
+    def on_rows(self, modality: Modality, rows: Rows, revision: int) -> None:
+        """Rows are not shown."""
+
+    def on_words(self, update: TranscriptUpdate, _: int) -> None:
+        self._each(message("words", {"final": _words(update.final), "partial": _words(update.partial)}))
+
+    def put(self, emission: Emission) -> None:
+        if self._pages:
+            end_s, data = emission.perceived.cut.end_s, emission.payload.decode()
+            self._each(f'{{"type":"estimate","end":{end_s:.4f},"data":{data}}}')
+
+    def on_worker(self, status: WorkerStatus) -> None:
+        self._statuses[status.worker] = status
+        self._each(message("status", _status(status)))
+
+    def on_connection(self, state: str) -> None:
+        """Of the broker."""
+        self._connection = state
+        self._each(message("broker", {"state": state}))
+
+    def end(self) -> None:
+        """The run is over."""
+        self._each(message("ended", {}))
+
+    @contextmanager
+    def page(self) -> Iterator[Page]:
+        """A new page's queue, with what it needs to know first."""
+        self._loop = asyncio.get_running_loop()
+        page = Page(deque(maxlen=WAITING), None, asyncio.Event())
+        page.messages.append(message("hello", {"stream": self.stream, "broker": self._connection}))
+        page.messages.extend(message("status", _status(status)) for status in self._statuses.values())
+        page.wake.set()
+        with self._lock:
+            self._pages = [*self._pages, page]
+        try:
+            yield page
+        finally:
+            with self._lock:
+                self._pages = [one for one in self._pages if one is not page]
+
+    def _each(self, text: str | None = None, picture: bytes | None = None) -> None:
+        """Hand a message or a picture to every page, from any thread."""
+        if (loop := self._loop) is None or loop.is_closed():
+            return
+        with self._lock:
+            pages = self._pages
+            for page in pages:
+                if text is not None:
+                    page.dropped += len(page.messages) == WAITING
+                    page.messages.append(text)
+                if picture is not None:
+                    page.picture = picture
+        for page in pages:
+            loop.call_soon_threadsafe(page.wake.set)
+
+
+async def outgoing(page: Page) -> AsyncIterator[str | bytes]:
+    """What one browser is to be sent, as it comes: text is JSON; bytes are a capture time, float64, and a JPEG."""
+    while True:
+        await page.wake.wait()
+        page.wake.clear()
+        while page.messages:
+            yield page.messages.popleft()
+        if (picture := page.picture) is not None:
+            page.picture = None
+            yield picture
+
+
+def message(kind: str, data: dict[str, Any]) -> str:
+    return json.dumps({"type": kind, **data}, separators=(",", ":"))
+
+
+def _words(words: tuple[Word, ...]) -> list[list[Any]]:
+    return [[word.text, round(word.start_s, 3), round(word.end_s, 3)] for word in words]
+
+
+def _status(status: WorkerStatus) -> dict[str, Any]:
+    return {"worker": status.worker, "state": status.state.value, "reason": status.reason, "restarts": status.restarts}
+
+
+def _jpeg(image: Any) -> bytes:
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = PICTURE_SIDE / max(height, width)
+    if scale < 1:
+        image = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return bytes(data)

@@ -1,0 +1,198 @@
+"""The server of the page: Starlette under uvicorn, in the event loop of the run.
+
+Loopback alone unless asked for; beyond it a token is required. Pages of other origins are refused, and the page itself
+may load nothing from anywhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from realtime.errors import SettingsInvalid
+from realtime.web.feed import Feed, outgoing
+
+logger = logging.getLogger(__name__)
+
+STATIC: Final = Path(__file__).parent / "static"
+MOST_PAGES: Final = 16
+LARGEST_MESSAGE: Final = 4096
+REFUSED, BUSY = 4403, 4429  # of the range that WebSocket leaves to applications
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WebAddress:
+    """Where the page is served. token: asked of every page; None on loopback."""
+
+    host: str
+    port: int
+    token: str | None = None
+
+    @classmethod
+    def of(cls, host: str, port: int) -> WebAddress:
+        """With a token of its own where others can reach it. Raises SettingsInvalid."""
+        if not 0 <= port <= 65535:
+            raise SettingsInvalid(f"--port: expected 0 to 65535, found {port}")
+        try:
+            loopback = host == "localhost" or ip_address(host).is_loopback
+        except ValueError:
+            raise SettingsInvalid(f"--host: expected an address such as 127.0.0.1 or 0.0.0.0, found {host!r}") from None
+        return cls(host, port, None if loopback else secrets.token_urlsafe(16))
+
+    def url(self, port: int) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{port}/" + (f"?token={self.token}" if self.token else "")
+
+
+class WebServer:
+    """Serves one feed."""
+
+    def __init__(self, feed: Feed, address: WebAddress) -> None:
+        self.feed = feed
+        self._address = address
+        self._pages = 0
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        """Serve for as long as the context lasts; gives the page's address. Raises SettingsInvalid for a taken port."""
+        listener = self._listen()
+        config = uvicorn.Config(
+            self._app(),
+            log_level="warning",
+            ws="websockets-sansio",
+            ws_max_size=LARGEST_MESSAGE,
+            timeout_graceful_shutdown=1,
+        )
+        server = _Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]), name="web")
+        try:
+            yield self._address.url(listener.getsockname()[1])
+        finally:
+            self.feed.end()
+            await asyncio.sleep(0.05)  # the last word to the pages
+            server.should_exit = True
+            await task
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self._address.host, self._address.port))
+            listener.listen(64)
+        except OSError as error:
+            listener.close()
+            raise SettingsInvalid(
+                f"--host {self._address.host} --port {self._address.port}: {error.strerror}; "
+                "name another --port, or 0 for a free one"
+            ) from None
+        return listener
+
+    def _app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/", self._index),
+                WebSocketRoute("/stream", self._stream),
+                Mount("/static", StaticFiles(directory=STATIC)),
+            ],
+            middleware=[Middleware(_Guard)],
+        )
+
+    def _index(self, request: Request) -> Response:
+        if not self._is_ours(request.headers.get("host", "")):
+            return PlainTextResponse("ask for this page by the address that dhmd-live printed", 403)
+        if not self._admits(request.query_params.get("token")):
+            return PlainTextResponse("this page needs the token that dhmd-live printed: open the whole address", 403)
+        return FileResponse(STATIC / "index.html")
+
+    async def _stream(self, socket: WebSocket) -> None:
+        host = socket.headers.get("host", "")
+        origin = urlsplit(socket.headers.get("origin", "")).netloc
+        await socket.accept()
+        if origin != host or not self._is_ours(host) or not self._admits(socket.query_params.get("token")):
+            await socket.close(REFUSED, "wrong origin or token; open the address that dhmd-live printed")
+            return
+        if self._pages >= MOST_PAGES:
+            await socket.close(BUSY, f"{MOST_PAGES} pages look at this stream already; close one")
+            return
+        self._pages += 1
+        try:
+            with self.feed.page() as page:
+                async with asyncio.TaskGroup() as group:
+                    sending = group.create_task(_send(socket, outgoing(page)))
+                    # A page says nothing; what it does send ends it.
+                    await socket.receive()
+                    sending.cancel()
+        finally:
+            self._pages -= 1
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether a page was asked of us by our own name: on loopback others may point theirs at it."""
+        name = urlsplit(f"//{host}").hostname or ""
+        return self._address.token is not None or name in {"localhost", "127.0.0.1", "::1", self._address.host}
+
+    def _admits(self, token: str | None) -> bool:
+        wanted = self._address.token
+        return wanted is None or (token is not None and hmac.compare_digest(token.encode(), wanted.encode()))
+
+
+async def _send(socket: WebSocket, messages: AsyncIterator[str | bytes]) -> None:
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        async for one in messages:
+            await (socket.send_text(one) if isinstance(one, str) else socket.send_bytes(one))
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the run."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Guard:
+    """Adds the headers that keep a page to itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, guarded if scope["type"] == "http" else send)

@@ -1,0 +1,93 @@
+"""The page in a real browser: Debian's Chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realtime.demo import CLIP
+
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def served(*flags: str) -> Iterator[str]:
+    """`dhmd-live web` on the demo clip; gives the page's address."""
+    command = [sys.executable, "-m", "realtime", "web", "--port", "0", "--broker", "none", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.search(r"page: (\S+)", line):
+                yield found[1]
+                break
+        else:
+            raise AssertionError(f"no page, exit status {process.wait()}")
+        process.terminate()
+        process.stdout.read()
+    assert process.returncode == 0
+
+
+def opened(browser: Any, address: str, **how: Any) -> tuple[Any, list[str]]:
+    """A page, and what its console complains about."""
+    page = browser.new_page(**how)
+    complaints: list[str] = []
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(address)
+    return page, complaints
+
+
+def test_two_pages_follow_the_clip_and_see_its_end(browser: Any, tmp_path: Path) -> None:
+    with served("--source", str(CLIP), "--duration", "14") as address:
+        (wide, complaints), (phone, others) = (
+            opened(browser, address, viewport=size, color_scheme=scheme)
+            for size, scheme in (({"width": 1280, "height": 900}, "light"), ({"width": 390, "height": 844}, "dark"))
+        )
+        for page in (wide, phone):
+            page.locator("#words").get_by_text("wonderful").wait_for(timeout=60_000)
+            page.wait_for_function("document.querySelector('#top strong').textContent === 'happy'", timeout=30_000)
+            page.locator("#modalities tr[data-name=vision] .present").wait_for()
+            page.screenshot(path=tmp_path / f"{page.viewport_size['width']}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        drawn = wide.evaluate(
+            "[...document.querySelector('#picture').getContext('2d').getImageData(0, 0, 64, 64).data]"
+        )
+        assert len(set(drawn)) > 16
+        shares = wide.locator("#emotions .number").all_inner_texts()
+        assert abs(sum(map(float, shares)) - 1) < 0.05
+        # Nobody speaks any more at the end of the sentence: absent looks absent, and says why.
+        wide.locator("#connection").get_by_text("the run has ended").wait_for(timeout=60_000)
+    assert complaints == others == []
+
+
+def test_what_is_not_there_looks_absent_with_its_reason(browser: Any, tmp_path: Path) -> None:
+    sound = tmp_path / "sound.wav"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(CLIP), "-vn", "-t", "8", str(sound)], check=True)
+    with served("--source", str(sound)) as address:
+        page, complaints = opened(browser, address)
+        page.locator("#modalities tr[data-name=audio] .present").wait_for(timeout=60_000)
+        assert page.locator("#modalities tr[data-name=vision] .absent").inner_text() == "○ no camera"
+        assert page.locator("#modalities tr[data-name=vision]").get_attribute("class") == "away"
+    assert complaints == []

@@ -1,0 +1,167 @@
+"""The page's server: who may look, what is sent, and that a page which falls behind holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from realtime.capture.samples import VideoFrame
+from realtime.errors import SettingsInvalid
+from realtime.web import server
+from realtime.web.feed import WAITING, Feed
+from realtime.web.server import BUSY, REFUSED, WebAddress, WebServer
+from realtime.workers import WorkerState, WorkerStatus
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def page(address: str) -> AsyncIterator[ClientConnection]:
+    parts = urlsplit(address)
+    uri = f"ws://{parts.netloc}/stream" + (f"?{parts.query}" if parts.query else "")
+    async with connect(uri, origin=f"http://{parts.netloc}") as socket:  # type: ignore[arg-type]
+        yield socket
+
+
+def fetched(address: str) -> tuple[int, str, dict[str, str]]:
+    try:
+        with urllib.request.urlopen(address) as answer:  # noqa: S310 - our own
+            return answer.status, answer.read().decode(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), dict(error.headers)
+
+
+async def told(socket: ClientConnection, kind: str) -> dict[str, Any]:
+    """The next message of a kind."""
+    async for message in socket:
+        if isinstance(message, str) and (found := json.loads(message))["type"] == kind:
+            return dict(found)
+    raise AssertionError(f"no {kind}")
+
+
+def served(host: str = "127.0.0.1") -> WebServer:
+    return WebServer(Feed("hall"), WebAddress.of(host, 0))
+
+
+async def test_a_page_is_told_what_it_needs_to_know_and_then_what_happens() -> None:
+    web = served()
+    web.feed.on_worker(WorkerStatus("video", WorkerState.RUNNING))
+    async with web.open() as address, page(address) as socket:
+        assert (await told(socket, "hello"))["stream"] == "hall"
+        assert (await told(socket, "status"))["worker"] == "video"
+        await asyncio.to_thread(web.feed.on_worker, WorkerStatus("face", WorkerState.FAILED, "no model"))
+        assert (await told(socket, "status"))["reason"] == "no model"
+
+
+async def test_a_picture_comes_as_its_time_and_a_jpeg_and_is_made_only_for_those_who_look() -> None:
+    web = served()
+    frame = VideoFrame(np.full((720, 1280, 3), 128, np.uint8), 4.25, 4.3)
+    web.feed.on_frame(frame)
+    async with web.open() as address, page(address) as socket:
+        await told(socket, "hello")
+        web.feed.on_frame(frame)
+        picture = await socket.recv()
+    assert isinstance(picture, bytes)
+    assert np.frombuffer(picture[:8], "<f8")[0] == 4.25
+    assert picture[8:10] == b"\xff\xd8"
+
+
+async def test_the_end_of_the_run_is_told() -> None:
+    web = served()
+    async with web.open() as address:
+        socket = await connect(f"ws://{urlsplit(address).netloc}/stream", origin=address.rstrip("/"))  # type: ignore[arg-type]
+    assert await told(socket, "ended")
+    await socket.close()
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "elsewhere.example"], ids=["another's script", "another's name for us"])
+async def test_who_comes_from_elsewhere_is_refused(name: str) -> None:
+    async with served().open() as address:
+        port = urlsplit(address).port or 0
+        uri, origin = f"ws://{name}:{port}/stream", "http://elsewhere.example" + (f":{port}" if name[0] == "e" else "")
+        with pytest.raises(ConnectionClosed) as refused:
+            async with connect(uri, host="127.0.0.1", port=port, origin=origin) as socket:  # type: ignore[arg-type]
+                await socket.recv()
+    assert refused.value.rcvd is not None
+    assert refused.value.rcvd.code == REFUSED
+
+
+async def test_beyond_loopback_a_token_is_needed() -> None:
+    async with served("0.0.0.0").open() as everywhere:
+        address = everywhere.replace("0.0.0.0", "127.0.0.1")
+        assert "token=" in address
+        bare = address.partition("?")[0]
+        assert (await asyncio.to_thread(fetched, bare))[0] == 403
+        assert (await asyncio.to_thread(fetched, bare + "?token=guess"))[0] == 403
+        assert (await asyncio.to_thread(fetched, address))[0] == 200
+        async with page(address) as socket:
+            await told(socket, "hello")
+        with pytest.raises(ConnectionClosed):
+            async with page(bare) as socket:
+                await socket.recv()
+
+
+async def test_the_page_may_load_nothing_from_elsewhere() -> None:
+    async with served().open() as address:
+        status, text, headers = await asyncio.to_thread(fetched, address)
+        named = re.findall(r'(?:src|href)="([^"]+)"', text)
+        assert len(named) >= 5
+        for file in named:
+            assert (await asyncio.to_thread(fetched, address + file))[0] == 200
+    assert status == 200
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert "://" not in text
+
+
+async def test_no_more_pages_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_PAGES", 1)
+    async with served().open() as address, page(address) as first:
+        await told(first, "hello")
+        with pytest.raises(ConnectionClosed) as refused:
+            async with page(address) as second:
+                await second.recv()
+        assert refused.value.rcvd is not None
+        assert refused.value.rcvd.code == BUSY
+        assert "close one" in refused.value.rcvd.reason
+
+
+async def test_a_page_that_does_not_read_loses_the_oldest_and_holds_nobody_up() -> None:
+    feed = Feed("hall")
+    with feed.page() as slow:
+        for restarts in range(10 * WAITING):
+            feed.on_worker(WorkerStatus("video", WorkerState.RUNNING, restarts=restarts))
+        assert len(slow.messages) == WAITING
+        assert slow.dropped == 9 * WAITING + 1
+        assert json.loads(slow.messages[-1])["restarts"] == 10 * WAITING - 1
+
+
+async def test_a_port_that_is_taken_is_one_line() -> None:
+    async with served().open() as address:
+        taken = urlsplit(address).port or 0
+        with pytest.raises(SettingsInvalid, match="name another --port"):
+            async with WebServer(Feed("hall"), WebAddress.of("127.0.0.1", taken)).open():
+                pass
+
+
+@pytest.mark.parametrize(("host", "port"), [("nowhere", 0), ("127.0.0.1", 70000)])
+def test_an_address_that_cannot_be_served_is_one_line(host: str, port: int) -> None:
+    with pytest.raises(SettingsInvalid, match="expected"):
+        WebAddress.of(host, port)
