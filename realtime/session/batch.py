@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import html
+import io
 import multiprocessing
 import os
 from collections import Counter
@@ -13,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from queue import Empty
 from typing import Any, Final
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -23,13 +26,16 @@ from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
 from realtime.errors import SettingsInvalid
 from realtime.pipeline import Emission
+from realtime.session.export import export
+from realtime.session.files import whole_file
 from realtime.session.messages import inference_of
 
 MEDIA: Final = frozenset(
     (".avi", ".flac", ".m4a", ".m4v", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".ogg", ".opus", ".wav", ".webm")
 )
 """Suffixes of what is taken from a folder; a file that is named is tried whatever its suffix."""
-SUMMARY: Final = "sessions.csv"
+SUMMARY: Final = "sessions"
+"""Name of the table of all, as CSV and as a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,9 @@ def jobs_of(files: Sequence[Path], out: Path | None) -> list[Job]:
 def process(
     paths: Sequence[Path], *, out: Path | None, checkpoint: str, jobs: int, media: bool, console: Console
 ) -> int:
-    """Make a session of each file that has none yet by this checkpoint, and a table of all. Returns the exit status.
+    """Make a session, and its report, of each file that has none yet by this checkpoint; and a table of all.
+
+    Returns the exit status.
 
     media: whether pictures and sound go into the sessions too.
     """
@@ -104,12 +112,15 @@ def process(
         console.print(f"{len(done)} of {len(todo)} are sessions already", highlight=False)
     errors = _run_all(pending, checkpoint, jobs, media, console)
     reports = [_report(job, errors.get(job.media, "")) for job in todo]
-    summary = (out or Path()) / SUMMARY
-    _write(summary, reports)
+    summary = (out or Path()) / f"{SUMMARY}.csv"
+    _write_table(summary, reports)
+    _write_page(summary.with_suffix(".html"), reports)
     for report in reports:
         line = f"failed: {report.error}" if report.error else _told(report)
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{len(todo) - len(errors)} sessions, {len(errors)} failed; table: {summary}", highlight=False)
+    console.print(
+        f"{len(todo) - len(errors)} sessions, {len(errors)} failed; {summary} and .html tell of all", highlight=False
+    )
     return 1 if errors else 0
 
 
@@ -218,6 +229,7 @@ def _make(job: Job, checkpoint: str, media: bool, moved: Any) -> str | None:
         part.unlink(missing_ok=True)
         return str(error)
     part.rename(job.session)
+    export(job.session, "html", force=True)
     return None
 
 
@@ -256,10 +268,42 @@ def _told(report: Report) -> str:
     return f"{report.session}: {report.seconds:.1f} s, {seen}{sentiment}, {report.words} words"
 
 
-def _write(path: Path, reports: Sequence[Report]) -> None:
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [field.name for field in fields(Report)])
-        table.writeheader()
-        table.writerows(asdict(report) for report in reports)
-    part.replace(path)
+def _write_table(path: Path, reports: Sequence[Report]) -> None:
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, [field.name for field in fields(Report)])
+    table.writeheader()
+    table.writerows(asdict(report) for report in reports)
+    with whole_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _write_page(path: Path, reports: Sequence[Report]) -> None:
+    """A table whose rows lead to the reports."""
+
+    def cells(report: Report) -> Iterator[str]:
+        if report.error:
+            yield html.escape(report.file)
+            yield f"<td colspan=6>{html.escape(report.error)}"
+            return
+        link = os.path.relpath(Path(report.session).with_suffix(".html"), path.parent)
+        yield f'<a href="{html.escape(quote(link))}">{html.escape(Path(report.session).stem)}</a>'
+        yield f"<td>{report.seconds:.0f} s"
+        yield f"<td>{report.top or 'nobody'} {report.share_of_top:.0%}"
+        yield "<td>" + ("-" if report.mean_sentiment is None else f"{report.mean_sentiment:+.2f}")
+        yield from (f"<td>{getattr(report, m.value):.0%}" for m in (Modality.VISION, Modality.AUDIO, Modality.TEXT))
+
+    rows = "".join(f"<tr><th scope=row>{''.join(cells(report))}" for report in reports)
+    with whole_file(path) as file:
+        file.write(_PAGE.format(count=len(reports), rows=rows).encode())
+
+
+_PAGE: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sessions</title>
+<style>:root {{ color-scheme: light dark }} body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
+max-width: 60rem; padding: 0 1rem }} td, th {{ padding: .25rem .9rem .25rem 0; text-align: left; font-weight: 400 }}
+thead th {{ opacity: .6 }}</style>
+<h1>{count} sessions</h1>
+<table><thead><tr><th>session<th>length<th>mostly<th>sentiment<th>face<th>voice<th>words</thead><tbody>{rows}</tbody></table>
+</html>
+"""

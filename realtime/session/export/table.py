@@ -13,7 +13,6 @@ from dhmd.modality import EDGES, Modality
 from dhmd.session import Session
 from realtime.session.timeline import Timeline
 
-
 TEXTS = {"top", "transcript"}
 
 
