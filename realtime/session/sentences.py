@@ -39,7 +39,12 @@ class Sentence:
 
 def join(words: Sequence[Word]) -> str:
     """As one line, whatever the words hold."""
-    return " ".join(" ".join(word.text.split()) for word in words)
+    return printable(" ".join(" ".join(word.text.split()) for word in words))
+
+
+def printable(text: str) -> str:
+    """Without what neither XML nor HTML may hold, escaped or not."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def sentences(timeline: Timeline, fits: Callable[[str], bool] = lambda _: True) -> list[Sentence]:

@@ -137,6 +137,14 @@ class Timeline:
         return [EMOTIONS[i] if there else None for i, there in zip(best, known, strict=True)]
 
     @property
+    def workers(self) -> dict[str, list[tuple[float, WorkerStatus]]]:
+        """Changes of each worker, in the order in which the workers began."""
+        changes: dict[str, list[tuple[float, WorkerStatus]]] = {}
+        for t_s, status in self.statuses:
+            changes.setdefault(status.worker, []).append((t_s, status))
+        return changes
+
+    @property
     def rate_hz(self) -> float:
         """Estimates a second, from the first to the last."""
         return (len(self) - 1) / span_s if (span_s := float(self.t_s[-1] - self.t_s[0])) > 0 else 0.0

@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from dhmd.session import Session
+from realtime.session.sentences import printable
 from realtime.session.timeline import Timeline
 
 NAMESPACE = "http://www.w3.org/2009/10/emotionml"
@@ -28,7 +29,7 @@ def write(session: Session, file: IO[bytes]) -> None:
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         f'<emotionml version="1.0" xmlns="{NAMESPACE}" category-set="#emotions" dimension-set="#scales">',
-        f" <info>{escape(_printable(_told(session)))}</info>",
+        f" <info>{escape(printable(_told(session)))}</info>",
         ' <vocabulary type="category" id="emotions">',
         *(f'  <item name="{name}"/>' for name in EMOTIONS),
         " </vocabulary>",
@@ -85,8 +86,3 @@ def _source(session: Session) -> str:
 
 def _unit(x: float) -> float:
     return min(1.0, max(0.0, float(x)))
-
-
-def _printable(text: str) -> str:
-    """Without what XML cannot hold."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

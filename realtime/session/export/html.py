@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escape_markup
 from importlib.resources import files
 from typing import IO
 
@@ -20,10 +20,9 @@ from dhmd.modality import Modality
 from dhmd.session import Session
 from realtime.session.export import look
 from realtime.session.export.look import Drawn
-from realtime.session.sentences import Sentence, join, sentences
+from realtime.session.sentences import Sentence, join, printable, sentences
 from realtime.session.timeline import Floats, Timeline
 from realtime.view import NAMES
-from realtime.workers import WorkerState
 
 WIDTH = 1000.0
 """Of all plots, in their own units."""
@@ -32,12 +31,6 @@ PLOT_PX = 860
 CHARACTER_PX, LINE_PX = 6.3, 16
 ROWS = 60
 """Of the table of numbers, at most."""
-STATE_COLOURS = {
-    WorkerState.STARTING: look.PLAIN,
-    WorkerState.RUNNING: look.GRAPH,
-    WorkerState.RESTARTING: look.NEGATIVE,
-    WorkerState.FAILED: look.NEGATIVE,
-}
 
 
 def write(session: Session, file: IO[bytes]) -> None:
@@ -93,8 +86,8 @@ def page(timeline: Timeline) -> str:
 {_numbers(timeline)}
 {_statuses(timeline)}
 <footer><p>What a face, a voice or a sentence shows is not what a person feels. Sentiment lies in
-[&minus;3, 3], its band holds 80 % of the true values on validation data; valence and arousal are the emotions' mean
-place on the circumplex, not measured. Weights and edges are the model's view of who teaches whom.</p></footer>
+[{look.MINUS}3, 3], its band holds 80 % of the true values on validation data; valence and arousal are the emotions'
+mean place on the circumplex, not measured. Weights and edges are the model's view of who teaches whom.</p></footer>
 </main>
 </body>
 </html>
@@ -144,7 +137,7 @@ class _Plots:
             f'<path class="line ink" d="{self._lines(value, -3, 3, height)}"/>'
         )
         svg = self._svg(height, body, f"Sentiment between -3 and 3 with its interval, {_range(value)}.")
-        return _panel("Sentiment", "with its 80 % interval", svg, {"+3": 0, "0": 50, "&minus;3": 100})
+        return _panel("Sentiment", "with its 80 % interval", svg, {"+3": 0, "0": 50, f"{look.MINUS}3": 100})
 
     def affect(self) -> str:
         height = 100.0
@@ -158,7 +151,9 @@ class _Plots:
             for name, colour in (("valence", look.VALENCE), ("arousal", look.AROUSAL))
         )
         svg = self._svg(height, body, f"Valence, {_range(valence)}, and arousal, {_range(arousal)}, between -1 and 1.")
-        return _panel("Affect", f'<span class="key">{key}</span>', svg, {"+1": 0, "0": 50, "&minus;1": 100}, raw=True)
+        return _panel(
+            "Affect", f'<span class="key">{key}</span>', svg, {"+1": 0, "0": 50, f"{look.MINUS}1": 100}, raw=True
+        )
 
     def words(self, timeline: Timeline, said: Sequence[Sentence]) -> str:
         if not timeline.words:
@@ -259,17 +254,15 @@ class _Plots:
         return _panel("Quality", "latency; red: dropped", self._svg(height, body, told), scale)
 
     def workers(self, timeline: Timeline) -> str:
-        names = list(dict.fromkeys(status.worker for _, status in timeline.statuses))
         rows = []
-        for name in names:
-            changes = [(t_s, status) for t_s, status in timeline.statuses if status.worker == name]
+        for name, changes in timeline.workers.items():
             ends = [t_s for t_s, _ in changes[1:]] + [self.drawn.length_s]
             bars = "".join(
                 f'<rect x="{self.at(t_s):.1f}" width="{max(1.2, self.at(end_s) - self.at(t_s)):.1f}" y="3" height="6" '
-                f'fill="{STATE_COLOURS[status.state]}" fill-opacity=".6">'
+                f'fill="{look.STATE_COLOURS[status.state]}" fill-opacity=".6">'
                 f"<title>{escape(f'{status.state} {status.reason}')}</title></rect>"
                 for (t_s, status), end_s in zip(changes, ends, strict=True)
-                if status.state in STATE_COLOURS
+                if status.state in look.STATE_COLOURS
             )
             told = f"{name}: " + ", ".join(f"{status.state} at {look.clock(t_s)}" for t_s, status in changes)
             rows.append((name, self._svg(12, bars, told)))
@@ -358,6 +351,11 @@ def _axis(length_s: float) -> str:
         if t / length_s < 0.985
     )
     return f'<div class="axis" aria-hidden="true"><div>{labels}</div></div>\n'
+
+
+def escape(text: str) -> str:
+    """As text of the page, without what no page may hold."""
+    return escape_markup(printable(text))
 
 
 def _level(y: float) -> str:

@@ -16,6 +16,7 @@ from dhmd.modality import EDGES, Modality
 from realtime.pipeline import percentiles
 from realtime.session.timeline import Floats, Timeline
 from realtime.view import NAMES
+from realtime.workers import WorkerState
 
 COLOURS = {
     "neutral": "#b5b1aa",
@@ -29,6 +30,12 @@ COLOURS = {
 """The hues of the terminal's bars, calm enough for large areas."""
 POSITIVE, NEGATIVE, PLAIN = "#2a9d8f", "#d1495b", "#9a968f"
 VALENCE, AROUSAL, GRAPH = "#2a9d8f", "#c98a1b", "#54779f"
+STATE_COLOURS = {
+    WorkerState.STARTING: PLAIN,
+    WorkerState.RUNNING: GRAPH,
+    WorkerState.RESTARTING: NEGATIVE,
+    WorkerState.FAILED: NEGATIVE,
+}
 EDGE_NAMES = tuple(f"{NAMES[edge.source]} → {NAMES[edge.target]}" for edge in EDGES)
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 MOST = 800
@@ -154,7 +161,7 @@ def facts(timeline: Timeline) -> dict[str, str]:
     told = {
         "recorded": started(timeline),
         "length": length(timeline.length_s),
-        "estimates": f"{len(timeline)}, {timeline.rate_hz:.1f} a second",
+        "estimates": f"{len(timeline):,}, {timeline.rate_hz:.1f} a second",
         "model": f"{session.metadata['model']} {session.metadata['checkpoint']}",
         "latency": f"median {measured[0]:.0f} ms, 95 % within {measured[1]:.0f} ms"
         if measured

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -15,9 +16,10 @@ from dhmd.modality import Modality
 from dhmd.session import Session
 from realtime.session.export import look
 from realtime.session.export.look import Drawn
-from realtime.session.sentences import Sentence, sentences
+from realtime.session.sentences import Sentence, printable, sentences
 from realtime.session.timeline import Floats, Timeline
 from realtime.view import NAMES
+from realtime.workers import WorkerState, WorkerStatus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +76,10 @@ def write(session: Session, file: IO[bytes]) -> None:
             y_in -= GAP_IN
         _axis(axes, picture.drawn.length_s)
         drawn = io.BytesIO()
-        figure.savefig(drawn, format="png")
+        with warnings.catch_warnings():
+            # Words may be in scripts that the font does not have.
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            figure.savefig(drawn, format="png")
     # A third of the size, and the eye does not see it.
     small = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE, kmeans=3)
     small.save(file, format="png", optimize=True)
@@ -105,7 +110,29 @@ class _Picture:
             )
         if timeline.marks:
             panels.insert(-1, Panel("Marks", "labels given live", 0.36, self._marks))
+        if troubled := self._troubled():
+            panels.append(
+                Panel("Workers", "that failed or began\nagain (red)", 0.3 + 0.15 * len(troubled), self._workers)
+            )
         return panels
+
+    def _troubled(self) -> dict[str, list[tuple[float, WorkerStatus]]]:
+        """Changes of the workers of which one was for the worse."""
+        trouble = {WorkerState.RESTARTING, WorkerState.FAILED}
+        workers = self.timeline.workers
+        return {name: all_ for name, all_ in workers.items() if any(status.state in trouble for _, status in all_)}
+
+    def _workers(self, axes: Axes) -> None:
+        troubled = self._troubled()
+        for i, changes in enumerate(troubled.values()):
+            ends = [t_s for t_s, _ in changes[1:]] + [self.drawn.length_s]
+            for (t_s, status), end_s in zip(changes, ends, strict=True):
+                if status.state in look.STATE_COLOURS:
+                    colour = look.STATE_COLOURS[status.state]
+                    bar = (t_s, max(end_s - t_s, self.drawn.length_s / 1000))
+                    axes.broken_barh([bar], (len(troubled) - i - 0.75, 0.5), facecolor=colour, alpha=0.6)
+        axes.set_ylim(0, len(troubled))
+        _names(axes, {len(troubled) - 0.5 - i: printable(name) for i, name in enumerate(troubled)})
 
     def _emotions(self, axes: Axes) -> None:
         drawn = self.drawn
@@ -159,17 +186,18 @@ class _Picture:
         return rows
 
     def _words(self, axes: Axes, rows: Sequence[tuple[float, list[str]]], height_in: float) -> None:
-        for word in self.timeline.words:
-            colour, opacity = look.tint(self.timeline.sentiment_at((word.start_s + word.end_s) / 2))
-            width_s = max(word.end_s - word.start_s, self.drawn.length_s / 1000)
-            axes.broken_barh(
-                [(word.start_s, width_s)],
-                (1 - 0.18 / height_in, 0.18 / height_in),
-                facecolor=colour,
-                alpha=opacity,
-                edgecolor=SHEET,
-                linewidth=0.6,
-            )
+        from matplotlib.colors import to_rgba
+
+        timeline, least_s = self.timeline, self.drawn.length_s / 1000
+        axes.broken_barh(
+            [(word.start_s, max(word.end_s - word.start_s, least_s)) for word in timeline.words],
+            (1 - 0.18 / height_in, 0.18 / height_in),
+            facecolors=[
+                to_rgba(*look.tint(timeline.sentiment_at((word.start_s + word.end_s) / 2))) for word in timeline.words
+            ],
+            edgecolor=SHEET,
+            linewidth=0.6 if rows else 0.0,
+        )
         for start_s, lines in rows:
             axes.text(start_s, 1 - 0.25 / height_in, "\n".join(lines), va="top", fontsize=9, linespacing=1.3)
 
@@ -220,7 +248,7 @@ class _Picture:
             colour = look.COLOURS.get(mark.emotion or "", look.PLAIN)
             width_s = max(mark.end_s - mark.start_s, self.drawn.length_s / 500)
             axes.broken_barh([(mark.start_s, width_s)], (0.55, 0.45), facecolor=colour, alpha=0.75)
-            text = textwrap.shorten(mark.text, 40)
+            text = textwrap.shorten(printable(mark.text), 40)
             axes.text(mark.start_s, 0.42, text, va="top", fontsize=8, color=SOFT, clip_on=True)
 
     def _fill(self, axes: Axes, low: Floats, high: Floats, colour: str, opacity: float = 1.0) -> None:
@@ -253,14 +281,17 @@ class _Picture:
 
 def _head(figure: Figure, timeline: Timeline, height_in: float) -> None:
     figure.text(0.022, 1 - 0.2 / height_in, "SESSION", fontsize=8, color=SOFT, va="top")
-    stream = textwrap.shorten(timeline.session.stream, 64)
+    stream = textwrap.shorten(printable(timeline.session.stream), 64)
     figure.text(0.0215, 1 - 0.36 / height_in, stream, fontsize=20, fontweight="bold", va="top")
     figure.text(0.978, 1 - 0.43 / height_in, look.verdict(timeline), fontsize=10.5, color=SOFT, va="top", ha="right")
+    facts = look.facts(timeline)
+    wide_in = [0.077 * max(len(name), len(value)) for name, value in facts.items()]
+    gap_in = min(0.4, ((RIGHT - 0.022) * WIDTH_IN - sum(wide_in)) / max(1, len(facts) - 1))
     x = 0.022
-    for name, value in look.facts(timeline).items():
+    for (name, value), width_in in zip(facts.items(), wide_in, strict=True):
         figure.text(x, 1 - 0.82 / height_in, name, fontsize=8, color=SOFT, va="top")
-        figure.text(x, 1 - 0.98 / height_in, textwrap.shorten(value, 48), fontsize=9.5, va="top")
-        x += (0.4 + 0.077 * max(len(name), len(value))) / WIDTH_IN
+        figure.text(x, 1 - 0.98 / height_in, textwrap.shorten(printable(value), 48), fontsize=9.5, va="top")
+        x += (gap_in + width_in) / WIDTH_IN
 
 
 def _bare(axes: Axes, length_s: float) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from dhmd.session import Session
+from realtime.session.sentences import printable
 from realtime.session.timeline import Floats, Timeline
 
 MAGIC = b"XDF:"
@@ -147,5 +148,5 @@ def _xml(name: str, content: Any) -> str:
     elif isinstance(content, list):
         content = "".join(_xml(key, value) for entry in content for key, value in entry.items())
     else:
-        content = escape("".join(c for c in str(content) if c.isprintable()))
+        content = escape(printable(str(content)))
     return f"<{name}>{content}</{name}>"
