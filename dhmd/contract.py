@@ -90,11 +90,14 @@ class FeatureSpec:
 
     def require(self, produced: FeatureSpec) -> None:
         """Raise ContractMismatch unless `produced` (what an extractor makes) is what this spec asks for."""
+        if sides := self.differences(produced, "checkpoint"):
+            raise ContractMismatch(f"{self.modality}: the checkpoint was trained on other features ({sides})")
+
+    def differences(self, produced: FeatureSpec, own: str) -> str:
+        """How `produced` (what an extractor makes) differs from this spec, that of `own`; empty where it does not."""
         wanted, given = self.to_dict(), produced.to_dict()
         differing = [name for name in wanted if wanted[name] != given[name]]
-        if differing:
-            sides = "; ".join(f"{name}: checkpoint {wanted[name]!r}, extractor {given[name]!r}" for name in differing)
-            raise ContractMismatch(f"{self.modality}: the checkpoint was trained on other features ({sides})")
+        return "; ".join(f"{name}: {own} {wanted[name]!r}, extractor {given[name]!r}" for name in differing)
 
     def place(self, times_s: NDArray[np.float64], end_s: float) -> NDArray[np.int64]:
         """Which row stands at each step of the window that ends at `end_s`.

@@ -32,6 +32,9 @@ Your own clips, beginning from the checkpoint that ships:
   dhmd-train fit configs/finetune.yaml --manifest my.csv       ends with a checkpoint in runs/finetune
   dhmd-train evaluate --checkpoint runs/finetune/checkpoint --manifest my.csv
 
+The same with a session recorded by `dhmd-live run --record talk.mcap` in place of my.csv: its labels stand in talk.csv
+(start, end, emotion, sentiment; seconds of the session), or were given live with the keys m and 1 to 7.
+
 From the public corpora:
 
   dhmd-train prepare all --corpora DIR                         manifests of the corpora in data/
@@ -77,15 +80,19 @@ def parser() -> argparse.ArgumentParser:
     encoder.set_defaults(run=_encoder)
 
     extract = commands.add_parser("extract", help="make the features that training reads, once; goes on when cut")
-    extract.add_argument("manifest", nargs="+", help="CSV or Parquet; a name alone: NAME.csv in --data")
+    extract.add_argument(
+        "manifest", nargs="+", help="CSV or Parquet, or a session (.mcap); a name alone: NAME.csv in --data"
+    )
     extract.add_argument("--data", type=Path, default=DATA, help="folder of the manifests; %(default)s")
+    _add_labels(extract)
     extract.add_argument("--encoders", type=Path, help="folder of the learned parts of the extractors; those of base")
     _add_work(extract)
     extract.set_defaults(run=_extract)
 
     fit = commands.add_parser("fit", help="train the recogniser, calibrate and measure it, write a checkpoint")
     fit.add_argument("config", type=Path, help="YAML, such as configs/base.yaml")
-    _add_manifests(fit, "manifests instead of those of the configuration")
+    _add_manifests(fit, "manifests or sessions instead of those of the configuration")
+    _add_labels(fit)
     fit.add_argument("--encoders", type=Path, help="folder of the learned parts of the extractors; those of base")
     _add_work(fit)
     fit.add_argument("--features", type=Path, help="file of features, for a configuration that asks for one")
@@ -109,6 +116,7 @@ def _add_measures(commands: Any) -> None:
         default="test",
         help="which rows of a manifest that tells splits; %(default)s",
     )
+    _add_labels(evaluate)
     _add_work(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -136,6 +144,12 @@ def _add_measures(commands: Any) -> None:
 def _add_manifests(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument("--manifest", nargs="+", metavar="M", help=f"{what}; a path, or NAME of NAME.csv in --data")
     command.add_argument("--data", type=Path, default=DATA, help="folder of the manifests; %(default)s")
+
+
+def _add_labels(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--labels", type=Path, help="table with the labels of the session; NAME.csv beside NAME.mcap, or its marks"
+    )
 
 
 def _add_work(command: argparse.ArgumentParser) -> None:
@@ -170,7 +184,7 @@ def _encoder(args: argparse.Namespace) -> None:
 def _extract(args: argparse.Namespace) -> None:
     from training.sources import Sources
 
-    with Sources.of(args, args.manifest) as sources:
+    with Sources.of(args, args.manifest, args.labels) as sources:
         examples, _ = sources.extract(args.encoders)
     empty = sum(not example.rows for example in examples)
     print(f"{len(examples)} utterances have their features in {args.cache}; nothing was perceived in {empty} of them")
@@ -221,7 +235,7 @@ def _fit_utterances(config: FitConfig, folder: Path, args: argparse.Namespace) -
     encoders = start.folder if start else args.encoders or ENCODERS
     # The first process of a machine looks and extracts, the others read what it made.
     with fabric().rank_zero_first(local=True):
-        sources = Sources.of(args, config.manifests)
+        sources = Sources.of(args, config.manifests, args.labels)
     with sources:
         check_run(folder, described(config, sources.sha256), resume=args.resume)
         with fabric().rank_zero_first(local=True):
@@ -252,7 +266,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     checkpoint = load(args.checkpoint)
     if args.manifest:
-        with Sources.of(args, args.manifest) as sources:
+        with Sources.of(args, args.manifest, args.labels) as sources:
             split = None if args.split == "all" else Split(args.split)
             chosen = sources.only(split, whole_without=True)
             examples = chosen.examples(checkpoint)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from rich.progress import Progress
 
-from dhmd.contract import FeatureSpec
+from dhmd.contract import ContractMismatch, FeatureSpec
 from dhmd.modality import Modality
+from dhmd.session import schema
 from training.data.items import Example, Utterance
 from training.data.manifest import refuse
 from training.data.media import Kind
+from training.data.recorded import open_session
 from training.data.store import FeatureStore
 from training.extractors import ENCODERS, Extractors
 from training.face_images import FaceImages
@@ -42,10 +44,12 @@ def extract(
 ) -> tuple[list[Example], dict[Modality, FeatureSpec]]:
     """Every utterance with its rows, in order, and the specs of the extractors; only what the store lacks is extracted.
 
-    Raises ManifestInvalid when files turn out to be unreadable, after everything else was extracted and kept.
+    Raises ContractMismatch for sessions recorded with other extractors; ManifestInvalid when files turn out to be
+    unreadable, after everything else was extracted and kept.
     """
     extractors = Extractors(extraction.encoders)
     specs = extractors.specs()
+    _check_sessions(utterances, specs)
     digest_of = _digests(utterances, store)
     pieces: list[dict[Modality, Piece]] = []
     for one in utterances:
@@ -70,6 +74,21 @@ def face_images(utterances: Sequence[Utterance], store: FeatureStore, extraction
     return FaceImages.of([(one, sight) for one, sight in seen if sight is not None and sight.crop is not None])
 
 
+def _check_sessions(utterances: Sequence[Utterance], specs: Mapping[Modality, FeatureSpec]) -> None:
+    """Raises ContractMismatch. Words are read again: whose text encoder was live does not matter."""
+    lines = []
+    for path in dict.fromkeys(one.session for one in utterances if one.session is not None):
+        recorded = open_session(path).features
+        differing = {m: recorded[m].differences(specs[m], "session") for m in schema.FEATURES}
+        if sides := "; ".join(f"{m}: {what}" for m, what in differing.items() if what):
+            lines.append(
+                f"{path}: recorded with other extractors than those at hand ({sides}); "
+                "name the encoders of its checkpoint, or record it with this one"
+            )
+    if lines:
+        raise ContractMismatch("\n".join(lines))
+
+
 def _digests(utterances: Sequence[Utterance], store: FeatureStore) -> Callable[[Kind, Path], str]:
     """sha256 of the content of every file that they name."""
     named = [(kind, path) for one in utterances for kind in Kind if (path := getattr(one, kind)) is not None]
@@ -80,8 +99,10 @@ def _digests(utterances: Sequence[Utterance], store: FeatureStore) -> Callable[[
 def _make(pieces: Iterable[Piece], store: FeatureStore, extraction: Extraction) -> set[str]:
     """Extract and keep what the store lacks. Returns the keys of the pieces that could not be made."""
     named = {piece.key: piece for piece in pieces}
-    # In the order of their hashes: what a cut run leaves behind is a fair draw of every corpus.
-    work = [named[key] for key in sorted(store.missing(named))]
+    # In the order of their hashes: what a cut run leaves behind is a fair draw of every corpus. Only sessions are read
+    # one by one.
+    order = sorted(store.missing(named), key=lambda key: (str(named[key].utterance.session or ""), key))
+    work = [named[key] for key in order]
     work = [replace(piece, seen=store.seen(piece.sight_key)) if piece.sight_key else piece for piece in work]
     faults: dict[str, str] = {}
     with Progress(disable=not work) as progress:

@@ -4,6 +4,8 @@ Text: `words` have their times; typed text is timed as if spoken. Text with soun
 where the sound says it; where it does not (parts of strangers), it is timed as if spoken, to end with the voice. A film
 without text is transcribed, as live; a sound file without text is not.
 Sound: a sound file has a little silence before it, as a microphone that runs before someone speaks; a film has none.
+Of a session, rows of face and voice are those that were recorded, and words those that were recognised; text beside it
+is timed as if spoken, to end with the voice.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +32,7 @@ from dhmd.modality import Modality
 from training.data import media
 from training.data.items import Utterance
 from training.data.media import Kind, Unreadable
+from training.data.recorded import Recording
 from training.data.store import feature_key
 from training.extractors import Extractors
 from training.face_images import DETECTION_CONFIDENCE, LARGEST_CROP, MARGIN, Seen, feature_rows, see
@@ -60,6 +64,9 @@ class Recipe(StrEnum):
     FILM_VOICE = "film voice"
     FILM = "film"
     STILL = "still"
+    RECORDED_FACE = "recorded face"
+    RECORDED_VOICE = "recorded voice"
+    RECORDED_WORDS = "recorded words"
     SIGHT = "sight"
     """Only what the landmarker sees in a still, without rows."""
 
@@ -72,6 +79,9 @@ COST_S: Final[Mapping[Recipe, float]] = {
     Recipe.FILM_VOICE: 0.25,
     Recipe.FILM: 2.0,
     Recipe.STILL: 0.03,
+    Recipe.RECORDED_FACE: 0.01,
+    Recipe.RECORDED_VOICE: 0.01,
+    Recipe.RECORDED_WORDS: 0.02,
     Recipe.SIGHT: 0.015,
 }
 """Seconds of one core that a piece takes, roughly."""
@@ -101,9 +111,13 @@ class Made:
 def recipe_of(utterance: Utterance, modality: Modality) -> Recipe | None:
     """How that modality of an utterance comes about; None where its manifest names nothing that has it."""
     if modality is Modality.VISION:
-        return Recipe.FILM if utterance.video else Recipe.STILL if utterance.image else None
+        film = Recipe.RECORDED_FACE if utterance.session else Recipe.FILM
+        return film if utterance.video else Recipe.STILL if utterance.image else None
     if modality is Modality.AUDIO:
-        return Recipe.VOICE if utterance.audio else Recipe.FILM_VOICE if utterance.video else None
+        film = Recipe.RECORDED_VOICE if utterance.session else Recipe.FILM_VOICE
+        return Recipe.VOICE if utterance.audio else film if utterance.video else None
+    if utterance.session and utterance.words is None and not (utterance.text and utterance.audio):
+        return Recipe.RECORDED_WORDS
     if utterance.words is not None or (utterance.text and not utterance.sound):
         return Recipe.TYPED
     if utterance.text:
@@ -124,8 +138,10 @@ def piece_of(
         content = [utterance.text, sound, *part, sha256_of(SPEECH_ASSET, "model.bin")]
     elif recipe in {Recipe.VOICE, Recipe.FILM_VOICE}:
         content = [sound, *part]
-    elif recipe is Recipe.FILM:
+    elif recipe in {Recipe.FILM, Recipe.RECORDED_FACE, Recipe.RECORDED_VOICE}:
         content = [digest_of(Kind.VIDEO, utterance.video or Path()), *part]
+    elif recipe is Recipe.RECORDED_WORDS:
+        content = [utterance.text, digest_of(Kind.VIDEO, utterance.video or Path()), *part]
     else:
         content = [digest_of(Kind.IMAGE, utterance.image or Path())]
     own = Recipe.STILL if recipe is Recipe.SIGHT else recipe
@@ -151,6 +167,8 @@ class PieceExtractor:
 
     def __init__(self, encoders: Path) -> None:
         self._extractors = Extractors(encoders)
+        # Stretches of one session come one after the other.
+        self._recording = lru_cache(maxsize=1)(Recording.read)
         self._make: Mapping[Recipe, Callable[[Utterance], Rows]] = {
             Recipe.TYPED: lambda one: self._extractors.text.extract(_typed(one)),
             Recipe.SPOKEN: self._spoken,
@@ -158,6 +176,9 @@ class PieceExtractor:
             Recipe.VOICE: self._voice,
             Recipe.FILM_VOICE: self._voice,
             Recipe.FILM: self._film,
+            Recipe.RECORDED_FACE: lambda one: self._recorded(one, Modality.VISION),
+            Recipe.RECORDED_VOICE: lambda one: self._recorded(one, Modality.AUDIO),
+            Recipe.RECORDED_WORDS: self._recorded_words,
         }
 
     def __call__(self, piece: Piece) -> Made:
@@ -203,6 +224,19 @@ class PieceExtractor:
         padded = np.pad(samples, (lead, -(lead + len(samples)) % HOP))
         # Blocks of any size give the same rows.
         return extractor.push(padded, begin_s - lead / SAMPLE_RATE_HZ)
+
+    def _recorded(self, utterance: Utterance, modality: Modality) -> Rows:
+        if utterance.session is None:
+            raise ValueError(f"{utterance.id}: no session in it")
+        return self._recording(utterance.session).features(modality, utterance.start_s, utterance.end_s)
+
+    def _recorded_words(self, utterance: Utterance) -> Rows:
+        if utterance.session is None:
+            raise ValueError(f"{utterance.id}: no session in it")
+        if not utterance.text:
+            return self._read(self._recording(utterance.session).spoken(utterance.start_s, utterance.end_s))
+        typed, voice = typed_words(utterance.text, utterance.id), self._recorded(utterance, Modality.AUDIO)
+        return self._ending(typed, float(voice.times_s[-1])) if len(voice) else self._read(list(typed))
 
     def _spoken(self, utterance: Utterance) -> Rows:
         samples, begin_s = _sound(utterance)

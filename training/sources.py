@@ -13,7 +13,7 @@ from typing import Self
 from dhmd.checkpoint import Checkpoint
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
-from training.data.items import Example, Split, Utterance
+from training.data.items import Example, Split, Utterance, is_session
 from training.data.manifest import Manifest, read_manifests
 from training.data.store import FeatureStore
 from training.errors import ManifestInvalid, TooLittleData
@@ -32,15 +32,23 @@ class Sources:
     skip_bad: bool
 
     @classmethod
-    def of(cls, args: argparse.Namespace, names: Sequence[str]) -> Self:
+    def of(cls, args: argparse.Namespace, names: Sequence[str], labels: Path | None = None) -> Self:
         """Read the manifests: paths, or NAME for NAME.csv or NAME.parquet in the folder of the data.
 
-        Raises ManifestInvalid with all that is wrong with any of them.
+        labels: of the one session among them. Raises ManifestInvalid with all that is wrong with any of them.
         """
         paths = [_located(name, args.data) for name in dict.fromkeys(names)]
+        sessions = sum(map(is_session, paths))
+        if labels is not None and sessions != 1:
+            raise ManifestInvalid(
+                f"--labels are those of one session, and {sessions or 'none'} are named; "
+                "put the labels of each beside it, of talk.mcap as talk.csv"
+            )
         store = FeatureStore(args.cache / STORE)
-        manifests = read_manifests(paths, store, skip_bad=args.skip_bad)
+        manifests = read_manifests(paths, store, labels=labels, skip_bad=args.skip_bad)
         for manifest in manifests:
+            for note in manifest.notes:
+                print(note, file=sys.stderr)
             if manifest.bad:
                 print(f"{manifest.path}: {manifest.bad} rows with faults are left out", file=sys.stderr)
         return cls(tuple(manifests), store, args.jobs, args.address, args.skip_bad)
@@ -101,7 +109,7 @@ def _located(name: str, data: Path) -> Path:
         if path.is_file():
             return path
     if Path(name).suffix:
-        raise ManifestInvalid(f"{name}: no such file; name a CSV or Parquet table of labelled utterances")
+        raise ManifestInvalid(f"{name}: no such file; name a CSV or Parquet table of labelled utterances, or a session")
     raise ManifestInvalid(
         f"no manifest is called {name!r} in {data}: `dhmd-train prepare {name}` writes that of a public corpus; "
         "name the folder of the manifests with --data"

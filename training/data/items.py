@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from dhmd.contract import Rows, Word
 from dhmd.modality import Modality
+
+SESSION: Final = ".mcap"
+"""Ending of the files that `dhmd-live` records."""
+
+
+def is_session(path: Path) -> bool:
+    return path.suffix.lower() == SESSION
 
 
 class Split(StrEnum):
@@ -26,7 +34,8 @@ class Utterance:
     id: unique among all manifests, CORPUS/ID. corpus: name of its manifest. group: who or where it comes from.
     emotion: one of EMOTIONS, None unknown. sentiment: in [-3, 3], None unknown.
     text: as written; words: the same with times from the utterance's start, where they are known.
-    audio, video: a recording, of which the part from `start_s` to `end_s` (None: its end) is meant.
+    audio, video: a recording, of which the part from `start_s` to `end_s` (None: its end) is meant; as video also a
+    session that was recorded live.
     image: a still. An utterance has a video or a still, not both.
     """
 
@@ -45,9 +54,14 @@ class Utterance:
     end_s: float | None = None
 
     @property
+    def session(self) -> Path | None:
+        """The session whose features are taken as they were recorded, in place of a film."""
+        return self.video if self.video is not None and is_session(self.video) else None
+
+    @property
     def sound(self) -> Path | None:
         """Where its voice is recorded, if anywhere: a file of its own before the video's sound track."""
-        return self.audio or self.video
+        return self.audio or (None if self.session else self.video)
 
 
 @dataclass(frozen=True, slots=True)

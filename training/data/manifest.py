@@ -5,6 +5,9 @@ id; split: train, validation or test; emotion; sentiment: -3 to 3; text; audio, 
 manifest; start, end: the part of audio or video that is meant, in seconds; group: speaker, subject or dialogue;
 words: [[word, start, end], ...] in JSON, in seconds from `start`, where the times of the words are known.
 An empty cell means absent. Every row has at least one label and at least one modality.
+
+A session that was recorded live stands for a manifest, too: its rows are a table of labels (start, end, emotion,
+sentiment, and if wanted id, split, group) that lies beside it as NAME.csv or is named, or else the marks in it.
 """
 
 from __future__ import annotations
@@ -12,19 +15,21 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dhmd.contract import Word
 from dhmd.labels import EMOTIONS
-from training.data.items import Split, Utterance
+from dhmd.session import SessionInvalid
+from training.data.items import SESSION, Split, Utterance, is_session
+from training.data.labels import LABELS, labels_beside, overlaps, read_labels
 from training.data.media import Kind
 from training.data.store import FeatureStore
+from training.data.table import EXTRA, Table, read_table
 from training.errors import ManifestInvalid
 
 COLUMNS: Final = (
@@ -60,8 +65,8 @@ SPLITS: Final = (
     | {"valid": Split.VALIDATION, "val": Split.VALIDATION}
     | {"dev": Split.VALIDATION}
 )
-EXTRA: Final = "more"
-"""Cells beyond the header."""
+SLACK_S: Final = 0.1
+"""By so much a label may end after its session, as times are often rounded."""
 SHOWN: Final = 20
 """Faults told of at most; the rest is counted."""
 
@@ -69,25 +74,30 @@ SHOWN: Final = 20
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What is wrong with a manifest, or with one row of it. Rows are numbered as a spreadsheet does, from the header
-    on: the first utterance stands in row 2."""
+    on: the first utterance stands in row 2; marks in a session (unit "mark") from 1."""
 
     path: Path
     what: str
     row: int | None = None
+    unit: str = "row"
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}" if self.row is None else f"{self.path}, row {self.row}: {self.what}"
+        return f"{self.path}: {self.what}" if self.row is None else f"{self.path}, {self.unit} {self.row}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """has_splits: whether the table says who belongs to which split. sha256: of the file. bad: rows left out."""
+    """has_splits: whether the table says who belongs to which split. sha256: of the table. bad: rows left out.
+
+    notes: what else is missing, and no fault.
+    """
 
     path: Path
     utterances: tuple[Utterance, ...]
     has_splits: bool
     sha256: str
     bad: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -96,31 +106,45 @@ class Manifest:
 
 @dataclass(slots=True)
 class _Reading:
-    """A manifest while it is read: row number -> utterance, and what was wrong."""
+    """A manifest while it is read: row number -> utterance, its start and end in seconds, and what was wrong.
+
+    table: where its rows stand, another file than `path` where that is a session with labels. barred: why it cannot be
+    read at all, with the remedy.
+    """
 
     path: Path
+    table: Path
+    unit: str = "row"
     sha256: str = ""
     has_splits: bool = False
     rows: dict[int, Utterance] = field(default_factory=dict)
+    stretches: dict[int, tuple[float, float]] = field(default_factory=dict)
     bad: dict[int, list[str]] = field(default_factory=dict)
     unusable: list[str] = field(default_factory=list)
+    barred: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def fault(self, row: int, what: str) -> None:
         self.bad.setdefault(row, []).append(what)
 
     def faults(self) -> Iterator[Fault]:
-        yield from (Fault(self.path, what) for what in self.unusable)
-        yield from (Fault(self.path, what, row) for row in sorted(self.bad) for what in self.bad[row])
+        yield from (Fault(self.table, what) for what in self.unusable)
+        yield from (Fault(self.table, what, row, self.unit) for row in sorted(self.bad) for what in self.bad[row])
 
 
-def read_manifests(paths: Sequence[Path], store: FeatureStore, *, skip_bad: bool = False) -> list[Manifest]:
+def read_manifests(
+    paths: Sequence[Path], store: FeatureStore, *, labels: Path | None = None, skip_bad: bool = False
+) -> list[Manifest]:
     """Read manifests and look into every file that they name, without decoding it whole.
 
     store: remembers which files were found readable.
+    labels: of the sessions among them, in place of those beside them or in them.
     skip_bad: leave out the rows with faults instead of refusing them; they are counted in `Manifest.bad`.
     Raises ManifestInvalid with all faults of all manifests, one line each.
     """
-    readings = [_read(path) for path in paths]
+    readings = [_read(path, labels) for path in paths]
+    if barred := [reading.barred for reading in readings if reading.barred]:
+        raise ManifestInvalid("\n".join(barred))
     for path in {path for path in paths if sum(other.stem == path.stem for other in paths) > 1}:
         readings[paths.index(path)].unusable.append("another manifest has the same name; rename one of them")
     _look(readings, store)
@@ -128,10 +152,17 @@ def read_manifests(paths: Sequence[Path], store: FeatureStore, *, skip_bad: bool
     if not skip_bad or any(reading.unusable for reading in readings):
         refuse(faults, "correct the manifest, or leave out such rows with --skip-bad")
     kept = [{row: one for row, one in reading.rows.items() if row not in reading.bad} for reading in readings]
-    empty = [Fault(r.path, "no row of it is usable") for r, rows in zip(readings, kept, strict=True) if not rows]
+    empty = [Fault(r.table, "no row of it is usable") for r, rows in zip(readings, kept, strict=True) if not rows]
     refuse([*empty, *faults] if empty else [], "correct the manifest")
     return [
-        Manifest(reading.path, tuple(rows.values()), reading.has_splits, reading.sha256, len(reading.bad))
+        Manifest(
+            reading.path,
+            tuple(rows.values()),
+            reading.has_splits,
+            reading.sha256,
+            len(reading.bad),
+            tuple(dict.fromkeys(reading.notes)),
+        )
         for reading, rows in zip(readings, kept, strict=True)
     ]
 
@@ -145,71 +176,64 @@ def refuse(faults: Sequence[object], remedy: str) -> None:
         raise ManifestInvalid("\n".join([*lines[:-1], f"{lines[-1]}; {remedy}"]))
 
 
-def _read(path: Path) -> _Reading:
-    reading = _Reading(path)
+def _read(path: Path, labels: Path | None) -> _Reading:
+    reading = _Reading(path, path)
     try:
-        content = path.read_bytes()
-        reading.sha256 = hashlib.sha256(content).hexdigest()
-        columns, table = _parquet(path) if content[:4] == b"PAR1" else _csv(content)
+        if is_session(path):
+            labels = labels or labels_beside(path)
+            reading.table = labels or path
+            table, left_out = read_labels(path, labels)
+            reading.notes += left_out
+        else:
+            table, session = read_table(path), path.with_suffix(SESSION)
+            if "id" not in table.columns and session.is_file():
+                reading.barred = f"{path}: has no column 'id'; if it holds the labels of {session}, name that instead"
+    except SessionInvalid as error:
+        reading.barred = str(error)
     except OSError as error:
         reading.unusable.append(f"cannot be read ({error.strerror or error})")
-        return reading
     except (ValueError, csv.Error) as error:
         reading.unusable.append(f"is neither CSV in UTF-8 nor Parquet ({error})")
-        return reading
-    reading.unusable += _header(columns)
-    if not any(any(cells.values()) for cells in table):
-        reading.unusable.append("has no rows")
-    reading.has_splits = any(cells.get("split") for cells in table)
-    first_of: dict[str, int] = {}
-    for row, cells in enumerate(table, start=2):
-        if not any(cells.values()):
-            continue  # an empty line
-        if cells.get(EXTRA):
-            reading.fault(row, f"has more cells than the header, which names {len(columns)}")
-        name = cells.get("id", "")
-        if "id" in columns and not name:
-            reading.fault(row, "has no id")
-        elif name in first_of:
-            reading.fault(row, f"id {name!r} stands in row {first_of[name]} already")
-        elif name:
-            first_of[name] = row
-        _utterance(reading, row, cells)
+    else:
+        _rows(reading, table)
     return reading
 
 
-def _header(columns: Sequence[str]) -> Iterator[str]:
+def _rows(reading: _Reading, table: Table) -> None:
+    reading.unit, reading.sha256 = table.unit, table.sha256
+    reading.unusable += _header(reading, table.columns)
+    if not any(any(cells.values()) for cells in table.rows):
+        reading.unusable.append("has no rows")
+    reading.has_splits = any(cells.get("split") for cells in table.rows)
+    first_of: dict[str, int] = {}
+    for row, cells in enumerate(table.rows, start=table.first):
+        if not any(cells.values()):
+            continue  # an empty line
+        if cells.get(EXTRA):
+            reading.fault(row, f"has more cells than the header, which names {len(table.columns)}")
+        name = cells.get("id", "")
+        if "id" in table.columns and not name:
+            reading.fault(row, "has no id")
+        elif name in first_of:
+            reading.fault(row, f"id {name!r} stands in {table.unit} {first_of[name]} already")
+        elif name:
+            first_of[name] = row
+        _utterance(reading, row, cells)
+    if is_session(reading.path):
+        for row, other in overlaps(reading.stretches):
+            reading.fault(row, f"overlaps {table.unit} {other}")
+
+
+def _header(reading: _Reading, columns: Sequence[str]) -> Iterator[str]:
+    known = LABELS if is_session(reading.path) else COLUMNS
     for name in columns:
-        if name not in COLUMNS:
-            close = difflib.get_close_matches(name, COLUMNS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(COLUMNS)}"
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
             yield f"unknown column {name!r}; {hint}"
-    yield from (f"column {name!r} stands there twice" for name in COLUMNS if columns.count(name) > 1)
-    if "id" not in columns:
+    yield from (f"column {name!r} stands there twice" for name in known if columns.count(name) > 1)
+    if "id" not in columns and known is COLUMNS:
         yield "has no column 'id'"
-
-
-def _csv(content: bytes) -> tuple[list[str], list[dict[str, str]]]:
-    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-    columns = [name.strip() for name in next(reader, ())]
-    table = [[cell.strip() for cell in cells] for cells in reader]
-    return columns, [
-        {**dict(zip(columns, cells, strict=False)), EXTRA: "".join(cells[len(columns) :])} for cells in table
-    ]
-
-
-def _parquet(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path)
-    return table.column_names, [{name: _cell(value) for name, value in row.items()} for row in table.to_pylist()]
-
-
-def _cell(value: Any) -> str:
-    """A typed cell as a CSV file would have it."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return json.dumps(value) if isinstance(value, list | dict) else str(value).strip()
 
 
 def _utterance(reading: _Reading, row: int, cells: Mapping[str, str]) -> None:
@@ -224,10 +248,8 @@ def _utterance(reading: _Reading, row: int, cells: Mapping[str, str]) -> None:
     sentiment = _number(cells, "sentiment", wrong)
     if sentiment is not None and not -3 <= sentiment <= 3:
         wrong.append(f"sentiment {sentiment:g} is outside of -3 to 3")
-    start_s, end_s = (_number(cells, column, wrong) for column in ("start", "end"))
-    if (start_s or 0.0) < 0 or (end_s is not None and end_s <= (start_s or 0.0)):
-        wrong.append(f"start {cells.get('start') or 0} and end {cells.get('end')} are no stretch of time")
-    if (start_s is not None or end_s is not None) and not (cells.get("audio") or cells.get("video")):
+    start_s, end_s = _stretch(reading, row, cells)
+    if (cells.get("start") or cells.get("end")) and not (cells.get("audio") or cells.get("video")):
         wrong.append("start and end say which part of audio or video is meant, and there is neither")
     if not emotion and not cells.get("sentiment"):
         wrong.append("has no label: neither emotion nor sentiment")
@@ -246,7 +268,7 @@ def _utterance(reading: _Reading, row: int, cells: Mapping[str, str]) -> None:
         sentiment=sentiment,
         text=cells.get("text") or None,
         words=_words(reading, row, cells.get("words", "")),
-        start_s=start_s or 0.0,
+        start_s=start_s,
         end_s=end_s,
         **{kind: reading.path.parent / cells[kind] if cells.get(kind) else None for kind in Kind},
     )
@@ -256,6 +278,19 @@ def split_of(group: str) -> Split:
     """By hash, where nobody says: 70 % train, 15 % validation, 15 % test."""
     share = int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 16**8
     return Split.TRAIN if share < 0.7 else Split.VALIDATION if share < 0.85 else Split.TEST
+
+
+def _stretch(reading: _Reading, row: int, cells: Mapping[str, str]) -> tuple[float, float | None]:
+    """Start and end in seconds, None: to the end."""
+    wrong: list[str] = []
+    start_s, end_s = _number(cells, "start", wrong) or 0.0, _number(cells, "end", wrong)
+    if start_s < 0 or (end_s is not None and end_s <= start_s):
+        wrong.append(f"start {cells.get('start') or 0} and end {cells.get('end')} are no stretch of time")
+    for what in wrong:
+        reading.fault(row, what)
+    if not wrong:
+        reading.stretches[row] = start_s, math.inf if end_s is None else end_s
+    return start_s, end_s
 
 
 def _number(cells: Mapping[str, str], column: str, wrong: list[str]) -> float | None:
@@ -297,8 +332,15 @@ def _look(readings: Sequence[_Reading], store: FeatureStore) -> None:
     ]
     found = store.files((kind, path) for _, _, kind, path in named)
     for reading, row, kind, path in named:
-        file, start_s = found[kind, path], reading.rows[row].start_s
+        file, one = found[kind, path], reading.rows[row]
+        if file.cut:
+            reading.notes.append(f"{path}: breaks off after {file.duration_s:.1f} s; what was recorded before is used")
+        over = f"where {kind} {path} {'breaks off' if file.cut else 'is over'} ({file.duration_s or 0:.1f} s)"
         if file.fault is not None:
             reading.fault(row, f"{kind} {path}: {file.fault}")
-        elif kind is not Kind.IMAGE and file.duration_s is not None and start_s >= file.duration_s:
-            reading.fault(row, f"starts at {start_s:g} s, where {kind} {path} is over ({file.duration_s:.1f} s)")
+        elif kind is Kind.IMAGE or file.duration_s is None:
+            continue
+        elif one.start_s >= file.duration_s:
+            reading.fault(row, f"starts at {one.start_s:g} s, {over}")
+        elif path == one.session and one.end_s is not None and one.end_s > file.duration_s + SLACK_S:
+            reading.fault(row, f"ends at {one.end_s:g} s, {over}")

@@ -15,13 +15,15 @@ import numpy as np
 from rich.progress import track
 
 from dhmd.contract import FeatureSpec, Rows
+from training.data.items import is_session
 from training.data.media import Kind, Unreadable, probe
+from training.data.recorded import extent
 from training.face_images import SIDE, Seen
 
 _TABLES: Final = (
     "rows (key TEXT PRIMARY KEY, times BLOB, vectors BLOB)",
     "seen (key TEXT PRIMARY KEY, found INTEGER, crop BLOB, measures BLOB)",
-    "files (kind TEXT, path TEXT, mark TEXT, digest TEXT, duration REAL, PRIMARY KEY (kind, path))",
+    "found (kind TEXT, path TEXT, mark TEXT, digest TEXT, duration REAL, cut INTEGER, PRIMARY KEY (kind, path))",
 )
 _MANY: Final = 2000
 
@@ -30,11 +32,12 @@ _MANY: Final = 2000
 class File:
     """A file as it was found. digest: sha256 of its content; duration_s: of a recording that states it.
 
-    fault: why it cannot be read, None if it can.
+    cut: whether it is a session that breaks off after that. fault: why it cannot be read, None if it can.
     """
 
     digest: str = ""
     duration_s: float | None = None
+    cut: bool = False
     fault: str | None = None
 
 
@@ -114,31 +117,32 @@ class FeatureStore:
 
     def files(self, named: Iterable[tuple[Kind, Path]]) -> dict[tuple[Kind, Path], File]:
         """Look into every file that was not found readable before, or has changed since."""
-        known = {(kind, path): rest for kind, path, *rest in self._database.execute("SELECT * FROM files")}
+        known = {(kind, path): rest for kind, path, *rest in self._database.execute("SELECT * FROM found")}
         result: dict[tuple[Kind, Path], File] = {}
         fresh: list[tuple[Kind, Path, str]] = []
         for kind, path in dict.fromkeys(named):
             mark = _mark(path)
             before = known.get((kind, str(path.absolute())))
             if mark and before and before[0] == mark:
-                result[kind, path] = File(before[1], before[2])
+                result[kind, path] = File(before[1], before[2], bool(before[3]))
             else:
                 fresh.append((kind, path, mark))
-        looked: list[tuple[str, str, str, str, float | None]] = []
+        looked: list[tuple[str, str, str, str, float | None, bool]] = []
         for kind, path, mark in track(fresh, "Looking into the files", disable=len(fresh) < _MANY):
             result[kind, path] = file = _look(kind, path)
             if file.fault is None:
-                looked.append((kind, str(path.absolute()), mark, file.digest, file.duration_s))
+                looked.append((kind, str(path.absolute()), mark, file.digest, file.duration_s, file.cut))
         with self._database:
-            self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", looked)
+            self._database.executemany("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?)", looked)
         return result
 
 
 def _look(kind: Kind, path: Path) -> File:
     try:
-        duration_s = probe(kind, path)
+        recorded = kind is Kind.VIDEO and is_session(path)
+        duration_s, cut = extent(path) if recorded else (probe(kind, path), False)
         with path.open("rb") as content:
-            return File(hashlib.file_digest(content, "sha256").hexdigest(), duration_s)
+            return File(hashlib.file_digest(content, "sha256").hexdigest(), duration_s, cut)
     except (Unreadable, OSError) as error:
         return File(fault=str(error))
 

@@ -1,0 +1,140 @@
+"""Sessions that were recorded live, as data: how long they are, the marks in them, the features of a stretch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from dhmd.contract import Rows, Word
+from dhmd.modality import Modality
+from dhmd.session import Session, SessionInvalid, schema
+from dhmd.session.reader import rows_of, whole_records, words_of
+from training.data.media import Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A stretch that was labelled live, in seconds of the session; None: not said."""
+
+    start_s: float
+    end_s: float
+    emotion: str | None
+    sentiment: float | None
+
+
+def open_session(path: Path) -> Session:
+    """Raises SessionInvalid, also where its description cannot be understood."""
+    session = Session.open(path)
+    try:
+        _ = session.features, session.epoch_unix
+    except (KeyError, TypeError, ValueError):
+        raise SessionInvalid(f"{path}: damaged, its description cannot be read; record it again") from None
+    return session
+
+
+def extent(path: Path) -> tuple[float, bool]:
+    """Seconds up to the last thing in it, and whether it was cut or is damaged there. Raises Unreadable."""
+    from mcap.records import DataEnd, Message
+
+    with _unreadable(path):
+        epoch_ns = round(open_session(path).epoch_unix * 1e9)
+        newest_ns, whole = epoch_ns, False
+        with path.open("rb") as file:
+            for record in whole_records(file):
+                if isinstance(record, Message):
+                    newest_ns = max(newest_ns, record.log_time)
+                whole = whole or isinstance(record, DataEnd)
+    return (newest_ns - epoch_ns) / 1e9, not whole
+
+
+def marks(session: Session) -> tuple[list[Mark], int]:
+    """The labelled stretches in the order in which they were marked, and the number of those without a label.
+
+    Where two overlap the later one holds; it was perhaps to correct the other, of which less than half would be left.
+    Raises SessionInvalid.
+    """
+    kept: list[Mark] = []
+    unlabelled = 0
+    for record in session.records({schema.MARK}):
+        said = record.message
+        mark = Mark(
+            said.start_s,
+            said.end_s,
+            said.emotion if said.HasField("emotion") else None,
+            round(said.sentiment, 4) if said.HasField("sentiment") else None,
+        )
+        if mark.emotion is None and mark.sentiment is None:
+            unlabelled += 1
+        else:
+            kept = [left for one in kept if (left := _before(one, mark)) is not None] + [mark]
+    return kept, unlabelled
+
+
+def _before(one: Mark, later: Mark) -> Mark | None:
+    """What is left of a mark when a later one was made."""
+    if not (one.start_s < later.end_s and later.start_s < one.end_s):
+        return one
+    if later.start_s - one.start_s < (one.end_s - one.start_s) / 2:
+        return None
+    return replace(one, end_s=later.start_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """All rows of face and voice of a session, and its words once they were final, oldest first."""
+
+    rows: Mapping[Modality, Rows]
+    words: tuple[Word, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Up to where it was cut. Raises Unreadable."""
+        modality_of = {topic: m for m, topic in schema.FEATURES.items()}
+        parts: dict[Modality, list[Rows]] = {m: [] for m in schema.FEATURES}
+        words: list[Word] = []
+        with _unreadable(path):
+            session = open_session(path)
+            width = {m: session.features[m].width for m in parts}
+            for record in session.records({*modality_of, schema.WORDS}):
+                if record.topic == schema.WORDS:
+                    words += words_of(record.message.final)
+                    continue
+                m, rows = modality_of[record.topic], rows_of(record.message)
+                if rows.values.shape[1] != width[m]:
+                    raise Unreadable(f"damaged, a row of {m} has {rows.values.shape[1]} numbers and not {width[m]}")
+                parts[m].append(rows)
+        return cls({m: Rows.concatenate(own, width[m]) for m, own in parts.items()}, tuple(words))
+
+    def features(self, modality: Modality, start_s: float, end_s: float | None) -> Rows:
+        """Rows of a stretch (None: to the end), times from its start."""
+        rows = self.rows[modality]
+        inside = (rows.times_s >= start_s) & (rows.times_s <= _end(end_s))
+        return Rows(rows.times_s[inside] - start_s, rows.values[inside])
+
+    def spoken(self, start_s: float, end_s: float | None) -> list[Word]:
+        """Words whose middle lies in a stretch (None: to the end), times from its start."""
+        last_s = _end(end_s)
+        return [
+            replace(word, start_s=max(word.start_s, start_s) - start_s, end_s=min(word.end_s, last_s) - start_s)
+            for word in self.words
+            if start_s <= (word.start_s + word.end_s) / 2 < last_s
+        ]
+
+
+def _end(end_s: float | None) -> float:
+    return np.inf if end_s is None else end_s
+
+
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SessionInvalid as error:
+        raise Unreadable(str(error).removeprefix(f"{path}: ")) from None
+    except OSError as error:
+        raise Unreadable(f"cannot be read ({error.strerror})") from None
