@@ -25,6 +25,7 @@ from realtime.clock import MediaClock, SessionClock
 from realtime.engine import Engine, resolve_device
 from realtime.errors import MicrophoneUnavailable
 from realtime.estimate import Dropped
+from realtime.keys import marking_keys
 from realtime.live import Delivery, LiveSource, run_live
 from realtime.mqtt import Publisher, publishing
 from realtime.offline import run_offline
@@ -203,6 +204,8 @@ async def _run(
                 console.print(f"embedded broker on {broker}; another terminal: dhmd-live watch --broker {broker}")
         view = stack.enter_context(TerminalView(console, dashboard))
         pipeline.sinks.append(view)
+        window_s = pipeline.perception.window.window_s
+        marking = stack.enter_context(marking_keys(recorder, pipeline.clock, window_s, view))
 
         on_status = _fan_out(dashboard.set_worker, publisher.publish_worker if publisher else None)
         if web is not None:
@@ -237,6 +240,7 @@ async def _run(
                         on_status=on_status,
                     )
             finally:
+                marking.end()
                 if recorder is not None:
                     await asyncio.to_thread(recorder.close)
         if publisher is not None:

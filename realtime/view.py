@@ -78,6 +78,7 @@ class Dashboard:
         self.title = title
         self._destination = self.connection = destination
         self.workers: dict[str, WorkerStatus] = {}
+        self.marks = ""
         self._arrivals: deque[float] = deque(maxlen=50)
 
     def set_connection(self, state: str) -> None:
@@ -152,6 +153,8 @@ class Dashboard:
         for worker in self.workers.values():
             if worker.state in {WorkerState.RESTARTING, WorkerState.FAILED}:
                 health.append(f"\n{worker.worker} {worker.state}: {worker.reason}", style="red")
+        if self.marks:
+            health.append(f"\n{self.marks}", style="cyan")
         return health
 
 
