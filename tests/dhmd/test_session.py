@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import struct
 import tracemalloc
 import zlib
@@ -119,13 +120,11 @@ def test_cut_at_any_byte_a_file_gives_what_is_whole_of_it(kept: Callable[[bytes]
     everything = told(list(Session.open(path).records()))
     for length in reversed(range(len(built.data))):
         os.truncate(path, length)
-        try:
-            session = Session.open(path)
-        except SessionInvalid as error:
-            assert "\n" not in str(error)
-            assert str(path) in str(error)
-            assert length < built.ends[0]
+        if length < built.ends[0]:
+            with pytest.raises(SessionInvalid, match=f"^{re.escape(str(path))}: [^\n]+$"):
+                Session.open(path)
             continue
+        session = Session.open(path)
         assert not session.complete
         chunks = sum(end <= length for end in built.ends[1:])
         found = told(list(session.records()))
@@ -137,6 +136,7 @@ def test_damaged_anywhere_a_file_gives_a_prefix_or_a_line(kept: Callable[[bytes]
     built = build()
     everything = told(list(Session.open(kept(built.data)).records()))
     chance = random.Random(11)
+    lines: list[str] = []
     for _ in range(400):
         data = bytearray(built.data)
         for _ in range(chance.choice((1, 1, 2, 8))):
@@ -147,9 +147,11 @@ def test_damaged_anywhere_a_file_gives_a_prefix_or_a_line(kept: Callable[[bytes]
             found = told(list(session.records()))
             json.dumps([session.stream, session.hop_s, session.timed, session.epoch_unix, len(session.features)])
         except SessionInvalid as error:
-            assert "\n" not in str(error)
+            lines.append(str(error))
         else:
             assert found == everything[: len(found)]
+    assert len(lines) > 20
+    assert not any("\n" in line for line in lines)
 
 
 def a_record(opcode: int, content: bytes, length: int | None = None) -> bytes:
