@@ -97,7 +97,8 @@ class Perceived:
 class Observer(Protocol):
     """Is told what is perceived, in the thread that perceived it; it must not wait.
 
-    revision: of the window once the rows, or those of the words, have entered it.
+    revision: of the window once the rows, or those of the words, have entered it. No window that has them is cut before
+    all are told.
     """
 
     def on_frame(self, frame: VideoFrame, /) -> None: ...
@@ -114,6 +115,7 @@ class Perception:
         self.extractors = extractors
         self.window = SlidingWindow(extractors.specs, device)
         self._observers = observers
+        self._entering = threading.Lock()
         self._face: FaceObservation | None = None
         self._words = SpokenWords()
         self._revision_of_words = 0
@@ -149,7 +151,8 @@ class Perception:
 
     def perceive(self, end_s: float) -> Perceived:
         """The window that ends at `end_s`, from what has arrived by now."""
-        cut = self.window.cut(end_s)
+        with self._entering:
+            cut = self.window.cut(end_s)
         face = self._face
         words = self._words.within(cut.start_s, end_s)
         fresh_s = self.extractors.face.spec.absent_after_s
@@ -164,19 +167,22 @@ class Perception:
     def _append(self, modality: Modality, rows: Rows) -> None:
         if len(rows):
             rows = rows.halved()
-            revision = self.window.append(modality, rows)
-            for observer in self._observers:
-                observer.on_rows(modality, rows, revision)
+            with self._entering:
+                revision = self.window.append(modality, rows)
+                for observer in self._observers:
+                    observer.on_rows(modality, rows, revision)
 
     def _read(self, update: TranscriptUpdate) -> None:
         words = self._words.update(update.final, update.partial, self.window.window_s)
         if update.skipped_s > self._skipped_s:
             self._skipped_s = update.skipped_s
             logger.warning("words fell behind the speech: %.1f s of it left out so far", self._skipped_s)
-        if words:
-            self._revision_of_words = self.window.replace(Modality.TEXT, self.extractors.text.extract(words))
-        for observer in self._observers:
-            observer.on_words(update, self._revision_of_words)
+        rows = self.extractors.text.extract(words) if words else None
+        with self._entering:
+            if rows is not None:
+                self._revision_of_words = self.window.replace(Modality.TEXT, rows)
+            for observer in self._observers:
+                observer.on_words(update, self._revision_of_words)
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, nullcontext
+from contextlib import AsyncExitStack, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,8 +102,8 @@ def run(
         # What can be wrong in the request is found out before the models are loaded.
         media = None if settings.is_live else MediaFile(settings.source)
         device = resolve_device(settings.device)
-        file = stack.enter_context(EstimateFile(Path(settings.estimates))) if settings.estimates else None
         session = stack.enter_context(new_file(Path(settings.record))) if settings.record else None
+        file = stack.enter_context(EstimateFile(Path(settings.estimates))) if settings.estimates else None
         checkpoint = load(settings.checkpoint)
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
@@ -139,7 +139,13 @@ def run(
             pipeline.sinks.append(file)
         if recorder is not None:
             pipeline.sinks.append(recorder)
-        summary = asyncio.run(_run(settings, pipeline, media, source, delivery, recorder, web, console, title))
+        try:
+            summary = asyncio.run(_run(settings, pipeline, media, source, delivery, recorder, web, console, title))
+        except BaseException:
+            # What failed before anything was perceived is tried again under the same name.
+            if session is not None and not session.closed and recorder is not None and recorder.blank:
+                session.truncate(0)
+            raise
     summary.first_estimate_s = watch.first_s
     return summary
 
@@ -214,7 +220,13 @@ async def _run(
             on_status = _fan_out(on_status, web.feed.on_worker)
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
-            recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))
+
+            def told(status: WorkerStatus) -> None:
+                # A recorder that waits for a slow disk may outlive the loop.
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(on_status, status)
+
+            recorder.start(told)
         async with publishing(publisher) if publisher else nullcontext():
             try:
                 if isinstance(pipeline.clock, MediaClock) and media is not None:

@@ -134,24 +134,49 @@ class Session:
 def whole_records(file: IO[bytes]) -> Iterator[Any]:
     """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged."""
     from mcap.exceptions import McapError
-    from mcap.stream_reader import CRCValidationError, StreamReader
-    from zstandard import ZstdError
+    from mcap.records import Chunk
+    from mcap.stream_reader import StreamReader, breakup_chunk
+    from zstandard import ZstdError, frame_content_size
 
-    records = StreamReader(file, validate_crcs=True, record_size_limit=LARGEST_RECORD).records
+    source: Any = _Bounded(file)
+    records = StreamReader(source, emit_chunks=True, validate_crcs=True, record_size_limit=LARGEST_RECORD).records
     while True:
         try:
             record = next(records)
-        except (StopIteration, McapError, CRCValidationError, ZstdError, struct.error, ValueError, MemoryError):
+            inside = [record]
+            if isinstance(record, Chunk):
+                # The sizes it gives are taken at their word where it is unpacked.
+                size = frame_content_size(record.data) if record.compression == "zstd" else 0
+                if max(record.uncompressed_size, size) > LARGEST_RECORD:
+                    return
+                inside = breakup_chunk(record, validate_crc=True)
+        except (StopIteration, McapError, ZstdError, struct.error, ValueError):
             return
-        yield record
+        yield from inside
+
+
+class _Bounded:
+    """A file of which nobody can ask for more than there is: lengths in a damaged one would be taken at their word."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        place = file.tell()
+        self._left = file.seek(0, 2) - place
+        file.seek(place)
+
+    def read(self, length: int) -> bytes:
+        if length > min(self._left, LARGEST_RECORD):
+            raise ValueError("longer than the file")
+        self._left -= length
+        return self._file.read(length)
 
 
 def rows_of(message: Any) -> Rows:
     """Of a Features message. Raises SessionInvalid."""
     times_s = np.array(message.times_s, np.float64)
+    if len(message.values) != 2 * len(times_s) * message.width:
+        raise SessionInvalid(f"damaged: {len(message.values)} bytes for {len(times_s)} rows of {message.width}")
     values = np.frombuffer(message.values, "<f2").astype(np.float32)
-    if values.size != len(times_s) * message.width:
-        raise SessionInvalid(f"damaged: {values.size} numbers for {len(times_s)} rows of {message.width}")
     return Rows(times_s, values.reshape(len(times_s), message.width))
 
 

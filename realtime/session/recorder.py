@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -130,9 +131,14 @@ class Recorder:
         self._closing = False
         self.failed: str | None = None
         """Why recording stopped before the run did."""
+        self.blank = True
+        """Whether nothing was perceived yet."""
+        self.cpu_s = 0.0
+        """Processor time of the writing thread, once it has ended."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        head = {"version": str(schema.VERSION), "created": created, "epoch_unix": repr(clock.epoch_unix), **description}
-        self._file = SessionWriter(file, clock.epoch_unix, head)
+        opening = {"version": str(schema.VERSION), "created": created, "epoch_unix": repr(clock.epoch_unix)}
+        self._head = {**opening, **description}
+        self._file = file
         self._thread: threading.Thread | None = None
 
     def on_frame(self, frame: VideoFrame) -> None:
@@ -153,6 +159,7 @@ class Recorder:
             self._put(schema.LANDMARKS, captured_s, lambda when: messages.landmarks(observation, when))
 
     def on_rows(self, modality: Modality, rows: Rows, revision: int) -> None:
+        self.blank = False
         topic, captured_s = schema.FEATURES[modality], float(rows.times_s[-1])
         self._put(topic, captured_s, lambda when: messages.features(rows, revision, when), rows.values.nbytes)
 
@@ -182,7 +189,6 @@ class Recorder:
         entry = Entry(topic, self._clock.now(), captured_s, build, weight)
         with self._wake:
             if self._full(weight) and self._patient:
-                self._wake.notify_all()
                 self._wake.wait_for(lambda: self._ended or not self._full(weight))
             if self._ended:
                 return
@@ -191,18 +197,25 @@ class Recorder:
                 return
             self._queue.append(entry)
             self._weight += weight
+            if self._filling:
+                self._wake.notify_all()
 
     @property
     def _ended(self) -> bool:
         return self._closing or self.failed is not None
 
-    def _full(self, weight: int = 0) -> bool:
+    @property
+    def _filling(self) -> bool:
+        """Whether the queue had better be emptied before the end of the chunk: pictures are large."""
+        return len(self._queue) >= QUEUE_MESSAGES // 2 or self._weight >= QUEUE_BYTES // 4
+
+    def _full(self, weight: int) -> bool:
         return len(self._queue) >= QUEUE_MESSAGES or (bool(self._queue) and self._weight + weight > QUEUE_BYTES)
 
-    def _take(self) -> tuple[list[Entry], bool]:
-        """What has come in a chunk's time, and whether it is the last."""
+    def _take(self, timeout_s: float) -> tuple[list[Entry], bool]:
+        """What has come by then, or as soon as it is much, and whether it is the last."""
         with self._wake:
-            self._wake.wait_for(lambda: self._closing or (self._patient and self._full(QUEUE_BYTES // 8)), CHUNK_S)
+            self._wake.wait_for(lambda: self._closing or self._filling, timeout_s)
             entries = list(self._queue)
             self._queue.clear()
             self._weight = 0
@@ -211,31 +224,46 @@ class Recorder:
 
     def _write(self, on_status: Callable[[WorkerStatus], object]) -> None:
         on_status(WorkerStatus(WORKER, WorkerState.RUNNING))
-        told: Counter[str] = Counter()
-        ended = False
+        whole = 0
         try:
-            while not ended:
-                entries, ended = self._take()
-                for entry in entries:
-                    self._file.add(entry.topic, entry.arrived_s, entry.captured_s, entry.build)
-                with self._wake:
-                    lost = self._lost - told
-                for topic, count in lost.items():
-                    now_s = self._clock.now()
-                    self._file.add(schema.LOST, now_s, now_s, lambda when, t=topic, n=count: messages.lost(t, n, when))  # type: ignore[misc]
-                told += lost
-                self._file.end_chunk()
-            self._file.finish()
-        except OSError as error:
+            for whole in self._chunks():  # noqa: B007 - where the last whole chunk ends
+                pass
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
+            reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             with self._wake:
-                self.failed = f"{self.name}: {error.strerror}"
+                self.failed = f"{self.name}: {reason}"
                 self._queue.clear()
                 self._wake.notify_all()
-            self._file.abandon()
+            _cut(self._file, whole)
             logger.warning("recording stopped, %s; what was written is kept, recognition goes on", self.failed)
             on_status(WorkerStatus(WORKER, WorkerState.FAILED, self.failed))
         else:
             on_status(WorkerStatus(WORKER, WorkerState.ENDED))
+        self.cpu_s = time.thread_time()
+
+    def _chunks(self) -> Iterator[int]:
+        """Write chunk after chunk until all is told; yields the length of the file after each."""
+        writer = SessionWriter(self._file, self._clock.epoch_unix, self._head)
+        yield self._file.tell()
+        told: Counter[str] = Counter()
+        ended = False
+        due_s = time.monotonic() + CHUNK_S
+        while not ended:
+            entries, ended = self._take(due_s - time.monotonic())
+            for entry in entries:
+                writer.add(entry.topic, entry.arrived_s, entry.captured_s, entry.build)
+            if not ended and time.monotonic() < due_s:
+                continue
+            with self._wake:
+                lost = self._lost - told
+            for topic, count in lost.items():
+                now_s = self._clock.now()
+                writer.add(schema.LOST, now_s, now_s, lambda when, t=topic, n=count: messages.lost(t, n, when))  # type: ignore[misc]
+            told += lost
+            writer.end_chunk()
+            yield self._file.tell()
+            due_s = time.monotonic() + CHUNK_S
+        writer.finish()
 
     def start(self, on_status: Callable[[WorkerStatus], object] = lambda _: None) -> None:
         """Begin to write; until then what comes waits. on_status: told from the writing thread."""
@@ -258,7 +286,7 @@ class Recorder:
             self._wake.notify_all()
         if self._thread is None:
             return
-        self._thread.join(CLOSING_S)
+        self._thread.join(None if self._patient else CLOSING_S)
         if self._thread.is_alive():
             logger.warning("%s: the disk is slow, the end of the recording is not on it yet", self.name)
 
@@ -278,7 +306,6 @@ class SessionWriter:
         self._writer.start(profile="", library="dhmd")
         self._writer.add_metadata(schema.METADATA, dict(head))
         file.flush()
-        self._whole = file.tell()
 
     def add(self, topic: str, arrived_s: float, captured_s: float, build: Build) -> None:
         arrived, captured = (max(0, round((self._epoch_unix + t) * messages.NANO)) for t in (arrived_s, captured_s))
@@ -303,16 +330,20 @@ class SessionWriter:
         # The library ends a chunk by size alone; a recording must end it by time.
         self._writer._Writer__finalize_chunk()  # type: ignore[attr-defined]  # noqa: SLF001
         self._file.flush()
-        self._whole = self._file.tell()
 
     def finish(self) -> None:
         self._writer.finish()  # type: ignore[no-untyped-call]
         self._file.flush()
 
-    def abandon(self) -> None:
-        """Give up, leaving the whole chunks."""
+
+def _cut(file: IO[bytes], length: int) -> None:
+    """Close a file and leave so much of it. What its buffer still holds would go behind a gap."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = os.dup(file.fileno())
         with contextlib.suppress(OSError):
-            os.ftruncate(self._file.fileno(), self._whole)
+            file.close()
+        os.ftruncate(descriptor, length)
+        os.close(descriptor)
 
 
 class VideoEncoder:

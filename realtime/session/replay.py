@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from dhmd.checkpoint import Checkpoint, encoder_path
 from dhmd.contract import FeatureSpec
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
-from dhmd.session import Record, Session, schema
+from dhmd.session import Record, Session, SessionInvalid, schema
 from dhmd.session.reader import rows_of, words_of
 from realtime.engine import Inference
 from realtime.session.messages import inference_of
@@ -82,7 +83,10 @@ class Rewound:
     def _enter(self, record: Record) -> None:
         message = record.message
         if record.topic != schema.WORDS:
-            self._window.append(self._modality[record.topic], rows_of(message))
+            try:
+                self._window.append(self._modality[record.topic], rows_of(message))
+            except ValueError as error:
+                raise SessionInvalid(f"{self._session.path}: damaged, {error}") from None
             return
         final, partial = words_of(message.final), words_of(message.partial)
         words = self._words.update(final, partial, self._window.window_s)
@@ -108,7 +112,7 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        return not self.absent and max(self.largest.values(), default=0.0) <= TOLERANCE
+        return not self.absent and all(difference <= TOLERANCE for difference in self.largest.values())
 
     def add(self, recorded: Any, cut: WindowCut, replayed: Inference | None) -> None:
         """recorded: an Estimate message."""
@@ -119,12 +123,13 @@ class Agreement:
             self.absent += 1
         elif before is not None and replayed is not None:
             for name, difference in _differences(before, replayed).items():
-                self.largest[name] = max(self.largest.get(name, 0.0), difference)
+                # Of NumPy, as what is no number is no agreement.
+                self.largest[name] = float(np.maximum(self.largest.get(name, 0.0), difference))
 
 
 def _differences(one: Inference, other: Inference) -> dict[str, float]:
     def largest(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-        return max(abs(x - y) for x, y in zip(a, b, strict=True))
+        return float(np.abs(np.subtract(a, b)).max(initial=0.0))
 
     alone = [m for m in Modality if m in one.modality_sentiment and m in other.modality_sentiment]
     return {
