@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import logging
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,40 +187,36 @@ def test_a_stream_nobody_serves(refuse: Try, untrained_checkpoint: Path) -> None
     assert "s3cret" not in line
 
 
-WITHOUT_PORTAUDIO = """
-import ctypes.util, sys
-find = ctypes.util.find_library
-ctypes.util.find_library = lambda name: None if "portaudio" in name else find(name)
-from realtime.cli import program
-sys.argv[0] = "dhmd-live"
-program()
-"""
+@pytest.fixture
+def without_portaudio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where the library PortAudio cannot be found."""
+    find = ctypes.util.find_library
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None if "portaudio" in name else find(name))
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
 
 
-def without_portaudio(*arguments: object) -> Outcome:
-    """The command on a machine where the library PortAudio cannot be found."""
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PORTAUDIO, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def test_a_microphone_asked_for_without_portaudio(untrained_checkpoint: Path) -> None:
-    outcome = without_portaudio(
-        "run", "--source", "none", "--microphone", "default", "--broker", "none", "--checkpoint", untrained_checkpoint
-    )
-    assert outcome.code == 1
-    assert outcome.line == "error: PortAudio is missing; sudo apt install libportaudio2"
+def test_a_microphone_asked_for_without_portaudio(
+    refuse: Try, without_portaudio: None, untrained_checkpoint: Path
+) -> None:
+    line = refuse(
+        1, "run", "--source", "none", "--microphone", "default", "--broker", "none",
+        "--checkpoint", untrained_checkpoint,
+    )  # fmt: skip
+    assert line == "PortAudio is missing; sudo apt install libportaudio2"
 
 
 def test_a_camera_without_portaudio_goes_on_without_sound(
-    serve_mjpeg: Callable[..., Any], untrained_checkpoint: Path, tmp_path: Path
+    attempt: Try,
+    without_portaudio: None,
+    serve_mjpeg: Callable[..., Any],
+    untrained_checkpoint: Path,
+    tmp_path: Path,
 ) -> None:
     import numpy as np
 
     camera = serve_mjpeg([np.full((120, 160, 3), 90, np.uint8)])
     file = tmp_path / "estimates.jsonl"
-    outcome = without_portaudio(
+    outcome = attempt(
         "run", "--source", camera.url, "--broker", "none", "--checkpoint", untrained_checkpoint,
         "--estimates", file, "--duration", "2",
     )  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dhmd.assets import ASSETS, fetch
+from realtime.demo import CLIP
 
 CALLS = "connect,sendto,sendmsg,sendmmsg"
 ADDRESS = re.compile(
@@ -98,11 +99,23 @@ except OSError:
     assert ("127.0.0.1", "9") in seen.addresses
 
 
-def test_the_demo_reaches_nobody(watched: Callable[..., Watched]) -> None:
-    """Face, voice, words, model, embedded broker and publisher: all of it, on the clip that ships."""
+DEMO = """
+import sys
+from pathlib import Path
+import realtime.demo
+from realtime.cli import program
+realtime.demo.CLIP = Path(sys.argv.pop())
+program()
+"""
+
+
+def test_the_demo_reaches_nobody(watched: Callable[..., Watched], make_media: Callable[..., Path]) -> None:
+    """Face, voice, words, model, embedded broker and publisher: all of it, on the first third of the clip that ships,
+    as nothing else is done in the rest."""
     for name in ASSETS:
         fetch(name)
-    seen = watched(str(Path(sys.executable).with_name("dhmd-live")), "demo")
+    third = make_media("third.mp4", "-i", str(CLIP), "-t", "8", "-c", "copy")
+    seen = watched(sys.executable, "-c", DEMO, "demo", str(third))
     assert seen.code == 0, seen.err
     assert seen.strangers == []
     broker = re.search(r"embedded broker on mqtt://127\.0\.0\.1:(\d+)", seen.out)

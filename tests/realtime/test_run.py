@@ -49,22 +49,23 @@ def plain(words: str) -> str:
 def at_max(
     talking_clip: Path, untrained_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path, str, str]:
-    """Two files of estimates, made by two processes of the same clip, and what the first one printed."""
+    """Two files of estimates, made of the same clip by two processes side by side, and what the first one printed."""
     folder = tmp_path_factory.mktemp("max")
     files = folder / "first.jsonl", folder / "second.jsonl"
-    printed = []
-    for file in files:
-        done = subprocess.run(
+    processes = [
+        subprocess.Popen(
             [
                 *(sys.executable, "-m", "realtime", "run", "--source", talking_clip, "--pace", "max"),
                 *("--broker", "none", "--checkpoint", untrained_checkpoint, "--estimates", file),
             ],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
-        assert done.returncode == 0, done.stderr
-        printed.append((done.stdout, done.stderr))
+        for file in files
+    ]
+    printed = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
     return *files, *printed[0]
 
 

@@ -113,17 +113,17 @@ def tops(base: Checkpoint, clip: Path) -> list[str]:
     with FaceExtractor(network) as extractor, av.open(str(clip)) as media:
         for frame in media.decode(video=0):
             end_s = float(frame.time)
-            parts.append(extractor.push(frame.to_ndarray(format="bgr24"), end_s).rows)
-    rows, said = Rows.concatenate(parts, spec.width), []
-    for t in np.arange(0.5, end_s, 0.1):
-        inputs = {m: torch.zeros(1, s.steps, s.width) for m, s in base.features.items()}
-        masks = {m: torch.zeros(1, s.steps, dtype=torch.bool) for m, s in base.features.items()}
-        values, mask = spec.window(rows, float(t))
-        inputs[Modality.VISION], masks[Modality.VISION] = torch.from_numpy(values)[None], torch.from_numpy(mask)[None]
-        with torch.inference_mode():
-            emotion = base.model.split(base.model(inputs, masks).output)["emotion"][0]
-        said.append(EMOTIONS[int(emotion.argmax())])
-    return said
+            if extractor.due(end_s):
+                parts.append(extractor.push(frame.to_ndarray(format="bgr24"), end_s).rows)
+    rows = Rows.concatenate(parts, spec.width)
+    cut = [spec.window(rows, float(t)) for t in np.arange(0.5, end_s, 0.1)]
+    inputs = {m: torch.zeros(len(cut), s.steps, s.width) for m, s in base.features.items()}
+    masks = {m: torch.zeros(len(cut), s.steps, dtype=torch.bool) for m, s in base.features.items()}
+    inputs[Modality.VISION] = torch.from_numpy(np.stack([values for values, _ in cut]))
+    masks[Modality.VISION] = torch.from_numpy(np.stack([mask for _, mask in cut]))
+    with torch.inference_mode():
+        emotions = base.model.split(base.model(inputs, masks).output)["emotion"]
+    return [EMOTIONS[int(i)] for i in emotions.argmax(dim=1)]
 
 
 def test_expressions_on_video_are_named_most_of_the_time(base: Checkpoint, shared: Path) -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from dhmd.checkpoint import load
 from dhmd.modality import Modality
 from dhmd.yaml_config import ConfigInvalid
+from realtime.run import run
+from realtime.settings import RunSettings
 from training.cli import CORPORA, main
 from training.config import FitConfig, read_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-ROOT = str(CONFIGS.parent)
 
 
 def complaint(argv: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> str:
@@ -137,11 +137,15 @@ def test_own_clips_become_a_checkpoint_that_runs_live(
     measured = json.loads(capsys.readouterr().out.split("checkpoint: runs/finetune/checkpoint\n")[1])
     assert (measured["n"], measured["coverage"]) == (3, 1.0)
     assert "vision" in measured["by_modalities"]
-    live = ["run", "--checkpoint", "runs/finetune/checkpoint", "--pace", "max", "--broker", "none"]
-    live += ["--source", str(shared / "clips" / "single_face_smile.mp4"), "--estimates", "x.jsonl", "--duration", "1"]
-    command = [sys.executable, "-m", "realtime", *live]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT})
-    assert done.returncode == 0, done.stderr
+    live = RunSettings(
+        source=str(shared / "clips" / "single_face_smile.mp4"),
+        pace="max",
+        broker="none",
+        checkpoint="runs/finetune/checkpoint",
+        estimates="x.jsonl",
+        duration=1.0,
+    )
+    run(live, Console(file=io.StringIO()))
     assert len(Path("x.jsonl").read_text().splitlines()) == 10
 
 

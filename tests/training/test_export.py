@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from dhmd.checkpoint import Checkpoint, load, subset_name
 from dhmd.modality import Modality
@@ -51,9 +52,26 @@ def open_onnx(path: Path) -> Opened:
     return run, contract
 
 
+@pytest.fixture(scope="module")
+def traced_once() -> Iterator[None]:
+    """Both formats are written of the same trace of the network, which takes as long as all else here."""
+    trace, kept = exporting._program, []
+
+    def once(readout: Readout, checkpoint: Checkpoint) -> ExportedProgram:
+        kept.extend([] if kept else [trace(readout, checkpoint)])
+        return kept[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "_program", once)
+        yield
+
+
 @pytest.fixture(scope="module", params=FORMATS)
 def exported(
-    request: pytest.FixtureRequest, untrained_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    untrained_checkpoint: Path,
+    traced_once: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Opened:
     """A checkpoint after `dhmd-train export`, opened as a stranger would."""
     path = tmp_path_factory.mktemp("exported") / f"base.{request.param}"
