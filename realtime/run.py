@@ -220,13 +220,7 @@ async def _run(
             on_status = _fan_out(on_status, web.feed.on_worker)
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
-
-            def told(status: WorkerStatus) -> None:
-                # A recorder that waits for a slow disk may outlive the loop.
-                with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(on_status, status)
-
-            recorder.start(told)
+            recorder.start(_from_thread(loop, on_status))
         async with publishing(publisher) if publisher else nullcontext():
             try:
                 if isinstance(pipeline.clock, MediaClock) and media is not None:
@@ -260,6 +254,19 @@ async def _run(
     summary.dropped = delivery.dropped()
     summary.words = " ".join(word.text for word in pipeline.perception.words)
     return summary
+
+
+def _from_thread(
+    loop: asyncio.AbstractEventLoop, on_status: Callable[[WorkerStatus], None]
+) -> Callable[[WorkerStatus], None]:
+    """Tells in the loop what is told to it in another thread."""
+
+    def told(status: WorkerStatus) -> None:
+        # A recorder that waits for a slow disk may outlive the loop.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(on_status, status)
+
+    return told
 
 
 async def _broker(settings: RunSettings, stack: AsyncExitStack) -> BrokerAddress | None:
