@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -217,13 +217,7 @@ async def _run(
             on_status = _fan_out(on_status, web.feed.on_worker)
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
-
-            def told(status: WorkerStatus) -> None:
-                # A recorder that waits for a slow disk may outlive the loop.
-                with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(on_status, status)
-
-            recorder.start(told)
+            recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))
         async with publishing(publisher) if publisher else nullcontext():
             try:
                 if isinstance(pipeline.clock, MediaClock) and media is not None:
