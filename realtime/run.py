@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,7 +220,7 @@ async def _run(
             on_status = _fan_out(on_status, web.feed.on_worker)
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
-            recorder.start(_from_thread(loop, on_status))
+            recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))
         async with publishing(publisher) if publisher else nullcontext():
             try:
                 if isinstance(pipeline.clock, MediaClock) and media is not None:
@@ -254,19 +254,6 @@ async def _run(
     summary.dropped = delivery.dropped()
     summary.words = " ".join(word.text for word in pipeline.perception.words)
     return summary
-
-
-def _from_thread(
-    loop: asyncio.AbstractEventLoop, on_status: Callable[[WorkerStatus], None]
-) -> Callable[[WorkerStatus], None]:
-    """Tells in the loop what is told to it in another thread."""
-
-    def told(status: WorkerStatus) -> None:
-        # A recorder that waits for a slow disk may outlive the loop.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(on_status, status)
-
-    return told
 
 
 async def _broker(settings: RunSettings, stack: AsyncExitStack) -> BrokerAddress | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PlotUnavailable(DHMDLiveError):
-    """The plotting library is not here."""
+    """The plotting library is not here, or the picture cannot be written."""
 
 
 @dataclass(slots=True)
@@ -81,7 +81,10 @@ class Comparison:
         for axes, name, inferences in zip(strips, (recorded, replayed), (self.recorded, self.replayed), strict=True):
             self._strip(axes, name, inferences)
         strips[-1].set_xlabel("seconds")
-        figure.savefig(path, dpi=130)
+        try:
+            figure.savefig(path, dpi=130)
+        except (OSError, ValueError) as error:
+            raise PlotUnavailable(f"--plot {path}: cannot be written ({error})") from None
 
     def _strip(self, axes: Axes, name: str, inferences: list[Inference]) -> None:
         if inferences:

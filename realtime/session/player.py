@@ -67,6 +67,7 @@ class Request:
 class Outcome:
     """What a replay came to. lost: messages that the recorder had to leave out, by topic."""
 
+    estimates: int = 0
     agreement: Agreement = field(default_factory=Agreement)
     comparison: Comparison = field(default_factory=Comparison)
     session_s: float = 0.0
@@ -79,12 +80,15 @@ def replay(request: Request, console: Console) -> int:
     session = Session.open(request.path)
     checkpoint = _model(session, request)
     again = request.again or _mismatch(session, checkpoint) is not None
+    another = checkpoint.digest != session.metadata["checkpoint"]
+    if request.verify and (again or another):
+        raise SettingsInvalid("--verify takes the recorded model and features; leave --checkpoint and --again out")
+    if request.plot is not None:
+        _check_plot(request.plot, compared=again or another)
     if again:
         _require_media(session, checkpoint)
         if request.pace is not None:
             raise SettingsInvalid("--pace: features that are extracted again come as fast as they do; use --pace max")
-    if request.verify and (again or checkpoint.digest != session.metadata["checkpoint"]):
-        raise SettingsInvalid("--verify takes the recorded model and features; leave --checkpoint and --again out")
     if not session.complete:
         console.print(f"{request.path} was cut; what is whole of it is replayed", markup=False, soft_wrap=True)
     torch.set_num_threads(1)
@@ -125,14 +129,19 @@ def _require_media(session: Session, checkpoint: Checkpoint) -> None:
     raise SettingsInvalid(f"--again: {session.path} holds no media; record with --record-video and --record-audio")
 
 
+def _check_plot(path: Path, *, compared: bool) -> None:
+    if not compared:
+        raise SettingsInvalid("--plot shows another model beside the recorded one; name it with --checkpoint")
+    if not path.absolute().parent.is_dir():
+        raise SettingsInvalid(f"--plot {path}: there is no folder {path.absolute().parent}; make it, or name another")
+
+
 def _conclude(request: Request, session: Session, checkpoint: Checkpoint, outcome: Outcome, console: Console) -> int:
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    count = len(outcome.comparison.end_s) + outcome.comparison.alone
-    count = max(count, outcome.agreement.estimates)
     speed = outcome.session_s / outcome.wall_s if outcome.wall_s else 0.0
-    say(f"{count} estimates of {outcome.session_s:.1f} s, {speed:.1f} times as fast as they were made")
+    say(f"{outcome.estimates} estimates of {outcome.session_s:.1f} s, {speed:.1f} times as fast as they were made")
     for topic, lost in outcome.lost.items():
         say(f"the recorder had to leave out {lost} messages of {topic}: what they told is missing here")
     names = f"{session.metadata['model']} (recorded)", checkpoint.name
@@ -208,6 +217,7 @@ class _Replay:
                         await _until(started_s + passed_s / pace, self._stop)
                     if self._stop.is_set():
                         break
+                    outcome.estimates += 1
                     outcome.agreement.add(moment.recorded, moment.cut, inference)
                     outcome.comparison.add(moment.cut.end_s, inference_of(moment.recorded), inference)
                     self._emit(self._emission(moment, inference))
@@ -263,6 +273,7 @@ class _Replay:
                 delivered=self._settled,
             )
         outcome.wall_s = time.monotonic() - started_s
+        outcome.estimates = pipeline.statistics.estimates
         return outcome
 
 

@@ -223,7 +223,12 @@ class Recorder:
             return entries, self._closing
 
     def _write(self, on_status: Callable[[WorkerStatus], object]) -> None:
-        on_status(WorkerStatus(WORKER, WorkerState.RUNNING))
+        def tell(state: WorkerState, reason: str = "") -> None:
+            # Held up by a slow disk, this thread may outlive the event loop.
+            with contextlib.suppress(RuntimeError):
+                on_status(WorkerStatus(WORKER, state, reason))
+
+        tell(WorkerState.RUNNING)
         whole = 0
         try:
             for whole in self._chunks():  # noqa: B007 - where the last whole chunk ends
@@ -236,9 +241,9 @@ class Recorder:
                 self._wake.notify_all()
             _cut(self._file, whole)
             logger.warning("recording stopped, %s; what was written is kept, recognition goes on", self.failed)
-            on_status(WorkerStatus(WORKER, WorkerState.FAILED, self.failed))
+            tell(WorkerState.FAILED, self.failed)
         else:
-            on_status(WorkerStatus(WORKER, WorkerState.ENDED))
+            tell(WorkerState.ENDED)
         self.cpu_s = time.thread_time()
 
     def _chunks(self) -> Iterator[int]:

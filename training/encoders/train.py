@@ -44,7 +44,7 @@ def train_encoder(
         folder.mkdir(parents=True, exist_ok=True)
     path = encoder_path(out, modality)
     # A cut run is gone on with by one of the same data and settings alone.
-    shaped_by = json.dumps([given, sources.sha256], sort_keys=True)
+    shaped_by = json.dumps([asdict(_USUAL[modality]), given, sources.sha256], sort_keys=True)
     unfinished = state / f"{modality}-{sha256(shaped_by.encode()).hexdigest()[:12]}.pt"
     settings, log, test = _TRAIN[modality](sources, path, unfinished, given)
     report = {
@@ -95,6 +95,8 @@ def _text(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) -
     save_half(path, adapter_of(encoder.encoder))
     return asdict(plan), log, text.measures(encoder, parts[Split.TEST])
 
+
+_USUAL: Final = {Modality.VISION: vision.Settings(), Modality.AUDIO: audio.PLAN, Modality.TEXT: text.PLAN}
 
 _TRAIN: Final[Mapping[Modality, Callable[[Sources, Path, Path, Mapping[str, int]], Outcome]]] = {
     Modality.VISION: _vision,
