@@ -16,6 +16,7 @@ from dhmd.features.weights import save_half
 from dhmd.modality import Modality
 from training.data.items import Split, Utterance
 from training.encoders import audio, text, vision
+from training.encoders.tuning import Plan
 from training.errors import TooLittleData
 from training.extract import face_images
 from training.face_images import SPLITS
@@ -96,7 +97,11 @@ def _text(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) -
     return asdict(plan), log, text.measures(encoder, parts[Split.TEST])
 
 
-_USUAL: Final = {Modality.VISION: vision.Settings(), Modality.AUDIO: audio.PLAN, Modality.TEXT: text.PLAN}
+_USUAL: Final[Mapping[Modality, vision.Settings | Plan]] = {
+    Modality.VISION: vision.Settings(),
+    Modality.AUDIO: audio.PLAN,
+    Modality.TEXT: text.PLAN,
+}
 
 _TRAIN: Final[Mapping[Modality, Callable[[Sources, Path, Path, Mapping[str, int]], Outcome]]] = {
     Modality.VISION: _vision,
