@@ -47,6 +47,10 @@ demo: setup  ## play the demo clip through the whole pipeline
 test: setup system  ## run the tests
 	@$(BIN)/python -m pytest
 
+.PHONY: soak
+soak: setup system  ## kill two hundred recordings and see what is left of each
+	@DHMD_KILLS=200 $(BIN)/python -m pytest -s tests/realtime/session/test_killed.py
+
 .PHONY: lint
 lint: $(INSTALLED)  ## style, types and the direction of imports
 	@failed=0; \
