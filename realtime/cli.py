@@ -272,7 +272,7 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
         type=_pace,
         default=None,
         metavar="realtime|max|N",
-        help="as it was, as fast as possible, or N times as fast (default: realtime with a broker, else max)",
+        help="as it was, as fast as possible, or N times as fast (default: realtime with --broker or --web, else max)",
     )
     replay.add_argument("--verify", action="store_true", help="fail unless the model says again what was recorded")
     replay.add_argument("--checkpoint", metavar="base|DIR", help="another model, compared with what was recorded")
@@ -284,6 +284,7 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user:password@]host[:port]"
     )
+    replay.add_argument("--web", action="store_true", help="show it on a page, at the pace it had")
     replay.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
     replay.add_argument("--estimates", metavar="FILE", help="write the estimates here, one JSON object a line")
     replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="compute device (default: auto)")
@@ -311,7 +312,11 @@ def _replay(options: argparse.Namespace) -> int:
         return _replay_media(options)
     if len(options.paths) > 1:
         raise SettingsInvalid("one session at a time, or media files and folders alone")
-    pace = options.pace or (1.0 if options.broker != "none" else float("inf"))
+    watched = options.web or options.broker != "none"
+    pace = options.pace or (1.0 if watched else float("inf"))
+    if options.web and (options.again or pace == float("inf")):
+        raise SettingsInvalid("--web shows a replay at a pace; leave --again and --pace max out")
+    stream = None if options.stream is None else check_stream_name(options.stream)
     request = Request(
         path=options.paths[0],
         pace=None if pace == float("inf") else pace,
@@ -319,9 +324,10 @@ def _replay(options: argparse.Namespace) -> int:
         checkpoint=options.checkpoint,
         again=options.again,
         broker=options.broker,
-        stream=None if options.stream is None else check_stream_name(options.stream),
+        stream=stream,
         estimates=options.estimates,
         plot=options.plot,
+        web=_page(stream or options.paths[0].stem, "127.0.0.1", 0) if options.web else None,
         device=options.device,
     )
     return replay(request, _console())

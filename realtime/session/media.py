@@ -18,7 +18,7 @@ def has_media(session: Session) -> bool:
 
 def samples(session: Session) -> Iterator[VideoFrame | AudioBlock]:
     """In the order they were recorded; that of perception, which is nearly that of arrival. Raises SessionInvalid."""
-    decoder = _VideoDecoder(session)
+    decoder = VideoDecoder(session)
     newest_s = 0.0
     for record in session.records({schema.VIDEO, schema.SOUND}):
         newest_s = max(newest_s, record.arrived_s)
@@ -29,7 +29,7 @@ def samples(session: Session) -> Iterator[VideoFrame | AudioBlock]:
             yield AudioBlock(sound, record.captured_s, newest_s)
 
 
-class _VideoDecoder:
+class VideoDecoder:
     def __init__(self, session: Session) -> None:
         import av
 

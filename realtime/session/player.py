@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -36,7 +37,11 @@ from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
 from realtime.session.messages import inference_of
 from realtime.session.replay import TOLERANCE, Agreement, Moment, Rewound, require_features
+from realtime.session.show import Shown
 from realtime.view import Dashboard, TerminalView
+
+if TYPE_CHECKING:
+    from realtime.web.server import WebServer
 
 ENGINES = 2
 """Batches under way at a time, each in a thread of its own."""
@@ -48,7 +53,7 @@ class Request:
     """pace: session seconds a second; None as fast as the machine allows.
 
     checkpoint: another model than the recorded one. again: extract the features again, from recorded media.
-    plot: file for the comparison's picture.
+    plot: file for the comparison's picture. web: the page that shows it, for replays at a pace.
     """
 
     path: Path
@@ -60,6 +65,7 @@ class Request:
     stream: str | None = None
     estimates: str | None = None
     plot: Path | None = None
+    web: WebServer | None = None
     device: str = "auto"
 
 
@@ -193,6 +199,10 @@ class _Replay:
                 self._sinks.append(_Published(self._publisher))
                 await stack.enter_async_context(publishing(self._publisher))
                 await self._publisher.tried.wait()
+            if request.web is not None:
+                self._sinks.append(Shown(self._session, request.web.feed))
+                address = await stack.enter_async_context(request.web.open())
+                self._console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
             if request.pace is not None:
                 self._sinks.append(stack.enter_context(TerminalView(self._console, dashboard)))
             return await (self._extracted_again() if again else self._from_features())

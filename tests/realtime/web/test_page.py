@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from realtime.cli import main
 from realtime.demo import CLIP
 
 CHROMIUM = shutil.which("chromium")
+WEB = ("web", "--port", "0", "--broker", "none")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
@@ -31,9 +33,9 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def served(*flags: str) -> Iterator[str]:
-    """`dhmd-live web` on the demo clip; gives the page's address."""
-    command = [sys.executable, "-m", "realtime", "web", "--port", "0", "--broker", "none", *flags]
+def served(*words: str) -> Iterator[str]:
+    """A command that serves the page; gives its address."""
+    command = [sys.executable, "-m", "realtime", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -60,7 +62,7 @@ def opened(browser: Any, address: str, **how: Any) -> tuple[Any, list[str]]:
 
 
 def test_two_pages_follow_the_clip_and_see_its_end(browser: Any, tmp_path: Path) -> None:
-    with served("--source", str(CLIP), "--duration", "14") as address:
+    with served(*WEB, "--source", str(CLIP), "--duration", "14") as address:
         (wide, complaints), (phone, others) = (
             opened(browser, address, viewport=size, color_scheme=scheme)
             for size, scheme in (({"width": 1280, "height": 900}, "light"), ({"width": 390, "height": 844}, "dark"))
@@ -85,9 +87,27 @@ def test_two_pages_follow_the_clip_and_see_its_end(browser: Any, tmp_path: Path)
 def test_what_is_not_there_looks_absent_with_its_reason(browser: Any, tmp_path: Path) -> None:
     sound = tmp_path / "sound.wav"
     subprocess.run(["ffmpeg", "-v", "error", "-i", str(CLIP), "-vn", "-t", "8", str(sound)], check=True)
-    with served("--source", str(sound)) as address:
+    with served(*WEB, "--source", str(sound)) as address:
         page, complaints = opened(browser, address)
         page.locator("#modalities tr[data-name=audio] .present").wait_for(timeout=60_000)
         assert page.locator("#modalities tr[data-name=vision] .absent").inner_text() == "○ no camera"
         assert page.locator("#modalities tr[data-name=vision]").get_attribute("class") == "away"
+    assert complaints == []
+
+
+def test_a_recorded_session_is_seen_again_with_its_pictures(browser: Any, tmp_path: Path) -> None:
+    session = tmp_path / "talk.mcap"
+    words = ["run", "--source", str(CLIP), "--pace", "max", "--broker", "none", "--duration", "7"]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--record", str(session), "--record-video"])
+    assert end.value.code == 0
+    with served("replay", str(session), "--web") as address:
+        page, complaints = opened(browser, address)
+        page.locator("#words").get_by_text("Hello").wait_for(timeout=60_000)
+        page.locator("#modalities tr[data-name=vision] .present").wait_for(timeout=30_000)
+        drawn = page.evaluate(
+            "[...document.querySelector('#picture').getContext('2d').getImageData(0, 0, 64, 64).data]"
+        )
+        assert len(set(drawn)) > 16
+        assert page.locator("#stream").inner_text() == "talk"
     assert complaints == []
