@@ -11,11 +11,10 @@ from rich.progress import Progress
 
 from dhmd.contract import ContractMismatch, FeatureSpec
 from dhmd.modality import Modality
-from dhmd.session import schema
+from dhmd.session import Session, schema
 from training.data.items import Example, Utterance
 from training.data.manifest import refuse
 from training.data.media import Kind
-from training.data.recorded import open_session
 from training.data.store import FeatureStore
 from training.extractors import ENCODERS, Extractors
 from training.face_images import FaceImages
@@ -78,7 +77,7 @@ def _check_sessions(utterances: Sequence[Utterance], specs: Mapping[Modality, Fe
     """Raises ContractMismatch. Words are read again: whose text encoder was live does not matter."""
     lines = []
     for path in dict.fromkeys(one.session for one in utterances if one.session is not None):
-        recorded = open_session(path).features
+        recorded = Session.open(path).features
         differing = {m: recorded[m].differences(specs[m], "session") for m in schema.FEATURES}
         if sides := "; ".join(f"{m}: {what}" for m, what in differing.items() if what):
             lines.append(

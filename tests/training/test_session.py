@@ -22,7 +22,7 @@ from dhmd.session.reader import rows_of, words_of
 from realtime.clock import MediaClock
 from realtime.demo import CLIP
 from realtime.run import run
-from realtime.session.recorder import Recorder, new_file
+from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
 from training import pieces
 from training.cli import main
@@ -197,8 +197,8 @@ class Marked:
     def write(self, *marks: tuple[float, float, str | None], length_s: float = 60.0) -> None:
         clock = MediaClock()
         clock.advance(length_s)
-        specs = json.dumps([spec.to_dict() for spec in load("base").features.values()])
-        with new_file(self.path) as file, Recorder(file, clock, {"features": specs}) as recorder:
+        head = describe(load("base"), stream="desk", hop_s=0.1, timed=False, settings={})
+        with new_file(self.path) as file, Recorder(file, clock, head) as recorder:
             for start_s, end_s, emotion in marks:
                 recorder.mark(start_s, end_s, emotion)
 
@@ -232,6 +232,12 @@ def test_labels_beside_a_session_come_before_its_marks_and_named_ones_before_bot
     assert (one.id, one.sentiment, one.group, manifest.has_splits) == ("marked/3-4", -1.0, "marked/anna", True)
 
 
+def test_a_session_exported_as_a_table_beside_it_holds_no_labels(marked: Marked, store: FeatureStore) -> None:
+    marked.write((10.0, 15.0, "happy"))
+    label(marked.path, "0,0.1,1.2,happy", header="seq,t_s,sentiment,top")
+    assert [one.emotion for one in read_manifests([marked.path], store)[0].utterances] == ["happy"]
+
+
 def test_marks_that_cannot_be_are_told_by_number(marked: Marked, store: FeatureStore) -> None:
     marked.write((10.0, 15.0, "happy"), (20.0, 30.0, "bored"), (50.0, 70.0, "sad"))
     told = faults(marked.path, store)
@@ -250,21 +256,26 @@ def test_a_session_without_a_usable_label_is_told_with_the_remedy(marked: Marked
 
 def test_a_session_with_nothing_marked(talk: Path, store: FeatureStore) -> None:
     (line,) = faults(talk, store)
-    assert line.startswith(f"{talk}: has neither labels nor marks; label it in talk.csv")
+    assert line.startswith(f"{talk}: has neither marks nor a table of labels; label it in talk.csv")
 
 
-@pytest.mark.parametrize("content", [b"no session at all", b"\x89MCAP0\r\n", b""])
-def test_a_file_that_is_no_session(content: bytes, store: FeatureStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"no session at all", "not an MCAP file; sessions are recorded with --record"),
+        (b"\x89MCAP0\r\n", "cut before anything was recorded; there is nothing in it"),
+        (b"", "not an MCAP file; sessions are recorded with --record"),
+    ],
+)
+def test_a_file_that_is_no_session(content: bytes, why: str, store: FeatureStore, tmp_path: Path) -> None:
     path = tmp_path / "talk.mcap"
     path.write_bytes(content)
     label(path, "0,1,sad,")
-    (line,) = faults(path, store)
-    assert line.startswith(f"{path}: ")
-    assert "recorded with --record" in line
+    assert faults(path, store) == [f"{path}: {why}"]
     manifest = tmp_path / "my.csv"
     manifest.write_text("id,emotion,video\n1,sad,talk.mcap\n2,sad,gone.mcap\n")
     told = faults(manifest, store)
-    assert told[0].startswith(f"{manifest}, row 2: video {path}: ")
+    assert told[0].startswith(f"{manifest}, row 2: video {path}: {why}")
     assert told[1].startswith(f"{manifest}, row 3: video {tmp_path / 'gone.mcap'}: cannot be read (No such file")
 
 

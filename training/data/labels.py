@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -10,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from dhmd.session import SessionInvalid
-from training.data.recorded import marks, open_session
+from dhmd.session import Session, SessionInvalid
+from training.data.recorded import marks
 from training.data.table import Table, cell_of, read_table
 
 LABELS: Final = ("start", "end", "emotion", "sentiment", "id", "split", "group")
@@ -20,9 +21,15 @@ _OF_MARK: Final = {"start": "start_s", "end": "end_s", "emotion": "emotion", "se
 
 
 def labels_beside(session: Path) -> Path | None:
-    """The table of the same name, if there is one."""
+    """The table of the same name, if there is one. A session exported as CSV has that name, too, but no start or end."""
     beside = session.with_suffix(".csv")
-    return beside if beside.is_file() else None
+    try:
+        columns = read_table(beside).columns
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, csv.Error):
+        return beside  # its reader tells why
+    return beside if {"start", "end"} & set(columns) else None
 
 
 def read_labels(session: Path, labels: Path | None) -> tuple[Table, list[str]]:
@@ -30,13 +37,17 @@ def read_labels(session: Path, labels: Path | None) -> tuple[Table, list[str]]:
 
     Raises SessionInvalid, also without any label; else see `read_table`.
     """
-    opened, left_out = open_session(session), []
+    opened, left_out = Session.open(session), []
     if labels is not None:
         table = read_table(labels)
     else:
         marked, unlabelled = marks(opened)
         if not marked:
-            found = f"none of its {unlabelled} marks has an emotion" if unlabelled else "has neither labels nor marks"
+            found = (
+                f"none of its {unlabelled} marks has an emotion"
+                if unlabelled
+                else "has neither marks nor a table of labels"
+            )
             raise SessionInvalid(
                 f"{session}: {found}; label it in {session.stem}.csv (start, end, emotion, sentiment; seconds of the "
                 "session), or with the keys m and 1 to 7 as you record"

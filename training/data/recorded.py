@@ -27,22 +27,12 @@ class Mark:
     sentiment: float | None
 
 
-def open_session(path: Path) -> Session:
-    """Raises SessionInvalid, also where its description cannot be understood."""
-    session = Session.open(path)
-    try:
-        _ = session.features, session.epoch_unix
-    except (KeyError, TypeError, ValueError):
-        raise SessionInvalid(f"{path}: damaged, its description cannot be read; record it again") from None
-    return session
-
-
 def extent(path: Path) -> tuple[float, bool]:
     """Seconds up to the last thing in it, and whether it was cut or is damaged there. Raises Unreadable."""
     from mcap.records import DataEnd, Message
 
     with _unreadable(path):
-        epoch_ns = round(open_session(path).epoch_unix * 1e9)
+        epoch_ns = round(Session.open(path).epoch_unix * 1e9)
         newest_ns, whole = epoch_ns, False
         with path.open("rb") as file:
             for record in whole_records(file):
@@ -98,7 +88,7 @@ class Recording:
         parts: dict[Modality, list[Rows]] = {m: [] for m in schema.FEATURES}
         words: list[Word] = []
         with _unreadable(path):
-            session = open_session(path)
+            session = Session.open(path)
             width = {m: session.features[m].width for m in parts}
             for record in session.records({*modality_of, schema.WORDS}):
                 if record.topic == schema.WORDS:
