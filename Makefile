@@ -45,7 +45,10 @@ demo: setup  ## play the demo clip through the whole pipeline
 
 .PHONY: test
 test: setup system  ## run the tests
-	@$(BIN)/python -m pytest
+	@failed=0; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/dhmd tests/training tests/test_makefile.py -n 2 --dist loadfile || failed=1; \
+	$(BIN)/python -m pytest tests/realtime || failed=1; \
+	exit $$failed
 
 .PHONY: soak
 soak: setup system  ## kill two hundred recordings and see what is left of each

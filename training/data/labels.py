@@ -21,7 +21,7 @@ _OF_MARK: Final = {"start": "start_s", "end": "end_s", "emotion": "emotion", "se
 
 
 def labels_beside(session: Path) -> Path | None:
-    """The table of the same name, if there is one. A session exported as CSV has that name, too, but no start or end."""
+    """The table of the same name, if there is one. A session exported as CSV has that name too, but no start or end."""
     beside = session.with_suffix(".csv")
     try:
         columns = read_table(beside).columns
