@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 WORKER = "recording"
 CHUNK_S = 0.8
+ENCODE_S = 0.2
+"""What has come is encoded so often, so that little is left to do when a chunk is due."""
 QUEUE_MESSAGES = 4096
 QUEUE_BYTES = 64 * 2**20
 LANDMARKS_EVERY_S = 0.25
@@ -254,11 +256,13 @@ class Recorder:
         ended = False
         due_s = time.monotonic() + CHUNK_S
         while not ended:
-            entries, ended = self._take(due_s - time.monotonic())
+            entries, ended = self._take(min(ENCODE_S, due_s - time.monotonic()))
+            taken_s = time.monotonic()
             for entry in entries:
                 writer.add(entry.topic, entry.arrived_s, entry.captured_s, entry.build)
-            if not ended and time.monotonic() < due_s:
+            if not ended and taken_s < due_s:
                 continue
+            due_s = taken_s + CHUNK_S
             with self._wake:
                 lost = self._lost - told
             for topic, count in lost.items():
@@ -267,7 +271,6 @@ class Recorder:
             told += lost
             writer.end_chunk()
             yield self._file.tell()
-            due_s = time.monotonic() + CHUNK_S
         writer.finish()
 
     def start(self, on_status: Callable[[WorkerStatus], object] = lambda _: None) -> None:

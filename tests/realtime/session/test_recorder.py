@@ -137,6 +137,7 @@ def test_a_queue_that_fills_is_emptied_before_its_time(tmp_path: Path, monkeypat
     """Large pictures come to more than the queue holds while a chunk lasts."""
     monkeypatch.setattr(module, "QUEUE_BYTES", 400_000)
     monkeypatch.setattr(module, "CHUNK_S", 3600.0)
+    monkeypatch.setattr(module, "ENCODE_S", 3600.0)
     written = threading.Semaphore(0)
     add = module.SessionWriter.add
 
