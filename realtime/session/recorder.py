@@ -46,7 +46,7 @@ ENCODE_S = 0.2
 """What has come is encoded so often, so that little is left to do when a chunk is due."""
 QUEUE_MESSAGES = 4096
 QUEUE_BYTES = 64 * 2**20
-LANDMARKS_EVERY_S = 0.25
+LANDMARKS_EVERY_S = 0.3
 CLOSING_S = 5.0
 """How long what still waits may take to be written at the end."""
 
