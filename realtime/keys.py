@@ -93,12 +93,20 @@ def _said(emotion: str | None) -> str:
 
 @contextlib.contextmanager
 def marking_keys(
-    recorder: Recorder | None, clock: SessionClock, window_s: float, view: TerminalView
+    recorder: Recorder | None,
+    clock: SessionClock,
+    window_s: float,
+    view: TerminalView,
+    tell: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Marking]:
-    """Marking by the keys of the terminal in which there is a live view, and in which we are in front."""
+    """Marking by the keys of the terminal in which there is a live view, and in which we are in front.
+
+    tell: who else is told what was marked.
+    """
 
     def show(line: str) -> None:
         view.dashboard.marks = line
+        tell(line)
 
     marking = Marking(recorder, clock, window_s, show)
     stdin = sys.stdin if view.console.is_terminal else None

@@ -211,10 +211,12 @@ async def _run(
         view = stack.enter_context(TerminalView(console, dashboard))
         pipeline.sinks.append(view)
         window_s = pipeline.perception.window.window_s
-        marking = stack.enter_context(marking_keys(recorder, pipeline.clock, window_s, view))
+        tell = web.feed.on_marks if web else _to_nobody
+        marking = stack.enter_context(marking_keys(recorder, pipeline.clock, window_s, view, tell))
 
         on_status = _fan_out(dashboard.set_worker, publisher.publish_worker if publisher else None)
         if web is not None:
+            web.feed.on_key = marking.press if recorder else None
             address = await stack.enter_async_context(web.open())
             console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
             on_status = _fan_out(on_status, web.feed.on_worker)
@@ -280,6 +282,10 @@ def _fan_out(*listeners: Callable[[WorkerStatus], None] | None) -> Callable[[Wor
             listener(status)
 
     return tell
+
+
+def _to_nobody(_: str) -> None:
+    """Where there is no page."""
 
 
 async def _nothing_to_wait_for() -> None:

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,6 +56,8 @@ class Feed:
         self._lock = threading.Lock()
         self._statuses: dict[str, WorkerStatus] = {}
         self._connection = ""
+        self.on_key: Callable[[str], object] | None = None
+        """Takes the keys that mark what is recorded; None where nothing is."""
         self._pictured_s = 0.0
 
     def on_frame(self, frame: VideoFrame) -> None:
@@ -99,6 +101,10 @@ class Feed:
         self._connection = state
         self._each(message("broker", {"state": state}))
 
+    def on_marks(self, line: str) -> None:
+        """What was marked, or is being marked."""
+        self._each(message("marks", {"line": line}))
+
     def end(self) -> None:
         """The run is over."""
         self._each(message("ended", {}))
@@ -108,7 +114,9 @@ class Feed:
         """A new page's queue, with what it needs to know first."""
         self._loop = asyncio.get_running_loop()
         page = Page(deque(maxlen=WAITING), None, asyncio.Event())
-        page.messages.append(message("hello", {"stream": self.stream, "broker": self._connection}))
+        page.messages.append(
+            message("hello", {"stream": self.stream, "broker": self._connection, "marking": self.on_key is not None})
+        )
         page.messages.extend(message("status", _status(status)) for status in self._statuses.values())
         page.wake.set()
         with self._lock:

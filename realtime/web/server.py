@@ -12,6 +12,7 @@ import hmac
 import logging
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 STATIC: Final = Path(__file__).parent / "static"
 MOST_PAGES: Final = 16
 LARGEST_MESSAGE: Final = 4096
+KEYS: Final = frozenset("m1234567")
+KEY_EVERY_S: Final = 0.1
+"""Keys that come faster are passed over."""
 REFUSED, BUSY = 4403, 4429  # of the range that WebSocket leaves to applications
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -150,11 +154,22 @@ class WebServer:
             with self.feed.page() as page:
                 async with asyncio.TaskGroup() as group:
                     sending = group.create_task(_send(socket, outgoing(page)))
-                    # A page says nothing; what it does send ends it.
-                    await socket.receive()
+                    await self._listen_to(socket)
                     sending.cancel()
         finally:
             self._pages -= 1
+
+    async def _listen_to(self, socket: WebSocket) -> None:
+        """Until the page leaves, or says what it may not. The keys that mark are all that it may say."""
+        heard_s = 0.0
+        while (said := await socket.receive())["type"] == "websocket.receive":
+            key = said.get("text")
+            if key not in KEYS or self.feed.on_key is None:
+                await socket.close(REFUSED, "this page says what it may not; load it again")
+                return
+            if time.monotonic() - heard_s >= KEY_EVERY_S:
+                heard_s = time.monotonic()
+                self.feed.on_key(key)
 
     def _is_ours(self, host: str) -> bool:
         """Whether a page was asked of us by our own name: on loopback others may point theirs at it."""

@@ -17,12 +17,13 @@ const state = {
 // --- connection -------------------------------------------------------------------------------------------------
 
 let failures = 0;
+let socket = null;
 
 function connect() {
   const address = new URL("stream", location.href);
   address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   address.search = location.search;
-  const socket = new WebSocket(address);
+  socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => { failures = 0; state.ended = false; say("live"); };
   socket.onmessage = ({ data }) => (typeof data === "string" ? told(JSON.parse(data)) : pictured(data));
@@ -49,7 +50,8 @@ async function pictured(buffer) {
 
 function told(message) {
   const kinds = {
-    hello: () => { at("stream").textContent = message.stream; state.broker = message.broker; },
+    hello: () => { at("stream").textContent = message.stream; state.broker = message.broker; at("marks").hidden = !message.marking; },
+    marks: () => { at("marked").textContent = message.line.split("\n").at(-1); },
     estimate: () => estimated(message.data, message.end),
     face: () => { state.face = message; state.dirty.add("picture"); },
     words: () => heard(message),
@@ -85,6 +87,8 @@ function heard({ final, partial }) {
 // --- drawing ----------------------------------------------------------------------------------------------------
 
 function build() {
+  at("marks").querySelector("span").innerHTML = EMOTIONS.map((name, i) => `<button data-key="${i + 1}">${name}</button>`).join(" ");
+  at("marks").addEventListener("click", ({ target }) => target.dataset.key && socket.readyState === 1 && socket.send(target.dataset.key));
   const bars = at("emotions");
   for (const name of EMOTIONS) {
     bars.insertAdjacentHTML("beforeend",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dhmd.session import Session, schema
 from realtime.cli import main
 from realtime.demo import CLIP
 
@@ -82,6 +83,19 @@ def test_two_pages_follow_the_clip_and_see_its_end(browser: Any, tmp_path: Path)
         # Nobody speaks any more at the end of the sentence: absent looks absent, and says why.
         wide.locator("#connection").get_by_text("the run has ended").wait_for(timeout=60_000)
     assert complaints == others == []
+
+
+def test_buttons_mark_what_is_recorded(browser: Any, tmp_path: Path) -> None:
+    session = tmp_path / "talk.mcap"
+    with served(*WEB, "--source", str(CLIP), "--duration", "12", "--record", str(session)) as address:
+        page, complaints = opened(browser, address)
+        page.locator("#words").get_by_text("Hello").wait_for(timeout=60_000)
+        page.get_by_role("button", name="happy").click()
+        page.locator("#marked").get_by_text(re.compile("marked .* s: happy")).wait_for(timeout=10_000)
+    marks = [record.message for record in Session.open(session).records({schema.MARK})]
+    assert [mark.emotion for mark in marks] == ["happy"]
+    assert 0 <= marks[0].start_s < marks[0].end_s < 12
+    assert complaints == []
 
 
 def test_what_is_not_there_looks_absent_with_its_reason(browser: Any, tmp_path: Path) -> None:

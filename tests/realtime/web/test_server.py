@@ -153,6 +153,31 @@ async def test_a_page_that_does_not_read_loses_the_oldest_and_holds_nobody_up() 
         assert json.loads(slow.messages[-1])["restarts"] == 10 * WAITING - 1
 
 
+async def test_a_page_may_press_the_keys_that_mark_and_say_nothing_else() -> None:
+    web, pressed = served(), list[str]()
+    web.feed.on_key = pressed.append
+    async with web.open() as address:
+        async with page(address) as socket:
+            assert (await told(socket, "hello"))["marking"]
+            await socket.send("2")
+            await socket.send("m")  # too soon after the other
+            web.feed.on_marks("marked 1.0 to 6.0 s: happy")
+            assert (await told(socket, "marks"))["line"].endswith("happy")
+            await socket.send("rm -rf")
+            with pytest.raises(ConnectionClosed) as refused:
+                await told(socket, "never")
+            assert refused.value.rcvd is not None
+            assert refused.value.rcvd.code == REFUSED
+        assert pressed == ["2"]
+        web.feed.on_key = None
+        async with page(address) as socket:
+            assert not (await told(socket, "hello"))["marking"]
+            await socket.send("2")
+            with pytest.raises(ConnectionClosed):
+                await told(socket, "never")
+    assert pressed == ["2"]
+
+
 async def test_a_port_that_is_taken_is_one_line() -> None:
     async with served().open() as address:
         taken = urlsplit(address).port or 0
