@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import subprocess
@@ -18,14 +19,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dhmd.checkpoint import load
+from dhmd.session import Session
 from realtime.demo import CLIP
 from realtime.pipeline import percentiles
 from realtime.run import Summary, run
+from realtime.session.player import Replay, Request
 from realtime.settings import RunSettings
 
 STARTS = 3
 MEMORY_EVERY_S = 1.0
 LEAD_IN_S = 0.1
+RECORDED_S = 60.0
 
 
 def bench(seconds: float, console: Console) -> int:
@@ -40,7 +45,11 @@ def bench(seconds: float, console: Console) -> int:
             cpu_s, wall_s = time.process_time(), time.monotonic()
             summary = run(RunSettings(source=str(media), duration=seconds, stream="bench"), Console(quiet=True))
             cores = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
-    console.print(_table(summary, starts, memory, cores))
+        table = _table(summary, starts, memory, cores)
+        seconds = min(seconds, RECORDED_S)
+        console.print(f"now {seconds:g} s recorded, without media and with, and replayed")
+        _add_sessions(table, media, Path(scratch), seconds)
+    console.print(table)
     return 0
 
 
@@ -90,6 +99,24 @@ def repeat(clip: Path, out: Path, seconds: float) -> None:
                     target.mux(packet)
                 # A codec's lead-in reaches back before the start of the clip.
                 offset_s += (source.duration or 0) / 1e6 + LEAD_IN_S
+
+
+def _add_sessions(table: Table, media: Path, folder: Path, seconds: float) -> None:
+    """What recording takes of a core and of the disk, and how fast a session replays."""
+    session = folder / "session.mcap"
+    for path, kept in ((folder / "media.mcap", True), (session, False)):
+        settings = RunSettings(
+            source=str(media), duration=seconds, stream="bench", record=str(path), record_video=kept, record_audio=kept
+        )
+        summary = run(settings, Console(quiet=True))
+        recorded_s = summary.statistics.last_estimate_s
+        share, size_mb = summary.recording_cpu_s / recorded_s, path.stat().st_size / 1e6 * 60 / recorded_s
+        aim = "" if kept else "<= 3 %, <= 1 MB"
+        name = "recording with media" if kept else "recording"
+        table.add_row(name, f"{share:.1%} of a core, {size_mb:.2f} MB a minute", aim)
+    replay = Replay(Request(session), Session.open(session), load("base"), Console(quiet=True))
+    outcome = asyncio.run(replay.run(again=False))
+    table.add_row("replay", f"{outcome.session_s / outcome.wall_s:.0f} times as fast", ">= 100 times")
 
 
 def _first_estimate_s(media: Path, estimates: Path) -> float:

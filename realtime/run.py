@@ -53,6 +53,8 @@ class Summary:
     """From the start of the run, loading included, to the first estimate."""
     undelivered: int | None = None
     """Estimates that found no broker; None when none was asked for."""
+    recording_cpu_s: float = 0.0
+    """Processor time of the thread that wrote the session."""
 
 
 class PublisherSink:
@@ -147,6 +149,7 @@ def run(
                 session.truncate(0)
             raise
     summary.first_estimate_s = watch.first_s
+    summary.recording_cpu_s = recorder.cpu_s if recorder else 0.0
     return summary
 
 

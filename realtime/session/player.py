@@ -98,7 +98,7 @@ def replay(request: Request, console: Console) -> int:
     if not session.complete:
         console.print(f"{request.path} was cut; what is whole of it is replayed", markup=False, soft_wrap=True)
     torch.set_num_threads(1)
-    outcome = asyncio.run(_Replay(request, session, checkpoint, console).run(again=again))
+    outcome = asyncio.run(Replay(request, session, checkpoint, console).run(again=again))
     return _conclude(request, session, checkpoint, outcome, console)
 
 
@@ -167,7 +167,7 @@ def _conclude(request: Request, session: Session, checkpoint: Checkpoint, outcom
     return 0 if agreement.holds else 1
 
 
-class _Replay:
+class Replay:
     """One replay on its way to its sinks."""
 
     def __init__(self, request: Request, session: Session, checkpoint: Checkpoint, console: Console) -> None:
