@@ -185,6 +185,29 @@ def words_of(words: Any) -> tuple[Word, ...]:
     return tuple(Word(word.text, word.start_s, word.end_s, word.probability) for word in words)
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A label given live to a stretch of the session, in seconds of it; None is what was not said."""
+
+    start_s: float
+    end_s: float
+    emotion: str | None
+    sentiment: float | None
+
+    @property
+    def text(self) -> str:
+        """In a word or two."""
+        parts = (self.emotion, None if self.sentiment is None else f"{self.sentiment:+.1f}")
+        return " ".join(part for part in parts if part) or "mark"
+
+
+def mark_of(message: Any) -> Mark:
+    """Of a Mark message. What people say of a sentiment has few digits, and single precision more."""
+    emotion = message.emotion if message.HasField("emotion") else None
+    sentiment = round(message.sentiment, 4) if message.HasField("sentiment") else None
+    return Mark(message.start_s, message.end_s, emotion, sentiment)
+
+
 def landmarks_of(message: Any) -> NDArray[np.float32]:
     """(478, 2) x and y as fractions of the picture, of a landmarks message."""
     points = np.frombuffer(message.data, "<i2").reshape(-1, 2).astype(np.float32)

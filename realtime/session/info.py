@@ -16,9 +16,8 @@ from rich.text import Text
 from dhmd.checkpoint import shipped
 from dhmd.modality import Modality
 from dhmd.session import Session, schema
-from dhmd.session.reader import whole_records
+from dhmd.session.reader import Mark, mark_of, whole_records
 from realtime.session.export.look import clock, length
-from realtime.session.timeline import Mark, mark_of
 from realtime.view import NAMES
 
 MEDIA = {schema.VIDEO: "video", schema.SOUND: "sound"}

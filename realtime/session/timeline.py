@@ -13,25 +13,10 @@ from dhmd.contract import Word
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, SessionInvalid, schema
-from dhmd.session.reader import words_of
+from dhmd.session.reader import Mark, mark_of, words_of
 from realtime.workers import WorkerState, WorkerStatus
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A label given live to a stretch of the session; None is what was not said."""
-
-    start_s: float
-    end_s: float
-    emotion: str | None
-    sentiment: float | None
-
-    @property
-    def text(self) -> str:
-        parts = (self.emotion, None if self.sentiment is None else f"{self.sentiment:+.1f}")
-        return " ".join(part for part in parts if part) or "mark"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +193,6 @@ def _numbers(message: Any) -> tuple[Any, ...]:
         message.dropped_video,
         message.dropped_audio,
     )
-
-
-def mark_of(message: Any) -> Mark:
-    """Of a Mark message."""
-    emotion = message.emotion if message.HasField("emotion") else None
-    sentiment = message.sentiment if message.HasField("sentiment") else None
-    return Mark(message.start_s, message.end_s, emotion, sentiment)
 
 
 def _status(message: Any, session: Session) -> WorkerStatus:

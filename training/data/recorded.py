@@ -13,18 +13,8 @@ import numpy as np
 from dhmd.contract import Rows, Word
 from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
-from dhmd.session.reader import rows_of, whole_records, words_of
+from dhmd.session.reader import Mark, mark_of, rows_of, whole_records, words_of
 from training.data.media import Unreadable
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A stretch that was labelled live, in seconds of the session; None: not said."""
-
-    start_s: float
-    end_s: float
-    emotion: str | None
-    sentiment: float | None
 
 
 def extent(path: Path) -> tuple[float, bool]:
@@ -51,13 +41,7 @@ def marks(session: Session) -> tuple[list[Mark], int]:
     kept: list[Mark] = []
     unlabelled = 0
     for record in session.records({schema.MARK}):
-        said = record.message
-        mark = Mark(
-            said.start_s,
-            said.end_s,
-            said.emotion if said.HasField("emotion") else None,
-            round(said.sentiment, 4) if said.HasField("sentiment") else None,
-        )
+        mark = mark_of(record.message)
         if mark.emotion is None and mark.sentiment is None:
             unlabelled += 1
         else:
