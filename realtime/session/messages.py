@@ -18,18 +18,12 @@ from dhmd.session import schema
 from dhmd.session.reader import LANDMARK_UNITS, Session, SessionInvalid
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.engine import Inference, Sentiment
-from realtime.estimate import Dropped, Estimate, ModelName, build_estimate
+from realtime.estimate import Dropped, Estimate, ModelName, Window, build_estimate
 from realtime.pipeline import Emission
 from realtime.transcript import TranscriptUpdate
 from realtime.workers import WorkerStatus
 
 NANO = 1_000_000_000
-
-
-def timestamp(unix_s: float) -> Timestamp:
-    """Rounded to nanoseconds."""
-    seconds, nanos = divmod(round(unix_s * NANO), NANO)
-    return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def features(rows: Rows, revision: int, when: Timestamp) -> Any:
@@ -189,23 +183,30 @@ def window_of(message: Any) -> RecordedWindow:
 
 def estimate_of(message: Any, session: Session) -> Estimate:
     """What was published of an Estimate message, to the last digit but one. Raises SessionInvalid."""
+    model = ModelName(name=session.metadata["model"], checkpoint=session.metadata["checkpoint"])
     try:
-        return build_estimate(
-            window_of(message),
-            inference_of(message),
-            stream=session.stream,
-            seq=message.seq,
-            epoch_unix=session.epoch_unix,
-            faces=message.faces,
-            transcript=message.transcript,
-            capture_to_estimate_ms=message.capture_to_estimate_ms
-            if message.HasField("capture_to_estimate_ms")
-            else None,
-            timed=session.timed,
-            dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),
-            model=ModelName(name=session.metadata["model"], checkpoint=session.metadata["checkpoint"]),
-        )
+        return estimate_again(message, window_of(message), inference_of(message), session, session.stream, model)
     except (ValidationError, KeyError, ValueError, OverflowError):
         raise SessionInvalid(
             f"{session.path}: damaged, estimate {message.seq} holds numbers that none can have"
         ) from None
+
+
+def estimate_again(
+    message: Any, window: Window, inference: Inference | None, session: Session, stream: str, model: ModelName
+) -> Estimate:
+    """An estimate of a recorded moment, an Estimate message, with what a model makes of its window now."""
+    timed = message.HasField("capture_to_estimate_ms")
+    return build_estimate(
+        window,
+        inference,
+        stream=stream,
+        seq=message.seq,
+        epoch_unix=session.epoch_unix,
+        faces=message.faces,
+        transcript=message.transcript,
+        capture_to_estimate_ms=message.capture_to_estimate_ms if timed else None,
+        timed=session.timed,
+        dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),
+        model=model,
+    )

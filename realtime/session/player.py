@@ -28,14 +28,14 @@ from realtime.broker import BrokerAddress
 from realtime.clock import MediaClock
 from realtime.engine import Engine, Inference, resolve_device
 from realtime.errors import SettingsInvalid
-from realtime.estimate import Dropped, ModelName, build_estimate
+from realtime.estimate import Dropped, ModelName
 from realtime.mqtt import Publisher, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perceived, Perception
 from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink
 from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
-from realtime.session.messages import inference_of
+from realtime.session.messages import estimate_again, inference_of
 from realtime.session.replay import TOLERANCE, Agreement, Moment, Rewound, require_features
 from realtime.session.show import Shown
 from realtime.view import Dashboard, TerminalView
@@ -237,22 +237,9 @@ class Replay:
         return outcome
 
     def _emission(self, moment: Moment, inference: Inference | None) -> Emission:
-        recorded, cut = moment.recorded, moment.cut
-        latency_ms = recorded.capture_to_estimate_ms if recorded.HasField("capture_to_estimate_ms") else None
-        estimate = build_estimate(
-            cut,
-            inference,
-            stream=self._stream,
-            seq=recorded.seq,
-            epoch_unix=self._session.epoch_unix,
-            faces=recorded.faces,
-            transcript=recorded.transcript,
-            capture_to_estimate_ms=latency_ms,
-            timed=self._session.timed,
-            dropped=Dropped(video=recorded.dropped_video, audio=recorded.dropped_audio),
-            model=ModelName(name=self._checkpoint.name, checkpoint=self._checkpoint.digest),
-        )
-        return Emission(estimate, Perceived(cut, recorded.faces, ()), inference, None, timed=False)
+        model = ModelName(name=self._checkpoint.name, checkpoint=self._checkpoint.digest)
+        estimate = estimate_again(moment.recorded, moment.cut, inference, self._session, self._stream, model)
+        return Emission(estimate, Perceived(moment.cut, moment.recorded.faces, ()), inference, None, timed=False)
 
     def _emit(self, emission: Emission) -> None:
         for sink in self._sinks:
