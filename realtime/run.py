@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from rich.console import Console
@@ -34,12 +34,12 @@ from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
 from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
-from realtime.workers import WorkerStatus
 
 if TYPE_CHECKING:
     from realtime.web.server import WebServer
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -207,7 +207,8 @@ async def _run(
         dashboard = Dashboard(f"{title} · {settings.stream}", f"{broker}" if broker else "no broker")
         publisher = None
         if broker is not None:
-            publisher = Publisher(broker, settings.stream, dashboard.set_connection)
+            on_connection = _fan_out(dashboard.set_connection, web.feed.on_connection if web else None)
+            publisher = Publisher(broker, settings.stream, on_connection)
             pipeline.sinks.append(PublisherSink(publisher, pipeline.clock, pipeline.statistics))
             if settings.broker == "embedded":
                 console.print(f"embedded broker on {broker}; another terminal: dhmd-live watch --broker {broker}")
@@ -277,12 +278,12 @@ async def _either(*events: asyncio.Event) -> None:
         task.cancel()
 
 
-def _fan_out(*listeners: Callable[[WorkerStatus], None] | None) -> Callable[[WorkerStatus], None]:
+def _fan_out(*listeners: Callable[[T], None] | None) -> Callable[[T], None]:
     there = [listener for listener in listeners if listener is not None]
 
-    def tell(status: WorkerStatus) -> None:
+    def tell(what: T) -> None:
         for listener in there:
-            listener(status)
+            listener(what)
 
     return tell
 

@@ -237,7 +237,7 @@ function drawHealth() {
     parts.push(`dropped ${estimate.dropped.video} frames, ${estimate.dropped.audio} blocks of sound`);
     parts.push(`model ${estimate.model.name} ${estimate.model.checkpoint}`);
   }
-  if (broker) parts.push(broker);
+  if (broker) parts.push(`broker ${broker}`);
   const lines = [document.createTextNode(parts.join(" · "))];
   for (const status of state.statuses.values()) if (["failed", "restarting"].includes(status.state)) {
     const line = document.createElement("span");

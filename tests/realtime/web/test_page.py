@@ -100,11 +100,12 @@ def test_buttons_mark_what_is_recorded(browser: Any, tmp_path: Path) -> None:
 def test_what_is_not_there_looks_absent_with_its_reason(browser: Any, tmp_path: Path) -> None:
     sound = tmp_path / "sound.wav"
     subprocess.run(["ffmpeg", "-v", "error", "-i", str(CLIP), "-vn", "-t", "8", str(sound)], check=True)
-    with served(*WEB, "--source", str(sound)) as address:
+    with served(*WEB, "--broker", "embedded", "--source", str(sound)) as address:
         page, complaints = opened(browser, address)
         page.locator("#modalities tr[data-name=audio] .present").wait_for(timeout=60_000)
         assert page.locator("#modalities tr[data-name=vision] .absent").inner_text() == "○ no camera"
         assert page.locator("#modalities tr[data-name=vision]").get_attribute("class") == "away"
+        page.locator("#health").get_by_text("broker connected").wait_for(timeout=10_000)
     assert complaints == []
 
 
