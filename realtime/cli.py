@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from realtime.run import Summary
+    from realtime.settings import RunSettings
     from realtime.web.server import WebServer
 
 DESCRIPTION = (
@@ -279,7 +280,6 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("--again", action="store_true", help="extract the features again, from recorded media")
     replay.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
     replay.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one for two cores)")
-    replay.add_argument("--media", action="store_true", help="keep pictures and sound in the sessions of media")
     replay.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the comparison")
     replay.add_argument(
         "--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user:password@]host[:port]"
@@ -351,16 +351,20 @@ def _replay_media(options: argparse.Namespace) -> int:
         out=options.out,
         checkpoint=options.checkpoint or "base",
         jobs=options.jobs or max(1, (os.cpu_count() or 2) // 2),
-        media=options.media,
         console=_console(),
     )
 
 
-def _run(options: argparse.Namespace) -> int:
+def _settings(options: argparse.Namespace, **fixed: str) -> RunSettings:
+    """What was asked for, as far as the command has flags for it."""
     from realtime.settings import RunSettings, read_settings
 
     flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
-    settings = read_settings(options.config, flags)
+    return read_settings(getattr(options, "config", None), {**fixed, **flags})
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = _settings(options)
     from realtime.run import run
 
     console = _console()
@@ -376,10 +380,7 @@ def _page(stream: str, host: str, port: int) -> WebServer:
 
 
 def _web(options: argparse.Namespace) -> int:
-    from realtime.settings import RunSettings, read_settings
-
-    flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
-    settings = read_settings(options.config, flags)
+    settings = _settings(options)
     from realtime.run import run
 
     console = _console()
@@ -389,20 +390,18 @@ def _web(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     from realtime.demo import CLIP
-    from realtime.run import run
-    from realtime.settings import read_settings
 
-    recording = {name: getattr(options, name) for name in ("record", "record_video", "record_audio")}
-    flags = {name: value for name, value in recording.items() if value is not None}
+    settings = _settings(options, source=str(CLIP), stream="demo")
+    from realtime.run import run
+
     console = _console()
-    settings = read_settings(None, {"source": str(CLIP), "stream": "demo", **flags})
     summary = run(settings, console, title="dhmd demo", web=_page(settings.stream, "127.0.0.1", 0))
     _print_summary(summary, console)
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    from realtime.session.export import export
+    from realtime.session.export.write import export
 
     print(export(options.file, options.to, options.out, force=options.force))
     return 0

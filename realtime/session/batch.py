@@ -26,7 +26,7 @@ from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
 from realtime.errors import SettingsInvalid
 from realtime.pipeline import Emission
-from realtime.session.export import export
+from realtime.session.export.write import export
 from realtime.session.files import whole_file
 from realtime.session.messages import inference_of
 
@@ -93,14 +93,10 @@ def jobs_of(files: Sequence[Path], out: Path | None) -> list[Job]:
     return jobs
 
 
-def process(
-    paths: Sequence[Path], *, out: Path | None, checkpoint: str, jobs: int, media: bool, console: Console
-) -> int:
+def process(paths: Sequence[Path], *, out: Path | None, checkpoint: str, jobs: int, console: Console) -> int:
     """Make a session, and its report, of each file that has none yet by this checkpoint; and a table of all.
 
     Returns the exit status.
-
-    media: whether pictures and sound go into the sessions too.
     """
     todo = jobs_of(media_files(paths), out)
     digest = load(checkpoint).digest
@@ -110,7 +106,7 @@ def process(
     pending = [job for job in todo if job not in done]
     if done:
         console.print(f"{len(done)} of {len(todo)} are sessions already", highlight=False)
-    errors = _run_all(pending, checkpoint, jobs, media, console)
+    errors = _run_all(pending, checkpoint, jobs, console)
     reports = [_report(job, errors.get(job.media, "")) for job in todo]
     summary = (out or Path()) / f"{SUMMARY}.csv"
     _write_table(summary, reports)
@@ -133,7 +129,7 @@ def _is_done(path: Path, digest: str) -> bool:
     return session.complete and session.metadata["checkpoint"] == digest
 
 
-def _run_all(pending: Sequence[Job], checkpoint: str, jobs: int, media: bool, console: Console) -> Mapping[Path, str]:
+def _run_all(pending: Sequence[Job], checkpoint: str, jobs: int, console: Console) -> Mapping[Path, str]:
     """Errors by media file."""
     errors: dict[Path, str] = {}
     if not pending:
@@ -148,7 +144,7 @@ def _run_all(pending: Sequence[Job], checkpoint: str, jobs: int, media: bool, co
         moved: Any = manager.Queue()
         lengths = {job.media: _length_s(job.media) for job in pending}
         bar = progress.add_task("seconds of media", total=round(sum(lengths.values())))
-        futures = {pool.submit(_make, job, checkpoint, media, moved): job for job in pending}
+        futures = {pool.submit(_make, job, checkpoint, moved): job for job in pending}
         for future in _watched(futures, moved, lengths, progress, bar):
             if (error := future.result()) is not None:
                 errors[futures[future].media] = error
@@ -201,7 +197,7 @@ class _Told:
             self._moved.put((self._media, end_s))
 
 
-def _make(job: Job, checkpoint: str, media: bool, moved: Any) -> str | None:
+def _make(job: Job, checkpoint: str, moved: Any) -> str | None:
     """Run one file, in a process of its own. Returns why it failed."""
     from realtime.run import run
     from realtime.settings import RunSettings
@@ -220,8 +216,6 @@ def _make(job: Job, checkpoint: str, media: bool, moved: Any) -> str | None:
         stream="file",
         checkpoint=checkpoint,
         record=str(part),
-        record_video=media,
-        record_audio=media,
     )
     try:
         run(settings, Console(quiet=True), sinks=[_Told(moved, job.media)])

@@ -22,10 +22,10 @@ from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
 from realtime.estimate import Estimate
-from realtime.session.export import export
 from realtime.session.export.formats import FORMATS
 from realtime.session.export.html import page
 from realtime.session.export.look import MOST, Drawn, clock, signed, ticks
+from realtime.session.export.write import export
 from realtime.session.sentences import sentences
 from realtime.session.timeline import Timeline
 
