@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -36,12 +37,24 @@ POINT_UNITS: Final = 10_000
 """Landmarks are sent in this many steps a side of the picture."""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A frame to be shown, encoded by the first page that sends it: not in the thread that looks for faces."""
+
+    frame: VideoFrame
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """Its capture time, float64, and a JPEG."""
+        return struct.pack("<d", self.frame.captured_s) + _jpeg(self.frame.image)
+
+
 @dataclass(slots=True)
 class Page:
     """One browser's queue: messages in order, and the newest picture alone."""
 
     messages: deque[str]
-    picture: bytes | None
+    picture: Picture | None
     wake: asyncio.Event
     dropped: int = 0
 
@@ -61,12 +74,12 @@ class Feed:
         self._pictured_s = 0.0
 
     def on_frame(self, frame: VideoFrame) -> None:
-        """Encode the picture where a page looks at it, at most 15 times a second."""
+        """Show the picture where a page looks, at most 15 times a second."""
         now_s = time.monotonic()
         if not self._pages or now_s - self._pictured_s < PICTURE_EVERY_S:
             return
         self._pictured_s = now_s
-        self._each(picture=struct.pack("<d", frame.captured_s) + _jpeg(frame.image))
+        self._each(picture=Picture(frame))
 
     def on_sound(self, block: AudioBlock) -> None:
         """Sound is not shown."""
@@ -127,7 +140,7 @@ class Feed:
             with self._lock:
                 self._pages = [one for one in self._pages if one is not page]
 
-    def _each(self, text: str | None = None, picture: bytes | None = None) -> None:
+    def _each(self, text: str | None = None, picture: Picture | None = None) -> None:
         """Hand a message or a picture to every page, from any thread."""
         if (loop := self._loop) is None or loop.is_closed():
             return
@@ -152,7 +165,7 @@ async def outgoing(page: Page) -> AsyncIterator[str | bytes]:
             yield page.messages.popleft()
         if (picture := page.picture) is not None:
             page.picture = None
-            yield picture
+            yield await asyncio.to_thread(lambda picture=picture: picture.encoded)  # type: ignore[misc]
 
 
 def message(kind: str, data: dict[str, Any]) -> str:
