@@ -73,7 +73,7 @@ class Session:
         try:
             numbers = (session.epoch_unix, session.hop_s)
             _ = session.stream, session.timed, session.features, metadata["model"], metadata["checkpoint"]
-            sound = all(map(math.isfinite, numbers)) and session.hop_s > 0
+            sound = isinstance(session.settings, dict) and all(map(math.isfinite, numbers)) and session.hop_s > 0
         except (KeyError, TypeError, ValueError, AttributeError):
             sound = False
         if not sound:
@@ -97,6 +97,12 @@ class Session:
     def timed(self) -> bool:
         """Whether the session clock was the machine's, so that latencies mean something."""
         return self.metadata["timed"] == "true"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the run was asked to do, without secrets."""
+        settings: Mapping[str, Any] = json.loads(self.metadata["settings"])
+        return settings
 
     @property
     def features(self) -> Mapping[Modality, FeatureSpec]:
@@ -209,7 +215,9 @@ def mark_of(message: Any) -> Mark:
 
 
 def landmarks_of(message: Any) -> NDArray[np.float32]:
-    """(478, 2) x and y as fractions of the picture, of a landmarks message."""
+    """(N, 2) x and y as fractions of the picture, of a landmarks message. Raises SessionInvalid."""
+    if len(message.data) % 4:
+        raise SessionInvalid(f"damaged: {len(message.data)} bytes of landmarks")
     points = np.frombuffer(message.data, "<i2").reshape(-1, 2).astype(np.float32)
     return points / np.float32(LANDMARK_UNITS)
 

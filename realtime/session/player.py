@@ -6,7 +6,6 @@ import asyncio
 import bisect
 import contextlib
 import itertools
-import json
 import signal
 import time
 from collections import deque
@@ -107,7 +106,7 @@ def _model(session: Session, request: Request) -> Checkpoint:
     if request.checkpoint is not None:
         return load(request.checkpoint)
     name, digest = session.metadata["model"], session.metadata["checkpoint"]
-    place = str(json.loads(session.metadata["settings"]).get("checkpoint", name))
+    place = str(session.settings.get("checkpoint", name))
     remedy = "name a model with --checkpoint, and its estimates are compared with the recorded ones"
     recorded = f"{request.path} was recorded with the model {name} ({digest})"
     try:

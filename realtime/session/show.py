@@ -14,9 +14,9 @@ from dhmd.session import Record, Session, schema
 from dhmd.session.reader import landmarks_of, words_of
 from realtime.pipeline import Emission
 from realtime.session.media import VideoDecoder
+from realtime.session.timeline import status_of
 from realtime.transcript import TranscriptUpdate
 from realtime.web.feed import Feed
-from realtime.workers import WorkerState, WorkerStatus
 
 FRESH_S = 0.4
 """Landmarks are recorded less often than faces: those of so long ago are drawn still."""
@@ -26,6 +26,7 @@ class Shown:
     """A sink that shows each estimate, and before it what else had come by then."""
 
     def __init__(self, session: Session, feed: Feed) -> None:
+        self._session = session
         self._feed = feed
         self._decoder = VideoDecoder(session)
         self._records = session.records({schema.WORDS, schema.FACE, schema.LANDMARKS, schema.STATUS, schema.VIDEO})
@@ -52,7 +53,7 @@ class Shown:
         elif record.topic == schema.FACE:
             self._feed.on_face(self._face(one))
         elif record.topic == schema.STATUS:
-            self._feed.on_worker(WorkerStatus(one.worker, WorkerState(one.state), one.reason, restarts=one.restarts))
+            self._feed.on_worker(status_of(one, self._session))
         else:
             for frame in self._decoder.frames(record, record.arrived_s):
                 self._feed.on_frame(frame)

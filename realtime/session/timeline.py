@@ -86,7 +86,7 @@ class Timeline:
                 case schema.MARK:
                     marks.append(mark_of(message))
                 case schema.STATUS:
-                    statuses.append((record.captured_s, _status(message, session)))
+                    statuses.append((record.captured_s, status_of(message, session)))
                 case schema.LOST:
                     lost.append(Lost(record.arrived_s, message.topic, message.count))
         if not estimates:
@@ -195,7 +195,8 @@ def _numbers(message: Any) -> tuple[Any, ...]:
     )
 
 
-def _status(message: Any, session: Session) -> WorkerStatus:
+def status_of(message: Any, session: Session) -> WorkerStatus:
+    """Of a Status message. Raises SessionInvalid."""
     try:
         state = WorkerState(message.state)
     except ValueError:

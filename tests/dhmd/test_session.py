@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
+from foxglove_schemas_protobuf.PointCloud_pb2 import PointCloud
 from mcap.opcode import Opcode
 from mcap.writer import CompressionType, Writer
 from mcap_protobuf.schema import register_schema
@@ -25,7 +26,7 @@ from mcap_protobuf.schema import register_schema
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
 from dhmd.session import Record, Session, SessionInvalid, schema
-from dhmd.session.reader import LARGEST_RECORD, MAGIC, rows_of, whole_records
+from dhmd.session.reader import LARGEST_RECORD, MAGIC, landmarks_of, rows_of, whole_records
 
 EPOCH_UNIX = 1_700_000_000.25
 HEAD = {
@@ -217,6 +218,8 @@ def test_a_large_chunk_is_read(kept: Callable[[bytes], Path]) -> None:
         (build({**HEAD, "version": "1.x"}).data, "damaged, its version reads '1.x'"),
         (build({**HEAD, "epoch_unix": "nan"}).data, "damaged, the description of the session cannot be read"),
         (build({**HEAD, "features": "[{}]"}).data, "damaged, the description of the session cannot be read"),
+        (build({**HEAD, "settings": "[]"}).data, "damaged, the description of the session cannot be read"),
+        (build({**HEAD, "settings": "{"}).data, "damaged, the description of the session cannot be read"),
         (build({"version": "1"}).data, "damaged, the description of the session cannot be read"),
     ],
 )
@@ -251,6 +254,11 @@ def test_a_message_that_is_none_is_named(kept: Callable[[bytes], Path]) -> None:
 def test_rows_of_another_size_than_told_are_refused(size: int) -> None:
     with pytest.raises(SessionInvalid, match=f"damaged: {size} bytes for 2 rows of 2"):
         rows_of(schema.Features(times_s=[1.0, 2.0], width=2, values=bytes(size)))
+
+
+def test_landmarks_of_half_a_point_are_refused() -> None:
+    with pytest.raises(SessionInvalid, match="damaged: 6 bytes of landmarks"):
+        landmarks_of(PointCloud(data=b"\0" * 6))
 
 
 def test_a_checksum_guards_every_chunk(kept: Callable[[bytes], Path]) -> None:
