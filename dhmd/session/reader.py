@@ -137,6 +137,55 @@ class Session:
                     )
 
 
+@dataclass(slots=True)
+class TopicContents:
+    """bytes: of the messages, before they are compressed. first_s, last_s: arrival, on the session clock."""
+
+    messages: int = 0
+    bytes: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a session up to where it is cut or damaged. whole: whether it is neither."""
+
+    topics: Mapping[str, TopicContents]
+    whole: bool
+
+    @classmethod
+    def of(cls, session: Session) -> Self:
+        """Read all of it, decoding no message."""
+        from mcap.records import Channel, Footer, Message
+
+        topics: dict[str, TopicContents] = {}
+        by_channel: dict[int, TopicContents] = {}
+        ended = False
+        with session.path.open("rb") as file:
+            for record in whole_records(file):
+                if isinstance(record, Channel):
+                    by_channel[record.id] = topics.setdefault(record.topic, TopicContents())
+                elif isinstance(record, Message):
+                    topic = by_channel.setdefault(record.channel_id, TopicContents())
+                    arrived_s = record.log_time / 1e9 - session.epoch_unix
+                    topic.first_s = topic.first_s if topic.messages else arrived_s
+                    topic.last_s = arrived_s
+                    topic.messages += 1
+                    topic.bytes += len(record.data)
+                ended = isinstance(record, Footer)
+        return cls(topics, ended and session.complete)
+
+    @property
+    def messages(self) -> int:
+        return sum(topic.messages for topic in self.topics.values())
+
+    @property
+    def last_s(self) -> float:
+        """Arrival of the newest message, on the session clock."""
+        return max((topic.last_s for topic in self.topics.values()), default=0.0)
+
+
 def whole_records(file: IO[bytes]) -> Iterator[Any]:
     """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged."""
     from mcap.exceptions import McapError

@@ -16,7 +16,7 @@ from rich.text import Text
 from dhmd.checkpoint import shipped
 from dhmd.modality import Modality
 from dhmd.session import Session, schema
-from dhmd.session.reader import Mark, mark_of, whole_records
+from dhmd.session.reader import Contents, Mark, TopicContents, mark_of
 from realtime.session.export.look import clock, length
 from realtime.view import NAMES
 
@@ -56,61 +56,36 @@ class Info:
     marks: list[Mark]
 
 
-@dataclass(slots=True)
-class _Count:
-    messages: int = 0
-    bytes: int = 0
-    first_ns: int = 0
-    last_ns: int = 0
-
-
 def read_info(path: Path) -> Info:
     """Read all of a file. Raises SessionInvalid."""
-    from mcap.records import Channel, Footer, Message
-
     session = Session.open(path)
-    topics: dict[str, _Count] = {}
-    by_channel: dict[int, _Count] = {}
-    ended = False
-    with path.open("rb") as file:
-        for record in whole_records(file):
-            if isinstance(record, Channel):
-                by_channel[record.id] = topics.setdefault(record.topic, _Count())
-            elif isinstance(record, Message):
-                count = by_channel.setdefault(record.channel_id, _Count())
-                count.first_ns = count.first_ns if count.messages else record.log_time
-                count.last_ns = record.log_time
-                count.messages += 1
-                count.bytes += len(record.data)
-            elif isinstance(record, Footer):
-                ended = True
+    contents = Contents.of(session)
     epoch_unix = session.epoch_unix
-    last_ns = max((count.last_ns for count in topics.values()), default=round(epoch_unix * 1e9))
     marks, lost = _labels(session)
     return Info(
         file=str(path),
         bytes=path.stat().st_size,
         version=int(session.metadata["version"]),
-        state="complete" if ended and session.complete else "damaged" if session.complete else "cut",
+        state="complete" if contents.whole else "damaged" if session.complete else "cut",
         stream=session.stream,
         started=datetime.fromtimestamp(epoch_unix).astimezone().isoformat(timespec="seconds") if epoch_unix else None,
         recorded=session.metadata.get("created", ""),
-        length_s=round(max(0.0, last_ns / 1e9 - epoch_unix), 3),
+        length_s=round(max(0.0, contents.last_s), 3),
         model=session.metadata["model"],
         checkpoint=session.metadata["checkpoint"],
         shipped=session.metadata["checkpoint"] in shipped().values(),
         features=[spec.to_dict() for spec in session.features.values()],
-        topics=[_topic(name, count) for name, count in sorted(topics.items())],
-        media=[name for topic, name in MEDIA.items() if topic in topics],
+        topics=[_topic(name, found) for name, found in sorted(contents.topics.items())],
+        media=[name for topic, name in MEDIA.items() if topic in contents.topics],
         lost=lost,
         marks=marks,
     )
 
 
-def _topic(name: str, count: _Count) -> Topic:
-    span_s = (count.last_ns - count.first_ns) / 1e9
-    rate_hz = round((count.messages - 1) / span_s, 2) if count.messages > 1 and span_s > 0 else None
-    return Topic(name, count.messages, count.bytes, rate_hz)
+def _topic(name: str, found: TopicContents) -> Topic:
+    span_s = found.last_s - found.first_s
+    rate_hz = round((found.messages - 1) / span_s, 2) if found.messages > 1 and span_s > 0 else None
+    return Topic(name, found.messages, found.bytes, rate_hz)
 
 
 def _labels(session: Session) -> tuple[list[Mark], dict[str, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from dhmd.session import Session, SessionInvalid
-from dhmd.session.reader import whole_records
+from dhmd.session.reader import Contents, whole_records
 from realtime.session.files import check_out, whole_file
 
 
@@ -25,25 +25,17 @@ def repair(path: Path, out: Path | None = None, *, force: bool = False) -> Repai
 
     out: by default FILE.repaired.mcap beside the session. Raises SessionInvalid, SettingsInvalid.
     """
-    from mcap.records import Footer, Message
-
     session = Session.open(path)
-    messages, last_ns, whole = 0, 0, False
-    with path.open("rb") as file:
-        for record in whole_records(file):
-            if isinstance(record, Message):
-                messages += 1
-                last_ns = max(last_ns, record.log_time)
-            whole = isinstance(record, Footer)
-    if whole and session.complete:
+    contents = Contents.of(session)
+    if contents.whole:
         return None
-    if not messages:
+    if not contents.messages:
         raise SessionInvalid(f"{path}: cut before the first second of it was written; there is nothing to repair")
     out = out or path.with_suffix(".repaired.mcap")
     check_out(out, path, force=force)
     with path.open("rb") as file, whole_file(out) as copy:
         _copy(file, copy)
-    return Repaired(out, messages, last_ns / 1e9 - session.epoch_unix)
+    return Repaired(out, contents.messages, contents.last_s)
 
 
 def _copy(file: IO[bytes], copy: IO[bytes]) -> None:

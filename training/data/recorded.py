@@ -13,23 +13,15 @@ import numpy as np
 from dhmd.contract import Rows, Word
 from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
-from dhmd.session.reader import Mark, mark_of, rows_of, whole_records, words_of
+from dhmd.session.reader import Contents, Mark, mark_of, rows_of, words_of
 from training.data.media import Unreadable
 
 
 def extent(path: Path) -> tuple[float, bool]:
     """Seconds up to the last thing in it, and whether it was cut or is damaged there. Raises Unreadable."""
-    from mcap.records import DataEnd, Message
-
     with _unreadable(path):
-        epoch_ns = round(Session.open(path).epoch_unix * 1e9)
-        newest_ns, whole = epoch_ns, False
-        with path.open("rb") as file:
-            for record in whole_records(file):
-                if isinstance(record, Message):
-                    newest_ns = max(newest_ns, record.log_time)
-                whole = whole or isinstance(record, DataEnd)
-    return (newest_ns - epoch_ns) / 1e9, not whole
+        contents = Contents.of(Session.open(path))
+    return contents.last_s, not contents.whole
 
 
 def marks(session: Session) -> tuple[list[Mark], int]:
