@@ -110,6 +110,22 @@ class Session:
         specs = [FeatureSpec.from_dict(spec) for spec in json.loads(self.metadata["features"])]
         return {spec.modality: spec for spec in specs}
 
+    def stated_end_s(self) -> float | None:
+        """Arrival of the newest message by the index at the end, without reading the rest; None of a cut file."""
+        from mcap.exceptions import McapError
+        from mcap.reader import SeekingReader
+
+        if not self.complete:
+            return None
+        with self.path.open("rb") as file:
+            try:
+                summary = SeekingReader(file, record_size_limit=LARGEST_RECORD).get_summary()
+            except (McapError, struct.error, ValueError):
+                return None
+        if summary is None or summary.statistics is None:
+            return None
+        return float(summary.statistics.message_end_time / 1e9 - self.epoch_unix)
+
     def records(self, topics: Collection[str] | None = None) -> Iterator[Record]:
         """Messages in the order they were written, of some topics or of all. What follows a cut is left out."""
         from mcap.records import Channel, Message

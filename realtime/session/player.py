@@ -179,10 +179,12 @@ class Replay:
         self._sinks: list[Sink] = []
         self._stop = asyncio.Event()
         self._publisher: Publisher | None = None
-        self._ends_s = [record.message.end_s for record in session.records({schema.ESTIMATE})]
-        if not self._ends_s:
+        first = next(session.records({schema.ESTIMATE}), None)
+        if first is None:
             raise SessionInvalid(f"{session.path}: no estimate in it; nothing to replay")
-        self._length_s = self._ends_s[-1] - self._ends_s[0]
+        self._first_s: float = first.message.end_s
+        end_s = session.stated_end_s()
+        self._length_s = None if end_s is None else end_s - self._first_s
 
     async def run(self, *, again: bool) -> Outcome:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -215,13 +217,13 @@ class Replay:
         engine = Engine(self._checkpoint, self._device)
         rewound = Rewound(self._session, self._checkpoint, self._device)
         pace, outcome = self._request.pace, Outcome(lost=rewound.lost)
-        started_s, first_s = time.monotonic(), self._ends_s[0]
+        started_s = time.monotonic()
         hidden = pace is not None or not self._console.is_terminal
         with Progress(console=self._console, transient=True, disable=hidden) as progress:
             bar = progress.add_task("replaying", total=self._length_s)
             async with contextlib.aclosing(_inferred(rewound, engine, BATCH if pace is None else 1)) as inferred:
                 async for moment, inference in inferred:
-                    passed_s = moment.cut.end_s - first_s
+                    passed_s = moment.cut.end_s - self._first_s
                     if pace is not None:
                         await _until(started_s + passed_s / pace, self._stop)
                     if self._stop.is_set():
@@ -246,7 +248,7 @@ class Replay:
 
     async def _extracted_again(self) -> Outcome:
         """Through the extractors, as a file at --pace max; compared with the recorded estimates nearest in time."""
-        outcome = Outcome(session_s=self._length_s)
+        outcome = Outcome()
         clock = MediaClock(self._session.epoch_unix)
         nothing = Dropped(video=0, audio=0)
         with (
@@ -255,9 +257,10 @@ class Replay:
         ):
             engine = Engine(self._checkpoint, self._device)
             pipeline = Pipeline(perception, engine, clock, self._stream, lambda: nothing, timed=False)
-            bar = progress.add_task("extracting again", total=self._ends_s[-1])
-            compared = _Compared(self._session, self._ends_s, outcome.comparison)
-            pipeline.sinks += [*self._sinks, compared, _Told(lambda end_s: progress.update(bar, completed=end_s))]
+            bar = progress.add_task("extracting again", total=self._length_s)
+            compared = _Compared(self._session, outcome.comparison)
+            told = _Told(lambda end_s: progress.update(bar, completed=end_s - self._first_s))
+            pipeline.sinks += [*self._sinks, compared, told]
             started_s = time.monotonic()
             await run_offline(
                 pipeline,
@@ -270,6 +273,7 @@ class Replay:
             )
         outcome.wall_s = time.monotonic() - started_s
         outcome.estimates = pipeline.statistics.estimates
+        outcome.session_s = compared.last_s - self._first_s
         return outcome
 
 
@@ -292,9 +296,11 @@ class _Told:
 class _Compared:
     """Sets each estimate beside the recorded one nearest in time, if that is within a hop."""
 
-    def __init__(self, session: Session, ends_s: list[float], comparison: Comparison) -> None:
-        self._recorded = [inference_of(record.message) for record in session.records({schema.ESTIMATE})]
-        self._ends_s = ends_s
+    def __init__(self, session: Session, comparison: Comparison) -> None:
+        recorded = [record.message for record in session.records({schema.ESTIMATE})]
+        self._recorded = [inference_of(message) for message in recorded]
+        self._ends_s = [message.end_s for message in recorded]
+        self.last_s = self._ends_s[-1]
         self._hop_s = session.hop_s
         self._comparison = comparison
 
