@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,11 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import paho.mqtt.client as mqtt
 import pytest
+import torch
 
+from realtime.cli import main
 from realtime.demo import CLIP
 
 COMMAND = str(Path(sys.executable).with_name("dhmd-live"))
@@ -236,3 +239,56 @@ def talking_clip(make_media: Callable[..., Path]) -> Path:
         "talking.mp4", "-i", str(CLIP), "-t", "4", "-c:v", "libx264", "-preset", "ultrafast", "-crf", "16",
         "-bf", "0", "-c:a", "aac",
     )  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line on stderr."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert self.err.endswith("\n")
+        return lines[0]
+
+
+Live = Callable[..., Outcome]
+
+
+@pytest.fixture
+def live(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
+    """live(*arguments): `dhmd-live` in this process, with all that reaches stdout and stderr."""
+    root, threads = logging.getLogger(), torch.get_num_threads()
+    level = root.level
+
+    def run(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        # As in a process of its own, where nothing has set up logging.
+        with monkeypatch.context() as patch:
+            patch.setattr(root, "handlers", [])
+            with pytest.raises(SystemExit) as end:
+                main([str(argument) for argument in arguments])
+        assert isinstance(end.value.code, int)
+        return Outcome(end.value.code, *capfd.readouterr())
+
+    yield run
+    root.setLevel(level)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def refuse(live: Live) -> Callable[..., str]:
+    """refuse(code, *arguments): that nothing happens but one line of error, and the exit code."""
+
+    def run(code: int, *arguments: object) -> str:
+        outcome = live(*arguments)
+        assert outcome.code == code, outcome
+        assert outcome.out == ""
+        assert outcome.line.startswith("error: ")
+        assert "Traceback" not in outcome.line
+        return outcome.line.removeprefix("error: ")
+
+    return run

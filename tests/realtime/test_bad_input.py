@@ -4,71 +4,19 @@ from __future__ import annotations
 
 import ctypes.util
 import json
-import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 
-from realtime.cli import main
 from realtime.demo import CLIP
 
 MakeMedia = Callable[..., Path]
-Try = Callable[..., "Outcome"]
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def line(self) -> str:
-        """The one line on stderr."""
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        assert self.err.endswith("\n")
-        return lines[0]
-
-
-@pytest.fixture
-def attempt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Try]:
-    """attempt(*arguments): `dhmd-live` in this process, with all that reaches stdout and stderr."""
-    root, threads = logging.getLogger(), torch.get_num_threads()
-    level = root.level
-
-    def run(*arguments: object) -> Outcome:
-        capfd.readouterr()
-        # As in a process of its own, where nothing has set up logging.
-        with monkeypatch.context() as patch:
-            patch.setattr(root, "handlers", [])
-            with pytest.raises(SystemExit) as end:
-                main([str(argument) for argument in arguments])
-        assert isinstance(end.value.code, int)
-        return Outcome(end.value.code, *capfd.readouterr())
-
-    yield run
-    root.setLevel(level)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def refuse(attempt: Try) -> Try:
-    """refuse(code, *arguments): that nothing happens but one line of error, and the exit code."""
-
-    def run(code: int, *arguments: object) -> str:
-        outcome = attempt(*arguments)
-        assert outcome.code == code, outcome
-        assert outcome.out == ""
-        assert outcome.line.startswith("error: ")
-        assert "Traceback" not in outcome.line
-        return outcome.line.removeprefix("error: ")
-
-    return run  # type: ignore[return-value]
+Try = Callable[..., Any]
 
 
 @pytest.fixture
@@ -116,7 +64,7 @@ def test_a_file_that_is_no_source(
     assert remedy in line
 
 
-def goes_on(outcome: Outcome, file: Path) -> str:
+def goes_on(outcome: Any, file: Path) -> str:
     """A run that goes on, with one warning: what the warning says."""
     assert outcome.code == 0, outcome
     assert outcome.line.startswith("warning: ")
@@ -125,13 +73,13 @@ def goes_on(outcome: Outcome, file: Path) -> str:
 
 
 def test_a_film_that_was_cut_off_goes_on_with_what_there_is(
-    attempt: Try, make_media: MakeMedia, untrained_checkpoint: Path, tmp_path: Path
+    live: Try, make_media: MakeMedia, untrained_checkpoint: Path, tmp_path: Path
 ) -> None:
     whole = make_media("whole.mkv", "-i", str(CLIP), "-t", "4", "-c", "copy").read_bytes()
     cut, file = tmp_path / "cut.mkv", tmp_path / "estimates.jsonl"
     cut.write_bytes(whole[: len(whole) // 2])
     line = goes_on(
-        attempt(
+        live(
             *("run", "--source", cut, "--pace", "max", "--broker", "none"),
             *("--checkpoint", untrained_checkpoint, "--estimates", file),
         ),
@@ -144,7 +92,7 @@ def test_a_film_that_was_cut_off_goes_on_with_what_there_is(
 @pytest.mark.parametrize(("left", "argument"), [("video", "-an"), ("sound", "-vn")])
 @pytest.mark.parametrize("pace", ["max", "realtime"])
 def test_a_file_without_video_or_without_sound_goes_on_with_the_rest(
-    attempt: Try,
+    live: Try,
     make_media: MakeMedia,
     talking_clip: Path,
     untrained_checkpoint: Path,
@@ -156,7 +104,7 @@ def test_a_file_without_video_or_without_sound_goes_on_with_the_rest(
     source = make_media(f"only-{left}.mp4", "-i", str(talking_clip), "-t", "2", "-c", "copy", argument)
     file = tmp_path / "estimates.jsonl"
     line = goes_on(
-        attempt(
+        live(
             *("run", "--source", source, "--pace", pace, "--broker", "none"),
             *("--checkpoint", untrained_checkpoint, "--estimates", file),
         ),
@@ -206,7 +154,7 @@ def test_a_microphone_asked_for_without_portaudio(
 
 
 def test_a_camera_without_portaudio_goes_on_without_sound(
-    attempt: Try,
+    live: Try,
     without_portaudio: None,
     serve_mjpeg: Callable[..., Any],
     untrained_checkpoint: Path,
@@ -216,7 +164,7 @@ def test_a_camera_without_portaudio_goes_on_without_sound(
 
     camera = serve_mjpeg([np.full((120, 160, 3), 90, np.uint8)])
     file = tmp_path / "estimates.jsonl"
-    outcome = attempt(
+    outcome = live(
         "run", "--source", camera.url, "--broker", "none", "--checkpoint", untrained_checkpoint,
         "--estimates", file, "--duration", "2",
     )  # fmt: skip
@@ -231,7 +179,8 @@ def test_a_microphone_nobody_has(pulseaudio: Any, start_live: Callable[..., Any]
         environment=pulseaudio.environment | {"HOME": str(Path.home())},
     )  # fmt: skip
     assert command.wait() == 1
-    line = Outcome(1, command.out, command.err).line
+    (line,) = command.err.splitlines()
+    assert command.err.endswith("\n")
     assert line == "error: 'Headset of Nobody' names no one microphone; there are: 'default'"
 
 
@@ -265,10 +214,10 @@ def test_a_configuration_with_a_mistake_names_the_line(refuse: Try, tmp_path: Pa
     assert "s3cret" not in line
 
 
-def test_every_mistake_of_a_configuration_has_its_line(attempt: Try, tmp_path: Path) -> None:
+def test_every_mistake_of_a_configuration_has_its_line(live: Try, tmp_path: Path) -> None:
     config = tmp_path / "live.yaml"
     config.write_text("source: none\nduration: ten\nvolume: 11\n")
-    outcome = attempt("run", "--config", config)
+    outcome = live("run", "--config", config)
     assert outcome.code == 2
     lines = outcome.err.splitlines()
     assert [line.split(": ")[1] for line in lines] == [f"{config}, line 2", f"{config}, line 3"]
