@@ -1,4 +1,4 @@
-"""The pictures and the sound of a session, where they were recorded, as a source of samples."""
+"""The pictures and the sound of a session, where they are recorded: written as H.264, read as a source of samples."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
 
 from dhmd.session import Record, Session, SessionInvalid, schema
 from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.session import messages
 
 
 def has_media(session: Session) -> bool:
@@ -48,3 +51,43 @@ class VideoDecoder:
             raise SessionInvalid(f"{self._session.path}: its pictures cannot be decoded ({error.strerror})") from None
         for frame in decoded:
             yield VideoFrame(frame.to_ndarray(format="bgr24"), self._waiting.pop(0), arrived_s)
+
+
+class VideoEncoder:
+    """Pictures as H.264, each to be read as soon as it is written; a key picture every two seconds."""
+
+    def __init__(self) -> None:
+        self._context: Any = None
+        self._size = (0, 0)
+        self._count = 0
+
+    def encode(self, image: NDArray[np.uint8], when: Timestamp) -> Any:
+        """image: (H, W, 3) BGR. A message, or None where the encoder keeps the picture back."""
+        import av
+
+        height, width = (side // 2 * 2 for side in image.shape[:2])
+        if self._size != (width, height):
+            self._open(width, height)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="bgr24")
+        frame = frame.reformat(format="yuv420p")
+        frame.pts = self._count
+        self._count += 1
+        data = b"".join(bytes(packet) for packet in self._context.encode(frame))
+        return messages.video(data, when) if data else None
+
+    def _open(self, width: int, height: int) -> None:
+        from fractions import Fraction
+
+        import av
+
+        context = av.CodecContext.create("libx264", "w")
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.time_base, context.framerate = Fraction(1, 15), Fraction(15)
+        context.options = {
+            "preset": "ultrafast",
+            "tune": "zerolatency",
+            "crf": "23",
+            "x264-params": "keyint=30:min-keyint=30:scenecut=0:repeat-headers=1:annexb=1",
+        }
+        context.thread_count = 1
+        self._context, self._size, self._count = context, (width, height), 0

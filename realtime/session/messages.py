@@ -23,8 +23,6 @@ from realtime.pipeline import Emission
 from realtime.transcript import TranscriptUpdate
 from realtime.workers import WorkerStatus
 
-NANO = 1_000_000_000
-
 
 def features(rows: Rows, revision: int, when: Timestamp) -> Any:
     """rows: in half precision already, see Rows.halved."""

@@ -21,10 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import numpy as np
-from google.protobuf.timestamp_pb2 import Timestamp
-from numpy.typing import NDArray
-
 from dhmd.checkpoint import Checkpoint
 from dhmd.contract import Rows
 from dhmd.features.face import FaceObservation
@@ -35,6 +31,8 @@ from realtime.clock import SessionClock
 from realtime.errors import SettingsInvalid
 from realtime.pipeline import Emission
 from realtime.session import messages
+from realtime.session.media import VideoEncoder
+from realtime.session.writer import Build, SessionWriter
 from realtime.transcript import TranscriptUpdate
 from realtime.workers import WorkerState, WorkerStatus
 
@@ -49,8 +47,6 @@ QUEUE_BYTES = 64 * 2**20
 LANDMARKS_EVERY_S = 0.3
 CLOSING_S = 5.0
 """How long what still waits may take to be written at the end."""
-
-Build = Callable[[Timestamp], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,51 +295,6 @@ class Recorder:
             logger.warning("%s: the disk is slow, the end of the recording is not on it yet", self.name)
 
 
-class SessionWriter:
-    """Messages as an MCAP file of whole chunks. Times are on the session clock."""
-
-    def __init__(self, file: IO[bytes], epoch_unix: float, head: Mapping[str, str]) -> None:
-        from mcap.writer import CompressionType, Writer
-
-        self._file = file
-        self._epoch_unix = epoch_unix
-        # Chunks end by the clock alone, in `end_chunk`.
-        self._writer = Writer(file, chunk_size=2**40, compression=CompressionType.ZSTD)
-        self._channels: dict[str, int] = {}
-        self._schemas: dict[str, int] = {}
-        self._writer.start(profile="", library="dhmd")
-        self._writer.add_metadata(schema.METADATA, dict(head))
-        file.flush()
-
-    def add(self, topic: str, arrived_s: float, captured_s: float, build: Build) -> None:
-        arrived, captured = (max(0, round((self._epoch_unix + t) * messages.NANO)) for t in (arrived_s, captured_s))
-        seconds, nanos = divmod(captured, messages.NANO)
-        message = build(Timestamp(seconds=seconds, nanos=nanos))
-        if message is None:
-            return
-        if topic not in self._channels:
-            self._register(topic, type(message))
-        self._writer.add_message(self._channels[topic], arrived, message.SerializeToString(), captured)
-
-    def _register(self, topic: str, kind: Any) -> None:
-        from mcap_protobuf.schema import register_schema
-
-        name = kind.DESCRIPTOR.full_name
-        if name not in self._schemas:
-            self._schemas[name] = register_schema(self._writer, kind)
-        self._channels[topic] = self._writer.register_channel(topic, "protobuf", self._schemas[name])
-
-    def end_chunk(self) -> None:
-        """Write what was added since the last one."""
-        # The library ends a chunk by size alone; a recording must end it by time.
-        self._writer._Writer__finalize_chunk()  # type: ignore[attr-defined]  # noqa: SLF001
-        self._file.flush()
-
-    def finish(self) -> None:
-        self._writer.finish()  # type: ignore[no-untyped-call]
-        self._file.flush()
-
-
 def _cut(file: IO[bytes], length: int) -> None:
     """Close a file and leave so much of it. What its buffer still holds would go behind a gap."""
     with contextlib.suppress(OSError, ValueError):
@@ -352,43 +303,3 @@ def _cut(file: IO[bytes], length: int) -> None:
             file.close()
         os.ftruncate(descriptor, length)
         os.close(descriptor)
-
-
-class VideoEncoder:
-    """Pictures as H.264, each to be read as soon as it is written; a key picture every two seconds."""
-
-    def __init__(self) -> None:
-        self._context: Any = None
-        self._size = (0, 0)
-        self._count = 0
-
-    def encode(self, image: NDArray[np.uint8], when: Timestamp) -> Any:
-        """image: (H, W, 3) BGR. A message, or None where the encoder keeps the picture back."""
-        import av
-
-        height, width = (side // 2 * 2 for side in image.shape[:2])
-        if self._size != (width, height):
-            self._open(width, height)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="bgr24")
-        frame = frame.reformat(format="yuv420p")
-        frame.pts = self._count
-        self._count += 1
-        data = b"".join(bytes(packet) for packet in self._context.encode(frame))
-        return messages.video(data, when) if data else None
-
-    def _open(self, width: int, height: int) -> None:
-        from fractions import Fraction
-
-        import av
-
-        context = av.CodecContext.create("libx264", "w")
-        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-        context.time_base, context.framerate = Fraction(1, 15), Fraction(15)
-        context.options = {
-            "preset": "ultrafast",
-            "tune": "zerolatency",
-            "crf": "23",
-            "x264-params": "keyint=30:min-keyint=30:scenecut=0:repeat-headers=1:annexb=1",
-        }
-        context.thread_count = 1
-        self._context, self._size, self._count = context, (width, height), 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -19,57 +18,11 @@ from dhmd.session import Session, schema
 from realtime.cli import main
 from realtime.demo import CLIP
 from realtime.session import messages
-from realtime.session.recorder import SessionWriter
+from realtime.session.writer import SessionWriter
 from realtime.transcript import TranscriptUpdate
 from realtime.workers import WorkerState, WorkerStatus
 
 EPOCH_UNIX = 1_700_000_000.25
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Live = Callable[..., Outcome]
-
-
-@pytest.fixture
-def live(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
-    """live(*arguments): `dhmd-live` in this process, with all that reaches stdout and stderr."""
-    root, threads = logging.getLogger(), torch.get_num_threads()
-    level = root.level
-
-    def run(*arguments: object) -> Outcome:
-        capfd.readouterr()
-        with monkeypatch.context() as patch:
-            patch.setattr(root, "handlers", [])
-            with pytest.raises(SystemExit) as end:
-                main([str(argument) for argument in arguments])
-        assert isinstance(end.value.code, int)
-        return Outcome(end.value.code, *capfd.readouterr())
-
-    yield run
-    root.setLevel(level)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def refuse(live: Live) -> Callable[..., str]:
-    """refuse(code, *arguments): that nothing happens but one line of error, and the exit status."""
-
-    def run(code: int, *arguments: object) -> str:
-        outcome = live(*arguments)
-        assert outcome.code == code, outcome
-        assert outcome.out == ""
-        lines = outcome.err.splitlines()
-        assert len(lines) == 1, outcome.err
-        assert lines[0].startswith("error: ")
-        assert "Traceback" not in lines[0]
-        return lines[0].removeprefix("error: ")
-
-    return run
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ from realtime.demo import CLIP
 from realtime.engine import Engine
 from realtime.session import player, recorder, replay
 from realtime.session.media import samples
-from realtime.session.recorder import SessionWriter
+from realtime.session.writer import SessionWriter
 from realtime.transcript import StreamingTranscript, TranscriptUpdate
 
 Live = Callable[..., Any]

@@ -24,8 +24,8 @@ from dhmd.session import Session, SessionInvalid, schema
 from realtime.engine import Inference, Sentiment
 from realtime.session import messages
 from realtime.session import replay as module
-from realtime.session.recorder import SessionWriter
 from realtime.session.replay import SETTLED_S, Agreement, Moment, Rewound
+from realtime.session.writer import SessionWriter
 from realtime.transcript import TranscriptUpdate
 from realtime.window import SlidingWindow, WindowCut
 from realtime.words import SpokenWords
