@@ -158,11 +158,15 @@ class Feed:
 
 async def outgoing(page: Page) -> AsyncIterator[str | bytes]:
     """What one browser is to be sent, as it comes: text is JSON; bytes are a capture time, float64, and a JPEG."""
+    missed = 0
     while True:
         await page.wake.wait()
         page.wake.clear()
         while page.messages:
             yield page.messages.popleft()
+        if page.dropped > missed:
+            missed = page.dropped
+            yield message("missed", {"count": missed})
         if (picture := page.picture) is not None:
             page.picture = None
             yield await asyncio.to_thread(lambda picture=picture: picture.encoded)  # type: ignore[misc]

@@ -11,7 +11,7 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 
 const state = {
   picture: null, pictureAt: 0, face: null, estimate: null, words: [], partial: [], statuses: new Map(), broker: "",
-  history: [[], [], [], []], arrivals: [], ended: false, dirty: new Set(),
+  history: [[], [], [], []], arrivals: [], missed: 0, ended: false, dirty: new Set(),
 };
 
 // --- connection -------------------------------------------------------------------------------------------------
@@ -57,6 +57,7 @@ function told(message) {
     words: () => heard(message),
     status: () => { state.statuses.set(message.worker, message); state.dirty.add("health"); },
     broker: () => { state.broker = message.state; state.dirty.add("health"); },
+    missed: () => { state.missed = message.count; state.dirty.add("health"); },
     ended: () => { state.ended = true; say("the run has ended"); },
   };
   kinds[message.type]?.();
@@ -237,6 +238,7 @@ function drawHealth() {
     parts.push(`dropped ${estimate.dropped.video} frames, ${estimate.dropped.audio} blocks of sound`);
     parts.push(`model ${estimate.model.name} ${estimate.model.checkpoint}`);
   }
+  if (state.missed) parts.push(`${state.missed} messages came too fast for this page`);
   if (broker) parts.push(`broker ${broker}`);
   const lines = [document.createTextNode(parts.join(" · "))];
   for (const status of state.statuses.values()) if (["failed", "restarting"].includes(status.state)) {

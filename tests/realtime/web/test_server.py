@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from realtime.capture.samples import VideoFrame
 from realtime.errors import SettingsInvalid
 from realtime.web import server
-from realtime.web.feed import WAITING, Feed
+from realtime.web.feed import WAITING, Feed, outgoing
 from realtime.web.server import BUSY, REFUSED, WebAddress, WebServer
 from realtime.workers import WorkerState, WorkerStatus
 
@@ -151,6 +151,9 @@ async def test_a_page_that_does_not_read_loses_the_oldest_and_holds_nobody_up() 
         assert len(slow.messages) == WAITING
         assert slow.dropped == 9 * WAITING + 1
         assert json.loads(slow.messages[-1])["restarts"] == 10 * WAITING - 1
+        sent = outgoing(slow)
+        last = [json.loads(await anext(sent)) for _ in range(WAITING + 1)][-1]
+        assert last == {"type": "missed", "count": 9 * WAITING + 1}
 
 
 async def test_a_page_may_press_the_keys_that_mark_and_say_nothing_else() -> None:
