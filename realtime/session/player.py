@@ -93,7 +93,10 @@ def replay(request: Request, console: Console) -> int:
     if again:
         _require_media(session, checkpoint)
         if request.pace is not None:
-            raise SettingsInvalid("--pace: features that are extracted again come as fast as they do; use --pace max")
+            raise SettingsInvalid(
+                f"{request.path}: its features are to be extracted again, and come as fast as they do; "
+                "use --pace max, and leave --web out"
+            )
     if not session.complete:
         console.print(f"{request.path} was cut; what is whole of it is replayed", markup=False, soft_wrap=True)
     torch.set_num_threads(1)
