@@ -60,6 +60,15 @@ class Extractors:
             raise
         return loaded
 
+    def another(self) -> Extractors:
+        """Extractors for another stream, with the same models behind them."""
+        return Extractors(
+            FaceExtractor(self.face.expression),
+            VoiceExtractor(self.voice.network),
+            StreamingTranscript(self.transcript.speech),
+            self.text,
+        )
+
     @property
     def specs(self) -> dict[Modality, FeatureSpec]:
         return {spec.modality: spec for spec in (self.text.spec, self.face.spec, self.voice.spec)}

@@ -91,7 +91,7 @@ class StreamingTranscript:
     """
 
     def __init__(self, speech: SpeechModel) -> None:
-        self._speech = speech
+        self.speech = speech
         self._activity = VoiceActivity()
         self._timeline = SampleTimeline()
         self._rest = np.zeros(0, np.float32)  # samples short of a frame
@@ -176,7 +176,7 @@ class StreamingTranscript:
             self._utterances[-1].closed = True
 
     def _recognise(self, utterance: _Utterance, end: int) -> list[Word]:
-        return self._speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s)
+        return self.speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s)
 
     def _conclude(self, utterance: _Utterance) -> None:
         """The utterance has ended: its last hypothesis stands."""
