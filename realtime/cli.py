@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from realtime.run import Summary
     from realtime.settings import RunSettings
     from realtime.web.server import WebServer
+    from realtime.web.viewers import Viewers
 
 DESCRIPTION = (
     """Emotion of the person in front of the camera, from face, voice and words, ten times a second over MQTT."""
@@ -69,12 +70,14 @@ exit status: 0 done or nothing to do, 1 no session or nothing of it left, 2 the 
 
 
 WEB_EXAMPLES = """examples:
-  dhmd-live web                                            webcam and microphone of this machine, shown on a page
+  dhmd-live web                                            a page that reads whoever opens it, by their own camera
+  dhmd-live web --source camera:0                          webcam and microphone of this machine, shown on a page
   dhmd-live web --source talk.mp4                          a file
   dhmd-live web --host 0.0.0.0 --source rtsp://camera.local/live
                                                            for other machines: the address printed holds a token
 
-All flags of `dhmd-live run` apply.
+Without --source each visitor is a stream of their own: STREAM-1, STREAM-2, ... All flags of `dhmd-live run` apply;
+those that belong to one stream (--microphone, --estimates, --record) need a --source.
 """
 
 REPLAY_EXAMPLES = """examples:
@@ -164,13 +167,19 @@ def _parser() -> argparse.ArgumentParser:
     web = commands.add_parser(
         "web",
         help="recognise, and show it on a page",
-        description="Recognise as `dhmd-live run` does, and serve a page that shows what is seen, heard and concluded.",
+        description="Serve a page that reads whoever opens it, or one that shows what `dhmd-live run` would recognise.",
         epilog=WEB_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     web.set_defaults(command=_web)
     web.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s, no other machine)")
     web.add_argument("--port", type=int, default=8765, help="0: a free one (default: %(default)s)")
+    web.add_argument(
+        "--max-streams",
+        type=_positive,
+        metavar="N",
+        help="visitors at a time (default: as many as this machine can follow, measured at the start)",
+    )
     _add_run_flags(web)
 
     replay = commands.add_parser(
@@ -290,6 +299,12 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="compute device (default: auto)")
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
+    return int(text)
+
+
 def _pace(text: str) -> float:
     """Session seconds a second; infinite for max."""
     named = {"realtime": 1.0, "max": float("inf")}
@@ -355,16 +370,21 @@ def _replay_media(options: argparse.Namespace) -> int:
     )
 
 
-def _settings(options: argparse.Namespace, **fixed: str) -> RunSettings:
-    """What was asked for, as far as the command has flags for it."""
+def _settings(options: argparse.Namespace, **defaults: object) -> RunSettings:
+    """What was asked for, as far as the command has flags for it, over the command's own defaults."""
     from realtime.settings import RunSettings, read_settings
 
     flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
-    return read_settings(getattr(options, "config", None), {**fixed, **flags})
+    return read_settings(getattr(options, "config", None), flags, defaults)
 
 
 def _run(options: argparse.Namespace) -> int:
     settings = _settings(options)
+    from realtime.errors import SettingsInvalid
+    from realtime.settings import BROWSER
+
+    if settings.source == BROWSER:
+        raise SettingsInvalid("--source browser: a browser's camera needs a page; use dhmd-live web")
     from realtime.run import run
 
     console = _console()
@@ -372,18 +392,28 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _page(stream: str, host: str, port: int) -> WebServer:
+def _page(stream: str, host: str, port: int) -> WebServer[Viewers]:
     from realtime.web.feed import Feed
     from realtime.web.server import WebAddress, WebServer
+    from realtime.web.viewers import Viewers
 
-    return WebServer(Feed(stream), WebAddress.of(host, port))
+    return WebServer(Viewers(Feed(stream)), WebAddress.of(host, port))
 
 
 def _web(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    from realtime.settings import BROWSER
+
+    settings = _settings(options, source=BROWSER)
+    console = _console()
+    if settings.source == BROWSER:
+        from realtime.web.host import host
+        from realtime.web.server import WebAddress
+
+        served = host(settings, WebAddress.of(options.host, options.port), options.max_streams, console)
+        console.print(f"{served.visits} {'visit' if served.visits == 1 else 'visits'}", highlight=False)
+        return 0
     from realtime.run import run
 
-    console = _console()
     _print_summary(run(settings, console, web=_page(settings.stream, options.host, options.port)), console)
     return 0
 

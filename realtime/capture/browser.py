@@ -50,7 +50,8 @@ class BrowserCapture:
         self._picture: _Picture | None = None
         self._sounds: deque[_Sound] = deque()
         self._waiting_s = 0.0
-        self._rate_hz = 0
+        self.rate_hz = 0
+        """Of the sound that comes; 0 until it was told."""
         self._life = 0
         self._lost_pictures = self._lost_sounds = 0
         self._ended = False
@@ -64,19 +65,15 @@ class BrowserCapture:
 
     def listen(self, rate_hz: int) -> None:
         """Sound of this rate begins; it follows nothing that came before."""
-        self._rate_hz = rate_hz
+        self.rate_hz = rate_hz
         self._life += 1
-
-    @property
-    def listening(self) -> bool:
-        return self._rate_hz > 0
 
     def sound(self, samples: NDArray[np.int16], captured_s: float) -> float:
         """Take in sound, (N,) at the rate told. Returns how long it is, seconds."""
-        length_s = len(samples) / self._rate_hz
+        length_s = len(samples) / self.rate_hz
         with self._changed:
             floats = samples.astype(np.float32) / np.float32(32768)
-            self._sounds.append(_Sound(floats, self._rate_hz, self._life, captured_s))
+            self._sounds.append(_Sound(floats, self.rate_hz, self._life, captured_s))
             self._waiting_s += length_s
             while self._waiting_s > BACKLOG_S and len(self._sounds) > 1:
                 oldest = self._sounds.popleft()
