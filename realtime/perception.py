@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -26,6 +27,7 @@ from dhmd.features.voice_network import VoiceNetwork
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.transcript import StreamingTranscript, TranscriptUpdate
+from realtime.turns import Turns, Urgency
 from realtime.window import SlidingWindow, WindowCut
 from realtime.words import SpokenWords
 
@@ -118,10 +120,20 @@ class Observer(Protocol):
 
 
 class Perception:
-    """Feeds one window from one stream. Rows enter it in the precision in which they are recorded."""
+    """Feeds one window from one stream. Rows enter it in the precision in which they are recorded.
 
-    def __init__(self, extractors: Extractors, device: torch.device, observers: Sequence[Observer] = ()) -> None:
+    turns: taken by `hear` and `listen` when there is much to compute, and by who calls `see`; None: alone here.
+    """
+
+    def __init__(
+        self,
+        extractors: Extractors,
+        device: torch.device,
+        observers: Sequence[Observer] = (),
+        turns: Turns | None = None,
+    ) -> None:
         self.extractors = extractors
+        self._turns = turns
         self.window = SlidingWindow(extractors.specs, device)
         self._observers = observers
         self._entering = threading.Lock()
@@ -129,6 +141,10 @@ class Perception:
         self._words = SpokenWords()
         self._revision_of_words = 0
         self._skipped_s = 0.0
+
+    def turn(self, urgency: Urgency) -> AbstractContextManager[None]:
+        """To be held while something is computed."""
+        return self._turns.turn(urgency) if self._turns else nullcontext()
 
     def see(self, frame: VideoFrame) -> None:
         """A picture; those that are not due on the vision grid are passed over."""
@@ -143,7 +159,10 @@ class Perception:
 
     def hear(self, block: AudioBlock) -> None:
         """Sound, for the voice."""
-        self._append(Modality.AUDIO, self.extractors.voice.push(block.samples, block.captured_s))
+        voice = self.extractors.voice
+        with self.turn(Urgency.SOUND) if voice.due(len(block.samples)) else nullcontext():
+            rows = voice.push(block.samples, block.captured_s)
+        self._append(Modality.AUDIO, rows)
         for observer in self._observers:
             observer.on_sound(block)
 
@@ -151,8 +170,10 @@ class Perception:
         """Sound, for the words."""
         for block in blocks:
             self.extractors.transcript.push(block)
-        while update := self.extractors.transcript.step():
-            self._read(update)
+        while self.extractors.transcript.due():
+            with self.turn(Urgency.REST):
+                if update := self.extractors.transcript.step():
+                    self._read(update)
 
     def finish(self) -> None:
         """The sound has ended: what was being said is final now."""

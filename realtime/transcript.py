@@ -128,6 +128,13 @@ class StreamingTranscript:
         while sum(len(utterance.frames) for utterance in self._utterances) > _BUFFER:
             self._skip_ahead()
 
+    def due(self) -> bool:
+        """Whether `step` has something to do."""
+        if not self._utterances:
+            return bool(self._unreported)
+        utterance = self._utterances[0]
+        return bool(self._unreported) or utterance.closed or utterance.heard + _STEP <= len(utterance.frames)
+
     def step(self) -> TranscriptUpdate | None:
         """Recognise once if it is time to; None when nothing is due."""
         while self._utterances:

@@ -64,6 +64,10 @@ class VoiceExtractor:
         self._done = 0  # samples of the hops that are finished
         self._voiced_until = 0
 
+    def due(self, count: int) -> bool:
+        """Whether so many samples more complete a hop, which takes some computing."""
+        return len(self._hop) + count >= HOP
+
     def push(self, samples: NDArray[np.float32], captured_s: float) -> Rows:
         """Rows of the hops that these samples complete.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Final
 
@@ -11,6 +10,7 @@ from realtime.capture.samples import VideoFrame
 from realtime.demo import CLIP
 from realtime.engine import Engine
 from realtime.perception import Extractors, Perception
+from realtime.turns import cores
 
 MEASURED_S: Final = 2.0
 PICTURES_HZ: Final = 5.0
@@ -42,5 +42,4 @@ def cost_of_a_stream(extractors: Extractors, engine: Engine, hop_s: float) -> fl
 
 def streams_at_once(extractors: Extractors, engine: Engine, hop_s: float) -> int:
     """At least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(cores * SHARE / cost_of_a_stream(extractors, engine, hop_s)))
+    return max(1, int(cores() * SHARE / cost_of_a_stream(extractors, engine, hop_s)))

@@ -80,9 +80,8 @@ async def _host(
         try:
             async with WebServer(visits, address).open() as page:
                 tell(f"page: {page}")
-                tell(
-                    f"up to {most} at a time; streams {settings.stream}-1, ... on {broker or 'no broker'}; Ctrl-C ends"
-                )
+                streams = f"{settings.stream}-1" + (f" to {settings.stream}-{most}" if most > 1 else "")
+                tell(f"visitors at a time: {most}; published as {streams} to {broker or 'no broker'}")
                 await _sooner(stop, settings.duration)
         finally:
             await visits.ended()

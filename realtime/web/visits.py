@@ -26,6 +26,7 @@ from realtime.live import Delivery, LiveSource, run_live
 from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.perception import Extractors, Perception
 from realtime.pipeline import Pipeline
+from realtime.turns import Turns, cores
 from realtime.web.conversation import Conversation
 from realtime.web.feed import Feed
 from realtime.web.protocol import (
@@ -50,13 +51,15 @@ STATES: Final = {"on": WorkerState.RUNNING, "paused": WorkerState.PAUSED, "off":
 class Visit:
     """One visitor's session."""
 
-    def __init__(self, stream: str, extractors: Extractors, engine: SharedEngine, device: torch.device) -> None:
+    def __init__(
+        self, stream: str, extractors: Extractors, engine: SharedEngine, device: torch.device, turns: Turns
+    ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.stream = stream
         self.clock = SessionClock()
         self.capture = BrowserCapture(self.clock, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
-        self.perception = Perception(extractors, device, [self.feed])
+        self.perception = Perception(extractors, device, [self.feed], turns)
         self._source = LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost)
         self._delivery = Delivery(self._source)
         self.pipeline = Pipeline(self.perception, engine, self.clock, stream, self._delivery.dropped, timed=True)
@@ -194,6 +197,7 @@ class Visits:
         self._places: dict[int, Visit | None] = {}
         """By number; None for one that is being made ready."""
         self._running: set[asyncio.Task[None]] = set()
+        self._turns = Turns(cores())
         self._closing = False
 
     async def join(self, session: str | None) -> Visit | str:
@@ -213,7 +217,7 @@ class Visits:
         except BaseException:
             del self._places[number]
             raise
-        visit = Visit(f"{self.stream}-{number}", extractors, self._engine, self._device)
+        visit = Visit(f"{self.stream}-{number}", extractors, self._engine, self._device, self._turns)
         self._places[number] = visit
         self.served += 1
         task = asyncio.create_task(self._host(number, visit), name=visit.stream)
