@@ -114,7 +114,7 @@ def run(
                 extractors = Extractors.load(checkpoint)
         else:
             extractors = Extractors.load(checkpoint)
-        engine = Engine(checkpoint, device)
+        engine = Engine(checkpoint, device, activations=web is not None)
         clock = MediaClock() if settings.pace == "max" else SessionClock()
         timed = settings.pace == "realtime"
         recorder = None
@@ -136,7 +136,9 @@ def run(
         delivery = Delivery(source)
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
         pipeline.sinks += [watch, *sinks]
-        pipeline.sinks += [web.feed] if web else []
+        if web is not None:
+            web.feed.atoms = checkpoint.model.atoms
+            pipeline.sinks.append(web.feed)
         if file is not None:
             pipeline.sinks.append(file)
         if recorder is not None:

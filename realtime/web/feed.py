@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dhmd.contract import Rows, Word
 from dhmd.features.face import FaceObservation
@@ -33,6 +35,7 @@ WAITING: Final = 64
 PICTURE_SIDE: Final = 640
 PICTURE_EVERY_S: Final = 1 / 15 - 0.01
 JPEG_QUALITY: Final = 70
+ACTIVATIONS_EVERY_S: Final = 1 / 5 - 0.01
 POINT_UNITS: Final = 10_000
 """Landmarks are sent in this many steps a side of the picture."""
 
@@ -71,7 +74,10 @@ class Feed:
         self._connection = ""
         self.on_key: Callable[[str], object] | None = None
         """Takes the keys that mark what is recorded; None where nothing is."""
+        self.atoms = 0
+        """In each dictionary of the model, if their activations come with the estimates; else 0."""
         self._pictured_s = 0.0
+        self._activated_s = -math.inf
 
     def on_frame(self, frame: VideoFrame) -> None:
         """Show the picture where a page looks, at most 15 times a second."""
@@ -101,9 +107,15 @@ class Feed:
         self._each(message("words", {"final": _words(update.final), "partial": _words(update.partial)}))
 
     def put(self, emission: Emission) -> None:
-        if self._pages:
-            end_s, data = emission.perceived.cut.end_s, emission.payload.decode()
-            self._each(f'{{"type":"estimate","end":{end_s:.4f},"data":{data}}}')
+        if not self._pages:
+            return
+        end_s, data = emission.perceived.cut.end_s, emission.payload.decode()
+        self._each(f'{{"type":"estimate","end":{end_s:.4f},"data":{data}}}')
+        activations = emission.inference and emission.inference.activations
+        if activations and end_s - self._activated_s >= ACTIVATIONS_EVERY_S:
+            self._activated_s = end_s
+            homo, hetero = _shades(activations.homo), _shades(activations.hetero)
+            self._each(message("activations", {"end": round(end_s, 4), "homo": homo, "hetero": hetero}))
 
     def on_worker(self, status: WorkerStatus) -> None:
         self._statuses[status.worker] = status
@@ -127,9 +139,8 @@ class Feed:
         """A new page's queue, with what it needs to know first."""
         self._loop = asyncio.get_running_loop()
         page = Page(deque(maxlen=WAITING), None, asyncio.Event())
-        page.messages.append(
-            message("hello", {"stream": self.stream, "broker": self._connection, "marking": self.on_key is not None})
-        )
+        hello = {"stream": self.stream, "broker": self._connection, "marking": self.on_key is not None}
+        page.messages.append(message("hello", {**hello, "atoms": self.atoms}))
         page.messages.extend(message("status", _status(status)) for status in self._statuses.values())
         page.wake.set()
         with self._lock:
@@ -174,6 +185,12 @@ async def outgoing(page: Page) -> AsyncIterator[str | bytes]:
 
 def message(kind: str, data: dict[str, Any]) -> str:
     return json.dumps({"type": kind, **data}, separators=(",", ":"))
+
+
+def _shades(activations: Mapping[Modality, NDArray[np.float32]]) -> dict[str, str]:
+    """The square root of each activation in [0, 1], as a byte, in base64."""
+    shades = {m: np.rint(np.sqrt(one) * 255).astype(np.uint8) for m, one in activations.items()}
+    return {m.value: base64.b64encode(one.tobytes()).decode() for m, one in shades.items()}
 
 
 def _words(words: tuple[Word, ...]) -> list[list[Any]]:
