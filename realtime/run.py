@@ -97,7 +97,7 @@ def run(
                 extractors = Extractors.load(checkpoint)
         else:
             extractors = Extractors.load(checkpoint)
-        engine = Engine(checkpoint, device)
+        engine = Engine(checkpoint, device, activations=web is not None)
         clock = MediaClock() if settings.pace == "max" else SessionClock()
         timed = settings.pace == "realtime"
         recorder = None
@@ -119,7 +119,9 @@ def run(
         delivery = Delivery(source)
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
         pipeline.sinks += [watch, *sinks]
-        pipeline.sinks += [web.audience.feed] if web else []
+        if web is not None:
+            web.audience.feed.atoms = checkpoint.model.atoms
+            pipeline.sinks.append(web.audience.feed)
         if file is not None:
             pipeline.sinks.append(file)
         if recorder is not None:

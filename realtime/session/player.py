@@ -206,6 +206,7 @@ class Replay:
                 await self._publisher.tried.wait()
             if request.web is not None:
                 self._sinks.append(Shown(self._session, request.web.audience.feed))
+                request.web.audience.feed.atoms = self._checkpoint.model.atoms
                 address = await stack.enter_async_context(request.web.open())
                 self._console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
             if request.pace is not None:
@@ -218,7 +219,7 @@ class Replay:
             await self._publisher.settled()
 
     async def _from_features(self) -> Outcome:
-        engine = Engine(self._checkpoint, self._device)
+        engine = Engine(self._checkpoint, self._device, activations=self._request.web is not None)
         rewound = Rewound(self._session, self._checkpoint, self._device)
         pace, outcome = self._request.pace, Outcome(lost=rewound.lost)
         started_s = time.monotonic()

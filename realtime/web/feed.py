@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dhmd.contract import Rows, Word
 from dhmd.features.face import FaceObservation
@@ -25,6 +27,7 @@ from realtime.web.pages import Page, Picture, message
 from realtime.workers import WorkerStatus
 
 PICTURE_EVERY_S: Final = 1 / 15 - 0.01
+ACTIVATIONS_EVERY_S: Final = 1 / 5 - 0.01
 POINT_UNITS: Final = 10_000
 """Landmarks are sent in this many steps a side of the picture."""
 
@@ -43,7 +46,10 @@ class Feed:
         self._lock = threading.Lock()
         self._statuses: dict[str, WorkerStatus] = {}
         self._connection = ""
+        self.atoms = 0
+        """In each dictionary of the model, if their activations come with the estimates; else 0."""
         self._pictured_s = 0.0
+        self._activated_s = -math.inf
 
     def on_frame(self, frame: VideoFrame) -> None:
         """Show the picture where a page looks, at most 15 times a second."""
@@ -73,9 +79,15 @@ class Feed:
         self._each(message("words", {"final": _words(update.final), "partial": _words(update.partial)}))
 
     def put(self, emission: Emission) -> None:
-        if self._pages:
-            end_s, data = emission.perceived.cut.end_s, emission.payload.decode()
-            self._each(f'{{"type":"estimate","end":{end_s:.4f},"data":{data}}}')
+        if not self._pages:
+            return
+        end_s, data = emission.perceived.cut.end_s, emission.payload.decode()
+        self._each(f'{{"type":"estimate","end":{end_s:.4f},"data":{data}}}')
+        activations = emission.inference and emission.inference.activations
+        if activations and end_s - self._activated_s >= ACTIVATIONS_EVERY_S:
+            self._activated_s = end_s
+            homo, hetero = _shades(activations.homo), _shades(activations.hetero)
+            self._each(message("activations", {"end": round(end_s, 4), "homo": homo, "hetero": hetero}))
 
     def on_worker(self, status: WorkerStatus) -> None:
         self._statuses[status.worker] = status
@@ -119,6 +131,12 @@ class Feed:
                 page.put(text, picture)
         for page in pages:
             loop.call_soon_threadsafe(page.wake.set)
+
+
+def _shades(activations: Mapping[Modality, NDArray[np.float32]]) -> dict[str, str]:
+    """The square root of each activation in [0, 1], as a byte, in base64."""
+    shades = {m: np.rint(np.sqrt(one) * 255).astype(np.uint8) for m, one in activations.items()}
+    return {m.value: base64.b64encode(one.tobytes()).decode() for m, one in shades.items()}
 
 
 def _words(words: tuple[Word, ...]) -> list[list[Any]]:

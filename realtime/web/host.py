@@ -39,7 +39,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
     torch.set_num_threads(1)
     with console.status("loading models") if console.is_terminal else nullcontext():
         extractors = Extractors.load(checkpoint)
-        engine = Engine(checkpoint, device)
+        engine = Engine(checkpoint, device, activations=True)
         if most is None:
             most = streams_at_once(extractors, engine, settings.hop_s)
     with extractors.face, SharedEngine(engine) as shared:

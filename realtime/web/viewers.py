@@ -28,9 +28,9 @@ class Viewers:
     async def attend(self, socket: WebSocket) -> None:
         """Serve one page until it leaves."""
         page = Page()
-        page.tell(
-            message("hello", {"source": "server", "stream": self.feed.stream, "marking": self.on_key is not None})
-        )
+        marking = self.on_key is not None
+        hello = {"source": "server", "stream": self.feed.stream, "marking": marking, "atoms": self.feed.atoms}
+        page.tell(message("hello", hello))
         with self.feed.page(page):
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(page.send(socket))

@@ -59,6 +59,7 @@ class Visit:
         self.clock = SessionClock()
         self.capture = BrowserCapture(self.clock, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
+        self.feed.atoms = engine.checkpoint.model.atoms
         self.perception = Perception(extractors, device, [self.feed], turns)
         self._source = LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost)
         self._delivery = Delivery(self._source)
@@ -188,6 +189,7 @@ class Visits:
         self.stream = stream
         self.hop_s = hop_s
         self.most = most
+        self.atoms = engine.checkpoint.model.atoms
         self.served = 0
         self._extractors = extractors
         self._engine = engine
