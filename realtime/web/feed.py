@@ -110,7 +110,8 @@ class Feed:
     def page(self, page: Page) -> Iterator[None]:
         """Send to this page for as long as the context lasts, beginning with what it needs to know."""
         self._loop = asyncio.get_running_loop()
-        page.tell(message("broker", {"state": self._connection}))
+        if self._connection:
+            page.tell(message("broker", {"state": self._connection}))
         for status in self._statuses.values():
             page.tell(message("status", _status(status)))
         with self._lock:

@@ -18,7 +18,8 @@ from realtime.engine import Activations, Inference, Sentiment
 from realtime.estimate import Dropped, ModelName, build_estimate
 from realtime.perception import Perceived
 from realtime.pipeline import Emission
-from realtime.web.feed import Feed, Page
+from realtime.web.feed import Feed
+from realtime.web.pages import Page
 from realtime.window import WindowCut
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +40,8 @@ def feed() -> Feed:
 
 @pytest.fixture
 async def page(feed: Feed) -> AsyncIterator[Page]:
-    with feed.page() as page:
+    page = Page()
+    with feed.page(page):
         yield page
 
 
@@ -121,11 +123,3 @@ async def test_without_activations_none_are_told(feed: Feed, page: Page) -> None
     assert [message["type"] for message in taken(page)] == ["estimate", "estimate"]
     unseen = replace(emission(3.0), estimate=None)  # type: ignore[arg-type]
     Feed("empty").put(unseen)  # nothing is made where nobody looks
-
-
-async def test_a_page_is_told_how_many_atoms_there_are(feed: Feed) -> None:
-    with feed.page() as page:
-        assert taken(page)[0]["atoms"] == 0
-    feed.atoms = ATOMS
-    with feed.page() as page:
-        assert taken(page)[0]["atoms"] == ATOMS
