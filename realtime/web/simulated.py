@@ -69,6 +69,13 @@ class SimulatedVisitor:
             await self._came.wait_for(lambda: found() is not None)
         return found() or {}
 
+    async def another(self, kind: str) -> dict[str, Any]:
+        """The next message of a kind."""
+        known = len(self.all(kind))
+        async with self._came:
+            await self._came.wait_for(lambda: len(self.all(kind)) > known)
+        return self.all(kind)[known]
+
     def all(self, kind: str) -> list[dict[str, Any]]:
         return [one for one in self.received if one["type"] == kind]
 
