@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from dhmd.modality import Modality
 from realtime.capture.delivery import AudioFanOut, AudioRing, LatestFrame
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.estimate import Dropped
 from realtime.perception import Perception
 from realtime.pipeline import Pipeline
-from realtime.turns import Urgency
 from realtime.workers import BlockingWorker, WorkerStatus, supervise
 
 VOICE_RING_S = 5.0
@@ -121,7 +121,7 @@ def _perceive(perception: Perception, delivery: Delivery, source: LiveSource) ->
 
     def see() -> None:
         # The newest when it is our turn, not the one that was new when we began to wait for it.
-        with perception.turn(Urgency.REST):
+        with perception.turn(Modality.VISION):
             if (frame := frames.get(0.0)) is not None:
                 perception.see(frame)
 

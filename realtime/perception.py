@@ -27,7 +27,7 @@ from dhmd.features.voice_network import VoiceNetwork
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.transcript import StreamingTranscript, TranscriptUpdate
-from realtime.turns import Turns, Urgency
+from realtime.turns import Turns
 from realtime.window import SlidingWindow, WindowCut
 from realtime.words import SpokenWords
 
@@ -122,7 +122,8 @@ class Observer(Protocol):
 class Perception:
     """Feeds one window from one stream. Rows enter it in the precision in which they are recorded.
 
-    turns: taken by `hear` and `listen` when there is much to compute, and by who calls `see`; None: alone here.
+    turns: taken by `hear` and `listen` when there is much to compute, and by who calls `see`; None: no other stream is
+    perceived here.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Perception:
         turns: Turns | None = None,
     ) -> None:
         self.extractors = extractors
-        self._turns = turns
+        self._shares = {m: turns.share() for m in Modality} if turns else {}
         self.window = SlidingWindow(extractors.specs, device)
         self._observers = observers
         self._entering = threading.Lock()
@@ -142,9 +143,9 @@ class Perception:
         self._revision_of_words = 0
         self._skipped_s = 0.0
 
-    def turn(self, urgency: Urgency) -> AbstractContextManager[None]:
-        """To be held while something is computed."""
-        return self._turns.turn(urgency) if self._turns else nullcontext()
+    def turn(self, modality: Modality) -> AbstractContextManager[None]:
+        """To be held while something of a modality is computed."""
+        return self._shares[modality].turn() if self._shares else nullcontext()
 
     def see(self, frame: VideoFrame) -> None:
         """A picture; those that are not due on the vision grid are passed over."""
@@ -160,7 +161,7 @@ class Perception:
     def hear(self, block: AudioBlock) -> None:
         """Sound, for the voice."""
         voice = self.extractors.voice
-        with self.turn(Urgency.SOUND) if voice.due(len(block.samples)) else nullcontext():
+        with self.turn(Modality.AUDIO) if voice.due(len(block.samples)) else nullcontext():
             rows = voice.push(block.samples, block.captured_s)
         self._append(Modality.AUDIO, rows)
         for observer in self._observers:
@@ -171,7 +172,7 @@ class Perception:
         for block in blocks:
             self.extractors.transcript.push(block)
         while self.extractors.transcript.due():
-            with self.turn(Urgency.REST):
+            with self.turn(Modality.TEXT):
                 if update := self.extractors.transcript.step():
                     self._read(update)
 
