@@ -42,7 +42,6 @@ const OF_A_SESSION = new Set(["estimate", "activations", "face", "words", "statu
 
 const TOLD = {
   hello(message) {
-    at("stream").textContent = message.stream;
     [state.broker, state.atoms, state.ended] = [message.broker, message.atoms ?? 0, ""];
     recording.hello(message);
     say(visit.hello(message));

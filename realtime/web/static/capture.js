@@ -46,12 +46,12 @@ class Device {
 
   /** Begin with a track, or note why there is none. */
   async take(found) {
-    this.stop(typeof found === "string" ? found : "");
-    if (typeof found === "string") return;
+    if (typeof found === "string") return this.stop(found);
     this.track = found;
     found.onmute = found.onunmute = () => this.changed();
     found.onended = () => this.stop(`the ${DEVICES[found.kind]} was taken away`);
     await this.begin();
+    this.changed();
   }
 
   stop(reason = "") {

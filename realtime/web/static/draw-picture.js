@@ -10,6 +10,7 @@ const context = canvas.getContext("2d", { alpha: false });
 export function drawPicture() {
   const why = state.viewing ? "" : whyDark();
   if (why) {
+    context.fillStyle = "#000";
     context.fillRect(0, 0, canvas.width, canvas.height);
     put(nobody, why);
     nobody.hidden = false;

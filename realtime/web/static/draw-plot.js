@@ -21,8 +21,8 @@ export function buildPlot() {
       x: { time: false, range: (_, __, last) => [Math.max(0, (last ?? 0) - SPAN_S), Math.max(SPAN_S, last ?? 0)] },
       s: { range: [-3, 3] }, v: { range: [-1, 1] },
     },
-    axes: [{ ...axis, space: 80, values: (_, ticks) => ticks.map(clock) },
-           { ...axis, scale: "s" }, { ...axis, scale: "v", side: 1, grid: { show: false } }],
+    axes: [{ ...axis, space: 80, size: 26, values: (_, ticks) => ticks.map(clock) },
+           { ...axis, scale: "s", size: 32 }, { ...axis, scale: "v", side: 1, size: 40, grid: { show: false } }],
     series: [{}, series("sentiment", "--ink", "s"), series("valence", "--vision", "v"), series("arousal", "--audio", "v")],
   }, state.history, box);
   touch("plot");

@@ -18,7 +18,7 @@ export class Recording {
     at("agreed").onchange = ({ target }) => { at("record-start").disabled = !target.checked; };
     at("record-cancel").onclick = () => at("consent").close();
     at("record-start").onclick = () => this.#start();
-    setInterval(() => this.#tick(), 500);
+    setInterval(() => this.#tick(), 250);
   }
 
   hello({ marking, recordable }) {

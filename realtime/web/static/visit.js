@@ -15,13 +15,14 @@ export class Visit {
   #session = null; // in memory only: a page that is loaded again is a new visitor
   #joined = false;
   #spent = false; // whether this connection had a visit already
+  #stream = ""; // of all visitors
   #told = {}; // by kind: the source as the server knows it
   #devices;
   #outbox;
 
   constructor(connection, say) {
     [this.#connection, this.#say] = [connection, say];
-    const outbox = this.#outbox = new Outbox(connection, () => this.#joined && connection.timed);
+    const outbox = this.#outbox = new Outbox(connection, () => this.#joined && connection.isOpen && connection.timed);
     const changed = () => this.#report();
     state.own = at("own");
     this.#devices = {
@@ -44,7 +45,8 @@ export class Visit {
 
   // --- what the server says -----------------------------------------------------------------------------------------
 
-  hello({ source }) {
+  hello({ source, stream }) {
+    at("stream").textContent = this.#stream = stream;
     this.#spent = false;
     state.viewing = source !== "browser";
     if (state.viewing) this.#enter("viewing");
@@ -90,8 +92,9 @@ export class Visit {
       return this.#end([...new Set(Object.values(found))].join("\n"));
     }
     this.#enter("visiting");
-    at("camera").focus();
     await Promise.all(Object.entries(found).map(([kind, one]) => this.#take(kind, one)));
+    if (this.#phase !== "visiting") return;
+    at(this.#devices.video.track ? "camera" : "microphone").focus();
     // A new visit has a connection of its own: what the last one left behind on it cannot be taken for this one's.
     if (this.#connection.isOpen && !this.#spent) this.#join();
     else this.#connection.open();
@@ -114,7 +117,6 @@ export class Visit {
     if (this.#phase === "viewing") return;
     this.#connection.send({ type: "leave" });
     this.#end("");
-    at("start").focus();
   }
 
   #join() {
@@ -130,7 +132,9 @@ export class Visit {
     for (const device of Object.values(this.#devices)) device.stop();
     this.#outbox.clear();
     forget();
+    at("stream").textContent = this.#stream;
     this.#why(reason);
+    at("start").focus();
     if (this.#connection.isOpen) this.#say("ready");
   }
 
