@@ -69,7 +69,8 @@ export class Recording {
   }
 
   #show() {
-    at("record").querySelector("span").textContent = this.#on ? "Stop recording" : "Record";
+    at("record").querySelector("span").textContent = this.#on ? "Stop" : "Record";
+    at("record").setAttribute("aria-label", this.#on ? "Stop recording" : "Record");
     at("record").classList.toggle("on", this.#on);
     at("recording").hidden = !this.#on;
     at("marks").hidden = !(this.#on || this.#marking);

@@ -4,6 +4,7 @@ export const EMOTIONS = ["neutral", "happy", "sad", "angry", "fear", "disgust", 
 export const MODALITIES = { vision: "face", audio: "voice", text: "words" };
 export const SPAN_S = 60;
 const WORDS = 80;
+const GAP_S = 1;
 
 /** What is known of one session, and forgotten with it. */
 const nothing = () => ({
@@ -36,17 +37,24 @@ export function forget() {
 
 export function estimated(estimate, end) {
   [state.estimate, state.estimateEnd] = [estimate, end];
+  state.historyStart ??= end;
+  const x = end - state.historyStart, last = state.history[0].at(-1);
+  if (x - last > GAP_S) { // the connection was cut: no line over what nobody knows
+    append(last + GAP_S / 2, null, null, null);
+    state.arrivals = [];
+  }
+  append(x, estimate.sentiment?.value ?? null, estimate.valence, estimate.arousal);
   state.arrivals.push(performance.now());
   state.arrivals.splice(0, state.arrivals.length - 50);
-  state.historyStart ??= end;
-  const x = end - state.historyStart;
-  const values = [x, estimate.sentiment?.value ?? null, estimate.valence, estimate.arousal];
-  state.history.forEach((column, i) => column.push(values[i]));
   const first = state.history[0].findIndex((t) => t >= x - SPAN_S);
   if (first > 0) state.history.forEach((column) => column.splice(0, first));
   // A word keeps the sentiment of the first estimate after it was said.
   for (const word of state.final) if (word.sentiment === undefined && word.end <= end) word.sentiment = estimate.sentiment?.value ?? 0;
   touch("estimate", "plot", "words", "atoms", "health");
+}
+
+function append(...values) {
+  state.history.forEach((column, i) => column.push(values[i]));
 }
 
 export function heard({ final, partial }) {

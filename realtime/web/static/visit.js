@@ -49,8 +49,10 @@ export class Visit {
     at("stream").textContent = this.#stream = stream;
     this.#spent = false;
     state.viewing = source !== "browser";
-    if (state.viewing) this.#enter("viewing");
-    else if (this.#phase === "visiting") this.#join();
+    if (state.viewing) {
+      if (this.#phase === "visiting") this.#end("");
+      this.#enter("viewing");
+    } else if (this.#phase === "visiting") this.#join();
     else if (this.#phase !== "asking") this.#enter("invited");
     return state.viewing ? "live" : this.#phase === "visiting" ? "joining …" : "ready";
   }
@@ -91,9 +93,9 @@ export class Visit {
     if (Object.values(found).every((one) => typeof one === "string")) {
       return this.#end([...new Set(Object.values(found))].join("\n"));
     }
-    this.#enter("visiting");
     await Promise.all(Object.entries(found).map(([kind, one]) => this.#take(kind, one)));
-    if (this.#phase !== "visiting") return;
+    if (this.#phase !== "asking") return;
+    this.#enter("visiting");
     at(this.#devices.video.track ? "camera" : "microphone").focus();
     // A new visit has a connection of its own: what the last one left behind on it cannot be taken for this one's.
     if (this.#connection.isOpen && !this.#spent) this.#join();
@@ -101,11 +103,12 @@ export class Visit {
   }
 
   async #again(kind) {
-    this.#take(kind, (await acquire([kind]))[kind]);
+    const found = await acquire([kind]);
+    if (this.#phase === "visiting") this.#take(kind, found[kind]);
+    else release(found);
   }
 
   async #take(kind, found) {
-    if (this.#phase !== "visiting") return release({ found });
     try {
       await this.#devices[kind].take(found);
     } catch (error) {
