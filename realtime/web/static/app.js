@@ -1,9 +1,8 @@
 // The page of one stream, of the server's camera or of the visitor's own (docs/web.md says how they speak).
 //
-//   connection.js  the WebSocket            visit.js   a visitor's own camera and microphone:
-//   state.js       what is known              capture.js, pcm-worklet.js  what they give
-//   draw.js        what is shown              outbox.js                   what waits to be sent
-//                                           recording.js
+// connection.js the WebSocket, state.js what is known, draw.js and its parts what is shown of it, recording.js; and of a visitor
+// visit.js, from the invitation to leaving: capture.js (with jpeg-worker.js and pcm-worklet.js) what camera and microphone
+// give, outbox.js what of it waits to be sent.
 
 import { Connection } from "./connection.js";
 import { at } from "./dom.js";

@@ -10,9 +10,8 @@ const WANTED = {
 };
 const INSECURE = "browsers give a camera only to secure pages: open this page on the machine itself, " +
   "or serve it with --tls-cert and --tls-key";
-const PICTURE_SIDE = 640;
+const PICTURE_SIDE = 640; // wide, at most
 const PICTURE_EVERY_MS = 1000 / 15 - 10; // less than the span, for frames do not come evenly
-const JPEG_QUALITY = 0.75;
 
 /** Ask for devices: {kind: track, or the reason why there is none}. */
 export async function acquire(kinds) {
@@ -86,7 +85,7 @@ export class Camera extends Device {
   #framed;
   #encoded;
   #wants;
-  #canvas = null;
+  #encoder = null;
   #busy = false;
   #takenMs = 0;
 
@@ -122,27 +121,28 @@ export class Camera extends Device {
 
   /** The newest frame wins: one that comes while another is encoded, or the network is behind, is not sent. */
   async #take(capturedMs) {
-    const [w, h] = [this.#video.videoWidth, this.#video.videoHeight];
+    const [w, h] = [this.#video.videoWidth, this.#video.videoHeight], scale = Math.min(1, PICTURE_SIDE / w);
     if (this.#busy || !w || capturedMs - this.#takenMs < PICTURE_EVERY_MS || this.source.state !== "on" || !this.#wants()) return;
     this.#takenMs = capturedMs;
     this.#busy = true;
     try {
-      const scale = Math.min(1, PICTURE_SIDE / w);
-      const canvas = this.#sized(Math.round(w * scale), Math.round(h * scale));
-      canvas.getContext("2d").drawImage(this.#video, 0, 0, canvas.width, canvas.height);
-      const jpeg = await canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY });
-      this.#encoded(capturedMs / 1000, new Uint8Array(await jpeg.arrayBuffer()));
+      const jpeg = await this.#encode({ width: Math.round(w * scale), height: Math.round(h * scale) });
+      if (this.source.state === "on") this.#encoded(capturedMs / 1000, jpeg);
+    } catch (error) {
+      if (this.track) throw error; // else the camera stopped meanwhile
     } finally {
       this.#busy = false;
     }
   }
 
-  #sized(width, height) {
-    if (this.#canvas?.width !== width || this.#canvas?.height !== height) {
-      this.#canvas = new OffscreenCanvas(width, height);
-      this.#canvas.getContext("2d", { alpha: false, willReadFrequently: true }); // kept where the encoder reads it
-    }
-    return this.#canvas;
+  async #encode(size) {
+    const encoder = this.#encoder ??= new Worker(new URL("jpeg-worker.js", import.meta.url), { type: "module" });
+    const frame = await createImageBitmap(this.#video);
+    return new Promise((resolve, reject) => {
+      encoder.onerror = reject;
+      encoder.onmessage = ({ data }) => resolve(data);
+      encoder.postMessage({ frame, ...size }, [frame]);
+    });
   }
 }
 
