@@ -62,7 +62,7 @@ const TOLD = {
     touch("atoms");
   },
   face(message) {
-    state.face = message;
+    [state.face, state.faceAt] = [message, performance.now()];
     touch("picture");
   },
   words: heard,

@@ -3,6 +3,8 @@
 import { at, put } from "./dom.js";
 import { state } from "./state.js";
 
+const FACE_MS = 1000; // a face that was read longer ago is somewhere else by now
+
 const canvas = at("picture");
 const nobody = at("nobody");
 const context = canvas.getContext("2d", { alpha: false });
@@ -22,7 +24,7 @@ export function drawPicture() {
   if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
   context.drawImage(image, 0, 0);
   nobody.hidden = true;
-  if (state.face?.box) drawFace(state.face, w, h);
+  if (state.face?.box && performance.now() - state.faceAt < FACE_MS) drawFace(state.face, w, h);
 }
 
 function whyDark() {

@@ -8,7 +8,7 @@ const GAP_S = 1;
 
 /** What is known of one session, and forgotten with it. */
 const nothing = () => ({
-  picture: null, pictureAt: 0, face: null, estimate: null, estimateEnd: 0, activations: null, final: [], partial: [],
+  picture: null, pictureAt: 0, face: null, faceAt: 0, estimate: null, estimateEnd: 0, activations: null, final: [], partial: [],
   statuses: new Map(), refused: new Map(), missed: 0, lostSoundS: 0,
   history: [[], [], [], []], // x and three series, as uPlot takes them
   historyStart: null, arrivals: [],

@@ -45,7 +45,8 @@ export class Visit {
 
   // --- what the server says -----------------------------------------------------------------------------------------
 
-  hello({ source, stream }) {
+  hello({ source, stream, broker }) {
+    at("published").hidden = !broker;
     at("stream").textContent = this.#stream = stream;
     this.#spent = false;
     state.viewing = source !== "browser";
