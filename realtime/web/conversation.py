@@ -60,8 +60,7 @@ class Conversation:
     async def run(self) -> None:
         """Until the page is gone, or is sent away. A page may join, leave, and join again."""
         visits, page = self._visits, self._page
-        hello = {"source": "browser", "stream": visits.stream, "marking": False, "atoms": visits.atoms}
-        page.tell(message("hello", hello))
+        page.tell(message("hello", {"source": "browser", "marking": False, **visits.described()}))
         forever = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
