@@ -80,6 +80,28 @@ Without --source each visitor is a stream of their own: STREAM-1, STREAM-2, ... 
 those that belong to one stream (--microphone, --estimates, --record) need a --source.
 """
 
+EDGE_EXAMPLES = """examples:
+  dhmd-live edge --broker mqtt://broker.local --stream hall
+                                                           webcam and microphone; no model runs here
+  dhmd-live edge --broker mqtt://broker.local --stream hall --source rtsp://camera.local/live --hop 0.5
+  dhmd-live serve --broker mqtt://broker.local             elsewhere, on as many machines as it takes
+
+About 10 kB a second and stream, at one window a second. The estimates are published by who serves; the statuses of the
+stream are ours, as with `dhmd-live run`.
+
+exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
+"""
+
+SERVE_EXAMPLES = """examples:
+  dhmd-live serve --broker mqtt://broker.local
+  dhmd-live serve --broker mqtt://broker.local --device cuda --group second
+
+Serves the streams of all edges at the broker, together with all other servers of its group; needs MQTT 5 there, as
+Mosquitto 2 has it. More servers carry more streams. One that goes leaves its streams to the others.
+
+exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
+"""
+
 REPLAY_EXAMPLES = """examples:
   dhmd-live run --record talk.mcap                         record a session: features, words, estimates
   dhmd-live replay talk.mcap --verify                      does the same model say the same again?
@@ -182,6 +204,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_run_flags(web)
 
+    _add_scale_commands(commands)
+
     replay = commands.add_parser(
         "replay",
         help="run recorded sessions through a model again",
@@ -215,8 +239,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_scale_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
+    edge = commands.add_parser(
+        "edge",
+        help="capture and extract here, have servers recognise",
+        description="Capture and extract; publish feature windows, which `dhmd-live serve` turns into estimates.",
+        epilog=EDGE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    edge.set_defaults(command=_edge)
+    _add_stream_flags(edge, hop="1")
+    serve = commands.add_parser(
+        "serve",
+        help="recognise for the edges at a broker",
+        description="Turn the feature windows of many edges into estimates, in batches.",
+        epilog=SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.set_defaults(command=_serve)
+    serve.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user:password@]host[:port]")
+    serve.add_argument("--group", default="dhmd-serve", metavar="NAME", help="who shares work (default: %(default)s)")
+    serve.add_argument("--checkpoint", default="base", metavar="base|DIR", help="the model (default: %(default)s)")
+    serve.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: auto)")
+
+
 def _add_run_flags(run: argparse.ArgumentParser) -> None:
     """One flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
+    _add_stream_flags(run, hop="0.1", brokers="URL|embedded|none")
+    _add_record_flags(run)
+    run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
+
+
+def _add_stream_flags(run: argparse.ArgumentParser, hop: str, brokers: str = "URL") -> None:
+    """Those of a source and its stream."""
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with these keys; flags override it")
     run.add_argument(
         "--source",
@@ -231,16 +286,15 @@ def _add_run_flags(run: argparse.ArgumentParser) -> None:
     run.add_argument("--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)")
     run.add_argument(
         "--broker",
-        metavar="URL|embedded|none",
-        help="mqtt[s]://[user:password@]host[:port], embedded on loopback, or none (default: embedded)",
+        metavar=brokers,
+        help="mqtt[s]://[user:password@]host[:port]"
+        + (", embedded on loopback, or none (default: embedded)" if "embedded" in brokers else ""),
     )
     run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
     run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
-    _add_record_flags(run)
     run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
-    run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
-    run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help="seconds between estimates (default: 0.1)")
+    run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
 
 
 def _add_session_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -416,6 +470,38 @@ def _web(options: argparse.Namespace) -> int:
 
     _print_summary(run(settings, console, web=_page(settings.stream, options.host, options.port)), console)
     return 0
+
+
+def _edge(options: argparse.Namespace) -> int:
+    settings = _settings(options, hop_s=1.0)
+    from realtime.errors import SettingsInvalid
+    from realtime.settings import BROWSER
+
+    if settings.source == BROWSER:
+        raise SettingsInvalid("--source browser: a browser's camera needs a page; use dhmd-live web")
+    from realtime.scale.edge import edge
+
+    console = _console()
+    summary = edge(settings, console)
+    windows = summary.windows
+    for line in (
+        f"{windows.sent} windows sent, {windows.full} of them full, {summary.bytes_a_second / 1000:.1f} kB a second",
+        f"{summary.estimates} estimates came back",
+        f"dropped: {summary.dropped.video} frames, {summary.dropped.audio} blocks of sound",
+        f"{summary.missed} windows found no broker, {windows.withheld} no server",
+        f"words: {summary.transcript or 'none heard'}",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from realtime.broker import BrokerAddress
+    from realtime.scale.serve import serve
+    from realtime.scale.topics import check_group_name
+
+    broker, group = BrokerAddress.parse(options.broker), check_group_name(options.group)
+    return serve(broker, group, options.checkpoint, options.device, _console())
 
 
 def _demo(options: argparse.Namespace) -> int:

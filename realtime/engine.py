@@ -111,13 +111,16 @@ class Engine:
 
     @torch.inference_mode()
     def infer_many(self, cuts: Sequence[WindowCut]) -> list[Inference | None]:
-        """As `infer` of each, to rounding, in one pass: half the time where windows need not come one by one."""
+        """As `infer` of each, to rounding, in one pass: half the time where windows need not come one by one.
+
+        cuts: on any device; they go to the engine's together.
+        """
         perceived = [cut for cut in cuts if cut.present]
         if not perceived:
             return [None for _ in cuts]
         started = time.perf_counter()
-        inputs = [torch.cat([cut.inputs[m] for cut in perceived]) for m in Modality]
-        masks = [torch.cat([cut.masks[m] for cut in perceived]) for m in Modality]
+        inputs = [torch.cat([cut.inputs[m] for cut in perceived]).to(self.device) for m in Modality]
+        masks = [torch.cat([cut.masks[m] for cut in perceived]).to(self.device) for m in Modality]
         rows = iter(self._batched(*inputs, *masks).numpy(force=True))
         each_ms = (time.perf_counter() - started) * 1000 / len(perceived)
         return [self._inference(cut, next(rows), each_ms) if cut.present else None for cut in cuts]

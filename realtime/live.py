@@ -16,7 +16,7 @@ from realtime.capture.delivery import AudioFanOut, AudioRing, LatestFrame
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.estimate import Dropped
 from realtime.perception import Perception
-from realtime.pipeline import Pipeline
+from realtime.pipeline import Due, Hopping
 from realtime.workers import BlockingWorker, WorkerStatus, supervise
 
 VOICE_RING_S = 5.0
@@ -54,7 +54,7 @@ class Delivery:
 
 
 async def run_live(
-    pipeline: Pipeline,
+    pipeline: Hopping[Due],
     source: LiveSource,
     delivery: Delivery,
     *,
@@ -165,7 +165,7 @@ def _waiting(ring: AudioRing) -> list[AudioBlock]:
     return blocks
 
 
-async def _tick(pipeline: Pipeline, hop_s: float) -> None:
+async def _tick(pipeline: Hopping[Due], hop_s: float) -> None:
     """One estimate a hop. A tick that comes more than a hop late is missed and counted, never made up for."""
     clock, loop = pipeline.clock, asyncio.get_running_loop()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as thread:

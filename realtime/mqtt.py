@@ -15,6 +15,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import aiomqtt
 
@@ -35,15 +36,15 @@ REFUSALS = {134: "bad user name or password", 135: "not authorised"}
 are codes of its own for a lost connection."""
 
 
-def check_stream_name(stream: str) -> str:
+def check_stream_name(stream: str, flag: str = "--stream") -> str:
     """A stream's name is one level of a topic. Raises SettingsInvalid."""
     if not stream or len(stream.encode()) > 64 or not stream.isprintable() or set(stream) & set("/+#$ "):
-        raise SettingsInvalid(f"--stream: expected 1 to 64 bytes without spaces and / + # $, found {stream!r}")
+        raise SettingsInvalid(f"{flag}: expected 1 to 64 bytes without spaces and / + # $, found {stream!r}")
     return stream
 
 
-def connect(broker: BrokerAddress, will: aiomqtt.Will | None = None) -> aiomqtt.Client:
-    """A client of this broker, to be entered."""
+def connect(broker: BrokerAddress, will: aiomqtt.Will | None = None, **options: Any) -> aiomqtt.Client:
+    """A client of this broker, to be entered. options: of aiomqtt.Client."""
     return aiomqtt.Client(
         broker.host,
         broker.port,
@@ -54,6 +55,7 @@ def connect(broker: BrokerAddress, will: aiomqtt.Will | None = None) -> aiomqtt.
         keepalive=KEEPALIVE_S,
         timeout=CONNECT_TIMEOUT_S,
         logger=logging.getLogger("realtime.mqtt.client"),
+        **options,
     )
 
 

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import MediaClock
 from realtime.perception import Perception
-from realtime.pipeline import Pipeline
+from realtime.pipeline import Due, Hopping
 
 
 async def run_offline(
-    pipeline: Pipeline,
+    pipeline: Hopping[Due],
     samples: Iterator[VideoFrame | AudioBlock],
     clock: MediaClock,
     *,

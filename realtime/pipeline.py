@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from realtime.window import WindowCut
 logger = logging.getLogger(__name__)
 
 LATENCIES_KEPT = 36_000
+Due = TypeVar("Due")
+"""What comes due at a hop."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,19 @@ def percentiles(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     p50, p95 = np.percentile(np.asarray(values), [50, 95])
     return float(p50), float(p95)
+
+
+class Hopping(Protocol[Due]):
+    """What a run drives from hop to hop: see Pipeline."""
+
+    @property
+    def perception(self) -> Perception: ...
+    @property
+    def clock(self) -> SessionClock: ...
+    @property
+    def statistics(self) -> Statistics: ...
+    def estimate(self, end_s: float, /) -> Due: ...
+    def emit(self, due: Due, /) -> None: ...
 
 
 class Pipeline:

@@ -115,7 +115,7 @@ def run(
         observers: list[Observer] = [recorder] if recorder else []
         observers += [web.audience.feed] if web else []
         perception = stack.enter_context(Perception(extractors, device, observers))
-        source = _open_source(settings, media, clock)
+        source = open_source(settings, media, clock)
         delivery = Delivery(source)
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
         pipeline.sinks += [watch, *sinks]
@@ -138,7 +138,7 @@ def run(
     return summary
 
 
-def _open_source(settings: RunSettings, media: MediaFile | None, clock: SessionClock) -> LiveSource:
+def open_source(settings: RunSettings, media: MediaFile | None, clock: SessionClock) -> LiveSource:
     """What to capture, and from where. A file brings its own sound; a camera goes with the default microphone."""
     microphone = settings.microphone or (_default_microphone() if settings.is_live else "none")
     heard = None if microphone == "none" else Microphone(microphone, clock)
@@ -216,7 +216,7 @@ async def _run(
             try:
                 if isinstance(pipeline.clock, MediaClock) and media is not None:
                     if publisher is not None:
-                        await _either(publisher.tried, stop)
+                        await either(publisher.tried, stop)
                     await run_offline(
                         pipeline,
                         media.samples(),
@@ -247,7 +247,7 @@ async def _run(
     return summary
 
 
-async def _either(*events: asyncio.Event) -> None:
+async def either(*events: asyncio.Event) -> None:
     """Wait until one of them is set."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -10,25 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
-
+from dhmd import protobuf
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 
 VERSION: Final = 1
 METADATA: Final = "dhmd.session"
 """Name of the MCAP metadata record that stands first in a file."""
-
-_PACKAGE: Final = "dhmd.session"
-_SCALARS: Final = {
-    "double": descriptor_pb2.FieldDescriptorProto.TYPE_DOUBLE,
-    "float": descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT,
-    "uint32": descriptor_pb2.FieldDescriptorProto.TYPE_UINT32,
-    "uint64": descriptor_pb2.FieldDescriptorProto.TYPE_UINT64,
-    "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
-    "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
-    "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
-}
 
 # Fields are numbered in the order they stand here: new ones go to the end.
 _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
@@ -100,32 +88,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "Lost": {"timestamp": "Timestamp", "topic": "string", "count": "uint64"},
 }
 
-
-def _describe() -> Mapping[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name="dhmd/session.proto", package=_PACKAGE, syntax="proto2")
-    file.dependency.append(timestamp_pb2.DESCRIPTOR.name)
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, (field, kind) in enumerate(fields.items(), start=1):
-            entry = message.field.add(name=field, number=number)
-            single = kind.removeprefix("repeated ")
-            entry.label = entry.LABEL_REPEATED if single != kind else entry.LABEL_OPTIONAL
-            if single in _SCALARS:
-                entry.type = _SCALARS[single]
-                entry.options.packed = single != kind
-                if single == kind or single in {"string", "bytes"}:
-                    entry.ClearField("options")
-            else:
-                entry.type = entry.TYPE_MESSAGE
-                package = "google.protobuf" if single == "Timestamp" else _PACKAGE
-                entry.type_name = f".{package}.{single}"
-    pool = descriptor_pool.Default()
-    pool.Add(file)
-    types = {name: pool.FindMessageTypeByName(f"{_PACKAGE}.{name}") for name in _MESSAGES}
-    return {name: message_factory.GetMessageClass(kind) for name, kind in types.items()}
-
-
-_CLASSES: Final = _describe()
+_CLASSES: Final = protobuf.message_classes("dhmd/session.proto", "dhmd.session", _MESSAGES)
 
 Features: Final = _CLASSES["Features"]
 Words: Final = _CLASSES["Words"]

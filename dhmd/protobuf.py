@@ -1,0 +1,46 @@
+"""Protocol Buffers described in Python: what is stored and sent needs no compiler and no generated code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
+
+_SCALARS: Final = {
+    "double": descriptor_pb2.FieldDescriptorProto.TYPE_DOUBLE,
+    "float": descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT,
+    "uint32": descriptor_pb2.FieldDescriptorProto.TYPE_UINT32,
+    "uint64": descriptor_pb2.FieldDescriptorProto.TYPE_UINT64,
+    "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
+    "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
+    "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
+}
+
+
+def message_classes(file: str, package: str, messages: Mapping[str, Mapping[str, str]]) -> Mapping[str, Any]:
+    """The class of each message.
+
+    messages: name -> field -> "[repeated ]KIND", where a kind is a scalar, "Timestamp", or another message. Fields are
+    numbered in the order they stand: new ones go to the end.
+    """
+    described = descriptor_pb2.FileDescriptorProto(name=file, package=package, syntax="proto2")
+    described.dependency.append(timestamp_pb2.DESCRIPTOR.name)
+    for name, fields in messages.items():
+        message = described.message_type.add(name=name)
+        for number, (field, kind) in enumerate(fields.items(), start=1):
+            entry = message.field.add(name=field, number=number)
+            single = kind.removeprefix("repeated ")
+            entry.label = entry.LABEL_REPEATED if single != kind else entry.LABEL_OPTIONAL
+            if single in _SCALARS:
+                entry.type = _SCALARS[single]
+                entry.options.packed = single != kind
+                if single == kind or single in {"string", "bytes"}:
+                    entry.ClearField("options")
+            else:
+                entry.type = entry.TYPE_MESSAGE
+                entry.type_name = f".{'google.protobuf' if single == 'Timestamp' else package}.{single}"
+    pool = descriptor_pool.Default()
+    pool.Add(described)
+    types = {name: pool.FindMessageTypeByName(f"{package}.{name}") for name in messages}
+    return {name: message_factory.GetMessageClass(kind) for name, kind in types.items()}

@@ -1,0 +1,211 @@
+"""One stream's side of the talk with servers: whom the next window goes to, and what is in it. Sends nothing itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import random
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from realtime.estimate import Dropped
+from realtime.scale import topics
+from realtime.scale.window_log import NOTHING, WindowLog
+from realtime.scale.window_message import WindowMessage
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S: Final = 2.0
+"""How long a server may take to answer, and the first wait for one; it doubles up to LONGEST_S while there is none."""
+LONGEST_S: Final = 16.0
+RENEWED_S: Final = 60.0
+"""A stream is opened again so often, more or less: what the servers carry evens out."""
+SPREAD_S: Final = 5.0
+"""When a server comes, within so many seconds."""
+IN_FLIGHT: Final = 64
+MOST_TOLD: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A window that is due. end_s: on the session clock."""
+
+    end_s: float
+    faces: int
+    dropped: Dropped
+    timed: bool = True
+
+
+@dataclass(slots=True)
+class EdgeStatistics:
+    """What became of the windows."""
+
+    sent: int = 0
+    full: int = 0
+    bytes: int = 0
+    answered: int = 0
+    withheld: int = 0
+    """Hops at which the last opening had no answer yet."""
+    moved: int = 0
+    """How often the server changed."""
+
+
+class EdgeStream:
+    """Driven by its owner in one thread: `window` at each hop, `on_...` for what the broker brings.
+
+    now_s: any steady clock, the same for all calls. session_now: seconds on the session clock.
+    """
+
+    def __init__(self, stream: str, log: WindowLog, epoch_unix: float, session_now: Callable[[], float]) -> None:
+        self.stream = stream
+        self.log = log
+        self.session = secrets.token_hex(8)
+        self.server: str | None = None
+        self.statistics = EdgeStatistics()
+        self.last_seq = 0
+        """Of the newest message."""
+        self.answered_seq = 0
+        self._epoch_unix = epoch_unix
+        self._session_now = session_now
+        self._mark = NOTHING
+        self._opened: tuple[int, float] | None = None
+        """Number and time of the opening that waits for an answer."""
+        self._wait_s = PATIENCE_S
+        self._answered_s = 0.0
+        self._renewal_s = math.inf
+        self._all_due = False
+        self._in_flight: OrderedDict[int, float] = OrderedDict()
+        self._transits_s: deque[float] = deque(maxlen=8)
+        self._told: set[str] = set()
+        """Since a server answered last."""
+        self._refused = False
+
+    def window(self, hop: Hop, now_s: float) -> tuple[str, bytes] | None:
+        """Topic and payload of the next message; None while an opening waits for its answer."""
+        if self.server is not None and self._unanswered and now_s - self._answered_s > PATIENCE_S:
+            self._tell(f"server {self.server} does not answer; asking for another")
+            self.server = None
+        if self.server is not None and now_s >= self._renewal_s:
+            self.server = None
+        if self.server is None and self._opened is not None:
+            if now_s - self._opened[1] < self._wait_s:
+                self.statistics.withheld += 1
+                return None
+            self._wait_s = min(LONGEST_S, 2 * self._wait_s)
+            if not self._refused:
+                self._tell("no server answers; start one: dhmd-live serve --broker URL")
+        full = self.server is None or self._all_due
+        rows, words, mark = self.log.since(NOTHING if full else self._mark, hop.end_s)
+        seq = self.last_seq + 1
+        message = WindowMessage(
+            session=self.session,
+            seq=seq,
+            previous=None if full else self.last_seq,
+            features=self.log.specs if full else None,
+            epoch_unix=self._epoch_unix,
+            end_s=hop.end_s,
+            sent_s=self._session_now(),
+            transit_s=min(self._transits_s, default=0.0),
+            timed=hop.timed,
+            rows=rows,
+            words=words,
+            faces=hop.faces,
+            dropped=hop.dropped,
+        )
+        if self.server is None:
+            self._opened = (seq, now_s)
+            topic = topics.opening(self.stream)
+        else:
+            if not self._unanswered:
+                self._answered_s = now_s
+            topic = topics.directed(self.stream, self.server)
+        self.last_seq, self._mark, self._all_due = seq, mark, False
+        self._in_flight[seq] = now_s
+        while len(self._in_flight) > IN_FLIGHT:
+            self._in_flight.popitem(last=False)
+        payload = message.encode()
+        self.statistics.sent += 1
+        self.statistics.full += full
+        self.statistics.bytes += len(topic) + len(payload)
+        return topic, payload
+
+    @property
+    def heard_by_nobody(self) -> bool:
+        """Whether the newest message has gone to a server that cannot use it, or is there no more."""
+        return self._all_due or (self.server is None and self._opened is None)
+
+    @property
+    def _unanswered(self) -> bool:
+        return self.answered_seq < self.last_seq
+
+    def on_answer(self, properties: Mapping[str, str], now_s: float) -> bool:
+        """An estimate has come, with the user properties of its message; whether it is for a window of this session."""
+        server, held_ms = properties.get("server", ""), properties.get("held_ms", "")
+        if properties.get("session") != self.session or not properties.get("window", "").isdecimal():
+            return False
+        seq = int(properties["window"])
+        if self._opened is not None and seq == self._opened[0] and server:
+            self.server, self._opened = server, None
+            self._wait_s, self._refused = PATIENCE_S, False
+            self._told.clear()
+            self._renewal_s = now_s + RENEWED_S * random.uniform(0.75, 1.25)
+            self.statistics.moved += 1
+        if server == self.server:
+            self.answered_seq = max(self.answered_seq, seq)
+            self._answered_s = now_s
+        if (sent_s := self._in_flight.pop(seq, None)) is not None:
+            self.statistics.answered += 1
+            with contextlib.suppress(ValueError):
+                self._transits_s.append(max(0.0, now_s - sent_s - float(held_ms) / 1000) / 2)
+        return True
+
+    def on_presence(self, server: str, state: bytes, now_s: float) -> None:
+        """A server has come, or has gone."""
+        if state == topics.GONE and server == self.server:
+            self._lose()
+        elif state == topics.GONE and self.server is None:
+            self._opened = None  # it may have been the one that was asked
+        elif state == topics.HERE and self.server is None:
+            self._lose()
+        elif state == topics.HERE:
+            self._renewal_s = min(self._renewal_s, now_s + random.uniform(0.0, SPREAD_S))
+
+    def on_resync(self, payload: bytes) -> None:
+        """The server misses rows: the next message brings them all."""
+        asked = _read(payload)
+        if asked.get("session") == self.session and asked.get("server") == self.server:
+            self._all_due = True
+
+    def on_refused(self, payload: bytes) -> None:
+        """A server does not take this stream; another may."""
+        asked = _read(payload)
+        if asked.get("session") == self.session:
+            self._refused = True
+            self._tell(f"server {asked.get('server')} refuses this stream: {asked.get('reason')}")
+            if asked.get("server") == self.server:
+                self.server = None
+
+    def reconnected(self) -> None:
+        """What was said while the broker was away was heard by nobody."""
+        self._lose()
+
+    def _lose(self) -> None:
+        self.server, self._opened, self._wait_s = None, None, PATIENCE_S
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told and len(self._told) < MOST_TOLD:
+            logger.warning("%s: %s", self.stream, line)
+            self._told.add(line)
+
+
+def _read(payload: bytes) -> dict[str, str]:
+    try:
+        told = json.loads(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return {name: str(value)[:1000] for name, value in told.items()} if isinstance(told, dict) else {}

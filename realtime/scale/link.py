@@ -1,0 +1,97 @@
+"""An MQTT 5 connection that comes back when the broker does, with bounded queues."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from realtime.broker import BrokerAddress
+from realtime.errors import BrokerRefused
+from realtime.mqtt import CONNECT_TIMEOUT_S, FIRST_WAIT_S, LONGEST_WAIT_S, connect, refusal
+from realtime.scale.window_message import LARGEST
+
+logger = logging.getLogger(__name__)
+
+LARGEST_PACKET: Final = LARGEST + 4096
+"""The broker is told to send nothing larger."""
+
+
+class Inbox(asyncio.Queue[aiomqtt.Message]):
+    """Of a client: when it is full the oldest message gives way, never the newest."""
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        if self.full():
+            self.get_nowait()
+        super().put_nowait(item)
+
+
+def payload_of(message: aiomqtt.Message) -> bytes:
+    return message.payload if isinstance(message.payload, bytes) else str(message.payload or "").encode()
+
+
+def user_properties(message: aiomqtt.Message) -> dict[str, str]:
+    return dict(getattr(message.properties, "UserProperty", []))
+
+
+async def keep_connected(
+    broker: BrokerAddress,
+    use: Callable[[aiomqtt.Client], Awaitable[None]],
+    stop: asyncio.Event,
+    *,
+    most_incoming: int,
+    will: aiomqtt.Will | None = None,
+) -> None:
+    """Connect and `use`, again whenever the broker comes back, until `use` returns or `stop` is set.
+
+    most_incoming: messages that may wait to be read. Raises BrokerRefused.
+    """
+    failures = 0
+    told_away = False
+    while not stop.is_set():
+        try:
+            await _reach(broker)
+            async with _client(broker, will, most_incoming) as client:
+                failures, told_away = 0, False
+                await use(client)
+                return
+        except (aiomqtt.MqttError, OSError, TimeoutError) as error:
+            if reason := refusal(error):
+                raise BrokerRefused(
+                    f"{broker} refuses us: {reason}; give --broker mqtt://user:password@host:port"
+                ) from error
+            if not told_away:
+                logger.warning("broker %s is away (%s); trying again", broker, str(error) or type(error).__name__)
+            told_away = True
+            failures += 1
+            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait_s)
+
+
+def _client(broker: BrokerAddress, will: aiomqtt.Will | None, most_incoming: int) -> aiomqtt.Client:
+    limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    limits.MaximumPacketSize = LARGEST_PACKET
+    options: dict[str, Any] = {
+        "protocol": aiomqtt.ProtocolVersion.V5,
+        "properties": limits,
+        "queue_type": Inbox,
+        "max_queued_incoming_messages": most_incoming,
+    }
+    return connect(broker, will, **options)
+
+
+async def _reach(broker: BrokerAddress) -> None:
+    # paho connects in a thread that cannot be cancelled: knock first in a way that can.
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        _, writer = await asyncio.open_connection(broker.host, broker.port)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

@@ -1,0 +1,209 @@
+"""`dhmd-live serve`: estimates for the streams of many edges, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiomqtt
+import torch
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from rich.console import Console
+
+from dhmd.checkpoint import encoder_path, load
+from dhmd.features.text import TextExtractor
+from dhmd.modality import Modality
+from realtime.batching import MOST
+from realtime.broker import BrokerAddress
+from realtime.engine import Engine, resolve_device
+from realtime.pipeline import LATENCIES_KEPT, percentiles
+from realtime.scale import topics
+from realtime.scale.link import keep_connected, payload_of
+from realtime.scale.served import Answer, Estimator, ServedStreams
+from realtime.turns import cores
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S: Final = 0.02
+"""A batch closes so long after its first window came, or when it is as large as it may be."""
+INBOX: Final = 4096
+"""Messages that wait to be read; the oldest give way. They are read at once, whatever the engine does."""
+
+
+@dataclass(slots=True)
+class ServeStatistics:
+    """What a server can say when it ends."""
+
+    estimates: int = 0
+    batches: Counter[int] = field(default_factory=Counter)
+    held_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    busy_s: float = 0.0
+    """Time spent in batches."""
+
+
+class Server:
+    """One member of a group. `run` until `stop` is set."""
+
+    def __init__(
+        self,
+        broker: BrokerAddress,
+        group: str,
+        estimator: Estimator,
+        streams: Callable[[str], ServedStreams],
+        tell: Callable[[str], None],
+    ) -> None:
+        """streams: makes those of a server of that name."""
+        self.name = secrets.token_hex(6)
+        self.streams = streams(self.name)
+        self.statistics = ServeStatistics()
+        self.stop = asyncio.Event()
+        self.joined = asyncio.Event()
+        """Set while the group has us."""
+        self._broker = broker
+        self._group = group
+        self._estimator = estimator
+        self._tell = tell
+        self._came, self._full = asyncio.Event(), asyncio.Event()
+        self._told: set[str] = set()
+
+    async def run(self) -> None:
+        """Serve until stopped, whatever the broker does. Raises BrokerRefused."""
+        will = aiomqtt.Will(topics.presence(self.name), topics.GONE, qos=1)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as thread:
+
+            async def join(client: aiomqtt.Client) -> None:
+                self.streams.clear()
+                await client.subscribe(topics.directed("+", self.name))
+                await client.subscribe(topics.shared(self._group))
+                await client.publish(topics.presence(self.name), topics.HERE, qos=1)
+                self.joined.set()
+                self._tell(f"serving {topics.OPENINGS} on {self._broker}, as {self.name} of the group {self._group}")
+                try:
+                    await self._serve(client, thread)
+                finally:
+                    self.joined.clear()
+
+            await keep_connected(self._broker, join, self.stop, most_incoming=INBOX, will=will)
+
+    async def _serve(self, client: aiomqtt.Client, thread: ThreadPoolExecutor) -> None:
+        """Until stopped. Raises MqttError when the broker goes away."""
+        tasks = {
+            asyncio.create_task(self._read(client), name="read"),
+            asyncio.create_task(self._batches(client, thread), name="batches"),
+            asyncio.create_task(self.stop.wait(), name="stop"),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            # In order: nothing more is handed to us, then everybody may know.
+            await client.unsubscribe(topics.shared(self._group))
+            await client.publish(topics.presence(self.name), topics.GONE, qos=1)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _read(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            reply = self.streams.receive(message.topic.value, payload_of(message))
+            if reply is not None:
+                if reply.topic.endswith(topics.REFUSED):
+                    self._warn(f"{topics.stream_of(reply.topic)}: refused: {reply.payload.decode()}")
+                await client.publish(reply.topic, reply.payload)
+            if self.streams.counts["malformed"]:
+                self._warn("malformed window messages come; they are counted and dropped")
+            if self.streams.waiting:
+                self._came.set()
+                if len(self.streams.waiting) >= MOST:
+                    self._full.set()
+
+    def _warn(self, line: str) -> None:
+        if line not in self._told and len(self._told) < 1000:
+            self._told.add(line)
+            logger.warning("%s", line)
+
+    async def _batches(self, client: aiomqtt.Client, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._came.wait()
+            first = next(iter(self.streams.waiting.values()))
+            left_s = first.arrived_s + DEADLINE_S - time.monotonic()
+            if left_s > 0 and len(self.streams.waiting) < MOST:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._full.wait(), left_s)
+            batch = self.streams.take(MOST)
+            self._full.clear()
+            if not self.streams.waiting:
+                self._came.clear()
+            begun_s = time.monotonic()
+            answers = await loop.run_in_executor(thread, self._estimator.answer, batch)
+            self.statistics.busy_s += time.monotonic() - begun_s
+            self.statistics.batches[len(batch)] += 1
+            for answer in answers:
+                await self._publish(client, answer)
+
+    async def _publish(self, client: aiomqtt.Client, answer: Answer) -> None:
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        message = answer.request.message
+        properties.UserProperty = [
+            ("server", self.name),
+            ("session", message.session),
+            ("window", str(message.seq)),
+            ("held_ms", f"{(time.monotonic() - answer.request.arrived_s) * 1000:.2f}"),
+        ]
+        payload = answer.estimate.model_dump_json().encode()
+        await client.publish(topics.estimates(answer.request.stream), payload, properties=properties)
+        self.statistics.estimates += 1
+        self.statistics.held_ms.append((time.monotonic() - answer.request.arrived_s) * 1000)
+
+
+def serve(broker: BrokerAddress, group: str, checkpoint: str, device: str, console: Console) -> int:
+    """Serve until Ctrl-C. Raises DHMDLiveError for what cannot go on."""
+    on = resolve_device(device)
+    loaded = load(checkpoint)
+    torch.set_num_threads(cores())
+    with console.status("loading models") if console.is_terminal else nullcontext():
+        text = TextExtractor(adapter=encoder_path(loaded.folder, Modality.TEXT))
+        loaded.features[Modality.TEXT].require(text.spec)
+        estimator = Estimator(loaded, Engine(loaded, on), text)
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    async def run() -> Server:
+        server = Server(broker, group, estimator, lambda name: ServedStreams(name, loaded.features), tell)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, server.stop.set)
+        await server.run()
+        return server
+
+    for line in summary(asyncio.run(run())):
+        tell(line)
+    return 0
+
+
+def summary(server: Server) -> list[str]:
+    """What a server did, in lines for people."""
+    statistics, counts = server.statistics, server.streams.counts
+    lines = [f"{statistics.estimates} estimates in {statistics.batches.total()} batches"]
+    if held := percentiles(statistics.held_ms):
+        lines.append(f"window to estimate: p50 {held[0]:.0f} ms, p95 {held[1]:.0f} ms")
+    told: dict[str, Any] = {
+        "overtaken by newer windows": counts["overtaken"],
+        "gaps": counts["gaps"],
+        "refused": counts["refused"],
+        "malformed": counts["malformed"],
+    }
+    lines.append(", ".join(f"{what} {count}" for what, count in told.items()))
+    return lines

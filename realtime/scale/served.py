@@ -1,0 +1,220 @@
+"""What a server holds of the streams it serves: their windows, and at most one of each that waits to be estimated."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from dhmd.checkpoint import Checkpoint
+from dhmd.contract import ContractMismatch, FeatureSpec, Word
+from dhmd.modality import Modality
+from realtime.engine import Engine
+from realtime.estimate import Estimate, ModelName, build_estimate
+from realtime.perception import TextReader
+from realtime.scale import topics
+from realtime.scale.window_message import SENT, WindowInvalid, WindowMessage
+from realtime.window import SlidingWindow, WindowCut
+
+MOST_STREAMS: Final = 2000
+IDLE_S: Final = 90.0
+"""A stream that says nothing for so long is forgotten; should it go on, it is asked for all of its window."""
+RESYNC_EVERY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server has to say to an edge."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream's window. The words are encoded when they are needed, and have changed."""
+
+    session: str
+    seq: int
+    window: SlidingWindow
+    words: tuple[Word, ...] = ()
+    encoded: tuple[Word, ...] = ()
+    heard_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A window that waits. arrived_s: monotonic."""
+
+    stream: str
+    state: Stream
+    message: WindowMessage
+    words: tuple[Word, ...]
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """held_ms: from the arrival of the window to its estimate."""
+
+    request: Request
+    estimate: Estimate
+    held_ms: float
+
+
+class ServedStreams:
+    """Takes messages in, hands out what is to be estimated. Lives in one thread."""
+
+    def __init__(self, server: str, features: Mapping[Modality, FeatureSpec], most: int = MOST_STREAMS) -> None:
+        self.waiting: OrderedDict[str, Request] = OrderedDict()
+        """By stream, longest waiting first; a newer window of a stream takes the place of the older one."""
+        self.counts: Counter[str] = Counter()
+        """What befell messages, by reason."""
+        self._server = server
+        self._features = features
+        self._most = most
+        self._streams: OrderedDict[str, Stream] = OrderedDict()
+        """Longest silent first."""
+        self._asked_s: OrderedDict[str, float] = OrderedDict()
+        """When a stream was last asked for all of its window, or refused."""
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def receive(self, topic: str, payload: bytes) -> Reply | None:
+        """Take in a message; what it is to be told in return, if anything."""
+        now_s = time.monotonic()
+        self._forget_idle(now_s)
+        name = topics.stream_of(topic)
+        try:
+            message = WindowMessage.decode(payload)
+            state = self._opened(name, message) if message.previous is None else self._streams.get(name)
+            if state is None or (
+                message.previous is not None and (state.session, state.seq) != (message.session, message.previous)
+            ):
+                self.counts["gaps"] += 1
+                return self._resync(name, message.session, now_s)
+            self._enter(state, message)
+        except ContractMismatch as error:
+            self.counts["refused"] += 1
+            return self._refuse(name, message.session, str(error), now_s)
+        except (WindowInvalid, ValueError) as error:
+            self.counts["malformed"] += 1
+            self.counts[f"malformed: {error}"[:100] if isinstance(error, WindowInvalid) else "malformed: rows"] += 1
+            return None
+        state.heard_s = now_s
+        self._streams[name] = state
+        self._streams.move_to_end(name)
+        if name in self.waiting:
+            self.counts["overtaken"] += 1
+        self.waiting[name] = Request(name, state, message, state.words, now_s)
+        self.counts["windows"] += 1
+        return None
+
+    def take(self, most: int) -> list[Request]:
+        """Those that wait longest."""
+        return [self.waiting.popitem(last=False)[1] for _ in range(min(most, len(self.waiting)))]
+
+    def clear(self) -> None:
+        self.waiting.clear()
+        self._streams.clear()
+
+    def _opened(self, name: str, message: WindowMessage) -> Stream:
+        """A stream's state from a full window. Raises ContractMismatch, WindowInvalid."""
+        if message.features is None:
+            raise WindowInvalid("a full window that names no features")
+        for modality in SENT:
+            if modality not in message.features:
+                raise WindowInvalid(f"a full window without the features of {modality}")
+            self._features[modality].require(message.features[modality])
+        if name not in self._streams and len(self._streams) >= self._most:
+            raise ContractMismatch(f"it serves {self._most} streams already, as many as it takes")
+        # Windows go to the engine's device together; until then they stay here.
+        return Stream(message.session, message.seq, SlidingWindow(self._features, torch.device("cpu")))
+
+    def _enter(self, state: Stream, message: WindowMessage) -> None:
+        """Raises ValueError; the next message is then asked for all of the window."""
+        seq, state.seq = message.seq, -1
+        for modality, rows in message.rows.items():
+            state.window.append(modality, rows)
+        if message.words is not None:
+            state.words = message.words
+        state.seq = seq
+
+    def _resync(self, name: str, session: str, now_s: float) -> Reply | None:
+        return self._tell(topics.resync(name), name, now_s, server=self._server, session=session)
+
+    def _refuse(self, name: str, session: str, reason: str, now_s: float) -> Reply | None:
+        return self._tell(topics.refused(name), name, now_s, server=self._server, session=session, reason=reason)
+
+    def _tell(self, topic: str, name: str, now_s: float, **what: str) -> Reply | None:
+        """Not more often than once in RESYNC_EVERY_S a stream."""
+        if now_s - self._asked_s.get(name, -RESYNC_EVERY_S) < RESYNC_EVERY_S:
+            return None
+        self._asked_s[name] = now_s
+        self._asked_s.move_to_end(name)
+        while len(self._asked_s) > self._most:
+            self._asked_s.popitem(last=False)
+        return Reply(topic, json.dumps(what).encode())
+
+    def _forget_idle(self, now_s: float) -> None:
+        while self._streams and now_s - (oldest := next(iter(self._streams.items())))[1].heard_s > IDLE_S:
+            del self._streams[oldest[0]]
+
+
+class Estimator:
+    """Requests in, estimates out; in one thread, which may be another than that of the streams."""
+
+    def __init__(self, checkpoint: Checkpoint, engine: Engine, text: TextReader) -> None:
+        self._engine = engine
+        self._text = text
+        self._model = ModelName(name=checkpoint.name, checkpoint=checkpoint.digest)
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """One pass of the engine over the windows of all."""
+        self._read(requests)
+        cuts = [request.state.window.cut(request.message.end_s) for request in requests]
+        inferences = self._engine.infer_many(cuts)
+        answers = []
+        for request, cut, inference in zip(requests, cuts, inferences, strict=True):
+            message = request.message
+            held_s = time.monotonic() - request.arrived_s
+            newest_s = max((t for m in cut.present if (t := cut.newest_s[m]) is not None), default=None)
+            estimate = build_estimate(
+                cut,
+                inference,
+                stream=request.stream,
+                seq=message.seq,
+                epoch_unix=message.epoch_unix,
+                faces=message.faces,
+                transcript=_transcript(request.words, cut),
+                # On the edge's clock up to sending, on ours from arrival; the way between as the edge has measured it.
+                capture_to_estimate_ms=None
+                if newest_s is None
+                else (message.sent_s - newest_s + message.transit_s + held_s) * 1000,
+                timed=message.timed,
+                dropped=message.dropped,
+                model=self._model,
+            )
+            answers.append(Answer(request, estimate, held_s * 1000))
+        return answers
+
+    def _read(self, requests: Sequence[Request]) -> None:
+        """Encode words where they have changed."""
+        for request in requests:
+            state, words = request.state, request.words
+            if not words or words == state.encoded:
+                continue
+            window_s = state.window.window_s
+            read = [word for word in words if word.end_s > words[-1].end_s - window_s]
+            state.window.replace(Modality.TEXT, self._text.extract(read))
+            state.encoded = words
+
+
+def _transcript(words: tuple[Word, ...], cut: WindowCut) -> str:
+    return " ".join(word.text for word in words if word.end_s > cut.start_s and word.start_s < cut.end_s)

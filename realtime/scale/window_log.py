@@ -1,0 +1,90 @@
+"""What an edge keeps of its stream: the rows and words of the newest window, and how far they have been sent."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dhmd.contract import FeatureSpec, Rows, Word
+from dhmd.features.face import FaceObservation
+from dhmd.modality import Modality
+from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.scale.window_message import SENT
+from realtime.transcript import TranscriptUpdate
+from realtime.words import SpokenWords
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How much of the stream somebody has: rows so far of each modality, revisions of the words."""
+
+    rows: Mapping[Modality, int]
+    words: int
+
+
+NOTHING: Final = Mark(dict.fromkeys(SENT, 0), 0)
+
+
+class WindowLog:
+    """An observer of perception, which remembers what the window holds. Safe between threads."""
+
+    def __init__(self, specs: Mapping[Modality, FeatureSpec]) -> None:
+        self.specs = specs
+        self._window_s = max(spec.window_s for spec in specs.values())
+        self._lock = threading.Lock()
+        self._rows: dict[Modality, deque[tuple[int, Rows]]] = {m: deque() for m in SENT}
+        """With the number of rows that came before."""
+        self._counts = dict.fromkeys(SENT, 0)
+        self._spoken = SpokenWords()
+        self._newest_word_s = 0.0
+        self._revision = 0
+
+    def on_frame(self, frame: VideoFrame) -> None:
+        """Pictures stay here."""
+
+    def on_sound(self, block: AudioBlock) -> None:
+        """Sound stays here."""
+
+    def on_face(self, observation: FaceObservation) -> None:
+        """Its rows come apart."""
+
+    def on_rows(self, modality: Modality, rows: Rows, _: int = 0) -> None:
+        """rows: in half precision, see Rows.halved."""
+        with self._lock:
+            parts = self._rows[modality]
+            parts.append((self._counts[modality], rows))
+            self._counts[modality] += len(rows)
+            oldest_s = rows.times_s[-1] - self._window_s
+            while parts[0][1].times_s[-1] <= oldest_s:
+                parts.popleft()
+
+    def on_words(self, update: TranscriptUpdate, _: int = 0) -> None:
+        with self._lock:
+            words = self._spoken.update(update.final, update.partial, self._window_s)
+            self._newest_word_s = words[-1].end_s if words else 0.0
+            self._revision += 1
+
+    def since(self, mark: Mark, end_s: float) -> tuple[dict[Modality, Rows], tuple[Word, ...] | None, Mark]:
+        """New rows, the words if they have changed, and the mark that has both.
+
+        Rows that no window will hold again are left out, but for the newest. The words are those of the window that
+        ends at `end_s`, and of the one that ends with the newest word: these the text encoder reads.
+        """
+        with self._lock:
+            rows = {m: self._newer(m, mark.rows[m]) for m in SENT}
+            words = None
+            if self._revision != mark.words:
+                words = self._spoken.within(min(end_s, self._newest_word_s) - self._window_s, math.inf)
+            return rows, words, Mark(dict(self._counts), self._revision)
+
+    def _newer(self, modality: Modality, count: int) -> Rows:
+        parts = [
+            Rows(rows.times_s[max(0, count - before) :], rows.values[max(0, count - before) :])
+            for before, rows in self._rows[modality]
+            if before + len(rows) > count
+        ]
+        return Rows.concatenate(parts, self.specs[modality].width)

@@ -1,0 +1,185 @@
+"""A window on its way from an edge to a server: what is new since the message before, or all of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from dhmd import protobuf
+from dhmd.contract import FeatureSpec, Rows, Word
+from dhmd.modality import Modality
+from realtime.estimate import Dropped
+
+LARGEST: Final = 256 * 1024
+"""Bytes of a message: a full window takes a fifth of it."""
+MOST_ROWS: Final = 512
+MOST_WORDS: Final = 256
+LONGEST_WORD: Final = 256
+AHEAD_S: Final = 10.0
+"""What lies further behind the end of its window was never captured."""
+LATEST_UNIX: Final = 1e11
+
+SENT: Final = (Modality.VISION, Modality.AUDIO)
+"""Whose rows travel; the words do so as words."""
+
+# Times in seconds are on the edge's session clock. Fields are numbered in the order they stand: new ones go to the end.
+_MESSAGES: Final = {
+    # (len(times_s), width) half precision, little-endian, row by row.
+    "Rows": {"times_s": "repeated double", "width": "uint32", "values": "bytes"},
+    "Word": {"text": "string", "start_s": "double", "end_s": "double", "probability": "float"},
+    # All words of the window; a missing one says that they are those of the message before.
+    "Words": {"words": "repeated Word"},
+    # previous: seq of the message to whose window this one adds; missing in a full window, which names its features.
+    "Window": {
+        "session": "string",
+        "seq": "uint64",
+        "previous": "uint64",
+        "features": "string",
+        "epoch_unix": "double",
+        "end_s": "double",
+        "sent_s": "double",
+        "transit_s": "double",
+        "timed": "bool",
+        "vision": "Rows",
+        "audio": "Rows",
+        "words": "Words",
+        "faces": "uint32",
+        "dropped_video": "uint64",
+        "dropped_audio": "uint64",
+    },
+}
+_CLASSES: Final = protobuf.message_classes("dhmd/window.proto", "dhmd.window", _MESSAGES)
+
+
+class WindowInvalid(ValueError):
+    """A message that no edge sends. Says in a few words why."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowMessage:
+    """Times on the edge's session clock, whose zero is `epoch_unix`.
+
+    session: names one life of an edge. seq: counts its messages. previous: the message that this one adds to; None for
+    a full window. features: what an edge makes, as a full window tells it.
+    sent_s: when it was sent. transit_s: half of the quickest of the last round trips, the server's time left out.
+    timed: whether the clock is the machine's, so that latencies mean something.
+    words: all of the window; None where they are those of the message before.
+    """
+
+    session: str
+    seq: int
+    previous: int | None
+    features: Mapping[Modality, FeatureSpec] | None
+    epoch_unix: float
+    end_s: float
+    sent_s: float
+    transit_s: float
+    timed: bool
+    rows: Mapping[Modality, Rows]
+    words: tuple[Word, ...] | None
+    faces: int
+    dropped: Dropped
+
+    def encode(self) -> bytes:
+        message = _CLASSES["Window"](
+            session=self.session,
+            seq=self.seq,
+            previous=self.previous,
+            epoch_unix=self.epoch_unix,
+            end_s=self.end_s,
+            sent_s=self.sent_s,
+            transit_s=self.transit_s,
+            timed=self.timed,
+            faces=self.faces,
+            dropped_video=self.dropped.video,
+            dropped_audio=self.dropped.audio,
+        )
+        if self.features is not None:
+            message.features = json.dumps([spec.to_dict() for spec in self.features.values()])
+        for modality, rows in self.rows.items():
+            if len(rows):
+                part = getattr(message, modality.value)
+                part.times_s.extend(rows.times_s.tolist())
+                part.width = rows.values.shape[1]
+                part.values = rows.values.astype("<f2").tobytes()
+        if self.words is not None:
+            message.words.SetInParent()
+            for word in self.words:
+                message.words.words.add(
+                    text=word.text, start_s=word.start_s, end_s=word.end_s, probability=word.probability
+                )
+        payload: bytes = message.SerializeToString()
+        return payload
+
+    @classmethod
+    def decode(cls, payload: bytes) -> WindowMessage:
+        """Raises WindowInvalid."""
+        if len(payload) > LARGEST:
+            raise WindowInvalid(f"larger than {LARGEST // 1024} kB")
+        try:
+            return _checked(_CLASSES["Window"].FromString(payload))
+        except DecodeError:
+            raise WindowInvalid("not a window message") from None
+        except UnicodeDecodeError:
+            raise WindowInvalid("text that is no UTF-8") from None
+
+
+def _checked(message: Any) -> WindowMessage:
+    if not 1 <= len(message.session) <= 64:
+        raise WindowInvalid("no session")
+    end_s = message.end_s
+    if (
+        not (abs(end_s) < LATEST_UNIX and 0 <= message.epoch_unix < LATEST_UNIX and math.isfinite(message.sent_s))
+        or not 0 <= message.transit_s < math.inf
+    ):
+        raise WindowInvalid("times that no clock shows")
+    return WindowMessage(
+        session=message.session,
+        seq=message.seq,
+        previous=message.previous if message.HasField("previous") else None,
+        features=_features(message.features) if message.HasField("features") else None,
+        epoch_unix=message.epoch_unix,
+        end_s=end_s,
+        sent_s=message.sent_s,
+        transit_s=message.transit_s,
+        timed=message.timed,
+        rows={m: _rows(getattr(message, m.value), end_s) for m in SENT if message.HasField(m.value)},
+        words=_words(message.words.words, end_s) if message.HasField("words") else None,
+        faces=message.faces,
+        dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),
+    )
+
+
+def _features(text: str) -> Mapping[Modality, FeatureSpec]:
+    try:
+        specs = [FeatureSpec.from_dict(spec) for spec in json.loads(text)]
+    except (TypeError, ValueError, KeyError, RecursionError):
+        raise WindowInvalid("features that cannot be read") from None
+    return {spec.modality: spec for spec in specs}
+
+
+def _rows(part: Any, end_s: float) -> Rows:
+    times_s = np.array(part.times_s, np.float64)
+    if len(times_s) > MOST_ROWS:
+        raise WindowInvalid(f"more than {MOST_ROWS} rows")
+    if not 0 < part.width <= LARGEST or len(part.values) != 2 * len(times_s) * part.width:
+        raise WindowInvalid("rows of another size than stated")
+    if not np.all(times_s <= end_s + AHEAD_S):
+        raise WindowInvalid("rows from the future")
+    values = np.frombuffer(part.values, "<f2").astype(np.float32)
+    return Rows(times_s, values.reshape(len(times_s), part.width))
+
+
+def _words(words: Any, end_s: float) -> tuple[Word, ...]:
+    if len(words) > MOST_WORDS or any(len(word.text) > LONGEST_WORD for word in words):
+        raise WindowInvalid(f"more than {MOST_WORDS} words, or one of more than {LONGEST_WORD} letters")
+    read = tuple(Word(word.text, word.start_s, word.end_s, word.probability) for word in words)
+    if not all(math.isfinite(word.start_s) and word.end_s <= end_s + AHEAD_S for word in read):
+        raise WindowInvalid("words that no clock times")
+    return read
