@@ -35,14 +35,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class TextReader(Protocol):
-    """Makes rows of words: see TextExtractor."""
-
-    @property
-    def spec(self) -> FeatureSpec: ...
-    def extract(self, words: Sequence[Word], /) -> Rows: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Extractors:
     """One extractor a modality, for one stream."""
@@ -50,21 +42,18 @@ class Extractors:
     face: FaceExtractor
     voice: VoiceExtractor
     transcript: StreamingTranscript
-    text: TextReader
+    text: TextExtractor
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, text: TextReader | None = None) -> Extractors:
-        """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others.
-
-        text: takes the place of the text encoder, which is then not loaded.
-        """
+    def load(cls, checkpoint: Checkpoint) -> Extractors:
+        """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
         path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
         face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
         voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
         speech = _started(SpeechModel)
-        reader = _started(lambda: text or TextExtractor(adapter=path[Modality.TEXT]))
+        text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT]))
         try:
-            loaded = cls(face.result(), voice.result(), StreamingTranscript(speech.result()), reader.result())
+            loaded = cls(face.result(), voice.result(), StreamingTranscript(speech.result()), text.result())
             for modality, produced in loaded.specs.items():
                 checkpoint.features[modality].require(produced)
         except BaseException:

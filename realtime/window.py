@@ -75,6 +75,12 @@ class RowRing:
         """(N,) capture times, oldest first."""
         return self._times_s[self._slots()]
 
+    @property
+    def rows(self) -> Rows:
+        """All that are kept."""
+        slots = torch.from_numpy(self._slots()).to(self._values.device)
+        return Rows(self.times_s, self._values[slots].numpy(force=True))
+
     def newest_s(self, end_s: float) -> float | None:
         """Capture time of the newest row not after `end_s`."""
         past = self.times_s[self.times_s <= end_s]
@@ -135,6 +141,11 @@ class SlidingWindow:
             self._rings[modality].replace(rows)
             self._revision += 1
             return self._revision
+
+    def rows(self, modality: Modality) -> Rows:
+        """All rows of a modality that are kept."""
+        with self._lock:
+            return self._rings[modality].rows
 
     def cut(self, end_s: float) -> WindowCut:
         """The window that ends at `end_s`, from what has arrived by now."""

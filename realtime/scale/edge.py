@@ -18,7 +18,6 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from dhmd.checkpoint import load
-from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.modality import Modality
 from realtime.broker import BrokerAddress
 from realtime.capture.media import MediaFile
@@ -35,7 +34,6 @@ from realtime.scale import topics
 from realtime.scale.edge_stream import EdgeStatistics, EdgeStream, Hop
 from realtime.scale.link import keep_connected, payload_of, user_properties
 from realtime.scale.window_log import WindowLog
-from realtime.scale.window_message import SENT
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
 
@@ -46,16 +44,6 @@ ANSWER_S: Final = 5.0
 """At --pace max a window that has no answer for so long is sent again."""
 FAREWELL_S: Final = 1.0
 """How long the last windows may take to be answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadWords:
-    """Takes the place of the text encoder, which the servers have. spec: what the checkpoint asks for."""
-
-    spec: FeatureSpec
-
-    def extract(self, _: Sequence[Word], /) -> Rows:
-        return Rows.empty(self.spec.width)
 
 
 class EdgeLink:
@@ -241,8 +229,8 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
             stack.callback(lines.close)
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
-        extractors = Extractors.load(checkpoint, UnreadWords(checkpoint.features[Modality.TEXT]))
-        log = WindowLog({m: extractors.specs[m] for m in SENT})
+        extractors = Extractors.load(checkpoint)
+        log = WindowLog(extractors.specs, lambda: perception.window.rows(Modality.TEXT))
         perception = stack.enter_context(Perception(extractors, torch.device("cpu"), [log]))
         clock = MediaClock() if settings.pace == "max" else SessionClock()
         return asyncio.run(_edge(settings, console, media, perception, log, clock, lines))
@@ -293,6 +281,7 @@ async def _edge(
     async def delivered() -> None:
         """Once the newest window is estimated; what is lost on its way is sent again."""
         while not stop.is_set() and not await link.answer(stream, ANSWER_S):
+            await either(link.ready, stop)
             link.offer(settings.stream, pipeline.estimate(clock.now()))
 
     async with AsyncExitStack() as stack:

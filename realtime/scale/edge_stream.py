@@ -10,19 +10,22 @@ import random
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from realtime.estimate import Dropped
+from realtime.pipeline import LATENCIES_KEPT
 from realtime.scale import topics
 from realtime.scale.window_log import NOTHING, WindowLog
 from realtime.scale.window_message import WindowMessage
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S: Final = 2.0
-"""How long a server may take to answer, and the first wait for one; it doubles up to LONGEST_S while there is none."""
+PATIENCE_S: Final = 5.0
+"""How long a server may take to answer. One that has died is usually known at once, by its last will."""
+FIRST_S: Final = 2.0
 LONGEST_S: Final = 16.0
+"""Waits for the answer to an opening: they double while there is none."""
 RENEWED_S: Final = 60.0
 """A stream is opened again so often, more or less: what the servers carry evens out."""
 SPREAD_S: Final = 5.0
@@ -51,8 +54,10 @@ class EdgeStatistics:
     answered: int = 0
     withheld: int = 0
     """Hops at which the last opening had no answer yet."""
-    moved: int = 0
-    """How often the server changed."""
+    opened: int = 0
+    """How often a server took the stream."""
+    round_trips_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    """From sending a window to its estimate."""
 
 
 class EdgeStream:
@@ -75,7 +80,7 @@ class EdgeStream:
         self._mark = NOTHING
         self._opened: tuple[int, float] | None = None
         """Number and time of the opening that waits for an answer."""
-        self._wait_s = PATIENCE_S
+        self._wait_s = FIRST_S
         self._answered_s = 0.0
         self._renewal_s = math.inf
         self._all_due = False
@@ -151,15 +156,16 @@ class EdgeStream:
         seq = int(properties["window"])
         if self._opened is not None and seq == self._opened[0] and server:
             self.server, self._opened = server, None
-            self._wait_s, self._refused = PATIENCE_S, False
+            self._wait_s, self._refused = FIRST_S, False
             self._told.clear()
             self._renewal_s = now_s + RENEWED_S * random.uniform(0.75, 1.25)
-            self.statistics.moved += 1
+            self.statistics.opened += 1
         if server == self.server:
             self.answered_seq = max(self.answered_seq, seq)
             self._answered_s = now_s
         if (sent_s := self._in_flight.pop(seq, None)) is not None:
             self.statistics.answered += 1
+            self.statistics.round_trips_ms.append((now_s - sent_s) * 1000)
             with contextlib.suppress(ValueError):
                 self._transits_s.append(max(0.0, now_s - sent_s - float(held_ms) / 1000) / 2)
         return True
@@ -195,7 +201,7 @@ class EdgeStream:
         self._lose()
 
     def _lose(self) -> None:
-        self.server, self._opened, self._wait_s = None, None, PATIENCE_S
+        self.server, self._opened, self._wait_s = None, None, FIRST_S
 
     def _tell(self, line: str) -> None:
         if line not in self._told and len(self._told) < MOST_TOLD:

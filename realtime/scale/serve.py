@@ -20,9 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from rich.console import Console
 
-from dhmd.checkpoint import encoder_path, load
-from dhmd.features.text import TextExtractor
-from dhmd.modality import Modality
+from dhmd.checkpoint import load
 from realtime.batching import MOST
 from realtime.broker import BrokerAddress
 from realtime.engine import Engine, resolve_device
@@ -30,7 +28,6 @@ from realtime.pipeline import LATENCIES_KEPT, percentiles
 from realtime.scale import topics
 from realtime.scale.link import keep_connected, payload_of
 from realtime.scale.served import Answer, Estimator, ServedStreams
-from realtime.turns import cores
 
 logger = logging.getLogger(__name__)
 
@@ -172,11 +169,11 @@ def serve(broker: BrokerAddress, group: str, checkpoint: str, device: str, conso
     """Serve until Ctrl-C. Raises DHMDLiveError for what cannot go on."""
     on = resolve_device(device)
     loaded = load(checkpoint)
-    torch.set_num_threads(cores())
+    # A second thread would wait for the first more than it computes; a second server takes the second core.
+    torch.set_num_threads(1)
     with console.status("loading models") if console.is_terminal else nullcontext():
-        text = TextExtractor(adapter=encoder_path(loaded.folder, Modality.TEXT))
-        loaded.features[Modality.TEXT].require(text.spec)
-        estimator = Estimator(loaded, Engine(loaded, on), text)
+        estimator = Estimator(loaded, Engine(loaded, on))
+        estimator.warm_up(loaded.features)
 
     def tell(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 
 from dhmd.checkpoint import Checkpoint
-from dhmd.contract import ContractMismatch, FeatureSpec, Word
+from dhmd.contract import ContractMismatch, FeatureSpec, Rows, Word
 from dhmd.modality import Modality
 from realtime.engine import Engine
 from realtime.estimate import Estimate, ModelName, build_estimate
-from realtime.perception import TextReader
 from realtime.scale import topics
-from realtime.scale.window_message import SENT, WindowInvalid, WindowMessage
+from realtime.scale.window_message import APPENDED, WindowInvalid, WindowMessage
 from realtime.window import SlidingWindow, WindowCut
 
 MOST_STREAMS: Final = 2000
@@ -37,13 +37,12 @@ class Reply:
 
 @dataclass(slots=True)
 class Stream:
-    """One stream's window. The words are encoded when they are needed, and have changed."""
+    """One stream's window."""
 
     session: str
     seq: int
     window: SlidingWindow
     words: tuple[Word, ...] = ()
-    encoded: tuple[Word, ...] = ()
     heard_s: float = 0.0
 
 
@@ -128,7 +127,7 @@ class ServedStreams:
         """A stream's state from a full window. Raises ContractMismatch, WindowInvalid."""
         if message.features is None:
             raise WindowInvalid("a full window that names no features")
-        for modality in SENT:
+        for modality in Modality:
             if modality not in message.features:
                 raise WindowInvalid(f"a full window without the features of {modality}")
             self._features[modality].require(message.features[modality])
@@ -140,10 +139,14 @@ class ServedStreams:
     def _enter(self, state: Stream, message: WindowMessage) -> None:
         """Raises ValueError; the next message is then asked for all of the window."""
         seq, state.seq = message.seq, -1
-        for modality, rows in message.rows.items():
-            state.window.append(modality, rows)
+        for modality in APPENDED:
+            if modality in message.rows:
+                state.window.append(modality, message.rows[modality])
         if message.words is not None:
             state.words = message.words
+            # As where the words were heard: those of before stand until there are others.
+            if Modality.TEXT in message.rows:
+                state.window.replace(Modality.TEXT, message.rows[Modality.TEXT])
         state.seq = seq
 
     def _resync(self, name: str, session: str, now_s: float) -> Reply | None:
@@ -170,14 +173,19 @@ class ServedStreams:
 class Estimator:
     """Requests in, estimates out; in one thread, which may be another than that of the streams."""
 
-    def __init__(self, checkpoint: Checkpoint, engine: Engine, text: TextReader) -> None:
+    def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
         self._engine = engine
-        self._text = text
         self._model = ModelName(name=checkpoint.name, checkpoint=checkpoint.digest)
+
+    def warm_up(self, features: Mapping[Modality, FeatureSpec]) -> None:
+        """What is slow the first time."""
+        window = SlidingWindow(features, torch.device("cpu"))
+        spec = features[Modality.VISION]
+        window.append(Modality.VISION, Rows(np.zeros(1), np.zeros((1, spec.width), np.float32)))
+        self._engine.infer_many([window.cut(0.0)] * 2)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """One pass of the engine over the windows of all."""
-        self._read(requests)
         cuts = [request.state.window.cut(request.message.end_s) for request in requests]
         inferences = self._engine.infer_many(cuts)
         answers = []
@@ -203,17 +211,6 @@ class Estimator:
             )
             answers.append(Answer(request, estimate, held_s * 1000))
         return answers
-
-    def _read(self, requests: Sequence[Request]) -> None:
-        """Encode words where they have changed."""
-        for request in requests:
-            state, words = request.state, request.words
-            if not words or words == state.encoded:
-                continue
-            window_s = state.window.window_s
-            read = [word for word in words if word.end_s > words[-1].end_s - window_s]
-            state.window.replace(Modality.TEXT, self._text.extract(read))
-            state.encoded = words
 
 
 def _transcript(words: tuple[Word, ...], cut: WindowCut) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
-from realtime.scale.window_message import SENT
+from realtime.scale.window_message import APPENDED
 from realtime.transcript import TranscriptUpdate
 from realtime.words import SpokenWords
 
@@ -26,21 +26,26 @@ class Mark:
     words: int
 
 
-NOTHING: Final = Mark(dict.fromkeys(SENT, 0), 0)
+NOTHING: Final = Mark(dict.fromkeys(APPENDED, 0), 0)
 
 
 class WindowLog:
-    """An observer of perception, which remembers what the window holds. Safe between threads."""
+    """An observer of perception, which remembers what the window holds. Safe between threads.
 
-    def __init__(self, specs: Mapping[Modality, FeatureSpec]) -> None:
+    text: the rows of the newest words, as they stand in the window.
+    """
+
+    def __init__(self, specs: Mapping[Modality, FeatureSpec], text: Callable[[], Rows]) -> None:
         self.specs = specs
+        self._text = text
         self._window_s = max(spec.window_s for spec in specs.values())
         self._lock = threading.Lock()
-        self._rows: dict[Modality, deque[tuple[int, Rows]]] = {m: deque() for m in SENT}
+        self._rows: dict[Modality, deque[tuple[int, Rows]]] = {m: deque() for m in APPENDED}
         """With the number of rows that came before."""
-        self._counts = dict.fromkeys(SENT, 0)
+        self._counts = dict.fromkeys(APPENDED, 0)
         self._spoken = SpokenWords()
-        self._newest_word_s = 0.0
+        self._read: list[Word] = []
+        """The words of the window that ends with the newest of them."""
         self._revision = 0
 
     def on_frame(self, frame: VideoFrame) -> None:
@@ -65,20 +70,22 @@ class WindowLog:
     def on_words(self, update: TranscriptUpdate, _: int = 0) -> None:
         with self._lock:
             words = self._spoken.update(update.final, update.partial, self._window_s)
-            self._newest_word_s = words[-1].end_s if words else 0.0
-            self._revision += 1
+            self._revision += words != self._read
+            self._read = words
 
     def since(self, mark: Mark, end_s: float) -> tuple[dict[Modality, Rows], tuple[Word, ...] | None, Mark]:
         """New rows, the words if they have changed, and the mark that has both.
 
         Rows that no window will hold again are left out, but for the newest. The words are those of the window that
-        ends at `end_s`, and of the one that ends with the newest word: these the text encoder reads.
+        ends at `end_s`, and of the one that ends with the newest word: these are encoded.
         """
         with self._lock:
-            rows = {m: self._newer(m, mark.rows[m]) for m in SENT}
+            rows = {m: self._newer(m, mark.rows[m]) for m in APPENDED}
             words = None
             if self._revision != mark.words:
-                words = self._spoken.within(min(end_s, self._newest_word_s) - self._window_s, math.inf)
+                newest_s = self._read[-1].end_s if self._read else end_s
+                words = self._spoken.within(min(end_s, newest_s) - self._window_s, math.inf)
+                rows[Modality.TEXT] = self._text()
             return rows, words, Mark(dict(self._counts), self._revision)
 
     def _newer(self, modality: Modality, count: int) -> Rows:

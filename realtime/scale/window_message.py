@@ -25,16 +25,16 @@ AHEAD_S: Final = 10.0
 """What lies further behind the end of its window was never captured."""
 LATEST_UNIX: Final = 1e11
 
-SENT: Final = (Modality.VISION, Modality.AUDIO)
-"""Whose rows travel; the words do so as words."""
+APPENDED: Final = (Modality.VISION, Modality.AUDIO)
+"""Whose new rows travel; those of the words are revised, and travel anew."""
 
 # Times in seconds are on the edge's session clock. Fields are numbered in the order they stand: new ones go to the end.
 _MESSAGES: Final = {
     # (len(times_s), width) half precision, little-endian, row by row.
     "Rows": {"times_s": "repeated double", "width": "uint32", "values": "bytes"},
     "Word": {"text": "string", "start_s": "double", "end_s": "double", "probability": "float"},
-    # All words of the window; a missing one says that they are those of the message before.
-    "Words": {"words": "repeated Word"},
+    # All words of the window and the rows of their tokens; missing where they are those of the message before.
+    "Words": {"words": "repeated Word", "rows": "Rows"},
     # previous: seq of the message to whose window this one adds; missing in a full window, which names its features.
     "Window": {
         "session": "string",
@@ -69,7 +69,7 @@ class WindowMessage:
     a full window. features: what an edge makes, as a full window tells it.
     sent_s: when it was sent. transit_s: half of the quickest of the last round trips, the server's time left out.
     timed: whether the clock is the machine's, so that latencies mean something.
-    words: all of the window; None where they are those of the message before.
+    words: all of the window, None where they are those of the message before; rows[TEXT] are theirs.
     """
 
     session: str
@@ -102,14 +102,11 @@ class WindowMessage:
         )
         if self.features is not None:
             message.features = json.dumps([spec.to_dict() for spec in self.features.values()])
-        for modality, rows in self.rows.items():
-            if len(rows):
-                part = getattr(message, modality.value)
-                part.times_s.extend(rows.times_s.tolist())
-                part.width = rows.values.shape[1]
-                part.values = rows.values.astype("<f2").tobytes()
+        for modality in APPENDED:
+            _write(self.rows.get(modality), getattr(message, modality.value))
         if self.words is not None:
             message.words.SetInParent()
+            _write(self.rows.get(Modality.TEXT), message.words.rows)
             for word in self.words:
                 message.words.words.add(
                     text=word.text, start_s=word.start_s, end_s=word.end_s, probability=word.probability
@@ -130,6 +127,13 @@ class WindowMessage:
             raise WindowInvalid("text that is no UTF-8") from None
 
 
+def _write(rows: Rows | None, part: Any) -> None:
+    if rows is not None and len(rows):
+        part.times_s.extend(rows.times_s.tolist())
+        part.width = rows.values.shape[1]
+        part.values = rows.values.astype("<f2").tobytes()
+
+
 def _checked(message: Any) -> WindowMessage:
     if not 1 <= len(message.session) <= 64:
         raise WindowInvalid("no session")
@@ -139,6 +143,9 @@ def _checked(message: Any) -> WindowMessage:
         or not 0 <= message.transit_s < math.inf
     ):
         raise WindowInvalid("times that no clock shows")
+    rows = {m: _rows(getattr(message, m.value), end_s) for m in APPENDED if message.HasField(m.value)}
+    if message.HasField("words") and message.words.HasField("rows"):
+        rows[Modality.TEXT] = _rows(message.words.rows, end_s)
     return WindowMessage(
         session=message.session,
         seq=message.seq,
@@ -149,7 +156,7 @@ def _checked(message: Any) -> WindowMessage:
         sent_s=message.sent_s,
         transit_s=message.transit_s,
         timed=message.timed,
-        rows={m: _rows(getattr(message, m.value), end_s) for m in SENT if message.HasField(m.value)},
+        rows=rows,
         words=_words(message.words.words, end_s) if message.HasField("words") else None,
         faces=message.faces,
         dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),
