@@ -21,7 +21,7 @@ from realtime.scale.window_message import WindowMessage
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S: Final = 5.0
+PATIENCE_S: Final = 10.0
 """How long a server may take to answer. One that has died is usually known at once, by its last will."""
 FIRST_S: Final = 2.0
 LONGEST_S: Final = 16.0

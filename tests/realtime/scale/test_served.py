@@ -1,0 +1,147 @@
+"""A server's windows are those of the edge, or it asks; never a guess."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from dhmd.contract import FeatureSpec
+from dhmd.modality import Modality
+from realtime.scale import served
+from realtime.scale.served import Estimator, ServedStreams
+from realtime.scale.window_message import WindowMessage
+from realtime.window import SlidingWindow
+
+MakeUp = Callable[..., Any]
+
+
+@pytest.fixture
+def streams(features: Mapping[Modality, FeatureSpec]) -> ServedStreams:
+    return ServedStreams("a", features)
+
+
+def send(edge: Any, streams: ServedStreams) -> Any:
+    message = edge.window()
+    edge.answered("a")
+    return streams.receive(*message)
+
+
+def test_a_window_is_that_of_the_edge(
+    made_up: MakeUp, streams: ServedStreams, features: Mapping[Modality, FeatureSpec]
+) -> None:
+    edge = made_up()
+    own = SlidingWindow(features, torch.device("cpu"))
+    for _ in range(12):
+        send(edge, streams)
+        for modality, rows in edge.entered:
+            (own.replace if modality is Modality.TEXT else own.append)(modality, rows)
+        edge.entered.clear()
+        (request,) = streams.take(10)
+        cut, expected = request.state.window.cut(edge.end_s), own.cut(edge.end_s)
+        assert (cut.present, cut.newest_s) == (expected.present, expected.newest_s)
+        for m in Modality:
+            assert torch.equal(cut.inputs[m], expected.inputs[m])
+            assert torch.equal(cut.masks[m], expected.masks[m])
+
+
+def test_a_gap_is_asked_about_and_nothing_is_estimated_until_it_is_closed(
+    made_up: MakeUp, streams: ServedStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge = made_up()
+    send(edge, streams)
+    streams.take(10)
+    edge.window()  # is lost
+    reply = send(edge, streams)
+    assert reply.topic == "dhmd/hall/window/resync"
+    assert json.loads(reply.payload) == {"server": "a", "session": edge.stream.session}
+    assert send(edge, streams) is None, "asked not more than once a second"
+    assert not streams.waiting
+    edge.stream.on_resync(reply.payload)
+    assert send(edge, streams) is None
+    assert send(edge, streams) is None
+    assert len(streams.take(10)) == 1
+    assert streams.counts["gaps"] == 2
+
+
+def test_a_stream_of_another_life_and_an_unknown_one_are_asked_for_all(made_up: MakeUp, streams: ServedStreams) -> None:
+    edge = made_up()
+    edge.window()
+    edge.answered("a")
+    assert send(edge, streams).topic == "dhmd/hall/window/resync"
+    other = made_up()
+    send(other, streams)
+    assert send(edge, streams) is None
+    assert streams.counts["gaps"] == 2
+
+
+def test_a_window_that_waits_gives_way_to_the_next_and_is_counted(made_up: MakeUp, streams: ServedStreams) -> None:
+    one, other = made_up("one"), made_up("other")
+    for edge in (one, other, one, one):
+        send(edge, streams)
+    requests = streams.take(10)
+    assert [(request.stream, request.message.seq) for request in requests] == [("one", 3), ("other", 1)]
+    assert streams.counts["overtaken"] == 2
+
+
+def test_other_features_are_refused_by_name(made_up: MakeUp, streams: ServedStreams) -> None:
+    edge = made_up()
+    edge.log.specs = {**edge.features, Modality.AUDIO: replace(edge.features[Modality.AUDIO], version="9")}
+    reply = send(edge, streams)
+    assert reply.topic == "dhmd/hall/window/refused"
+    reason = json.loads(reply.payload)["reason"]
+    assert reason == "audio: the checkpoint was trained on other features (version: checkpoint '1', extractor '9')"
+    assert (len(streams), streams.counts["refused"]) == (0, 1)
+
+
+def test_malformed_messages_are_counted_and_harm_no_other(made_up: MakeUp, streams: ServedStreams) -> None:
+    edge, good = made_up("bad"), made_up("good")
+    send(edge, streams)
+    send(good, streams)
+    topic, payload = edge.window()
+    wrong = WindowMessage.decode(payload)
+    backwards = {Modality.VISION: edge.rows(Modality.VISION, [0.5])}
+    for junk in (
+        b"junk",
+        replace(wrong, previous=None, features=None).encode(),
+        replace(wrong, previous=None, features={}).encode(),
+        replace(wrong, rows=backwards).encode(),
+    ):
+        assert streams.receive(topic, junk) is None
+    assert streams.counts["malformed"] == 4
+    assert streams.receive(topic, payload).topic == "dhmd/bad/window/resync", "half of it may have entered"
+    assert send(good, streams) is None
+    assert len(streams.waiting) == 2
+
+
+def test_a_server_takes_as_many_streams_as_it_may_and_forgets_those_that_are_silent(
+    made_up: MakeUp, features: Mapping[Modality, FeatureSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = ServedStreams("a", features, most=2)
+    edges = [made_up(f"s{n}") for n in range(3)]
+    replies = [send(edge, streams) for edge in edges]
+    assert replies[:2] == [None, None]
+    assert "2 streams already" in replies[2].payload.decode()
+    monkeypatch.setattr(served, "IDLE_S", -1.0)
+    send(made_up("s3"), streams)
+    assert len(streams) == 1
+
+
+def test_an_estimate_tells_the_edges_times_and_words(
+    made_up: MakeUp, streams: ServedStreams, estimator: Estimator
+) -> None:
+    edge = made_up()
+    for _ in range(7):
+        send(edge, streams)
+    (answer,) = estimator.answer(streams.take(10))
+    e = answer.estimate
+    assert (e.stream, e.seq, e.t, e.faces) == ("hall", 7, 1_700_000_007.0, 1)
+    assert e.window == (1_700_000_002.0, 1_700_000_007.0)
+    assert e.transcript == "word2 word3 word4 word5 word6"
+    assert (e.dropped.video, e.dropped.audio) == (2, 3)
+    # Sent 50 ms after the newest row; the way, as measured, took half of 100 - 5 ms; the rest is ours.
+    assert e.latency_ms.capture_to_estimate == pytest.approx(50 + 47.5 + answer.held_ms, abs=1.0)
