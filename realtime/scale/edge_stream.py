@@ -80,6 +80,8 @@ class EdgeStream:
         self._mark = NOTHING
         self._opened: tuple[int, float] | None = None
         """Number and time of the opening that waits for an answer."""
+        self._again = False
+        """Whether to open once more without waiting longer: servers have come or gone since."""
         self._wait_s = FIRST_S
         self._answered_s = 0.0
         self._renewal_s = math.inf
@@ -97,7 +99,7 @@ class EdgeStream:
             self.server = None
         if self.server is not None and now_s >= self._renewal_s:
             self.server = None
-        if self.server is None and self._opened is not None:
+        if self.server is None and self._opened is not None and not self._again:
             if now_s - self._opened[1] < self._wait_s:
                 self.statistics.withheld += 1
                 return None
@@ -123,7 +125,7 @@ class EdgeStream:
             dropped=hop.dropped,
         )
         if self.server is None:
-            self._opened = (seq, now_s)
+            self._opened, self._again = (seq, now_s), False
             topic = topics.opening(self.stream)
         else:
             if not self._unanswered:
@@ -142,7 +144,7 @@ class EdgeStream:
     @property
     def heard_by_nobody(self) -> bool:
         """Whether the newest message has gone to a server that cannot use it, or is there no more."""
-        return self._all_due or (self.server is None and self._opened is None)
+        return self._all_due or (self.server is None and (self._opened is None or self._again))
 
     @property
     def _unanswered(self) -> bool:
@@ -174,10 +176,9 @@ class EdgeStream:
         """A server has come, or has gone."""
         if state == topics.GONE and server == self.server:
             self._lose()
-        elif state == topics.GONE and self.server is None:
-            self._opened = None  # it may have been the one that was asked
-        elif state == topics.HERE and self.server is None:
-            self._lose()
+        elif state in {topics.HERE, topics.GONE} and self.server is None:
+            # One that has gone may be the one that was asked; but the answer may also be on its way.
+            self._again, self._wait_s = True, FIRST_S
         elif state == topics.HERE:
             self._renewal_s = min(self._renewal_s, now_s + random.uniform(0.0, SPREAD_S))
 

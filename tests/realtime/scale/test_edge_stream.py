@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -99,7 +100,7 @@ def test_without_servers_openings_become_rare_and_it_is_told_once(
 ) -> None:
     edge = made_up()
     sent = [edge.now_s for _ in range(120) if edge.window() is not None]
-    waits = [later - earlier for earlier, later in zip(sent, sent[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(sent)]
     assert waits[0] == FIRST_S
     assert waits[-1] == LONGEST_S
     assert len(caplog.records) == 1

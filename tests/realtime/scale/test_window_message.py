@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -101,10 +102,8 @@ def test_nothing_large_is_parsed() -> None:
 
 @given(st.binary(max_size=400))
 def test_noise_is_refused_or_read(noise: bytes) -> None:
-    try:
+    with contextlib.suppress(WindowInvalid):
         WindowMessage.decode(noise)
-    except WindowInvalid as error:
-        assert str(error)
 
 
 @given(st.data())
@@ -112,10 +111,9 @@ def test_a_message_with_wrong_bytes_is_refused_or_read(data: Any) -> None:
     payload = bytearray(a_message().encode())
     for _ in range(data.draw(st.integers(1, 4))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        WindowMessage.decode(bytes(payload[: data.draw(st.integers(1, len(payload)))]))
-    except WindowInvalid as error:
-        assert str(error)
+    length = data.draw(st.integers(1, len(payload)))
+    with contextlib.suppress(WindowInvalid):
+        WindowMessage.decode(bytes(payload[:length]))
 
 
 def test_a_talking_person_takes_less_than_30_kb_a_second(made_up: Callable[..., Any]) -> None:

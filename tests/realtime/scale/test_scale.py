@@ -1,0 +1,303 @@
+"""Edges and servers at a real Mosquitto: the same estimates as a run, servers that die, messages that are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+
+from dhmd.checkpoint import Checkpoint
+from dhmd.labels import EMOTIONS
+from dhmd.modality import Modality
+from realtime.broker import BrokerAddress
+from realtime.estimate import Estimate
+from realtime.scale.edge import EdgeLink, linked
+from realtime.scale.serve import Server
+from realtime.scale.served import Estimator, ServedStreams
+from realtime.scale.simulated import Recording, SimulatedEdge, simulate
+
+StartLive = Callable[..., Any]
+Subscribe = Callable[..., Any]
+WAIT_S = 120.0
+
+
+class Running:
+    """A server on an event loop of its own."""
+
+    def __init__(self, url: str, estimator: Estimator, checkpoint: Checkpoint) -> None:
+        self._ready = threading.Event()
+        self._arguments = (BrokerAddress.parse(url), "dhmd-serve", estimator)
+        self._features = checkpoint.features
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(WAIT_S)
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.server = Server(*self._arguments, lambda name: ServedStreams(name, self._features), lambda _: None)
+        running = asyncio.create_task(self.server.run())
+        await self.server.joined.wait()
+        self._ready.set()
+        await running
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self.server.stop.set)
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def start_server(estimator: Estimator, checkpoint: Checkpoint) -> Iterator[Callable[[str], Running]]:
+    """start_server(url): in this process."""
+    started: list[Running] = []
+
+    def start(url: str) -> Running:
+        started.append(Running(url, estimator, checkpoint))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.stop()
+
+
+def estimates_of(path: Path) -> dict[float, dict[str, Any]]:
+    return {one["t"]: one for one in map(json.loads, path.read_text().splitlines())}
+
+
+def test_an_edge_and_a_server_say_what_a_run_says(
+    live: Callable[..., Any],
+    start_live: StartLive,
+    mosquitto: Any,
+    subscribe: Subscribe,
+    talking_clip: Path,
+    tmp_path: Path,
+) -> None:
+    listener = subscribe(mosquitto.port)
+    serving = start_live("serve", "--broker", mosquitto.url)
+    serving.wait_for(lambda: "serving" in serving.out)
+    flags = ["--source", talking_clip, "--pace", "max", "--hop", "0.25", "--stream", "hall"]
+    edge = live("edge", *flags, "--broker", mosquitto.url, "--estimates", tmp_path / "edge.jsonl")
+    assert edge.code == 0, edge
+    assert "17 windows sent, 1 of them full" in edge.out
+    assert live("run", *flags, "--broker", "none", "--estimates", tmp_path / "run.jsonl").code == 0
+    theirs, ours = estimates_of(tmp_path / "edge.jsonl"), estimates_of(tmp_path / "run.jsonl")
+    assert list(theirs) == list(ours)
+    assert any(one["modalities"]["text"]["present"] for one in ours.values())
+    for t, own in ours.items():
+        other = theirs[t]
+        Estimate.model_validate(other)
+        for name in ("window", "faces", "transcript", "model"):
+            assert other[name] == own[name]
+        for m in Modality:
+            assert other["modalities"][m]["age_s"] == own["modalities"][m]["age_s"]
+            assert other["modalities"][m]["present"] == own["modalities"][m]["present"]
+        if own["emotions"] is not None:
+            assert other["sentiment"]["value"] == pytest.approx(own["sentiment"]["value"], abs=1e-3)
+            for emotion in EMOTIONS:
+                assert other["emotions"][emotion] == pytest.approx(own["emotions"][emotion], abs=1e-3)
+    listener.wait_for(lambda: listener.statuses("hall")[-1:] == ["stopped"])
+    assert listener.statuses("hall") == ["online", "stopped"]
+    assert len(listener.estimates("hall")) == len(ours)
+    serving.interrupt()
+    assert serving.wait() == 0
+    assert "17 estimates in" in serving.out
+
+
+def test_a_live_edge_keeps_its_statuses_and_knows_its_latency(
+    live: Callable[..., Any], start_server: Any, mosquitto: Any, subscribe: Subscribe, talking_clip: Path
+) -> None:
+    listener = subscribe(mosquitto.port)
+    start_server(mosquitto.url)
+    edge = live("edge", "--source", talking_clip, "--broker", mosquitto.url, "--stream", "hall", "--hop", "0.5")
+    assert edge.code == 0, edge
+    estimates = listener.estimates("hall")
+    assert estimates
+    told = [one for one in estimates if one["top"] is not None]
+    assert told
+    assert all(one["latency_ms"]["capture_to_estimate"] > 0 for one in told)
+    states = [json.loads(payload)["state"] for payload in listener.payloads("dhmd/hall/status/face")]
+    assert "running" in states
+    assert states[-1] == "ended"
+
+
+async def until(happened: Callable[[], Any]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        for _ in itertools.count():
+            if happened():
+                return
+            await asyncio.sleep(0.05)
+
+
+STREAMS = 50
+
+
+def test_two_servers_share_the_streams_and_one_that_is_killed_leaves_them_to_the_other(
+    start_live: StartLive, mosquitto: Any, recording: Recording
+) -> None:
+    servers = [start_live("serve", "--broker", mosquitto.url) for _ in range(2)]
+    for server in servers:
+        server.wait_for(lambda server=server: "serving" in server.out)
+    names = [server.out.split(", as ")[1].split()[0] for server in servers]
+    came: defaultdict[str, list[int]] = defaultdict(list)
+    # Slow enough for a busy machine: it is the sharing that is tested.
+    hop_s = 4.0
+
+    async def run() -> Counter[str | None]:
+        edges = [SimulatedEdge(f"edge{n}", recording, n) for n in range(STREAMS)]
+        stop = asyncio.Event()
+        playing = asyncio.create_task(
+            simulate(
+                BrokerAddress.parse(mosquitto.url),
+                edges,
+                hop_s,
+                stop,
+                lambda name, payload: came[name].append(json.loads(payload)["seq"]),
+            )
+        )
+
+        await until(
+            lambda: all(edge.stream.server for edge in edges) and all(len(came[e.stream.stream]) > 1 for e in edges)
+        )
+        shares = Counter(edge.stream.server for edge in edges)
+        servers[0].kill()
+        servers[0].wait()
+        before = {edge.stream.stream: len(came[edge.stream.stream]) for edge in edges}
+        await until(lambda: all(len(came[name]) >= count + 2 for name, count in before.items()))
+        assert {edge.stream.server for edge in edges} == {names[1]}
+        stop.set()
+        await playing
+        return shares
+
+    shares = asyncio.run(run())
+    assert set(shares) == set(names)
+    assert min(shares.values()) >= STREAMS // 4
+    assert len(came) == STREAMS
+    for numbers in came.values():
+        assert numbers == sorted(set(numbers)), "each window once, in order"
+    servers[1].interrupt()
+    assert servers[1].wait() == 0
+    assert "malformed 0" in servers[1].out
+
+
+@contextmanager
+def publishing_raw(port: int) -> Iterator[mqtt.Client]:
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    yield client
+    client.disconnect()
+    client.loop_stop()
+
+
+async def hops(url: str, edges: list[SimulatedEdge], steps: Callable[[EdgeLink], Any]) -> None:
+    link = EdgeLink(BrokerAddress.parse(url), [edge.stream for edge in edges], lambda *_: None)
+    async with asyncio.timeout(WAIT_S), linked(link):
+        await link.ready.wait()
+        await steps(link)
+
+
+def test_a_lost_message_is_made_good(start_server: Any, mosquitto: Any, recording: Recording) -> None:
+    running = start_server(mosquitto.url)
+    edge = SimulatedEdge("hall", recording)
+    answered: list[bool] = []
+
+    async def steps(link: EdgeLink) -> None:
+        for number in range(6):
+            if number == 2:
+                assert edge.stream.window(edge.hop(), asyncio.get_running_loop().time()) is not None  # goes nowhere
+                continue
+            link.offer("hall", edge.hop())
+            answered.append(await link.answer(edge.stream, WAIT_S))
+
+    asyncio.run(hops(mosquitto.url, [edge], steps))
+    assert answered == [True, True, False, True, True]
+    assert running.server.streams.counts["gaps"] == 1
+    assert edge.stream.statistics.full == 2
+
+
+def test_other_features_are_refused_in_one_clear_line(
+    start_server: Any, mosquitto: Any, recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_server(mosquitto.url)
+    edge = SimulatedEdge("hall", recording)
+    specs = recording.session.features
+    edge.stream.log.specs = {**specs, Modality.VISION: replace(specs[Modality.VISION], version="9")}
+
+    async def steps(link: EdgeLink) -> None:
+        for _ in range(3):
+            link.offer("hall", edge.hop())
+            await until(lambda: caplog.records)
+
+    with caplog.at_level(logging.WARNING, "realtime.scale.edge_stream"):
+        asyncio.run(hops(mosquitto.url, [edge], steps))
+    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.scale.edge_stream"]
+    assert len(lines) == 1
+    assert (
+        "refuses this stream: vision: the checkpoint was trained on other features (version: checkpoint '2'" in lines[0]
+    )
+    assert edge.stream.statistics.answered == 0
+
+
+def test_malformed_messages_are_counted_and_the_others_served(
+    start_server: Any, mosquitto: Any, recording: Recording
+) -> None:
+    running = start_server(mosquitto.url)
+    edge = SimulatedEdge("hall", recording)
+
+    async def steps(link: EdgeLink) -> None:
+        with publishing_raw(mosquitto.port) as client:
+            for payload in (b"", b"junk", b"\x00" * 300_000, b"\x08\xff" * 1000):
+                client.publish("dhmd/noise/window", payload, qos=1).wait_for_publish(WAIT_S)
+            client.publish(f"dhmd/noise/window/{running.server.name}", b"junk", qos=1).wait_for_publish(WAIT_S)
+            client.publish("dhmd/hall/window/resync", b"[" * 5000, qos=1).wait_for_publish(WAIT_S)
+        for _ in range(2):
+            link.offer("hall", edge.hop())
+            assert await link.answer(edge.stream, WAIT_S)
+
+    asyncio.run(hops(mosquitto.url, [edge], steps))
+    # The broker keeps back what is larger than we said we take.
+    assert running.server.streams.counts["malformed"] == 4
+    assert running.server.statistics.estimates == 2
+
+
+def test_the_broker_comes_back_and_the_stream_goes_on(start_server: Any, mosquitto: Any, recording: Recording) -> None:
+    running = start_server(mosquitto.url)
+    edge = SimulatedEdge("hall", recording)
+
+    async def steps(link: EdgeLink) -> None:
+        for _ in range(2):
+            link.offer("hall", edge.hop())
+            assert await link.answer(edge.stream, WAIT_S)
+        await asyncio.to_thread(mosquitto.stop)
+        await until(lambda: not link.ready.is_set() and not running.server.joined.is_set())
+        link.offer("hall", edge.hop())
+        assert link.missed == 1
+        await asyncio.to_thread(mosquitto.start)
+        await until(lambda: link.ready.is_set() and running.server.joined.is_set())
+        for _ in range(3):
+            link.offer("hall", edge.hop())
+            await link.answer(edge.stream, WAIT_S)
+        assert edge.stream.server == running.server.name
+        assert edge.stream.answered_seq == edge.stream.last_seq
+
+    asyncio.run(hops(mosquitto.url, [edge], steps))
+
+
+@pytest.mark.parametrize("broker", ["embedded", "none"])
+def test_an_edge_needs_a_broker_that_servers_share(refuse: Callable[..., str], broker: str) -> None:
+    assert "edge and servers meet at one" in refuse(2, "edge", "--source", "none.mp4", "--broker", broker)
+
+
+def test_a_group_is_a_level_of_a_topic(refuse: Callable[..., str]) -> None:
+    assert refuse(2, "serve", "--broker", "mqtt://127.0.0.1", "--group", "a/b").startswith("--group: expected")
