@@ -235,6 +235,9 @@ def _add_run_flags(run: argparse.ArgumentParser) -> None:
         help="mqtt[s]://[user:password@]host[:port], embedded on loopback, or none (default: embedded)",
     )
     run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
+    run.add_argument(
+        "--state", action="store_true", default=None, help="publish single values too, retained: dhmd/NAME/state/..."
+    )
     run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
     _add_record_flags(run)
     run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")

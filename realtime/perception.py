@@ -136,12 +136,16 @@ class Perception:
         self.extractors = extractors
         self._shares = {m: turns.share() for m in Modality} if turns else {}
         self.window = SlidingWindow(extractors.specs, device)
-        self._observers = observers
+        self._observers = [*observers]
         self._entering = threading.Lock()
         self._face: FaceObservation | None = None
         self._words = SpokenWords()
         self._revision_of_words = 0
         self._skipped_s = 0.0
+
+    def add_observer(self, observer: Observer) -> None:
+        """To be called before anything is perceived."""
+        self._observers.append(observer)
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
         """To be held while something of a modality is computed."""

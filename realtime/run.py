@@ -27,7 +27,7 @@ from realtime.errors import MicrophoneUnavailable
 from realtime.estimate import Dropped
 from realtime.keys import marking_keys
 from realtime.live import Delivery, LiveSource, run_live
-from realtime.mqtt import Publisher, PublisherSink, publishing
+from realtime.mqtt import Publisher, publish_pipeline, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Observer, Perception
 from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
@@ -190,11 +190,11 @@ async def _run(
     async with AsyncExitStack() as stack:
         broker = await opened_broker(settings.broker, stack)
         dashboard = Dashboard(f"{title} · {settings.stream}", f"{broker}" if broker else "no broker")
-        publisher = None
+        publisher = published = None
         if broker is not None:
             on_connection = _fan_out(dashboard.set_connection, web.audience.feed.on_connection if web else None)
             publisher = Publisher(broker, settings.stream, on_connection)
-            pipeline.sinks.append(PublisherSink(publisher, pipeline.clock, pipeline.statistics))
+            published = publish_pipeline(pipeline, publisher, state=settings.state)
             if settings.broker == "embedded":
                 console.print(f"embedded broker on {broker}; another terminal: dhmd-live watch --broker {broker}")
         view = stack.enter_context(TerminalView(console, dashboard))
@@ -203,7 +203,7 @@ async def _run(
         tell = web.audience.feed.on_marks if web else _to_nobody
         marking = stack.enter_context(marking_keys(recorder, pipeline.clock, window_s, view, tell))
 
-        on_status = _fan_out(dashboard.set_worker, publisher.publish_worker if publisher else None)
+        on_status = _fan_out(dashboard.set_worker, published.on_worker if published else None)
         if web is not None:
             web.audience.on_key = marking.press if recorder else None
             address = await stack.enter_async_context(web.open())
@@ -212,7 +212,7 @@ async def _run(
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
             recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))
-        async with publishing(publisher) if publisher else nullcontext():
+        async with publishing(publisher, published) if publisher else nullcontext():
             try:
                 if isinstance(pipeline.clock, MediaClock) and media is not None:
                     if publisher is not None:

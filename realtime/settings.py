@@ -29,6 +29,7 @@ class RunSettings(BaseModel):
     pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
     broker: str = Field("embedded", description="mqtt[s]://[user:password@]host[:port], embedded, none")
     stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
+    state: bool = Field(False, description="publish single values too, retained, under dhmd/STREAM/state/")
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
     record: str | None = Field(None, description="session file to write, .mcap: features, words and estimates")
     record_video: bool = Field(False, description="pictures too")

@@ -28,10 +28,10 @@ from realtime.clock import MediaClock
 from realtime.engine import Engine, Inference, resolve_device
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Dropped, ModelName
-from realtime.mqtt import Publisher, publishing
+from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perceived, Perception
-from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink
+from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
 from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
 from realtime.session.messages import estimate_again, inference_of
@@ -201,7 +201,7 @@ class Replay:
                 self._sinks.append(stack.enter_context(EstimateFile(Path(request.estimates))))
             if broker is not None:
                 self._publisher = Publisher(broker, self._stream, dashboard.set_connection)
-                self._sinks.append(_Published(self._publisher))
+                self._sinks.append(PublisherSink(self._publisher, MediaClock(self._session.epoch_unix), Statistics()))
                 await stack.enter_async_context(publishing(self._publisher))
                 await self._publisher.tried.wait()
             if request.web is not None:
@@ -280,14 +280,6 @@ class Replay:
         outcome.estimates = pipeline.statistics.estimates
         outcome.session_s = compared.last_s - self._first_s
         return outcome
-
-
-class _Published:
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
-
-    def put(self, emission: Emission) -> None:
-        self._publisher.publish_estimate(emission.payload)
 
 
 class _Told:

@@ -76,6 +76,7 @@ async def _host(
             broker=broker,
             most=most,
             tell=tell,
+            state=settings.state,
         )
         try:
             async with WebServer(visits, address).open() as page:

@@ -23,7 +23,7 @@ from realtime.broker import BrokerAddress
 from realtime.capture.browser import BrowserCapture
 from realtime.clock import SessionClock
 from realtime.live import Delivery, LiveSource, run_live
-from realtime.mqtt import Publisher, PublisherSink, publishing
+from realtime.mqtt import Publisher, publish_pipeline, publishing
 from realtime.perception import Extractors, Perception
 from realtime.pipeline import Pipeline
 from realtime.turns import Turns, cores
@@ -76,21 +76,20 @@ class Visit:
         self._counting = threading.Lock()
         self._on_status: Callable[[WorkerStatus], None] = self.feed.on_worker
 
-    async def run(self, broker: BrokerAddress | None, hop_s: float) -> None:
-        """Until `leave`."""
+    async def run(self, broker: BrokerAddress | None, hop_s: float, *, state: bool = False) -> None:
+        """Until `leave`. state: publish the flat values, too."""
         with ExitStack() as stack:
             stack.enter_context(self.perception)
             publisher = Publisher(broker, self.stream, self.feed.on_connection) if broker else None
-            if publisher is not None:
-                self.pipeline.sinks.append(PublisherSink(publisher, self.clock, self.pipeline.statistics))
+            published = publish_pipeline(self.pipeline, publisher, state=state) if publisher else None
 
             def on_status(status: WorkerStatus) -> None:
                 self.feed.on_worker(status)
-                if publisher is not None:
-                    publisher.publish_worker(status)
+                if published is not None:
+                    published.on_worker(status)
 
             self._on_status = on_status
-            async with publishing(publisher) if publisher else nullcontext():
+            async with publishing(publisher, published) if publisher else nullcontext():
                 await run_live(
                     self.pipeline,
                     self._source,
@@ -171,7 +170,7 @@ class Visits:
     """All visitors of one server, at most `most` at a time. Lives in the event loop, for as long as its context lasts.
 
     stream: the visitors' streams are STREAM-1, STREAM-2 and so on; the lowest free number is taken.
-    tell: one line for the terminal, when somebody comes or goes.
+    tell: one line for the terminal, when somebody comes or goes. state: publish the flat values of each, too.
     """
 
     def __init__(
@@ -185,6 +184,7 @@ class Visits:
         broker: BrokerAddress | None,
         most: int,
         tell: Callable[[str], None],
+        state: bool = False,
     ) -> None:
         self.stream = stream
         self.hop_s = hop_s
@@ -195,6 +195,7 @@ class Visits:
         self._device = device
         self._broker = broker
         self._tell = tell
+        self._state = state
         self._places: dict[int, Visit | None] = {}
         """By number; None for one that is being made ready."""
         self._running: dict[asyncio.Task[None], Visit] = {}
@@ -244,7 +245,7 @@ class Visits:
         """Run one visit; what befalls it befalls no other."""
         self._tell(f"{visit.stream}: a visitor came")
         try:
-            await visit.run(self._broker, self.hop_s)
+            await visit.run(self._broker, self.hop_s, state=self._state)
         except* DHMDError as errors:
             visit.leave(str(errors.exceptions[0]))
             logger.warning("%s: %s", visit.stream, visit.why_over)

@@ -106,6 +106,9 @@ async def test_a_visitor_is_read_by_their_own_camera_and_microphone(
     published = listener.estimates("hall-1")
     assert len(published) > 20
     assert all(one["stream"] == "hall-1" for one in published)
+    assert len(listener.payloads("dhmd/hall-1/emotion/compact")) == len(published)
+    assert any(b"Hello" in payload for payload in listener.payloads("dhmd/hall-1/transcript"))
+    assert any(b"face_appeared" in payload for payload in listener.payloads("dhmd/hall-1/event"))
 
 
 async def test_two_are_streams_of_their_own_and_a_third_is_asked_to_wait(serve: Serve) -> None:
