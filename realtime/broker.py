@@ -24,6 +24,8 @@ class BrokerAddress:
     tls: bool = False
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    only_311: bool = False
+    """Known to speak no MQTT 5."""
 
     @classmethod
     def parse(cls, url: str) -> BrokerAddress:
@@ -61,7 +63,7 @@ async def embedded_broker(port: int = DEFAULT_PORT) -> AsyncIterator[BrokerAddre
     # Its sessions end by cancellation and broken pipes as a matter of course; none of that is news to a user.
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)
     logging.getLogger("transitions").setLevel(logging.CRITICAL)
-    address = BrokerAddress("127.0.0.1", _free_port(port))
+    address = BrokerAddress("127.0.0.1", _free_port(port), only_311=True)
     broker = Broker(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"{address.host}:{address.port}"}},

@@ -12,7 +12,7 @@ from rich.console import Console
 from realtime.broker import BrokerAddress
 from realtime.errors import BrokerRefused
 from realtime.estimate import Estimate
-from realtime.mqtt import connect, refusal
+from realtime.mqtt import connect, in_words, refusal
 from realtime.view import Dashboard, TerminalView
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ async def _watch(broker: BrokerAddress, stream: str, console: Console) -> None:
                 if reason := refusal(error):
                     raise BrokerRefused(f"{broker} refuses us: {reason}; give user and password in --broker") from error
                 if not told_away:
-                    logger.warning("broker %s is away (%s); trying again", broker, error)
+                    logger.warning("broker %s is away (%s); trying again", broker, in_words(error))
                 told_away = True
                 await asyncio.sleep(RETRY_S)
 

@@ -4,7 +4,7 @@
 `stream` turns what a pipeline makes into messages.
 """
 
-from realtime.mqtt.connection import connect, refusal
+from realtime.mqtt.connection import connect, in_words, refusal
 from realtime.mqtt.publisher import Publisher, publishing
 from realtime.mqtt.stream import PublisherSink, publish_pipeline
 from realtime.mqtt.topics import check_stream_name
@@ -14,6 +14,7 @@ __all__ = [
     "PublisherSink",
     "check_stream_name",
     "connect",
+    "in_words",
     "publish_pipeline",
     "publishing",
     "refusal",

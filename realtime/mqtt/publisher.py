@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import aiomqtt
 
 from realtime.broker import BrokerAddress
 from realtime.errors import BrokerRefused
-from realtime.mqtt.connection import CONNECT_TIMEOUT_S, connect, refusal
+from realtime.mqtt.connection import CONNECT_TIMEOUT_S, Client, connect, in_words, refusal
 from realtime.mqtt.topics import EMOTION, NO_VALUE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.payloads import WorkerReport
 from realtime.workers import WorkerStatus
@@ -27,6 +28,8 @@ OUTBOX: Final = 64
 """Live messages that wait for the network, at most: three seconds of a stream."""
 UNACKNOWLEDGED: Final = 128
 """Messages of QoS 1 under way, at most; beyond it live ones are dropped."""
+STABLE_S: Final = 5.0
+"""A connection that lasted so long was a good one: when it is lost, that is news."""
 FAREWELL_S: Final = 0.6
 """How long the last words to the broker may take."""
 
@@ -94,6 +97,7 @@ class Publisher:
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self._closing = False
         self._told_away = False
+        self._told_large: set[str] = set()
 
     def publish_estimate(self, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
         """Hand over one estimate; `on_published` is called once it is on the wire."""
@@ -136,12 +140,15 @@ class Publisher:
         """Keep connected until `close`. Raises BrokerRefused when the broker rejects the credentials."""
         failures = 0
         while not self._closing:
+            connected_s = None
             try:
                 await self._reach()
                 async with connect(self.broker, self._will) as client:
-                    failures = 0
+                    connected_s = time.monotonic()
                     await self._serve(client)
             except (aiomqtt.MqttError, OSError, TimeoutError) as error:
+                if connected_s is not None and time.monotonic() - connected_s > STABLE_S:
+                    failures, self._told_away = 0, False
                 self._lost(error)
                 failures += 1
                 wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0)
@@ -170,34 +177,49 @@ class Publisher:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
-    async def _serve(self, client: aiomqtt.Client) -> None:
+    async def _serve(self, client: Client) -> None:
         self.keep(STATUS, b"stopped" if self._closing else b"online")
         self._unsent = set(self._kept)
-        self.connected, self._told_away, self._failure = True, False, None
+        self.connected, self._failure = True, None
         self.tried.set()
         self._on_connection("connected")
-        logger.info("publishing to %s on %s", self.broker, f"{self.base}/{EMOTION.levels}")
+        version = "5" if client.mqtt5 else "3.1.1"
+        logger.info("publishing to %s on %s, MQTT %s", self.broker, f"{self.base}/{EMOTION.levels}", version)
+        client.on_lost(self._wake.set)
         try:
             while True:
                 while self._outbox or self._unsent:
                     await self._send_next(client)
                 self._settled.set()
-                if self._failure is not None:
-                    raise self._failure
+                self._require(client)
                 if self._closing and not self._acknowledged:
                     self.connected = False
                     return
                 self._wake.clear()
                 await self._wake.wait()
+        except (aiomqtt.MqttError, OSError) as error:
+            # What the broker itself said is more than that nobody is there any more.
+            cause = client.lost or error
+            raise cause if isinstance(cause, (aiomqtt.MqttError, OSError)) else aiomqtt.MqttError(str(cause)) from None
         finally:
             for task in self._acknowledged:
                 task.cancel()
 
-    async def _send_next(self, client: aiomqtt.Client) -> None:
+    def _require(self, client: Client) -> None:
+        """Raises what befell the connection, or a message on its way."""
+        if client.lost is not None:
+            raise aiomqtt.MqttError(str(client.lost))
+        if self._failure is not None:
+            raise self._failure
+
+    async def _send_next(self, client: Client) -> None:
         if self._outbox:
             message = self._outbox.popleft()
-            topic = message.topic
-            sending = client.publish(f"{self.base}/{topic.levels}", message.payload, topic.qos, topic.retain)
+            topic, name = message.topic, f"{self.base}/{message.topic.levels}"
+            if not client.takes(name, message.payload, topic):
+                self._refuse(message)
+                return
+            sending = client.send(name, message.payload, topic)
             if topic.qos:
                 self._acknowledge(sending, message.on_published)
                 return
@@ -209,7 +231,7 @@ class Publisher:
         unsent, self._unsent = self._unsent, set()
         for name in sorted(unsent):
             topic, payload = self._kept[name]
-            self._acknowledge(client.publish(name, payload, topic.qos, topic.retain))
+            self._acknowledge(client.send(name, payload, topic))
         await asyncio.sleep(0)
 
     def _acknowledge(self, sending: Coroutine[Any, Any, None], on_done: Callable[[], None] | None = None) -> None:
@@ -231,14 +253,22 @@ class Publisher:
     def _drop(self, message: Message) -> None:
         self.undelivered += message.topic is EMOTION
 
+    def _refuse(self, message: Message) -> None:
+        """Sent nevertheless, it would cost the connection."""
+        self._drop(message)
+        if message.topic.name not in self._told_large:
+            self._told_large.add(message.topic.name)
+            size, topic = len(message.payload), f"{self.base}/{message.topic.levels}"
+            logger.warning("broker %s takes no message of %d bytes: %s is not published", self.broker, size, topic)
+
     def _lost(self, error: Exception) -> None:
         if reason := refusal(error):
             raise BrokerRefused(
                 f"{self.broker} refuses us: {reason}; give --broker mqtt://user:password@host:port"
             ) from error
         if not self._told_away:
-            reason = str(error) or type(error).__name__
-            logger.warning("broker %s is away (%s); recognition goes on, trying again", self.broker, reason)
+            logger.warning("broker %s is away (%s); recognition goes on, trying again", self.broker, in_words(error))
+        if self.connected or not self.tried.is_set():
             self._on_connection("away")
         self._told_away = True
         self.tried.set()
