@@ -373,8 +373,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _page(stream: str, host: str, port: int) -> WebServer:
+    from realtime.web.address import WebAddress
     from realtime.web.feed import Feed
-    from realtime.web.server import WebAddress, WebServer
+    from realtime.web.server import WebServer
 
     return WebServer(Feed(stream), WebAddress.of(host, port))
 

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
-import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,14 +20,16 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.errors import SettingsInvalid
+from realtime.web.address import WebAddress
 from realtime.web.feed import Feed, outgoing
+from realtime.web.recordings import Recordings
 
 logger = logging.getLogger(__name__)
 
@@ -54,36 +52,13 @@ HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class WebAddress:
-    """Where the page is served. token: asked of every page; None on loopback."""
-
-    host: str
-    port: int
-    token: str | None = None
-
-    @classmethod
-    def of(cls, host: str, port: int) -> WebAddress:
-        """With a token of its own where others can reach it. Raises SettingsInvalid."""
-        if not 0 <= port <= 65535:
-            raise SettingsInvalid(f"--port: expected 0 to 65535, found {port}")
-        try:
-            loopback = host == "localhost" or ip_address(host).is_loopback
-        except ValueError:
-            raise SettingsInvalid(f"--host: expected an address such as 127.0.0.1 or 0.0.0.0, found {host!r}") from None
-        return cls(host, port, None if loopback else secrets.token_urlsafe(16))
-
-    def url(self, port: int) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{port}/" + (f"?token={self.token}" if self.token else "")
-
-
 class WebServer:
-    """Serves one feed."""
+    """Serves one feed. recordings: what pages can fetch of it."""
 
-    def __init__(self, feed: Feed, address: WebAddress) -> None:
+    def __init__(self, feed: Feed, address: WebAddress, recordings: Recordings | None = None) -> None:
         self.feed = feed
         self._address = address
+        self._recordings = recordings
         self._pages = 0
 
     @contextlib.asynccontextmanager
@@ -128,22 +103,19 @@ class WebServer:
                 Route("/", self._index),
                 WebSocketRoute("/stream", self._stream),
                 Mount("/static", StaticFiles(directory=STATIC)),
+                *([self._recordings.route] if self._recordings else []),
             ],
             middleware=[Middleware(_Guard)],
         )
 
     def _index(self, request: Request) -> Response:
-        if not self._is_ours(request.headers.get("host", "")):
-            return PlainTextResponse("ask for this page by the address that dhmd-live printed", 403)
-        if not self._admits(request.query_params.get("token")):
-            return PlainTextResponse("this page needs the token that dhmd-live printed: open the whole address", 403)
-        return FileResponse(STATIC / "index.html")
+        return self._address.refusal(request) or FileResponse(STATIC / "index.html")
 
     async def _stream(self, socket: WebSocket) -> None:
         host = socket.headers.get("host", "")
         origin = urlsplit(socket.headers.get("origin", "")).netloc
         await socket.accept()
-        if origin != host or not self._is_ours(host) or not self._admits(socket.query_params.get("token")):
+        if origin != host or self._address.refusal(socket) is not None:
             await socket.close(REFUSED, "wrong origin or token; open the address that dhmd-live printed")
             return
         if self._pages >= MOST_PAGES:
@@ -170,15 +142,6 @@ class WebServer:
             if time.monotonic() - heard_s >= KEY_EVERY_S:
                 heard_s = time.monotonic()
                 self.feed.on_key(key)
-
-    def _is_ours(self, host: str) -> bool:
-        """Whether a page was asked of us by our own name: on loopback others may point theirs at it."""
-        name = urlsplit(f"//{host}").hostname or ""
-        return self._address.token is not None or name in {"localhost", "127.0.0.1", "::1", self._address.host}
-
-    def _admits(self, token: str | None) -> bool:
-        wanted = self._address.token
-        return wanted is None or (token is not None and hmac.compare_digest(token.encode(), wanted.encode()))
 
 
 async def _send(socket: WebSocket, messages: AsyncIterator[str | bytes]) -> None:

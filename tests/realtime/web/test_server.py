@@ -20,8 +20,9 @@ from websockets.exceptions import ConnectionClosed
 from realtime.capture.samples import VideoFrame
 from realtime.errors import SettingsInvalid
 from realtime.web import server
+from realtime.web.address import WebAddress
 from realtime.web.feed import WAITING, Feed, outgoing
-from realtime.web.server import BUSY, REFUSED, WebAddress, WebServer
+from realtime.web.server import BUSY, REFUSED, WebServer
 from realtime.workers import WorkerState, WorkerStatus
 
 pytestmark = pytest.mark.anyio

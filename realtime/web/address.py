@@ -1,0 +1,59 @@
+"""Where the page is served, and who may ask for it."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, Response
+
+from realtime.errors import SettingsInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class WebAddress:
+    """Where the page is served. token: asked of every page; None on loopback."""
+
+    host: str
+    port: int
+    token: str | None = None
+
+    @classmethod
+    def of(cls, host: str, port: int) -> WebAddress:
+        """With a token of its own where others can reach it. Raises SettingsInvalid."""
+        if not 0 <= port <= 65535:
+            raise SettingsInvalid(f"--port: expected 0 to 65535, found {port}")
+        try:
+            loopback = host == "localhost" or ip_address(host).is_loopback
+        except ValueError:
+            raise SettingsInvalid(f"--host: expected an address such as 127.0.0.1 or 0.0.0.0, found {host!r}") from None
+        return cls(host, port, None if loopback else secrets.token_urlsafe(16))
+
+    def url(self, port: int) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{port}/" + self.query
+
+    @property
+    def query(self) -> str:
+        """What ends the address of anything that is served to the page."""
+        return f"?token={self.token}" if self.token else ""
+
+    def is_ours(self, host: str) -> bool:
+        """Whether a page was asked of us by our own name: on loopback others may point theirs at it."""
+        name = urlsplit(f"//{host}").hostname or ""
+        return self.token is not None or name in {"localhost", "127.0.0.1", "::1", self.host}
+
+    def admits(self, token: str | None) -> bool:
+        return self.token is None or (token is not None and hmac.compare_digest(token.encode(), self.token.encode()))
+
+    def refusal(self, request: HTTPConnection) -> Response | None:
+        """What to answer who may not have what is served here; None where they may."""
+        if not self.is_ours(request.headers.get("host", "")):
+            return PlainTextResponse("ask for this page by the address that dhmd-live printed", 403)
+        if not self.admits(request.query_params.get("token")):
+            return PlainTextResponse("this page needs the token that dhmd-live printed: open the whole address", 403)
+        return None
