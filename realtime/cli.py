@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from realtime.settings import RunSettings
     from realtime.web.server import WebServer
 
+logger = logging.getLogger(__name__)
+
 DESCRIPTION = (
     """Emotion of the person in front of the camera, from face, voice and words, ten times a second over MQTT."""
 )
@@ -73,6 +75,10 @@ WEB_EXAMPLES = """examples:
   dhmd-live web --source talk.mp4                          a file
   dhmd-live web --host 0.0.0.0 --source rtsp://camera.local/live
                                                            for other machines: the address printed holds a token
+  dhmd-live web --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+                                                           the same over TLS: browsers give their camera to such a page
+  openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=dhmd \\
+      -addext subjectAltName=DNS:$(hostname)               makes both files; browsers ask once whether to trust them
 
 All flags of `dhmd-live run` apply.
 """
@@ -171,6 +177,8 @@ def _parser() -> argparse.ArgumentParser:
     web.set_defaults(command=_web)
     web.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s, no other machine)")
     web.add_argument("--port", type=int, default=8765, help="0: a free one (default: %(default)s)")
+    web.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate (PEM)")
+    web.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key (PEM)")
     _add_run_flags(web)
 
     replay = commands.add_parser(
@@ -372,12 +380,19 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _page(stream: str, host: str, port: int) -> WebServer:
+def _page(stream: str, host: str, port: int, tls_cert: Path | None = None, tls_key: Path | None = None) -> WebServer:
     from realtime.web.address import WebAddress
+    from realtime.web.certificate import Certificate
     from realtime.web.feed import Feed
     from realtime.web.server import WebServer
 
-    return WebServer(Feed(stream), WebAddress.of(host, port))
+    address = WebAddress.of(host, port, Certificate.of(tls_cert, tls_key))
+    if not address.is_secure:
+        logger.warning(
+            "browsers give a camera only to secure pages: on other machines this one has none; serve it over TLS with "
+            "--tls-cert and --tls-key"
+        )
+    return WebServer(Feed(stream), address)
 
 
 def _web(options: argparse.Namespace) -> int:
@@ -385,7 +400,8 @@ def _web(options: argparse.Namespace) -> int:
     from realtime.run import run
 
     console = _console()
-    _print_summary(run(settings, console, web=_page(settings.stream, options.host, options.port)), console)
+    page = _page(settings.stream, options.host, options.port, options.tls_cert, options.tls_key)
+    _print_summary(run(settings, console, web=page), console)
     return 0
 
 

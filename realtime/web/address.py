@@ -12,18 +12,20 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
 from realtime.errors import SettingsInvalid
+from realtime.web.certificate import Certificate
 
 
 @dataclass(frozen=True, slots=True)
 class WebAddress:
-    """Where the page is served. token: asked of every page; None on loopback."""
+    """Where the page is served. token: asked of every page; None on loopback. certificate: of TLS, where it is on."""
 
     host: str
     port: int
     token: str | None = None
+    certificate: Certificate | None = None
 
     @classmethod
-    def of(cls, host: str, port: int) -> WebAddress:
+    def of(cls, host: str, port: int, certificate: Certificate | None = None) -> WebAddress:
         """With a token of its own where others can reach it. Raises SettingsInvalid."""
         if not 0 <= port <= 65535:
             raise SettingsInvalid(f"--port: expected 0 to 65535, found {port}")
@@ -31,11 +33,17 @@ class WebAddress:
             loopback = host == "localhost" or ip_address(host).is_loopback
         except ValueError:
             raise SettingsInvalid(f"--host: expected an address such as 127.0.0.1 or 0.0.0.0, found {host!r}") from None
-        return cls(host, port, None if loopback else secrets.token_urlsafe(16))
+        return cls(host, port, None if loopback else secrets.token_urlsafe(16), certificate)
 
     def url(self, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{port}/" + self.query
+        scheme = "http" if self.certificate is None else "https"
+        return f"{scheme}://{host}:{port}/{self.query}"
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers give the page a camera: on loopback, or over TLS."""
+        return self.token is None or self.certificate is not None
 
     @property
     def query(self) -> str:
@@ -44,8 +52,21 @@ class WebAddress:
 
     def is_ours(self, host: str) -> bool:
         """Whether a page was asked of us by our own name: on loopback others may point theirs at it."""
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
         return self.token is not None or name in {"localhost", "127.0.0.1", "::1", self.host}
+
+    def is_own_page(self, request: HTTPConnection) -> bool:
+        """Whether it comes from a page that we served: same host and port, and over TLS where that is on."""
+        try:
+            origin = urlsplit(request.headers.get("origin", ""))
+        except ValueError:
+            return False
+        # Without TLS of our own there may be a proxy in front of us that has it.
+        scheme = {"https"} if self.certificate is not None else {"http", "https"}
+        return origin.scheme in scheme and origin.netloc == request.headers.get("host", "")
 
     def admits(self, token: str | None) -> bool:
         return self.token is None or (token is not None and hmac.compare_digest(token.encode(), self.token.encode()))

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -64,13 +63,15 @@ class WebServer:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
         """Serve for as long as the context lasts; gives the page's address. Raises SettingsInvalid for a taken port."""
-        listener = self._listen()
+        listener, certificate = self._listen(), self._address.certificate
         config = uvicorn.Config(
             self._app(),
             log_level="warning",
             ws="websockets-sansio",
             ws_max_size=LARGEST_MESSAGE,
             timeout_graceful_shutdown=1,
+            ssl_certfile=certificate.cert if certificate else None,
+            ssl_keyfile=certificate.key if certificate else None,
         )
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]), name="web")
@@ -112,10 +113,8 @@ class WebServer:
         return self._address.refusal(request) or FileResponse(STATIC / "index.html")
 
     async def _stream(self, socket: WebSocket) -> None:
-        host = socket.headers.get("host", "")
-        origin = urlsplit(socket.headers.get("origin", "")).netloc
         await socket.accept()
-        if origin != host or self._address.refusal(socket) is not None:
+        if not self._address.is_own_page(socket) or self._address.refusal(socket) is not None:
             await socket.close(REFUSED, "wrong origin or token; open the address that dhmd-live printed")
             return
         if self._pages >= MOST_PAGES:
