@@ -8,11 +8,9 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from statistics import median
-from typing import Self
 
 import av
 import torch
@@ -22,13 +20,14 @@ from rich.table import Table
 from dhmd.checkpoint import load
 from dhmd.session import Session
 from realtime.demo import CLIP
+from realtime.memory import MemoryLog
 from realtime.pipeline import percentiles
 from realtime.run import Summary, run
 from realtime.session.player import Replay, Request
 from realtime.settings import RunSettings
+from realtime.web.bench import page_rows, visitor_rows
 
 STARTS = 3
-MEMORY_EVERY_S = 1.0
 LEAD_IN_S = 0.1
 RECORDED_S = 60.0
 
@@ -49,35 +48,11 @@ def bench(seconds: float, console: Console) -> int:
         seconds = min(seconds, RECORDED_S)
         console.print(f"now {seconds:g} s recorded, without media and with, and replayed")
         _add_sessions(table, media, Path(scratch), seconds)
+        console.print(f"now {seconds:g} s of four visitors, and {seconds:g} s of one in a browser")
+        for row in (*visitor_rows(media, seconds), *page_rows(media, seconds)):
+            table.add_row(*row)
     console.print(table)
     return 0
-
-
-class MemoryLog:
-    """Resident memory of this process, MB, once a second while it is open."""
-
-    def __init__(self) -> None:
-        self.samples_mb: list[float] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def minute(self, number: int) -> float | None:
-        """Median of the `number`-th minute, from 1; None where the run was shorter."""
-        samples = self.samples_mb[(number - 1) * 60 : number * 60]
-        return median(samples) if len(samples) >= 50 else None
-
-    def _watch(self) -> None:
-        while not self._stop.wait(MEMORY_EVERY_S):
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.samples_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
 def repeat(clip: Path, out: Path, seconds: float) -> None:

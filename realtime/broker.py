@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -86,3 +86,12 @@ def _free_port(preferred: int) -> int:
             bound: int = probe.getsockname()[1]
             return bound
     raise SettingsInvalid("--broker embedded: no free port on loopback; name a broker, or use --broker none")
+
+
+async def opened_broker(broker: str, stack: AsyncExitStack) -> BrokerAddress | None:
+    """The broker that was asked for: the one at an address, an embedded one that lasts as long as the stack, none."""
+    if broker == "none":
+        return None
+    if broker == "embedded":
+        return await stack.enter_async_context(embedded_broker())
+    return BrokerAddress.parse(broker)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from realtime.run import Summary
     from realtime.settings import RunSettings
+    from realtime.web.address import WebAddress
     from realtime.web.server import WebServer
+    from realtime.web.viewers import Viewers
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ exit status: 0 done or nothing to do, 1 no session or nothing of it left, 2 the 
 
 
 WEB_EXAMPLES = """examples:
-  dhmd-live web                                            webcam and microphone of this machine, shown on a page
+  dhmd-live web                                            a page that reads whoever opens it, by their own camera
+  dhmd-live web --source camera:0                          webcam and microphone of this machine, shown on a page
   dhmd-live web --source talk.mp4                          a file
   dhmd-live web --host 0.0.0.0 --source rtsp://camera.local/live
                                                            for other machines: the address printed holds a token
@@ -80,7 +83,8 @@ WEB_EXAMPLES = """examples:
   openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=dhmd \\
       -addext subjectAltName=DNS:$(hostname)               makes both files; browsers ask once whether to trust them
 
-All flags of `dhmd-live run` apply.
+Without --source each visitor is a stream of their own: STREAM-1, STREAM-2, ... All flags of `dhmd-live run` apply;
+those that belong to one stream (--microphone, --estimates, --record) need a --source.
 """
 
 REPLAY_EXAMPLES = """examples:
@@ -170,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     web = commands.add_parser(
         "web",
         help="recognise, and show it on a page",
-        description="Recognise as `dhmd-live run` does, and serve a page that shows what is seen, heard and concluded.",
+        description="Serve a page that reads whoever opens it, or one that shows what `dhmd-live run` would recognise.",
         epilog=WEB_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -179,6 +183,12 @@ def _parser() -> argparse.ArgumentParser:
     web.add_argument("--port", type=int, default=8765, help="0: a free one (default: %(default)s)")
     web.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate (PEM)")
     web.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key (PEM)")
+    web.add_argument(
+        "--max-streams",
+        type=_positive,
+        metavar="N",
+        help="visitors at a time (default: as many as this machine can follow, measured at the start)",
+    )
     _add_run_flags(web)
 
     replay = commands.add_parser(
@@ -298,6 +308,12 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="compute device (default: auto)")
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
+    return int(text)
+
+
 def _pace(text: str) -> float:
     """Session seconds a second; infinite for max."""
     named = {"realtime": 1.0, "max": float("inf")}
@@ -335,7 +351,7 @@ def _replay(options: argparse.Namespace) -> int:
         stream=stream,
         estimates=options.estimates,
         plot=options.plot,
-        web=_page(stream or options.paths[0].stem, "127.0.0.1", 0) if options.web else None,
+        web=_page(stream or options.paths[0].stem) if options.web else None,
         device=options.device,
     )
     return replay(request, _console())
@@ -363,16 +379,21 @@ def _replay_media(options: argparse.Namespace) -> int:
     )
 
 
-def _settings(options: argparse.Namespace, **fixed: str) -> RunSettings:
-    """What was asked for, as far as the command has flags for it."""
+def _settings(options: argparse.Namespace, **defaults: object) -> RunSettings:
+    """What was asked for, as far as the command has flags for it, over the command's own defaults."""
     from realtime.settings import RunSettings, read_settings
 
     flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
-    return read_settings(getattr(options, "config", None), {**fixed, **flags})
+    return read_settings(getattr(options, "config", None), flags, defaults)
 
 
 def _run(options: argparse.Namespace) -> int:
     settings = _settings(options)
+    from realtime.errors import SettingsInvalid
+    from realtime.settings import BROWSER
+
+    if settings.source == BROWSER:
+        raise SettingsInvalid("--source browser: a browser's camera needs a page; use dhmd-live web")
     from realtime.run import run
 
     console = _console()
@@ -380,28 +401,44 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _page(stream: str, host: str, port: int, tls_cert: Path | None = None, tls_key: Path | None = None) -> WebServer:
+def _page(stream: str, address: WebAddress | None = None) -> WebServer[Viewers]:
+    """For pages that look at one stream; by default on loopback, on a free port."""
     from realtime.web.address import WebAddress
-    from realtime.web.certificate import Certificate
     from realtime.web.feed import Feed
     from realtime.web.server import WebServer
+    from realtime.web.viewers import Viewers
 
-    address = WebAddress.of(host, port, Certificate.of(tls_cert, tls_key))
+    return WebServer(Viewers(Feed(stream)), address or WebAddress.of("127.0.0.1", 0))
+
+
+def _address(options: argparse.Namespace) -> WebAddress:
+    from realtime.web.address import WebAddress
+    from realtime.web.certificate import Certificate
+
+    address = WebAddress.of(options.host, options.port, Certificate.of(options.tls_cert, options.tls_key))
     if not address.is_secure:
         logger.warning(
             "browsers give a camera only to secure pages: on other machines this one has none; serve it over TLS with "
             "--tls-cert and --tls-key"
         )
-    return WebServer(Feed(stream), address)
+    return address
 
 
 def _web(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    from realtime.settings import BROWSER
+
+    settings = _settings(options, source=BROWSER)
+    address = _address(options)
+    console = _console()
+    if settings.source == BROWSER:
+        from realtime.web.host import host
+
+        served = host(settings, address, options.max_streams, console)
+        console.print(f"{served.visits} {'visit' if served.visits == 1 else 'visits'}", highlight=False)
+        return 0
     from realtime.run import run
 
-    console = _console()
-    page = _page(settings.stream, options.host, options.port, options.tls_cert, options.tls_key)
-    _print_summary(run(settings, console, web=page), console)
+    _print_summary(run(settings, console, web=_page(settings.stream, address)), console)
     return 0
 
 
@@ -412,7 +449,7 @@ def _demo(options: argparse.Namespace) -> int:
     from realtime.run import run
 
     console = _console()
-    summary = run(settings, console, title="dhmd demo", web=_page(settings.stream, "127.0.0.1", 0))
+    summary = run(settings, console, title="dhmd demo", web=_page(settings.stream))
     _print_summary(summary, console)
     return 0
 

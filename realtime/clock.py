@@ -45,6 +45,38 @@ class MediaClock(SessionClock):
         self._now_s = max(self._now_s, t_s)
 
 
+class PeerClock:
+    """Another machine's clock, known by asking it for the time again and again.
+
+    As in NTP's clock filter (RFC 5905, section 10): of the newest exchanges the one with the shortest round trip was
+    held up least and counts. Its offset is right to within half of that round trip.
+    """
+
+    def __init__(self, kept: int = 8) -> None:
+        self._exchanges: deque[tuple[float, float]] = deque(maxlen=kept)
+
+    def exchange(self, asked_s: float, theirs_s: float, answered_s: float) -> None:
+        """Take in an answer: `theirs_s` on the other clock, asked for and received at these times on ours."""
+        self._exchanges.append((answered_s - asked_s, (asked_s + answered_s) / 2 - theirs_s))
+
+    @property
+    def known(self) -> bool:
+        return bool(self._exchanges)
+
+    @property
+    def rtt_s(self) -> float:
+        return min(self._exchanges)[0]
+
+    @property
+    def offset_s(self) -> float:
+        """Our time less theirs."""
+        return min(self._exchanges)[1]
+
+    def ours(self, theirs_s: float) -> float:
+        """Our time of an instant on the other clock."""
+        return theirs_s + self.offset_s
+
+
 class SampleClock:
     """Places a device's evenly spaced samples on the session clock.
 

@@ -6,14 +6,16 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dhmd.checkpoint import Checkpoint, subset_name
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
-from dhmd.model import Readout
+from dhmd.model import COLUMNS, Readout
 from realtime.errors import DeviceUnavailable
 from realtime.window import WindowCut
 
@@ -44,6 +46,14 @@ class Sentiment:
     high: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Activations:
+    """How strongly each present modality uses each atom of the dictionary of a space: (K,), sparse, sums to 1."""
+
+    homo: Mapping[Modality, NDArray[np.float32]]
+    hetero: Mapping[Modality, NDArray[np.float32]]
+
+
 @dataclass(frozen=True, slots=True)
 class Inference:
     """One forward pass over a window in which at least one modality is present."""
@@ -59,6 +69,8 @@ class Inference:
     weights: Mapping[Modality, float]
     """How much each modality teaches the others: its outgoing edges, mean of the two graphs; sums to 1."""
     inference_ms: float
+    activations: Activations | None = field(default=None, compare=False)
+    """None unless the engine was asked for them, and its model has a dictionary."""
 
 
 class Engine:
@@ -66,15 +78,18 @@ class Engine:
 
     The model is traced for its window's shape when it is loaded (0.6 s): the same numbers in half the time, and without
     holding the interpreter's lock against the other threads.
+
+    activations: give those of the dictionaries, too.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, *, activations: bool = False) -> None:
         self.checkpoint = checkpoint
         self.device = device
+        self._activations = activations and checkpoint.model.atoms > 0
         specs = [checkpoint.features[m] for m in Modality]
         inputs = [torch.zeros(1, spec.steps, spec.width, device=device) for spec in specs]
         masks = [torch.ones(1, spec.steps, dtype=torch.bool, device=device) for spec in specs]
-        self._batched = readout = Readout(checkpoint.model.to(device)).eval()
+        self._batched = readout = Readout(checkpoint.model.to(device), activations=self._activations).eval()
         with warnings.catch_warnings(), torch.no_grad():
             # torch recommends its compiler instead, which needs a C++ compiler on the user's machine.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -91,8 +106,8 @@ class Engine:
             return None
         started = time.perf_counter()
         windows = (*(cut.inputs[m] for m in Modality), *(cut.masks[m] for m in Modality))
-        numbers = self._readout(*windows)[0].tolist()
-        return self._inference(cut, numbers, (time.perf_counter() - started) * 1000)
+        row = self._readout(*windows)[0].numpy(force=True)
+        return self._inference(cut, row, (time.perf_counter() - started) * 1000)
 
     @torch.inference_mode()
     def infer_many(self, cuts: Sequence[WindowCut]) -> list[Inference | None]:
@@ -103,14 +118,13 @@ class Engine:
         started = time.perf_counter()
         inputs = [torch.cat([cut.inputs[m] for cut in perceived]) for m in Modality]
         masks = [torch.cat([cut.masks[m] for cut in perceived]) for m in Modality]
-        rows = self._batched(*inputs, *masks).tolist()
+        rows = iter(self._batched(*inputs, *masks).numpy(force=True))
         each_ms = (time.perf_counter() - started) * 1000 / len(perceived)
-        numbers = iter(rows)
-        return [self._inference(cut, next(numbers), each_ms) if cut.present else None for cut in cuts]
+        return [self._inference(cut, next(rows), each_ms) if cut.present else None for cut in cuts]
 
-    def _inference(self, cut: WindowCut, row: list[float], inference_ms: float) -> Inference:
+    def _inference(self, cut: WindowCut, row: NDArray[np.float32], inference_ms: float) -> Inference:
         """row: the columns of Readout."""
-        numbers = iter(row)
+        numbers = iter(row[: len(COLUMNS)].tolist())
         subset = subset_name(cut.present)
         value = _clip(next(numbers))
         scores = [next(numbers) for _ in EMOTIONS]
@@ -126,7 +140,17 @@ class Engine:
             hetero_edges=tuple(hetero),
             weights=_weights(cut.present, homo, hetero),
             inference_ms=inference_ms,
+            activations=_activations(cut.present, row[len(COLUMNS) :]) if self._activations else None,
         )
+
+
+def _activations(present: frozenset[Modality], flat: NDArray[np.float32]) -> Activations:
+    """flat: (2 * 3 * K,), by space, modality and atom."""
+    homo, hetero = (
+        {m: atoms for m, atoms in zip(Modality, space, strict=True) if m in present}
+        for space in flat.reshape(2, len(Modality), -1)
+    )
+    return Activations(homo, hetero)
 
 
 def _softmax(scores: list[float], temperature: float) -> tuple[float, ...]:

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
+from dhmd.modality import Modality
 from realtime.capture.delivery import AudioFanOut, AudioRing, LatestFrame
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.estimate import Dropped
@@ -22,7 +22,6 @@ from realtime.workers import BlockingWorker, WorkerStatus, supervise
 VOICE_RING_S = 5.0
 TRANSCRIPT_RING_S = 15.0
 POLL_S = 0.1
-T = TypeVar("T")
 GRACE_S = 1.2
 
 
@@ -119,46 +118,51 @@ def _capture(source: LiveSource, delivery: Delivery) -> dict[str, BlockingWorker
 def _perceive(perception: Perception, delivery: Delivery, source: LiveSource) -> dict[str, BlockingWorker]:
     """One worker a modality that the source feeds."""
     frames, voice, transcript = delivery.frames, delivery.voice, delivery.transcript
+
+    def see() -> None:
+        # The newest when it is our turn, not the one that was new when we began to wait for it.
+        with perception.turn(Modality.VISION):
+            if (frame := frames.get(0.0)) is not None:
+                perception.see(frame)
+
+    def hear() -> None:
+        if (block := voice.get(0.0)) is not None:
+            perception.hear(block)
+
     workers: dict[str, BlockingWorker] = {}
     if source.frames is not None:
-        workers["face"] = _consumer(lambda: frames.get(POLL_S), lambda: frames.closed, perception.see)
+        workers["face"] = _consumer(frames, see)
     if source.blocks is not None:
-        workers["voice"] = _consumer(lambda: voice.get(POLL_S), lambda: voice.closed, perception.hear)
+        workers["voice"] = _consumer(voice, hear)
         workers["transcript"] = _consumer(
-            lambda: _waiting(transcript), lambda: transcript.closed, perception.listen, perception.finish
+            transcript, lambda: perception.listen(_waiting(transcript)), perception.finish
         )
     return workers
 
 
 def _consumer(
-    take: Callable[[], T | None],
-    closed: Callable[[], bool],
-    use: Callable[[T], None],
-    finish: Callable[[], None] = lambda: None,
+    queue: LatestFrame | AudioRing, use: Callable[[], None], finish: Callable[[], None] = lambda: None
 ) -> BlockingWorker:
-    """A worker that uses what it can take until the queue is closed and empty."""
+    """A worker that uses what waits until the queue is closed and empty."""
 
     def work(stop: threading.Event, running: Callable[[], None]) -> None:
         running()
         while not stop.is_set():
-            taken = take()
-            if taken is not None:
-                use(taken)
-            elif closed():
+            if queue.wait(POLL_S):
+                use()
+            elif queue.closed:
                 finish()
                 return
 
     return work
 
 
-def _waiting(ring: AudioRing) -> list[AudioBlock] | None:
-    """All blocks that wait; None when none comes in time."""
+def _waiting(ring: AudioRing) -> list[AudioBlock]:
+    """All blocks that wait."""
     blocks: list[AudioBlock] = []
-    timeout_s = POLL_S
-    while (block := ring.get(timeout_s)) is not None:
+    while (block := ring.get(0.0)) is not None:
         blocks.append(block)
-        timeout_s = 0.0
-    return blocks or None
+    return blocks
 
 
 async def _tick(pipeline: Pipeline, hop_s: float) -> None:

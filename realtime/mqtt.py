@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import aiomqtt
 
 from realtime.broker import BrokerAddress
+from realtime.clock import SessionClock
 from realtime.errors import BrokerRefused, SettingsInvalid
+from realtime.pipeline import Emission, Statistics
 from realtime.workers import WorkerStatus
 
 logger = logging.getLogger(__name__)
@@ -216,3 +218,21 @@ class Publisher:
         self.undelivered += len(self._outbox)
         self._outbox.clear()
         self._settled.set()
+
+
+class PublisherSink:
+    """Hands each estimate to the publisher, and measures when it is on the wire."""
+
+    def __init__(self, publisher: Publisher, clock: SessionClock, statistics: Statistics) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._statistics = statistics
+
+    def put(self, emission: Emission) -> None:
+        newest_s = emission.newest_s
+
+        def published() -> None:
+            if newest_s is not None:
+                self._statistics.capture_to_published_ms.append((self._clock.now() - newest_s) * 1000)
+
+        self._publisher.publish_estimate(emission.payload, published if emission.timed else None)

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -27,6 +28,7 @@ from dhmd.features.voice_network import VoiceNetwork
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.transcript import StreamingTranscript, TranscriptUpdate
+from realtime.turns import Turns
 from realtime.window import SlidingWindow, WindowCut
 from realtime.words import SpokenWords
 
@@ -60,6 +62,15 @@ class Extractors:
             face.add_done_callback(_close)
             raise
         return loaded
+
+    def another(self) -> Extractors:
+        """Extractors for another stream, with the same models behind them."""
+        return Extractors(
+            FaceExtractor(self.face.expression),
+            VoiceExtractor(self.voice.network),
+            StreamingTranscript(self.transcript.speech),
+            self.text,
+        )
 
     @property
     def specs(self) -> dict[Modality, FeatureSpec]:
@@ -110,10 +121,21 @@ class Observer(Protocol):
 
 
 class Perception:
-    """Feeds one window from one stream. Rows enter it in the precision in which they are recorded."""
+    """Feeds one window from one stream. Rows enter it in the precision in which they are recorded.
 
-    def __init__(self, extractors: Extractors, device: torch.device, observers: Sequence[Observer] = ()) -> None:
+    turns: taken by `hear` and `listen` when there is much to compute, and by who calls `see`; None: no other stream is
+    perceived here.
+    """
+
+    def __init__(
+        self,
+        extractors: Extractors,
+        device: torch.device,
+        observers: Sequence[Observer] = (),
+        turns: Turns | None = None,
+    ) -> None:
         self.extractors = extractors
+        self._shares = {m: turns.share() for m in Modality} if turns else {}
         self.window = SlidingWindow(extractors.specs, device)
         self._observers = tuple(observers)
         self._entering = threading.Lock()
@@ -122,6 +144,10 @@ class Perception:
         self._entered = TranscriptUpdate((), (), 0.0)
         self._revision_of_words = 0
         self._skipped_s = 0.0
+
+    def turn(self, modality: Modality) -> AbstractContextManager[None]:
+        """To be held while something of a modality is computed."""
+        return self._shares[modality].turn() if self._shares else nullcontext()
 
     def see(self, frame: VideoFrame) -> None:
         """A picture; those that are not due on the vision grid are passed over."""
@@ -136,7 +162,10 @@ class Perception:
 
     def hear(self, block: AudioBlock) -> None:
         """Sound, for the voice."""
-        self._append(Modality.AUDIO, self.extractors.voice.push(block.samples, block.captured_s))
+        voice = self.extractors.voice
+        with self.turn(Modality.AUDIO) if voice.due(len(block.samples)) else nullcontext():
+            rows = voice.push(block.samples, block.captured_s)
+        self._append(Modality.AUDIO, rows)
         for observer in self._observers:
             observer.on_sound(block)
 
@@ -144,8 +173,10 @@ class Perception:
         """Sound, for the words."""
         for block in blocks:
             self.extractors.transcript.push(block)
-        while update := self.extractors.transcript.step():
-            self._read(update)
+        while self.extractors.transcript.due():
+            with self.turn(Modality.TEXT):
+                if update := self.extractors.transcript.step():
+                    self._read(update)
 
     def finish(self) -> None:
         """The sound has ended: what was being said is final now."""

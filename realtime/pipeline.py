@@ -13,11 +13,13 @@ from typing import IO, Protocol, Self
 
 import numpy as np
 
+from dhmd.checkpoint import Checkpoint
 from realtime.clock import SessionClock
-from realtime.engine import Engine, Inference
+from realtime.engine import Inference
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Dropped, Estimate, ModelName, build_estimate
 from realtime.perception import Perceived, Perception
+from realtime.window import WindowCut
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,14 @@ class Emission:
     @cached_property
     def payload(self) -> bytes:
         return self.estimate.model_dump_json().encode()
+
+
+class Recogniser(Protocol):
+    """What turns a window into numbers: an engine of one's own, or one that is shared."""
+
+    checkpoint: Checkpoint
+
+    def infer(self, cut: WindowCut, /) -> Inference | None: ...
 
 
 class Sink(Protocol):
@@ -80,7 +90,7 @@ class Pipeline:
     def __init__(
         self,
         perception: Perception,
-        engine: Engine,
+        engine: Recogniser,
         clock: SessionClock,
         stream: str,
         dropped: Callable[[], Dropped],

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from dhmd.checkpoint import load
-from realtime.broker import BrokerAddress, embedded_broker
+from realtime.broker import opened_broker
 from realtime.capture.camera import Camera
 from realtime.capture.media import MediaFile
 from realtime.capture.microphone import Microphone, list_microphones
@@ -27,7 +27,7 @@ from realtime.errors import MicrophoneUnavailable
 from realtime.estimate import Dropped
 from realtime.keys import marking_keys
 from realtime.live import Delivery, LiveSource, run_live
-from realtime.mqtt import Publisher, publishing
+from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Observer, Perception
 from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
@@ -37,6 +37,7 @@ from realtime.view import Dashboard, TerminalView
 
 if TYPE_CHECKING:
     from realtime.web.server import WebServer
+    from realtime.web.viewers import Viewers
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,24 +58,6 @@ class Summary:
     """Processor time of the thread that wrote the session."""
 
 
-class PublisherSink:
-    """Hands each estimate to the publisher, and measures when it is on the wire."""
-
-    def __init__(self, publisher: Publisher, clock: SessionClock, statistics: Statistics) -> None:
-        self._publisher = publisher
-        self._clock = clock
-        self._statistics = statistics
-
-    def put(self, emission: Emission) -> None:
-        newest_s = emission.newest_s
-
-        def published() -> None:
-            if newest_s is not None:
-                self._statistics.capture_to_published_ms.append((self._clock.now() - newest_s) * 1000)
-
-        self._publisher.publish_estimate(emission.payload, published if emission.timed else None)
-
-
 class Stopwatch:
     """A sink that notes when the first estimate came, seconds after `started_s` on the monotonic clock."""
 
@@ -93,7 +76,7 @@ def run(
     *,
     title: str = "dhmd-live",
     sinks: Sequence[Sink] = (),
-    web: WebServer | None = None,
+    web: WebServer[Viewers] | None = None,
 ) -> Summary:
     """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on.
 
@@ -114,7 +97,7 @@ def run(
                 extractors = Extractors.load(checkpoint)
         else:
             extractors = Extractors.load(checkpoint)
-        engine = Engine(checkpoint, device)
+        engine = Engine(checkpoint, device, activations=web is not None)
         clock = MediaClock() if settings.pace == "max" else SessionClock()
         timed = settings.pace == "realtime"
         recorder = None
@@ -130,13 +113,15 @@ def run(
                 patient=not timed,
             )
         observers: list[Observer] = [recorder] if recorder else []
-        observers += [web.feed] if web else []
+        observers += [web.audience.feed] if web else []
         perception = stack.enter_context(Perception(extractors, device, observers))
         source = _open_source(settings, media, clock)
         delivery = Delivery(source)
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
         pipeline.sinks += [watch, *sinks]
-        pipeline.sinks += [web.feed] if web else []
+        if web is not None:
+            web.audience.feed.atoms = checkpoint.model.atoms
+            pipeline.sinks.append(web.audience.feed)
         if file is not None:
             pipeline.sinks.append(file)
         if recorder is not None:
@@ -193,7 +178,7 @@ async def _run(
     source: LiveSource,
     delivery: Delivery,
     recorder: Recorder | None,
-    web: WebServer | None,
+    web: WebServer[Viewers] | None,
     console: Console,
     title: str,
 ) -> Summary:
@@ -203,11 +188,11 @@ async def _run(
         loop.add_signal_handler(number, stop.set)
     summary = Summary(pipeline.statistics)
     async with AsyncExitStack() as stack:
-        broker = await _broker(settings, stack)
+        broker = await opened_broker(settings.broker, stack)
         dashboard = Dashboard(f"{title} · {settings.stream}", f"{broker}" if broker else "no broker")
         publisher = None
         if broker is not None:
-            on_connection = _fan_out(dashboard.set_connection, web.feed.on_connection if web else None)
+            on_connection = _fan_out(dashboard.set_connection, web.audience.feed.on_connection if web else None)
             publisher = Publisher(broker, settings.stream, on_connection)
             pipeline.sinks.append(PublisherSink(publisher, pipeline.clock, pipeline.statistics))
             if settings.broker == "embedded":
@@ -215,15 +200,15 @@ async def _run(
         view = stack.enter_context(TerminalView(console, dashboard))
         pipeline.sinks.append(view)
         window_s = pipeline.perception.window.window_s
-        tell = web.feed.on_marks if web else _to_nobody
+        tell = web.audience.feed.on_marks if web else _to_nobody
         marking = stack.enter_context(marking_keys(recorder, pipeline.clock, window_s, view, tell))
 
         on_status = _fan_out(dashboard.set_worker, publisher.publish_worker if publisher else None)
         if web is not None:
-            web.feed.on_key = marking.press if recorder else None
+            web.audience.on_key = marking.press if recorder else None
             address = await stack.enter_async_context(web.open())
             console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
-            on_status = _fan_out(on_status, web.feed.on_worker)
+            on_status = _fan_out(on_status, web.audience.feed.on_worker)
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
             recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))
@@ -260,14 +245,6 @@ async def _run(
     summary.dropped = delivery.dropped()
     summary.words = " ".join(word.text for word in pipeline.perception.words)
     return summary
-
-
-async def _broker(settings: RunSettings, stack: AsyncExitStack) -> BrokerAddress | None:
-    if settings.broker == "none":
-        return None
-    if settings.broker == "embedded":
-        return await stack.enter_async_context(embedded_broker())
-    return BrokerAddress.parse(settings.broker)
 
 
 async def _either(*events: asyncio.Event) -> None:

@@ -20,7 +20,9 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    source: str = Field("camera:0", description="media file, camera:N, /dev/videoN, rtsp:// or http:// stream, none")
+    source: str = Field(
+        "camera:0", description="media file, camera:N, /dev/videoN, rtsp:// or http:// stream, none, browser"
+    )
     microphone: str | None = Field(
         None, description="a device's name, default, or none; unset: default with a camera, none with a file"
     )
@@ -75,21 +77,47 @@ class RunSettings(BaseModel):
         return self.source == "none" or is_camera(self.source)
 
 
-def read_settings(config: Path | None, flags: dict[str, object]) -> RunSettings:
-    """The configuration file's values under the flags that were given. Raises SettingsInvalid, ConfigInvalid."""
+BROWSER = "browser"
+"""The source that visitors bring along: see `realtime.web.host`."""
+
+
+def read_settings(
+    config: Path | None, flags: dict[str, object], defaults: dict[str, object] | None = None
+) -> RunSettings:
+    """The configuration file's values under the flags that were given, over the command's own defaults.
+
+    Raises SettingsInvalid, ConfigInvalid.
+    """
     from pydantic import ValidationError
 
     below = read_config(config, RunSettings).model_dump(exclude_unset=True) if config else {}
     try:
-        settings = RunSettings.model_validate({**below, **flags})
+        settings = RunSettings.model_validate({**(defaults or {}), **below, **flags})
     except ValidationError as error:
         first = error.errors()[0]
         flag = str(first["loc"][0]).removesuffix("_s")
         raise SettingsInvalid(f"--{flag}: {explain(first)}") from None
     if settings.pace == "max" and settings.is_live:
         raise SettingsInvalid(f"--pace max is for files; --source {masked(settings.source)} is live, leave it out")
+    if settings.source == BROWSER:
+        _check_visitors(settings)
     if settings.record is None and (settings.record_video or settings.record_audio):
         raise SettingsInvalid("--record-video and --record-audio add to a recording; name its file with --record")
     if settings.source == "none" and settings.microphone in {None, "none"}:
         raise SettingsInvalid("nothing to perceive: --source none needs --microphone NAME or default")
     return settings
+
+
+def _check_visitors(settings: RunSettings) -> None:
+    """What belongs to one stream has no place where each visitor has one. Raises SettingsInvalid."""
+    for flag, given in (
+        ("--microphone", settings.microphone is not None),
+        ("--pace max", settings.pace == "max"),
+        ("--estimates", settings.estimates is not None),
+        ("--record", settings.record is not None),
+    ):
+        if given:
+            raise SettingsInvalid(
+                f"{flag}: each visitor brings camera and microphone, and records by the page's own button; "
+                "leave it out, or name a --source"
+            )

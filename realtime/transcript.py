@@ -91,7 +91,7 @@ class StreamingTranscript:
     """
 
     def __init__(self, speech: SpeechModel) -> None:
-        self._speech = speech
+        self.speech = speech
         self._activity = VoiceActivity()
         self._timeline = SampleTimeline()
         self._rest = np.zeros(0, np.float32)  # samples short of a frame
@@ -127,6 +127,13 @@ class StreamingTranscript:
         self._rest = signal[len(speaking) * VOICE_FRAME :]
         while sum(len(utterance.frames) for utterance in self._utterances) > _BUFFER:
             self._skip_ahead()
+
+    def due(self) -> bool:
+        """Whether `step` has something to do."""
+        if not self._utterances:
+            return bool(self._unreported)
+        utterance = self._utterances[0]
+        return bool(self._unreported) or utterance.closed or utterance.heard + _STEP <= len(utterance.frames)
 
     def step(self) -> TranscriptUpdate | None:
         """Recognise once if it is time to; None when nothing is due."""
@@ -176,7 +183,7 @@ class StreamingTranscript:
             self._utterances[-1].closed = True
 
     def _recognise(self, utterance: _Utterance, end: int) -> list[Word]:
-        return self._speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s)
+        return self.speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s)
 
     def _conclude(self, utterance: _Utterance) -> None:
         """The utterance has ended: its last hypothesis stands."""

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 class WorkerState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     RESTARTING = "restarting"
     ENDED = "ended"
     FAILED = "failed"
@@ -34,7 +35,7 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """reason: why it restarts, failed or was stopped; empty otherwise. retry_in_s: wait before the next try.
+    """reason: why it restarts, is paused, failed or was stopped; empty otherwise. retry_in_s: wait before the next try.
     restarts: how often it was started again since the session's start."""
 
     worker: str

@@ -67,7 +67,7 @@ class FaceExtractor:
     def __init__(
         self, expression: ExpressionNet, running_mode: RunningMode = "video", min_detection_confidence: float = 0.5
     ) -> None:
-        self._expression = expression.eval()
+        self.expression = expression.eval()
         self._landmarks = FaceLandmarks(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence)
         self._subject = Subject(SIGHTINGS) if running_mode == "video" else None
         self._cell: int | None = None
@@ -99,7 +99,7 @@ class FaceExtractor:
         """The row (WIDTH,) and the network's probabilities (7,) of one face."""
         crop = torch.from_numpy(aligned_crop(image, face.landmarks))
         with torch.inference_mode():
-            embedding, logits = self._expression.perceive(crop[None])
+            embedding, logits = self.expression.perceive(crop[None])
         row = np.concatenate([face.blendshapes, face.pose, embedding[0].numpy(), logits[0].numpy()])
         return row, logits[0].softmax(dim=0).numpy()
 

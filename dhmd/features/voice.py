@@ -36,7 +36,7 @@ class VoiceExtractor:
     """
 
     def __init__(self, network: VoiceNetwork) -> None:
-        self._network = network.eval()
+        self.network = network.eval()
         self._log_mel = LogMel()
         self._activity = VoiceActivity()
         self._timeline = SampleTimeline()
@@ -63,6 +63,10 @@ class VoiceExtractor:
         self._hop = np.zeros(0, np.float32)
         self._done = 0  # samples of the hops that are finished
         self._voiced_until = 0
+
+    def due(self, count: int) -> bool:
+        """Whether so many samples more complete a hop, which takes some computing."""
+        return len(self._hop) + count >= HOP
 
     def push(self, samples: NDArray[np.float32], captured_s: float) -> Rows:
         """Rows of the hops that these samples complete.
@@ -94,7 +98,7 @@ class VoiceExtractor:
     def _heard(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
         """(rows of a hop, VOICE_WIDTH - PROSODY_WIDTH): the newest frames, pooled to rows, embedding and logits."""
         with torch.inference_mode():
-            heard = self._network(torch.from_numpy(self._log_mel(signal))[None])
+            heard = self.network(torch.from_numpy(self._log_mel(signal))[None])
         newest = heard.frames[0, -HOP // ENCODER_HOP :].unflatten(0, (-1, PROSODY_ROW // ENCODER_HOP)).mean(dim=1)
         whole = torch.cat([heard.embedding, heard.logits], dim=1).expand(len(newest), -1)
         rows: NDArray[np.float32] = torch.cat([newest, whole], dim=1).numpy()

@@ -166,6 +166,11 @@ class DHMD(nn.Module):
             shared_gate=shared_gate,
         )
 
+    @property
+    def atoms(self) -> int:
+        """K, atoms in the dictionary of each space; 0 where there is none."""
+        return self.config.atoms if self.config.dictionary else 0
+
     def _dictionary(self, width: int) -> Dictionary | None:
         config = self.config
         return Dictionary(config.atoms, width, config.temperature) if config.dictionary else None

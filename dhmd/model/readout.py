@@ -22,22 +22,29 @@ COLUMNS: Final[tuple[str, ...]] = (
 
 
 class Readout(nn.Module):
-    """Gives the numbers an estimate needs, side by side, of a model with the heads `sentiment` and `emotion`."""
+    """Gives the numbers an estimate needs, side by side, of a model with the heads `sentiment` and `emotion`.
 
-    def __init__(self, model: DHMD) -> None:
+    activations: append how strongly each modality uses each atom of the two dictionaries.
+    """
+
+    def __init__(self, model: DHMD, *, activations: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.activations = activations
 
     def forward(self, *windows: Tensor) -> Tensor:
         """windows: inputs (B, steps, width), then masks (B, steps), each in modality order.
 
         Returns (B, 1 + 7 + 3 + 6 + 6) in the order of `COLUMNS`: sentiment, emotion scores, each modality's own
-        sentiment, two graphs' edges.
+        sentiment, two graphs' edges. Activations follow as (2, 3, K) laid flat: homogeneous and heterogeneous space,
+        modality, atom.
         """
         inputs, masks = windows[: len(Modality)], windows[len(Modality) :]
         out = self.model(dict(zip(Modality, inputs, strict=True)), dict(zip(Modality, masks, strict=True)))
         heads = self.model.split(out.output)
         alone = [self.model.split(out.homogeneous.logit[m])["sentiment"] for m in Modality]
-        return torch.cat(
-            [heads["sentiment"], heads["emotion"], *alone, out.homogeneous.edges, out.heterogeneous.edges], dim=-1
-        )
+        spaces = (out.homogeneous, out.heterogeneous)
+        columns = [heads["sentiment"], heads["emotion"], *alone, *(space.edges for space in spaces)]
+        if self.activations:
+            columns += [space.match[m].activation for space in spaces for m in Modality]
+        return torch.cat(columns, dim=-1)

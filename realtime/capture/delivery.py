@@ -45,6 +45,12 @@ class LatestFrame:
             self._frame = frame
             self._changed.notify()
 
+    def wait(self, timeout_s: float) -> bool:
+        """Whether a frame waits, by then at the latest."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frame is not None or self._closed, timeout_s)
+            return self._frame is not None
+
     def get(self, timeout_s: float | None = None) -> VideoFrame | None:
         """The newest frame not yet taken, waiting for one; None after `timeout_s`, or when closed and empty."""
         with self._changed:
@@ -100,6 +106,12 @@ class AudioRing:
             while self._pending_s > self.capacity_s and len(self._blocks) > 1:
                 self._drop(self._shift())
             self._changed.notify()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether a block waits, by then at the latest."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._blocks) or self._closed, timeout_s)
+            return bool(self._blocks)
 
     def get(self, timeout_s: float | None = None) -> AudioBlock | None:
         """The oldest block, waiting for one; None after `timeout_s`, or when closed and empty."""

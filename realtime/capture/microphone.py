@@ -7,18 +7,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.capture.resample import Resampler
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
-from realtime.clock import SampleClock, SessionClock
+from realtime.capture.steady import SteadySound
+from realtime.clock import SessionClock
 from realtime.errors import MicrophoneUnavailable
-
-if TYPE_CHECKING:
-    import av
 
 BLOCK_S = 0.032
 BACKLOG_BLOCKS = 64
@@ -105,10 +102,7 @@ class Microphone:
     def _steadied(
         self, arrived: queue.Queue[tuple[NDArray[np.float32], float]], rate_hz: int, stop: threading.Event
     ) -> Iterator[AudioBlock]:
-        times = SampleClock(SAMPLE_RATE_HZ)
-        resampler = None if rate_hz == SAMPLE_RATE_HZ else Resampler()
-        # Seconds of sound given to the resampler and not yet returned.
-        held_s = 0.0
+        steady = SteadySound(rate_hz)
         patience_s = START_TIMEOUT_S
         waited_since_s = self.clock.now()
         while not stop.is_set():
@@ -119,12 +113,8 @@ class Microphone:
                     raise MicrophoneUnavailable(f"{self.name}: delivers nothing; is it plugged in?") from None
                 continue
             patience_s, waited_since_s = STALL_TIMEOUT_S, self.clock.now()
-            measured_s -= held_s
-            if resampler is not None:
-                held_s += len(samples) / rate_hz
-                samples = resampler.push(_frame(samples, rate_hz))
-                held_s -= len(samples) / SAMPLE_RATE_HZ
-            yield AudioBlock(samples, times.place(len(samples), measured_s), arrived_s=self.clock.now())
+            samples, captured_s = steady.push(samples, measured_s)
+            yield AudioBlock(samples, captured_s, arrived_s=self.clock.now())
 
     def _find(self, sounddevice: ModuleType) -> dict[str, Any]:
         microphones = list_microphones()
@@ -178,11 +168,3 @@ def _format(sounddevice: ModuleType, device: dict[str, Any]) -> tuple[int, int]:
             continue
         return rate_hz, channels
     return native
-
-
-def _frame(samples: NDArray[np.float32], rate_hz: int) -> av.AudioFrame:
-    from av import AudioFrame
-
-    frame = AudioFrame.from_ndarray(samples[np.newaxis], format="flt", layout="mono")
-    frame.sample_rate = rate_hz
-    return frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,8 @@ class Comparison:
             return
         self.end_s.append(end_s)
         self.recorded.append(recorded)
-        self.replayed.append(replayed)
+        # Activations are not compared, and too many to be kept.
+        self.replayed.append(replace(replayed, activations=None))
 
     def table(self, recorded: str, replayed: str) -> Table:
         """recorded, replayed: names of the models."""

@@ -41,6 +41,7 @@ from realtime.view import Dashboard, TerminalView
 
 if TYPE_CHECKING:
     from realtime.web.server import WebServer
+    from realtime.web.viewers import Viewers
 
 ENGINES = 2
 """Batches under way at a time, each in a thread of its own."""
@@ -64,7 +65,7 @@ class Request:
     stream: str | None = None
     estimates: str | None = None
     plot: Path | None = None
-    web: WebServer | None = None
+    web: WebServer[Viewers] | None = None
     device: str = "auto"
 
 
@@ -204,7 +205,8 @@ class Replay:
                 await stack.enter_async_context(publishing(self._publisher))
                 await self._publisher.tried.wait()
             if request.web is not None:
-                self._sinks.append(Shown(self._session, request.web.feed))
+                self._sinks.append(Shown(self._session, request.web.audience.feed))
+                request.web.audience.feed.atoms = self._checkpoint.model.atoms
                 address = await stack.enter_async_context(request.web.open())
                 self._console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
             if request.pace is not None:
@@ -217,7 +219,7 @@ class Replay:
             await self._publisher.settled()
 
     async def _from_features(self) -> Outcome:
-        engine = Engine(self._checkpoint, self._device)
+        engine = Engine(self._checkpoint, self._device, activations=self._request.web is not None)
         rewound = Rewound(self._session, self._checkpoint, self._device)
         pace, outcome = self._request.pace, Outcome(lost=rewound.lost)
         started_s = time.monotonic()

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
-import struct
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dhmd.contract import Rows, Word
 from dhmd.features.face import FaceObservation
@@ -26,57 +23,38 @@ from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.pipeline import Emission
 from realtime.transcript import TranscriptUpdate
+from realtime.web.pages import Page, Picture, message
 from realtime.workers import WorkerStatus
 
-WAITING: Final = 64
-"""Messages that wait for one page at most; the oldest make room."""
-PICTURE_SIDE: Final = 640
 PICTURE_EVERY_S: Final = 1 / 15 - 0.01
-JPEG_QUALITY: Final = 70
+ACTIVATIONS_EVERY_S: Final = 1 / 5 - 0.01
 POINT_UNITS: Final = 10_000
 """Landmarks are sent in this many steps a side of the picture."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A frame to be shown, encoded by the first page that sends it: not in the thread that looks for faces."""
-
-    frame: VideoFrame
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """Its capture time, float64, and a JPEG."""
-        return struct.pack("<d", self.frame.captured_s) + _jpeg(self.frame.image)
-
-
-@dataclass(slots=True)
-class Page:
-    """One browser's queue: messages in order, and the newest picture alone."""
-
-    messages: deque[str]
-    picture: Picture | None
-    wake: asyncio.Event
-    dropped: int = 0
-
-
 class Feed:
-    """A sink of estimates and an observer of perception. Safe between threads; pages live in the event loop."""
+    """A sink of estimates and an observer of perception. Safe between threads; pages live in the event loop.
 
-    def __init__(self, stream: str) -> None:
+    pictures: whether pages are sent what is seen; those of a visitor show their own camera.
+    """
+
+    def __init__(self, stream: str, *, pictures: bool = True) -> None:
         self.stream = stream
+        self._pictures = pictures
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pages: list[Page] = []
         self._lock = threading.Lock()
         self._statuses: dict[str, WorkerStatus] = {}
         self._connection = ""
-        self.on_key: Callable[[str], object] | None = None
-        """Takes the keys that mark what is recorded; None where nothing is."""
+        self.atoms = 0
+        """In each dictionary of the model, if their activations come with the estimates; else 0."""
         self._pictured_s = 0.0
+        self._activated_s = -math.inf
 
     def on_frame(self, frame: VideoFrame) -> None:
         """Show the picture where a page looks, at most 15 times a second."""
         now_s = time.monotonic()
-        if not self._pages or now_s - self._pictured_s < PICTURE_EVERY_S:
+        if not (self._pages and self._pictures) or now_s - self._pictured_s < PICTURE_EVERY_S:
             return
         self._pictured_s = now_s
         self._each(picture=Picture(frame))
@@ -101,9 +79,15 @@ class Feed:
         self._each(message("words", {"final": _words(update.final), "partial": _words(update.partial)}))
 
     def put(self, emission: Emission) -> None:
-        if self._pages:
-            end_s, data = emission.perceived.cut.end_s, emission.payload.decode()
-            self._each(f'{{"type":"estimate","end":{end_s:.4f},"data":{data}}}')
+        if not self._pages:
+            return
+        end_s, data = emission.perceived.cut.end_s, emission.payload.decode()
+        self._each(f'{{"type":"estimate","end":{end_s:.4f},"data":{data}}}')
+        activations = emission.inference and emission.inference.activations
+        if activations and end_s - self._activated_s >= ACTIVATIONS_EVERY_S:
+            self._activated_s = end_s
+            homo, hetero = _shades(activations.homo), _shades(activations.hetero)
+            self._each(message("activations", {"end": round(end_s, 4), "homo": homo, "hetero": hetero}))
 
     def on_worker(self, status: WorkerStatus) -> None:
         self._statuses[status.worker] = status
@@ -118,24 +102,22 @@ class Feed:
         """What was marked, or is being marked."""
         self._each(message("marks", {"line": line}))
 
-    def end(self) -> None:
-        """The run is over."""
-        self._each(message("ended", {}))
+    def end(self, reason: str) -> None:
+        """Nothing more will come."""
+        self._each(message("ended", {"reason": reason}))
 
     @contextmanager
-    def page(self) -> Iterator[Page]:
-        """A new page's queue, with what it needs to know first."""
+    def page(self, page: Page) -> Iterator[None]:
+        """Send to this page for as long as the context lasts, beginning with what it needs to know."""
         self._loop = asyncio.get_running_loop()
-        page = Page(deque(maxlen=WAITING), None, asyncio.Event())
-        page.messages.append(
-            message("hello", {"stream": self.stream, "broker": self._connection, "marking": self.on_key is not None})
-        )
-        page.messages.extend(message("status", _status(status)) for status in self._statuses.values())
-        page.wake.set()
+        if self._connection:
+            page.tell(message("broker", {"state": self._connection}))
+        for status in self._statuses.values():
+            page.tell(message("status", _status(status)))
         with self._lock:
             self._pages = [*self._pages, page]
         try:
-            yield page
+            yield
         finally:
             with self._lock:
                 self._pages = [one for one in self._pages if one is not page]
@@ -147,33 +129,15 @@ class Feed:
         with self._lock:
             pages = self._pages
             for page in pages:
-                if text is not None:
-                    page.dropped += len(page.messages) == WAITING
-                    page.messages.append(text)
-                if picture is not None:
-                    page.picture = picture
+                page.put(text, picture)
         for page in pages:
             loop.call_soon_threadsafe(page.wake.set)
 
 
-async def outgoing(page: Page) -> AsyncIterator[str | bytes]:
-    """What one browser is to be sent, as it comes: text is JSON; bytes are a capture time, float64, and a JPEG."""
-    missed = 0
-    while True:
-        await page.wake.wait()
-        page.wake.clear()
-        while page.messages:
-            yield page.messages.popleft()
-        if page.dropped > missed:
-            missed = page.dropped
-            yield message("missed", {"count": missed})
-        if (picture := page.picture) is not None:
-            page.picture = None
-            yield await asyncio.to_thread(lambda picture=picture: picture.encoded)  # type: ignore[misc]
-
-
-def message(kind: str, data: dict[str, Any]) -> str:
-    return json.dumps({"type": kind, **data}, separators=(",", ":"))
+def _shades(activations: Mapping[Modality, NDArray[np.float32]]) -> dict[str, str]:
+    """The square root of each activation in [0, 1], as a byte, in base64."""
+    shades = {m: np.rint(np.sqrt(one) * 255).astype(np.uint8) for m, one in activations.items()}
+    return {m.value: base64.b64encode(one.tobytes()).decode() for m, one in shades.items()}
 
 
 def _words(words: tuple[Word, ...]) -> list[list[Any]]:
@@ -182,14 +146,3 @@ def _words(words: tuple[Word, ...]) -> list[list[Any]]:
 
 def _status(status: WorkerStatus) -> dict[str, Any]:
     return {"worker": status.worker, "state": status.state.value, "reason": status.reason, "restarts": status.restarts}
-
-
-def _jpeg(image: Any) -> bytes:
-    import cv2
-
-    height, width = image.shape[:2]
-    scale = PICTURE_SIDE / max(height, width)
-    if scale < 1:
-        image = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return bytes(data)

@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,22 +22,17 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from realtime.errors import SettingsInvalid
 from realtime.web.address import WebAddress
-from realtime.web.feed import Feed, outgoing
+from realtime.web.protocol import BUSY, LARGEST_MESSAGE, REFUSED
 from realtime.web.recordings import Recordings
 
 logger = logging.getLogger(__name__)
 
 STATIC: Final = Path(__file__).parent / "static"
 MOST_PAGES: Final = 16
-LARGEST_MESSAGE: Final = 4096
-KEYS: Final = frozenset("m1234567")
-KEY_EVERY_S: Final = 0.1
-"""Keys that come faster are passed over."""
-REFUSED, BUSY = 4403, 4429  # of the range that WebSocket leaves to applications
 HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -47,15 +41,29 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(self)",
     "Cache-Control": "no-store",
 }
 
 
-class WebServer:
-    """Serves one feed. recordings: what pages can fetch of it."""
+class Audience(Protocol):
+    """Who is served: pages that look at one stream, or visitors with streams of their own."""
 
-    def __init__(self, feed: Feed, address: WebAddress, recordings: Recordings | None = None) -> None:
-        self.feed = feed
+    async def attend(self, socket: WebSocket, /) -> None:
+        """Serve one page until it leaves."""
+
+    def end(self) -> None:
+        """Tell every page that this is the end."""
+
+
+A = TypeVar("A", bound=Audience)
+
+
+class WebServer(Generic[A]):
+    """Serves one audience. recordings: what its pages can fetch."""
+
+    def __init__(self, audience: A, address: WebAddress, recordings: Recordings | None = None) -> None:
+        self.audience = audience
         self._address = address
         self._recordings = recordings
         self._pages = 0
@@ -78,7 +86,7 @@ class WebServer:
         try:
             yield self._address.url(listener.getsockname()[1])
         finally:
-            self.feed.end()
+            self.audience.end()
             await asyncio.sleep(0.05)  # the last word to the pages
             server.should_exit = True
             await task
@@ -122,31 +130,9 @@ class WebServer:
             return
         self._pages += 1
         try:
-            with self.feed.page() as page:
-                async with asyncio.TaskGroup() as group:
-                    sending = group.create_task(_send(socket, outgoing(page)))
-                    await self._listen_to(socket)
-                    sending.cancel()
+            await self.audience.attend(socket)
         finally:
             self._pages -= 1
-
-    async def _listen_to(self, socket: WebSocket) -> None:
-        """Until the page leaves, or says what it may not. The keys that mark are all that it may say."""
-        heard_s = 0.0
-        while (said := await socket.receive())["type"] == "websocket.receive":
-            key = said.get("text")
-            if key not in KEYS or self.feed.on_key is None:
-                await socket.close(REFUSED, "this page says what it may not; load it again")
-                return
-            if time.monotonic() - heard_s >= KEY_EVERY_S:
-                heard_s = time.monotonic()
-                self.feed.on_key(key)
-
-
-async def _send(socket: WebSocket, messages: AsyncIterator[str | bytes]) -> None:
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        async for one in messages:
-            await (socket.send_text(one) if isinstance(one, str) else socket.send_bytes(one))
 
 
 class _Server(uvicorn.Server):

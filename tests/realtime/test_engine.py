@@ -13,6 +13,7 @@ import torch
 from dhmd.checkpoint import Calibration, Checkpoint, load
 from dhmd.contract import Rows
 from dhmd.modality import EDGES, Modality
+from dhmd.model import DHMD
 from realtime.engine import Engine, Inference, resolve_device
 from realtime.errors import DeviceUnavailable
 from realtime.window import SlidingWindow, WindowCut
@@ -32,9 +33,14 @@ def engine(checkpoint: Checkpoint) -> Engine:
     return Engine(checkpoint, CPU)
 
 
-def perceived(checkpoint: Checkpoint, present: frozenset[Modality]) -> WindowCut:
+@pytest.fixture(scope="module")
+def active(checkpoint: Checkpoint) -> Engine:
+    return Engine(checkpoint, CPU, activations=True)
+
+
+def perceived(checkpoint: Checkpoint, present: frozenset[Modality], seed: int = 7) -> WindowCut:
     """A window over 4 s in which these modalities were perceived."""
-    chance = np.random.default_rng(7)
+    chance = np.random.default_rng(seed)
     window = SlidingWindow(checkpoint.features, CPU)
     for m in sorted(present):
         spec = checkpoint.features[m]
@@ -93,6 +99,58 @@ def test_weights_are_shares_of_what_is_present(
             for m in present
         }
         assert inference.weights == pytest.approx(teaching)
+
+
+def assert_activations_are_the_model_s(inference: Inference | None, cut: WindowCut, checkpoint: Checkpoint) -> None:
+    assert inference is not None
+    assert inference.activations is not None
+    with torch.inference_mode():
+        out = checkpoint.model(cut.inputs, cut.masks)
+    found = inference.activations
+    for said, space in ((found.homo, out.homogeneous), (found.hetero, out.heterogeneous)):
+        assert set(said) == cut.present
+        for m, atoms in said.items():
+            assert atoms.dtype == np.float32
+            assert atoms.shape == (checkpoint.model.atoms,)
+            assert atoms.sum() == pytest.approx(1.0, abs=1e-5)
+            np.testing.assert_allclose(atoms, space.match[m].activation[0].numpy(), atol=1e-6)
+
+
+@every_subset
+def test_activations_are_the_model_s(
+    active: Engine, engine: Engine, checkpoint: Checkpoint, present: frozenset[Modality]
+) -> None:
+    """Of a full window, too: every step of it stands."""
+    cut = perceived(checkpoint, present)
+    full = dataclasses.replace(cut, masks={m: torch.full_like(mask, m in present) for m, mask in cut.masks.items()})
+    for one in (cut, full):
+        inference = infer(active, one)
+        assert_activations_are_the_model_s(inference, one, checkpoint)
+        assert dataclasses.replace(inference, inference_ms=0.0) == dataclasses.replace(
+            infer(engine, one), inference_ms=0.0
+        )
+
+
+def test_activations_come_with_many_windows(active: Engine, checkpoint: Checkpoint) -> None:
+    cuts = [perceived(checkpoint, present, seed) for seed, present in enumerate([frozenset(), *SUBSETS])]
+    nothing, *inferences = active.infer_many(cuts)
+    assert nothing is None
+    for cut, inference in zip(cuts[1:], inferences, strict=True):
+        assert_activations_are_the_model_s(inference, cut, checkpoint)
+
+
+def test_activations_come_only_where_asked_for_and_where_there_is_a_dictionary(
+    engine: Engine, checkpoint: Checkpoint
+) -> None:
+    cut = perceived(checkpoint, frozenset(Modality))
+    assert infer(engine, cut).activations is None
+    (one,) = engine.infer_many([cut])
+    assert one is not None
+    assert one.activations is None
+    bare = DHMD(dataclasses.replace(checkpoint.model.config, dictionary=False)).eval()
+    without = Engine(dataclasses.replace(checkpoint, model=bare), CPU, activations=True)
+    assert bare.atoms == 0
+    assert infer(without, cut).activations is None
 
 
 def test_each_subset_has_its_own_calibration(engine: Engine, checkpoint: Checkpoint) -> None:

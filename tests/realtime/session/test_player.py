@@ -46,7 +46,8 @@ text_extractor = functools.cache(TextExtractor)
 engines: dict[str, Engine] = {}
 
 
-def an_engine(checkpoint: Checkpoint, device: Any) -> Engine:
+def an_engine(checkpoint: Checkpoint, device: Any, *, activations: bool = False) -> Engine:
+    assert not activations, "no page looks"
     if checkpoint.digest not in engines:
         engines[checkpoint.digest] = Engine(checkpoint, device)
     return engines[checkpoint.digest]

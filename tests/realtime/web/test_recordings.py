@@ -36,7 +36,10 @@ from realtime.web.address import WebAddress
 from realtime.web.feed import Feed
 from realtime.web.recordings import Recordings, SessionRecording
 from realtime.web.server import WebServer
+from realtime.web.viewers import Viewers
 from realtime.workers import WorkerState, WorkerStatus
+
+PATIENCE_S = 300.0
 
 pytestmark = pytest.mark.anyio
 
@@ -99,7 +102,7 @@ def found(folder: Path, pattern: str) -> list[Path]:
 async def recordings(host: str = "127.0.0.1") -> AsyncIterator[tuple[Recordings, str]]:
     """With the address of the server through which they are fetched, without its token."""
     address = WebAddress.of(host, 0)
-    async with Recordings(address) as kept, WebServer(Feed("hall"), address, kept).open() as url:
+    async with Recordings(address) as kept, WebServer(Viewers(Feed("hall")), address, kept).open() as url:
         yield kept, url.partition("?")[0].replace("0.0.0.0", "127.0.0.1").rstrip("/")
 
 
@@ -146,8 +149,9 @@ async def test_started_and_stopped_it_is_fetched_with_its_table(folder: Path) ->
         assert len(list(opened.records({schema.ESTIMATE}))) == 10
         assert [r.message.worker for r in opened.records({schema.STATUS})] == ["face"]
         [mark] = opened.records({schema.MARK})
-        assert (mark.message.emotion, mark.message.start_s) == ("happy", opened.start_s)
-        assert any(line.startswith("m mark") and "marked 0.0 to " in line for line in stream.marks)
+        assert mark.message.emotion == "happy"
+        assert mark.message.start_s == max(opened.start_s, mark.message.end_s - 5)  # never of before it
+        assert any(line.startswith("m mark") and "\nmarked " in line for line in stream.marks)
 
         status, data, headers = await fetched(address + table["url"])
         assert status == 200
@@ -156,7 +160,7 @@ async def test_started_and_stopped_it_is_fetched_with_its_table(folder: Path) ->
         rows = pd.read_csv(io.BytesIO(data))
         assert len(rows) == 10
         assert rows["t_s"].is_monotonic_increasing
-        assert rows["t_s"].between(0, 60).all()
+        assert rows["t_s"].between(0, PATIENCE_S).all()
     assert not private.exists()
 
 

@@ -21,8 +21,11 @@ from realtime.capture.samples import VideoFrame
 from realtime.errors import SettingsInvalid
 from realtime.web import server
 from realtime.web.address import WebAddress
-from realtime.web.feed import WAITING, Feed, outgoing
-from realtime.web.server import BUSY, REFUSED, WebServer
+from realtime.web.feed import Feed
+from realtime.web.pages import WAITING, Page
+from realtime.web.protocol import BUSY, REFUSED
+from realtime.web.server import WebServer
+from realtime.web.viewers import Viewers
 from realtime.workers import WorkerState, WorkerStatus
 
 pytestmark = pytest.mark.anyio
@@ -57,27 +60,30 @@ async def told(socket: ClientConnection, kind: str) -> dict[str, Any]:
     raise AssertionError(f"no {kind}")
 
 
-def served(host: str = "127.0.0.1") -> WebServer:
-    return WebServer(Feed("hall"), WebAddress.of(host, 0))
+def served(host: str = "127.0.0.1") -> WebServer[Viewers]:
+    return WebServer(Viewers(Feed("hall")), WebAddress.of(host, 0))
 
 
 async def test_a_page_is_told_what_it_needs_to_know_and_then_what_happens() -> None:
     web = served()
-    web.feed.on_worker(WorkerStatus("video", WorkerState.RUNNING))
+    web.audience.feed.on_worker(WorkerStatus("video", WorkerState.RUNNING))
+    web.audience.feed.atoms = 64
     async with web.open() as address, page(address) as socket:
-        assert (await told(socket, "hello"))["stream"] == "hall"
+        assert await told(socket, "hello") == {
+            "type": "hello", "source": "server", "stream": "hall", "marking": False, "atoms": 64,
+        }  # fmt: skip
         assert (await told(socket, "status"))["worker"] == "video"
-        await asyncio.to_thread(web.feed.on_worker, WorkerStatus("face", WorkerState.FAILED, "no model"))
+        await asyncio.to_thread(web.audience.feed.on_worker, WorkerStatus("face", WorkerState.FAILED, "no model"))
         assert (await told(socket, "status"))["reason"] == "no model"
 
 
 async def test_a_picture_comes_as_its_time_and_a_jpeg_and_is_made_only_for_those_who_look() -> None:
     web = served()
     frame = VideoFrame(np.full((720, 1280, 3), 128, np.uint8), 4.25, 4.3)
-    web.feed.on_frame(frame)
+    web.audience.feed.on_frame(frame)
     async with web.open() as address, page(address) as socket:
         await told(socket, "hello")
-        web.feed.on_frame(frame)
+        web.audience.feed.on_frame(frame)
         picture = await socket.recv()
     assert isinstance(picture, bytes)
     assert np.frombuffer(picture[:8], "<f8")[0] == 4.25
@@ -145,27 +151,28 @@ async def test_no_more_pages_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_a_page_that_does_not_read_loses_the_oldest_and_holds_nobody_up() -> None:
-    feed = Feed("hall")
-    with feed.page() as slow:
+    feed, slow = Feed("hall"), Page()
+    with feed.page(slow):
+        slow.messages.clear()
         for restarts in range(10 * WAITING):
             feed.on_worker(WorkerStatus("video", WorkerState.RUNNING, restarts=restarts))
         assert len(slow.messages) == WAITING
-        assert slow.dropped == 9 * WAITING + 1
+        assert slow.dropped == 9 * WAITING
         assert json.loads(slow.messages[-1])["restarts"] == 10 * WAITING - 1
-        sent = outgoing(slow)
+        sent = slow.outgoing()
         last = [json.loads(await anext(sent)) for _ in range(WAITING + 1)][-1]
-        assert last == {"type": "missed", "count": 9 * WAITING + 1}
+        assert last == {"type": "missed", "count": 9 * WAITING}
 
 
 async def test_a_page_may_press_the_keys_that_mark_and_say_nothing_else() -> None:
     web, pressed = served(), list[str]()
-    web.feed.on_key = pressed.append
+    web.audience.on_key = pressed.append
     async with web.open() as address:
         async with page(address) as socket:
             assert (await told(socket, "hello"))["marking"]
-            await socket.send("2")
-            await socket.send("m")  # too soon after the other
-            web.feed.on_marks("marked 1.0 to 6.0 s: happy")
+            await socket.send(json.dumps({"type": "key", "key": "2"}))
+            await socket.send(json.dumps({"type": "key", "key": "m"}))  # too soon after the other
+            web.audience.feed.on_marks("marked 1.0 to 6.0 s: happy")
             assert (await told(socket, "marks"))["line"].endswith("happy")
             await socket.send("rm -rf")
             with pytest.raises(ConnectionClosed) as refused:
@@ -173,10 +180,10 @@ async def test_a_page_may_press_the_keys_that_mark_and_say_nothing_else() -> Non
             assert refused.value.rcvd is not None
             assert refused.value.rcvd.code == REFUSED
         assert pressed == ["2"]
-        web.feed.on_key = None
+        web.audience.on_key = None
         async with page(address) as socket:
             assert not (await told(socket, "hello"))["marking"]
-            await socket.send("2")
+            await socket.send(json.dumps({"type": "key", "key": "2"}))
             with pytest.raises(ConnectionClosed):
                 await told(socket, "never")
     assert pressed == ["2"]
@@ -186,7 +193,7 @@ async def test_a_port_that_is_taken_is_one_line() -> None:
     async with served().open() as address:
         taken = urlsplit(address).port or 0
         with pytest.raises(SettingsInvalid, match="name another --port"):
-            async with WebServer(Feed("hall"), WebAddress.of("127.0.0.1", taken)).open():
+            async with WebServer(Viewers(Feed("hall")), WebAddress.of("127.0.0.1", taken)).open():
                 pass
 
 

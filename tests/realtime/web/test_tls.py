@@ -18,11 +18,15 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime import run
+from realtime.demo import CLIP
 from realtime.errors import SettingsInvalid
+from realtime.web import host
 from realtime.web.address import WebAddress
 from realtime.web.certificate import Certificate
 from realtime.web.feed import Feed
-from realtime.web.server import REFUSED, WebServer
+from realtime.web.protocol import REFUSED
+from realtime.web.server import WebServer
+from realtime.web.viewers import Viewers
 
 pytestmark = pytest.mark.anyio
 
@@ -57,8 +61,8 @@ def trusting(cert: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(cert))
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-async def test_the_page_and_its_stream_over_tls(files: tuple[Path, Path], host: str) -> None:
+@pytest.mark.parametrize("at", ["127.0.0.1", "0.0.0.0"])
+async def test_the_page_and_its_stream_over_tls(files: tuple[Path, Path], at: str) -> None:
     def fetch(url: str) -> tuple[int, str]:
         try:
             with urllib.request.urlopen(url, context=trusting(files[0])) as answer:  # noqa: S310 - our own
@@ -66,7 +70,7 @@ async def test_the_page_and_its_stream_over_tls(files: tuple[Path, Path], host: 
         except urllib.error.HTTPError as error:
             return error.code, ""
 
-    async with WebServer(Feed("hall"), WebAddress.of(host, 0, Certificate.of(*files))).open() as printed:
+    async with WebServer(Viewers(Feed("hall")), WebAddress.of(at, 0, Certificate.of(*files))).open() as printed:
         address = printed.replace("0.0.0.0", "127.0.0.1")
         parts = urlsplit(address)
         assert parts.scheme == "https"
@@ -91,7 +95,9 @@ async def test_another_s_name_for_us_is_refused(files: tuple[Path, Path]) -> Non
             urllib.request.urlopen(request, context=trusting(files[0]))  # noqa: S310 - our own
         return refused.value.code
 
-    async with WebServer(Feed("hall"), WebAddress.of("127.0.0.1", 0, Certificate.of(*files))).open() as address:
+    async with WebServer(
+        Viewers(Feed("hall")), WebAddress.of("127.0.0.1", 0, Certificate.of(*files))
+    ).open() as address:
         assert await asyncio.to_thread(status, address) == 403
 
 
@@ -172,27 +178,28 @@ def test_files_that_cannot_serve_are_one_line(tmp_path: Path, files: tuple[Path,
 def test_they_are_found_before_models_load(
     refuse: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "load", lambda _: pytest.fail("loads"))
+    monkeypatch.setattr(run, "run", lambda *_, **__: pytest.fail("loads"))
+    monkeypatch.setattr(host, "host", lambda *_, **__: pytest.fail("loads"))
     line = refuse(2, "web", "--tls-cert", tmp_path / "none.pem", "--tls-key", tmp_path / "none.pem")
     assert line.startswith(f"--tls-cert {tmp_path}/none.pem: cannot be read")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "TLS"])
+@pytest.mark.parametrize("where", ["0.0.0.0", "127.0.0.1", "TLS"])
 def test_where_browsers_give_no_camera_it_is_said(
-    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, live: Callable[..., Any], host: str
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, live: Callable[..., Any], where: str
 ) -> None:
-    pages: list[WebServer] = []
+    pages: list[Any] = []
 
-    def ran(*_: Any, web: WebServer) -> None:
+    def ran(*_: Any, web: Any) -> None:
         pages.append(web)
         raise SettingsInvalid("enough")
 
     monkeypatch.setattr(run, "run", ran)
-    tls = ("--tls-cert", files[0], "--tls-key", files[1]) if host == "TLS" else ()
-    outcome = live("web", "--host", "0.0.0.0" if host == "TLS" else host, *tls)
+    tls = ("--tls-cert", files[0], "--tls-key", files[1]) if where == "TLS" else ()
+    outcome = live("web", "--source", CLIP, "--host", "0.0.0.0" if where == "TLS" else where, *tls)
     assert outcome.code == 2
     warned = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
-    if host == "0.0.0.0":
+    if where == "0.0.0.0":
         [line] = warned
         assert "browsers give a camera only to secure pages" in line
         assert "--tls-cert and --tls-key" in line

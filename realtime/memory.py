@@ -1,0 +1,39 @@
+"""Resident memory of a process over time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from statistics import median
+from typing import Final, Self
+
+MEMORY_EVERY_S: Final = 1.0
+
+
+class MemoryLog:
+    """Resident memory, MB, once a second while it is open. process_id: None for this process."""
+
+    def __init__(self, process_id: int | None = None) -> None:
+        self.samples_mb: list[float] = []
+        self._file = Path(f"/proc/{process_id or 'self'}/statm")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def minute(self, number: int) -> float | None:
+        """Median of the `number`-th minute, from 1; None where the run was shorter."""
+        samples = self.samples_mb[(number - 1) * 60 : number * 60]
+        return median(samples) if len(samples) >= 50 else None
+
+    def _watch(self) -> None:
+        while not self._stop.wait(MEMORY_EVERY_S):
+            pages = int(self._file.read_text().split()[1])
+            self.samples_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)

@@ -1,0 +1,45 @@
+"""How many streams this machine can follow at once: measured on a moment of a talking face before anybody comes."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from realtime.capture.media import MediaFile
+from realtime.capture.samples import VideoFrame
+from realtime.demo import CLIP
+from realtime.engine import Engine
+from realtime.perception import Extractors, Perception
+from realtime.turns import cores
+
+MEASURED_S: Final = 2.0
+PICTURES_HZ: Final = 5.0
+"""The least at which faces are looked at; sound and words may not wait."""
+SHARE: Final = 0.9
+"""Of the processor that streams may take: the rest is for the page's server."""
+
+
+def cost_of_a_stream(extractors: Extractors, engine: Engine, hop_s: float) -> float:
+    """Processor seconds a second, at the least, of one person who is seen and talks without pause."""
+    perception = Perception(extractors, engine.device)
+    begun_s = time.process_time()
+    due_s, picture_s = hop_s, 0.0
+    for sample in MediaFile(str(CLIP)).samples():
+        if sample.captured_s > MEASURED_S:
+            break
+        while due_s <= sample.captured_s:
+            engine.infer(perception.perceive(due_s).cut)
+            due_s += hop_s
+        if isinstance(sample, VideoFrame):
+            if sample.captured_s >= picture_s:
+                perception.see(sample)
+                picture_s += 1 / PICTURES_HZ
+        else:
+            perception.hear(sample)
+            perception.listen([sample])
+    return (time.process_time() - begun_s) / MEASURED_S
+
+
+def streams_at_once(extractors: Extractors, engine: Engine, hop_s: float) -> int:
+    """At least one."""
+    return max(1, int(cores() * SHARE / cost_of_a_stream(extractors, engine, hop_s)))

@@ -1,0 +1,97 @@
+"""`dhmd-live web` without a source: a session for each visitor, all read by one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack, nullcontext
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+
+from dhmd.checkpoint import load
+from realtime.batching import SharedEngine
+from realtime.broker import opened_broker
+from realtime.engine import Engine, resolve_device
+from realtime.mqtt import Publisher, publishing
+from realtime.perception import Extractors
+from realtime.settings import RunSettings
+from realtime.web.address import WebAddress
+from realtime.web.capacity import streams_at_once
+from realtime.web.server import WebServer
+from realtime.web.visits import Visits
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a host achieved."""
+
+    visits: int
+
+
+def host(settings: RunSettings, address: WebAddress, most: int | None, console: Console) -> Served:
+    """Serve visitors until the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on.
+
+    most: visitors at a time; None for as many as this machine can follow.
+    """
+    device = resolve_device(settings.device)
+    checkpoint = load(settings.checkpoint)
+    torch.set_num_threads(1)
+    with console.status("loading models") if console.is_terminal else nullcontext():
+        extractors = Extractors.load(checkpoint)
+        engine = Engine(checkpoint, device, activations=True)
+        if most is None:
+            most = streams_at_once(extractors, engine, settings.hop_s)
+    with extractors.face, SharedEngine(engine) as shared:
+        return asyncio.run(_host(settings, address, most, extractors, shared, device, console))
+
+
+async def _host(
+    settings: RunSettings,
+    address: WebAddress,
+    most: int,
+    extractors: Extractors,
+    engine: SharedEngine,
+    device: torch.device,
+    console: Console,
+) -> Served:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    async with AsyncExitStack() as stack:
+        broker = await opened_broker(settings.broker, stack)
+        if broker is not None:
+            # The server's own: a broker that refuses it would refuse every visitor.
+            await stack.enter_async_context(publishing(Publisher(broker, settings.stream, lambda _: None)))
+        visits = Visits(
+            extractors,
+            engine,
+            device,
+            stream=settings.stream,
+            hop_s=settings.hop_s,
+            broker=broker,
+            most=most,
+            tell=tell,
+        )
+        try:
+            async with WebServer(visits, address).open() as page:
+                tell(f"page: {page}")
+                streams = f"{settings.stream}-1" + (f" to {settings.stream}-{most}" if most > 1 else "")
+                tell(f"visitors at a time: {most}; published as {streams} to {broker or 'no broker'}")
+                await _sooner(stop, settings.duration)
+        finally:
+            await visits.ended()
+    return Served(visits.served)
+
+
+async def _sooner(stop: asyncio.Event, seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,143 @@
+"""What pages may say, checked: the messages of docs/web.md, and how many of them are taken."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+MALFORMED, REFUSED, SUPERSEDED, BUSY = 4400, 4403, 4409, 4429  # of the range that WebSocket leaves to applications
+
+LARGEST_TEXT: Final = 4096
+LARGEST_PICTURE: Final = 512 * 1024
+LONGEST_SOUND_S: Final = 1.0
+LARGEST_MESSAGE: Final = 4 * 2**20
+"""What is larger is not even received: the connection is closed."""
+PICTURES_HZ, TEXTS_HZ, SOUND_RATE = 30.0, 20.0, 1.5
+SOUND_AHEAD_S: Final = 15.0
+OLDEST_S: Final = 15.0
+
+_PICTURE, _SOUND = 1, 2
+_HEAD: Final = struct.Struct("<Bd")
+
+Reason = Annotated[str, Field(max_length=200)]
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Join(_Said):
+    type: Literal["join"]
+    session: str | None = Field(None, max_length=64)
+
+
+class Pong(_Said):
+    type: Literal["pong"]
+    id: int
+    t: float
+
+
+class Source(_Said):
+    type: Literal["source"]
+    kind: Literal["video", "audio"]
+    state: Literal["on", "off", "paused"]
+    reason: Reason = ""
+    rate: int | None = Field(None, ge=8_000, le=192_000)
+
+
+class Key(_Said):
+    type: Literal["key"]
+    key: Literal["m", "1", "2", "3", "4", "5", "6", "7"]
+
+
+class Record(_Said):
+    type: Literal["record"]
+    on: bool
+    video: bool = False
+    audio: bool = False
+
+
+class Leave(_Said):
+    type: Literal["leave"]
+
+
+Said = Join | Pong | Source | Key | Record | Leave
+_SAID: TypeAdapter[Said] = TypeAdapter(Annotated[Said, Field(discriminator="type")])
+
+
+@dataclass(frozen=True, slots=True)
+class SentPicture:
+    what: ClassVar = "video"
+    captured_s: float
+    """Page time."""
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SentSound:
+    what: ClassVar = "audio"
+    captured_s: float
+    """Page time of the first sample."""
+    samples: NDArray[np.int16]
+
+
+class NotTaken(Exception):
+    """What was sent is no message. what: its kind as far as it is known."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(reason)
+        self.what = what
+        self.reason = reason
+
+
+def read_text(text: str) -> Said:
+    """Raises NotTaken."""
+    if len(text) > LARGEST_TEXT:
+        raise NotTaken("text", f"larger than {LARGEST_TEXT} characters")
+    try:
+        return _SAID.validate_json(text)
+    except ValidationError:
+        raise NotTaken("text", "not a message of this protocol") from None
+
+
+def read_binary(data: bytes) -> SentPicture | SentSound:
+    """Raises NotTaken."""
+    if len(data) <= _HEAD.size:
+        raise NotTaken("video", "too short for a picture or sound")
+    kind, captured_s = _HEAD.unpack_from(data)
+    body = data[_HEAD.size :]
+    what = {_PICTURE: "video", _SOUND: "audio"}.get(kind)
+    if what is None:
+        raise NotTaken("video", "neither a picture nor sound")
+    if not math.isfinite(captured_s):
+        raise NotTaken(what, "without a time")
+    if kind == _PICTURE:
+        return SentPicture(captured_s, body)
+    if len(body) % 2:
+        raise NotTaken(what, "not whole samples")
+    return SentSound(captured_s, np.frombuffer(body, "<i2"))
+
+
+class Allowance:
+    """So much a second, and `burst` at once: a token bucket that starts full."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = self._left = burst
+        self._seen_s: float | None = None
+
+    def takes(self, now_s: float, amount: float = 1.0) -> bool:
+        """Whether there is room for this much now; if so, it is used."""
+        if self._seen_s is not None:
+            self._left = min(self._burst, self._left + (now_s - self._seen_s) * self._rate)
+        self._seen_s = now_s
+        if amount > self._left:
+            return False
+        self._left -= amount
+        return True

@@ -1,0 +1,56 @@
+"""Pages that look at one stream: what the machine itself sees and hears, a file, or a replay."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from starlette.websockets import WebSocket
+
+from realtime.web.feed import Feed
+from realtime.web.pages import Page, message
+from realtime.web.protocol import REFUSED, Key, NotTaken, read_text
+
+KEY_EVERY_S: Final = 0.1
+"""Keys that come faster are passed over."""
+
+
+class Viewers:
+    """All who look at one feed."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.on_key: Callable[[str], object] | None = None
+        """Takes the keys that mark what is recorded; None where nothing is."""
+
+    async def attend(self, socket: WebSocket) -> None:
+        """Serve one page until it leaves."""
+        page = Page()
+        marking = self.on_key is not None
+        hello = {"source": "server", "stream": self.feed.stream, "marking": marking, "atoms": self.feed.atoms}
+        page.tell(message("hello", hello))
+        with self.feed.page(page):
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(page.send(socket))
+                await self._listen(socket)
+                sending.cancel()
+
+    async def _listen(self, socket: WebSocket) -> None:
+        """Until the page leaves, or says what it may not. The keys that mark are all that it may say."""
+        heard_s = 0.0
+        while (received := await socket.receive())["type"] == "websocket.receive":
+            try:
+                said = read_text(received.get("text") or "")
+            except NotTaken:
+                said = None
+            if not isinstance(said, Key) or self.on_key is None:
+                await socket.close(REFUSED, "this page says what it may not; load it again")
+                return
+            if time.monotonic() - heard_s >= KEY_EVERY_S:
+                heard_s = time.monotonic()
+                self.on_key(said.key)
+
+    def end(self) -> None:
+        self.feed.end("the run has ended")

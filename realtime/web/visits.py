@@ -1,0 +1,260 @@
+"""Visitors: each has a session, a stream and a place for a while; all share the models and one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from starlette.websockets import WebSocket
+
+from dhmd.errors import DHMDError
+from realtime.batching import SharedEngine
+from realtime.broker import BrokerAddress
+from realtime.capture.browser import BrowserCapture
+from realtime.clock import SessionClock
+from realtime.live import Delivery, LiveSource, run_live
+from realtime.mqtt import Publisher, PublisherSink, publishing
+from realtime.perception import Extractors, Perception
+from realtime.pipeline import Pipeline
+from realtime.turns import Turns, cores
+from realtime.web.conversation import Conversation
+from realtime.web.feed import Feed
+from realtime.web.protocol import (
+    LARGEST_PICTURE,
+    LONGEST_SOUND_S,
+    OLDEST_S,
+    PICTURES_HZ,
+    SOUND_AHEAD_S,
+    SOUND_RATE,
+    Allowance,
+    Source,
+)
+from realtime.workers import WorkerState, WorkerStatus
+
+logger = logging.getLogger(__name__)
+
+KEPT_S: Final = 30.0
+"""How long a session waits for its page to come back."""
+STATES: Final = {"on": WorkerState.RUNNING, "paused": WorkerState.PAUSED, "off": WorkerState.FAILED}
+
+
+class Visit:
+    """One visitor's session."""
+
+    def __init__(
+        self, stream: str, extractors: Extractors, engine: SharedEngine, device: torch.device, turns: Turns
+    ) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.stream = stream
+        self.clock = SessionClock()
+        self.capture = BrowserCapture(self.clock, lambda reason: self.refuse("video", reason))
+        self.feed = Feed(stream, pictures=False)
+        self.feed.atoms = engine.checkpoint.model.atoms
+        self.perception = Perception(extractors, device, [self.feed], turns)
+        self._source = LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost)
+        self._delivery = Delivery(self._source)
+        self.pipeline = Pipeline(self.perception, engine, self.clock, stream, self._delivery.dropped, timed=True)
+        self.pipeline.sinks.append(self.feed)
+        self.over = asyncio.Event()
+        self.why_over = ""
+        self._place: asyncio.Event | None = None
+        """Of the page that feeds this session now; set when another one takes it over."""
+        self._abandoning: asyncio.TimerHandle | None = None
+        self._pictures = Allowance(PICTURES_HZ, PICTURES_HZ)
+        self._sound = Allowance(SOUND_RATE, SOUND_AHEAD_S)
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._counting = threading.Lock()
+        self._on_status: Callable[[WorkerStatus], None] = self.feed.on_worker
+
+    async def run(self, broker: BrokerAddress | None, hop_s: float) -> None:
+        """Until `leave`."""
+        with ExitStack() as stack:
+            stack.enter_context(self.perception)
+            publisher = Publisher(broker, self.stream, self.feed.on_connection) if broker else None
+            if publisher is not None:
+                self.pipeline.sinks.append(PublisherSink(publisher, self.clock, self.pipeline.statistics))
+
+            def on_status(status: WorkerStatus) -> None:
+                self.feed.on_worker(status)
+                if publisher is not None:
+                    publisher.publish_worker(status)
+
+            self._on_status = on_status
+            async with publishing(publisher) if publisher else nullcontext():
+                await run_live(
+                    self.pipeline,
+                    self._source,
+                    self._delivery,
+                    hop_s=hop_s,
+                    duration_s=None,
+                    stop=self.over,
+                    on_status=on_status,
+                )
+
+    def leave(self, reason: str) -> None:
+        """End the session; the first reason counts."""
+        self.why_over = self.why_over or reason
+        self.over.set()
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[asyncio.Event]:
+        """A page feeds the session for as long as the context lasts; gives what is set when another one takes over."""
+        if self._place is not None:
+            self._place.set()
+        if self._abandoning is not None:
+            self._abandoning.cancel()
+        place = self._place = asyncio.Event()
+        try:
+            yield place
+        finally:
+            if self._place is place:
+                self._place = None
+                loop = asyncio.get_running_loop()
+                self._abandoning = loop.call_later(KEPT_S, self.leave, "its page did not come back")
+                for kind in ("video", "audio"):
+                    self._on_status(WorkerStatus(kind, WorkerState.PAUSED, "connection lost; waiting for the page"))
+
+    def on_source(self, source: Source) -> None:
+        """The page says what becomes of its camera or its microphone."""
+        if source.kind == "audio" and source.state == "on" and source.rate is not None:
+            self.capture.listen(source.rate)
+        self._on_status(WorkerStatus(source.kind, STATES[source.state], source.reason))
+
+    def on_picture(self, jpeg: bytes, captured_s: float) -> None:
+        """captured_s: session time."""
+        now_s = self.clock.now()
+        if len(jpeg) > LARGEST_PICTURE:
+            self.refuse("video", f"larger than {LARGEST_PICTURE // 1024} kB")
+        elif not self._pictures.takes(now_s):
+            self.refuse("video", f"more than {PICTURES_HZ:g} pictures a second")
+        elif captured_s < now_s - OLDEST_S:
+            self.refuse("video", "too old")
+        else:
+            self.capture.picture(jpeg, min(captured_s, now_s))
+
+    def on_sound(self, samples: NDArray[np.int16], captured_s: float) -> None:
+        """captured_s: session time of the first sample."""
+        now_s = self.clock.now()
+        if not self.capture.rate_hz:
+            self.refuse("audio", "before its rate was told")
+        elif (length_s := len(samples) / self.capture.rate_hz) > LONGEST_SOUND_S:
+            self.refuse("audio", f"more than {LONGEST_SOUND_S:g} s at once")
+        elif not self._sound.takes(now_s, length_s):
+            self.refuse("audio", "faster than it can have been said")
+        elif captured_s < now_s - OLDEST_S:
+            self.refuse("audio", "too old")
+        else:
+            self.capture.sound(samples, min(captured_s, now_s - length_s))
+
+    def refuse(self, what: str, reason: str) -> None:
+        """Count what was not taken. Safe between threads."""
+        with self._counting:
+            self._refused[what, reason] += 1
+
+    def refused(self) -> Counter[tuple[str, str]]:
+        """How much was not taken so far, by what it was and why."""
+        with self._counting:
+            return self._refused.copy()
+
+
+class Visits:
+    """All visitors of one server, at most `most` at a time. Lives in the event loop, for as long as its context lasts.
+
+    stream: the visitors' streams are STREAM-1, STREAM-2 and so on; the lowest free number is taken.
+    tell: one line for the terminal, when somebody comes or goes.
+    """
+
+    def __init__(
+        self,
+        extractors: Extractors,
+        engine: SharedEngine,
+        device: torch.device,
+        *,
+        stream: str,
+        hop_s: float,
+        broker: BrokerAddress | None,
+        most: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.stream = stream
+        self.hop_s = hop_s
+        self.most = most
+        self.atoms = engine.checkpoint.model.atoms
+        self.served = 0
+        self._extractors = extractors
+        self._engine = engine
+        self._device = device
+        self._broker = broker
+        self._tell = tell
+        self._places: dict[int, Visit | None] = {}
+        """By number; None for one that is being made ready."""
+        self._running: set[asyncio.Task[None]] = set()
+        self._turns = Turns(cores())
+        self._closing = False
+
+    async def join(self, session: str | None) -> Visit | str:
+        """The session to go on with, or a new one; in words why there is no place."""
+        for visit in self._places.values():
+            if visit is not None and session is not None and secrets.compare_digest(visit.id, session):
+                return visit
+        if self._closing:
+            return "the server is closing"
+        if len(self._places) >= self.most:
+            many = "one person is" if self.most == 1 else f"{self.most} people are"
+            return f"{many} being read already, as many as this machine can follow; please try again in a while"
+        number = next(n for n in range(1, self.most + 1) if n not in self._places)
+        self._places[number] = None
+        try:
+            extractors = await asyncio.to_thread(self._extractors.another)
+        except BaseException:
+            del self._places[number]
+            raise
+        visit = Visit(f"{self.stream}-{number}", extractors, self._engine, self._device, self._turns)
+        self._places[number] = visit
+        self.served += 1
+        task = asyncio.create_task(self._host(number, visit), name=visit.stream)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return visit
+
+    async def _host(self, number: int, visit: Visit) -> None:
+        """Run one visit; what befalls it befalls no other."""
+        self._tell(f"{visit.stream}: a visitor came")
+        try:
+            await visit.run(self._broker, self.hop_s)
+        except* DHMDError as errors:
+            visit.leave(str(errors.exceptions[0]))
+            logger.warning("%s: %s", visit.stream, visit.why_over)
+        except* Exception as errors:
+            visit.leave("this session failed on the server; start again")
+            logger.exception("%s failed", visit.stream, exc_info=errors)
+        finally:
+            del self._places[number]
+            statistics = visit.pipeline.statistics
+            self._tell(f"{visit.stream}: the visitor left after {statistics.estimates} estimates")
+
+    async def attend(self, socket: WebSocket) -> None:
+        """Serve one page until it leaves."""
+        await Conversation(self, socket).run()
+
+    def end(self) -> None:
+        """Send everybody home."""
+        self._closing = True
+        for visit in self._places.values():
+            if visit is not None:
+                visit.leave("the server is closing")
+
+    async def ended(self) -> None:
+        """Wait until all have left."""
+        if self._running:
+            await asyncio.wait(self._running)

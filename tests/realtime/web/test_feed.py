@@ -1,0 +1,125 @@
+"""What the feed hands to a page beside the estimates: the dictionary's activations, now and then."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dhmd.labels import EMOTIONS
+from dhmd.modality import EDGES, Modality
+from realtime.engine import Activations, Inference, Sentiment
+from realtime.estimate import Dropped, ModelName, build_estimate
+from realtime.perception import Perceived
+from realtime.pipeline import Emission
+from realtime.web.feed import Feed
+from realtime.web.pages import Page
+from realtime.window import WindowCut
+
+pytestmark = pytest.mark.anyio
+
+ATOMS = 512
+PRESENT = frozenset({Modality.VISION, Modality.TEXT})
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def feed() -> Feed:
+    return Feed("hall")
+
+
+@pytest.fixture
+async def page(feed: Feed) -> AsyncIterator[Page]:
+    page = Page()
+    with feed.page(page):
+        yield page
+
+
+def sparse(seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    chance = np.random.default_rng(seed)
+    activation = np.where(chance.random(ATOMS) < 0.03, chance.random(ATOMS) ** 3, 0).astype(np.float32)
+    return np.asarray(activation / activation.sum(), np.float32)
+
+
+ACTIVATIONS = Activations(
+    {m: sparse(i) for i, m in enumerate(PRESENT)}, {m: sparse(9 + i) for i, m in enumerate(PRESENT)}
+)
+
+
+def emission(end_s: float, activations: Activations | None = ACTIVATIONS, *, perceived: bool = True) -> Emission:
+    present = PRESENT if perceived else frozenset[Modality]()
+    nothing = {m: torch.zeros(1, 1, 1) for m in Modality}
+    cut = WindowCut(end_s - 5.0, end_s, nothing, nothing, dict.fromkeys(Modality), present)
+    inference = Inference(
+        sentiment=Sentiment(0.0, -1.0, 1.0),
+        emotions=(1 / len(EMOTIONS),) * len(EMOTIONS),
+        modality_sentiment=dict.fromkeys(present, 0.0),
+        homo_edges=(0.0,) * len(EDGES),
+        hetero_edges=(0.0,) * len(EDGES),
+        weights=dict.fromkeys(present, 0.5),
+        inference_ms=1.0,
+        activations=activations,
+    )
+    said = inference if perceived else None
+    estimate = build_estimate(
+        cut, said, stream="hall", seq=0, epoch_unix=0.0, faces=0, transcript="", capture_to_estimate_ms=None,
+        timed=False, dropped=Dropped(video=0, audio=0), model=ModelName(name="m", checkpoint="0" * 12),
+    )  # fmt: skip
+    return Emission(estimate, Perceived(cut, 0, ()), said, None, timed=False)
+
+
+def taken(page: Page) -> list[dict[str, Any]]:
+    messages = [json.loads(text) for text in page.messages]
+    page.messages.clear()
+    return messages
+
+
+async def test_activations_follow_their_estimate_and_decode_to_what_they_were(feed: Feed, page: Page) -> None:
+    taken(page)
+    feed.put(emission(12.3))
+    estimate, activations = taken(page)
+    assert (estimate["type"], activations["type"]) == ("estimate", "activations")
+    assert estimate["end"] == activations["end"] == 12.3
+    for space, expected in (("homo", ACTIVATIONS.homo), ("hetero", ACTIVATIONS.hetero)):
+        assert activations[space].keys() == PRESENT
+        for m, encoded in activations[space].items():
+            shades = np.frombuffer(base64.b64decode(encoded), np.uint8)
+            assert shades.shape == (ATOMS,)
+            np.testing.assert_allclose(shades / 255, np.sqrt(expected[m]), atol=0.5 / 255 + 1e-6)
+
+
+async def test_one_atom_alone_is_all_the_scale(feed: Feed, page: Page) -> None:
+    one = np.array([1 + 1e-6, 0, 1e-6], np.float32)
+    taken(page)
+    feed.put(emission(1.0, Activations({Modality.TEXT: one}, {Modality.TEXT: one})))
+    assert base64.b64decode(taken(page)[1]["homo"]["text"]) == b"\xff\x00\x00"
+
+
+async def test_activations_come_five_times_a_second_at_most(feed: Feed, page: Page) -> None:
+    """Ticks of a clock are a little early or late."""
+    taken(page)
+    sent = []
+    for tick in range(1, 31):
+        feed.put(emission(tick / 10 + (0.004 if tick % 2 else -0.004)))
+        sent += [message["type"] for message in taken(page)]
+    assert sent.count("estimate") == 30
+    assert sent.count("activations") == 15
+
+
+async def test_without_activations_none_are_told(feed: Feed, page: Page) -> None:
+    taken(page)
+    feed.put(emission(1.0, None))
+    feed.put(emission(2.0, perceived=False))
+    assert [message["type"] for message in taken(page)] == ["estimate", "estimate"]
+    unseen = replace(emission(3.0), estimate=None)  # type: ignore[arg-type]
+    Feed("empty").put(unseen)  # nothing is made where nobody looks

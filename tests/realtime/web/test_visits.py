@@ -1,0 +1,230 @@
+"""Visitors of a real server with real models: what each is told, and that no other notices what one does wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from websockets.exceptions import ConnectionClosed
+
+from dhmd.checkpoint import load
+from realtime.batching import SharedEngine
+from realtime.broker import BrokerAddress
+from realtime.capture.media import MediaFile
+from realtime.engine import Engine
+from realtime.perception import Extractors
+from realtime.web import visits as visiting
+from realtime.web.address import WebAddress
+from realtime.web.conversation import MOST_MALFORMED
+from realtime.web.protocol import LARGEST_MESSAGE, LARGEST_PICTURE, MALFORMED, SUPERSEDED
+from realtime.web.server import WebServer
+from realtime.web.simulated import SimulatedVisitor, picture
+from realtime.web.visits import Visits
+
+pytestmark = pytest.mark.anyio
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[tuple[Extractors, SharedEngine]]:
+    checkpoint, threads = load("base"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    extractors = Extractors.load(checkpoint)
+    with extractors.face, SharedEngine(Engine(checkpoint, torch.device("cpu"), activations=True)) as engine:
+        yield extractors, engine
+    torch.set_num_threads(threads)
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+def serve(models: tuple[Extractors, SharedEngine]) -> Serve:
+    """serve(most=2, broker=None): a server of visitors; gives its address and what it told the terminal."""
+
+    @asynccontextmanager
+    async def serving(most: int = 2, broker: BrokerAddress | None = None) -> AsyncIterator[tuple[str, list[str]]]:
+        told: list[str] = []
+        cpu = torch.device("cpu")
+        visits = Visits(*models, cpu, stream="hall", hop_s=0.1, broker=broker, most=most, tell=told.append)
+        async with asyncio.timeout(PATIENCE_S):
+            async with WebServer(visits, WebAddress.of("127.0.0.1", 0)).open() as address:
+                yield address, told
+            await visits.ended()
+
+    return serving
+
+
+def heard(words: dict[str, Any]) -> list[Any]:
+    return [*words["final"], *words["partial"]]
+
+
+async def closed(visitor: SimulatedVisitor) -> int:
+    """The code with which the server closes the connection."""
+    await visitor.socket.wait_closed()
+    assert visitor.socket.close_code is not None
+    return visitor.socket.close_code
+
+
+async def test_a_visitor_is_read_by_their_own_camera_and_microphone(
+    serve: Serve, talking_clip: Path, mosquitto: Any, subscribe: Any
+) -> None:
+    listener = subscribe(mosquitto.port)
+    async with serve(broker=BrokerAddress("127.0.0.1", mosquitto.port)) as (address, told):
+        async with SimulatedVisitor.at(address) as visitor:
+            assert (await visitor.told("hello"))["source"] == "browser"
+            assert visitor.received == visitor.all("hello")  # nothing else before they join
+            await visitor.join()
+            await visitor.play(MediaFile(str(talking_clip)))
+            while not any(said[0].startswith("Hello") for words in visitor.all("words") for said in heard(words)):
+                await visitor.another("words")
+            estimate = (await visitor.told("estimate"))["data"]
+            clock = await visitor.told("clock")
+            await visitor.say("leave")
+            assert (await visitor.told("ended"))["reason"] == "this session is over"
+        assert estimate["stream"] == "hall-1"
+        assert any(one["data"]["modalities"]["vision"]["present"] for one in visitor.all("estimate"))
+        assert any(one["data"]["modalities"]["audio"]["present"] for one in visitor.all("estimate"))
+        assert visitor.all("activations")
+        assert visitor.all("face")[-1]["faces"] == 1
+        assert abs(time.monotonic() + clock["offset"] - visitor.all("estimate")[-1]["end"]) < PATIENCE_S
+        assert clock["rtt"] < 1.0
+        assert not visitor.all("refused")
+        assert told[0] == "hall-1: a visitor came"
+    assert told[-1].startswith("hall-1: the visitor left after ")
+    listener.wait_for(lambda: listener.statuses("hall-1")[-1:] == ["stopped"])
+    published = listener.estimates("hall-1")
+    assert len(published) > 20
+    assert all(one["stream"] == "hall-1" for one in published)
+
+
+async def test_two_are_streams_of_their_own_and_a_third_is_asked_to_wait(serve: Serve) -> None:
+    async with (
+        serve(most=2) as (address, _),
+        SimulatedVisitor.at(address) as one,
+        SimulatedVisitor.at(address) as other,
+        SimulatedVisitor.at(address) as third,
+    ):
+        await asyncio.gather(one.join(), other.join())
+        assert {(await visitor.told("joined"))["stream"] for visitor in (one, other)} == {"hall-1", "hall-2"}
+        await third.say("join", session=None)
+        assert "please try again" in (await third.told("full"))["reason"]
+        await one.say("leave")
+        await one.told("ended")
+        left = (await one.told("joined"))["stream"]
+        while not third.all("joined"):
+            await third.say("join", session=None)
+            await asyncio.sleep(0.2)
+        assert third.all("joined")[0]["stream"] == left
+        # Nobody is seen or heard, and so it is said.
+        assert (await other.told("estimate"))["data"]["top"] is None
+
+
+async def test_a_page_comes_back_to_its_session_and_one_that_does_not_is_given_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(most=1) as (address, told):
+        async with SimulatedVisitor.at(address) as before:
+            await before.join()
+            await before.told("estimate")
+        async with SimulatedVisitor.at(address) as after:
+            await after.join(before.session)
+            joined = await after.told("joined")
+            assert joined["resumed"]
+            assert joined["session"] == before.session
+            assert (await after.told("estimate"))["data"]["seq"] > before.all("estimate")[-1]["data"]["seq"]
+            lost = [one for one in after.all("status") if one["reason"].startswith("connection lost")]
+            assert [one["worker"] for one in lost] == ["video", "audio"]
+            async with SimulatedVisitor.at(address) as thief:
+                await thief.join(before.session)
+                assert await closed(after) == SUPERSEDED
+                monkeypatch.setattr(visiting, "KEPT_S", 0.2)
+        while len(told) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        async with SimulatedVisitor.at(address) as late:
+            await late.join(before.session)
+            assert not (await late.told("joined"))["resumed"]
+            assert late.session != before.session
+
+
+async def test_who_says_what_is_no_message_is_sent_away_and_nobody_else_notices(serve: Serve) -> None:
+    async with serve() as (address, _), SimulatedVisitor.at(address) as other:
+        await other.join()
+        for nonsense in ("rm -rf", "[]", '{"type":"join","session":1}', b"", b"\x07" * 40, b"\x02" + b"\xff" * 9):
+            async with SimulatedVisitor.at(address) as visitor:
+                await visitor.told("hello")
+                with suppress(ConnectionClosed):
+                    for _ in range(MOST_MALFORMED + 5):
+                        await visitor.socket.send(nonsense)
+                assert await closed(visitor) == MALFORMED
+        async with SimulatedVisitor.at(address) as early:
+            await early.socket.send(picture(1.0, b"\xff\xd8"))
+            await early.say("source", kind="video", state="on")
+            await early.join()  # a few are only counted
+            assert {one["reason"] for one in [await early.told("refused")]} == {"before join"}
+        last = other.all("estimate")[-1]
+        assert (await other.another("estimate"))["data"]["seq"] > last["data"]["seq"]
+
+
+async def test_what_is_too_much_is_counted_and_not_taken(serve: Serve) -> None:
+    async with serve() as (address, _), SimulatedVisitor.at(address) as visitor:
+        await visitor.join()
+        now_s = time.monotonic
+        for _ in range(300):  # ten times the rate
+            await visitor.socket.send(picture(now_s(), b"\xff\xd8"))
+        assert (await visitor.told("refused", reason="more than 30 pictures a second"))["count"] >= 250
+        await asyncio.sleep(1.0)
+        await visitor.socket.send(picture(now_s(), b"\0" * (LARGEST_PICTURE + 1)))
+        await visitor.told("refused", reason="larger than 512 kB", count=1)
+        await visitor.socket.send(picture(now_s() - 60, b"\xff\xd8"))
+        await visitor.told("refused", reason="too old", count=1)
+        await visitor.socket.send(picture(now_s(), b"no picture"))
+        await visitor.told("refused", reason="not a JPEG picture")
+        block = b"\x02" + bytes(8) + bytes(2 * 16_000)
+        for _ in range(40):
+            await visitor.socket.send(block[:1] + picture(now_s(), b"")[1:] + block[9:])
+        assert (await visitor.told("refused", what="audio"))["count"] >= 20
+        for _ in range(200):
+            await visitor.say("pong", id=0, t=0.0)
+        assert (await visitor.told("refused", what="text"))["count"] >= 100
+        assert (await visitor.another("estimate"))["data"]["seq"] > 0
+
+
+async def test_what_is_far_too_large_is_not_even_received(serve: Serve) -> None:
+    async with serve() as (address, _), SimulatedVisitor.at(address) as visitor:
+        await visitor.join()
+        with suppress(ConnectionClosed):
+            await visitor.socket.send(bytes(LARGEST_MESSAGE + 1))
+        assert await closed(visitor) == 1009  # "message too big", RFC 6455
+        async with SimulatedVisitor.at(address) as again:
+            await again.join(visitor.session)
+            assert (await again.told("joined"))["resumed"]
+
+
+async def test_why_something_is_absent_is_told(serve: Serve) -> None:
+    async with serve() as (address, _), SimulatedVisitor.at(address) as visitor:
+        await visitor.join()
+        await visitor.say("source", kind="video", state="paused", reason="the tab is hidden")
+        assert (await visitor.told("status", worker="video", state="paused"))["reason"] == "the tab is hidden"
+        await visitor.say("source", kind="audio", state="off", reason="no microphone found")
+        assert (await visitor.told("status", worker="audio", state="failed"))["reason"] == "no microphone found"
+
+
+async def test_everybody_is_told_when_the_server_closes(serve: Serve) -> None:
+    async with AsyncExitStack() as stack:
+        async with serve() as (address, _):
+            visitor = await stack.enter_async_context(SimulatedVisitor.at(address))
+            await visitor.join()
+            await visitor.told("estimate")
+        assert (await visitor.told("ended"))["reason"] == "the server is closing"
