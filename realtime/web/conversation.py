@@ -60,21 +60,23 @@ class Conversation:
     async def run(self) -> None:
         """Until the page is gone, or is sent away. A page may join, leave, and join again."""
         visits, page = self._visits, self._page
-        hello = {"source": "browser", "stream": visits.stream, "marking": False, "atoms": visits.atoms}
-        page.tell(message("hello", hello))
-        forever = asyncio.Event()
+        page.tell(message("hello", {"source": "browser", "marking": False, **visits.described()}))
+        forever, visited = asyncio.Event(), False
         try:
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(page.send(self._socket))
                 while (heard := await self._hear(forever)) is not None:
                     if not isinstance(heard, Join):
-                        await self._out_of_place("text", "before join")
+                        # After a visit, what was on its way while it ended.
+                        if not visited:
+                            await self._out_of_place("text", "before join")
                         continue
                     visit = await visits.join(heard.session)
                     if isinstance(visit, str):
                         page.tell(message("full", {"reason": visit}))
                     else:
                         await self._attend(visit, resumed=visit.id == heard.session)
+                        visited = True
                 sending.cancel()
         finally:
             if self._next is not None:

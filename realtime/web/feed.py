@@ -45,7 +45,8 @@ class Feed:
         self._pages: list[Page] = []
         self._lock = threading.Lock()
         self._statuses: dict[str, WorkerStatus] = {}
-        self._connection = ""
+        self.connection = ""
+        """State of that with the broker; empty without one."""
         self.atoms = 0
         """In each dictionary of the model, if their activations come with the estimates; else 0."""
         self._pictured_s = 0.0
@@ -95,7 +96,7 @@ class Feed:
 
     def on_connection(self, state: str) -> None:
         """Of the broker."""
-        self._connection = state
+        self.connection = state
         self._each(message("broker", {"state": state}))
 
     def on_marks(self, line: str) -> None:
@@ -110,8 +111,8 @@ class Feed:
     def page(self, page: Page) -> Iterator[None]:
         """Send to this page for as long as the context lasts, beginning with what it needs to know."""
         self._loop = asyncio.get_running_loop()
-        if self._connection:
-            page.tell(message("broker", {"state": self._connection}))
+        if self.connection:
+            page.tell(message("broker", {"state": self.connection}))
         for status in self._statuses.values():
             page.tell(message("status", _status(status)))
         with self._lock:

@@ -28,8 +28,13 @@ class Viewers:
     async def attend(self, socket: WebSocket) -> None:
         """Serve one page until it leaves."""
         page = Page()
-        marking = self.on_key is not None
-        hello = {"source": "server", "stream": self.feed.stream, "marking": marking, "atoms": self.feed.atoms}
+        hello = {
+            "source": "server",
+            "stream": self.feed.stream,
+            "broker": self.feed.connection,
+            "atoms": self.feed.atoms,
+            "marking": self.on_key is not None,
+        }
         page.tell(message("hello", hello))
         with self.feed.page(page):
             async with asyncio.TaskGroup() as group:

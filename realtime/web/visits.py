@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -189,7 +189,6 @@ class Visits:
         self.stream = stream
         self.hop_s = hop_s
         self.most = most
-        self.atoms = engine.checkpoint.model.atoms
         self.served = 0
         self._extractors = extractors
         self._engine = engine
@@ -198,9 +197,17 @@ class Visits:
         self._tell = tell
         self._places: dict[int, Visit | None] = {}
         """By number; None for one that is being made ready."""
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Visit] = {}
         self._turns = Turns(cores())
         self._closing = False
+
+    def described(self) -> dict[str, Any]:
+        """What a page is told before it joins."""
+        return {
+            "stream": self.stream,
+            "broker": str(self._broker or ""),
+            "atoms": self._engine.checkpoint.model.atoms,
+        }
 
     async def join(self, session: str | None) -> Visit | str:
         """The session to go on with, or a new one; in words why there is no place."""
@@ -209,6 +216,8 @@ class Visits:
                 return visit
         if self._closing:
             return "the server is closing"
+        while len(self._places) >= self.most and (ending := self._ending()):
+            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
         if len(self._places) >= self.most:
             many = "one person is" if self.most == 1 else f"{self.most} people are"
             return f"{many} being read already, as many as this machine can follow; please try again in a while"
@@ -223,9 +232,13 @@ class Visits:
         self._places[number] = visit
         self.served += 1
         task = asyncio.create_task(self._host(number, visit), name=visit.stream)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = visit
+        task.add_done_callback(self._running.pop)
         return visit
+
+    def _ending(self) -> list[asyncio.Task[None]]:
+        """Visits that are over and still tidy up."""
+        return [task for task, visit in self._running.items() if visit.over.is_set()]
 
     async def _host(self, number: int, visit: Visit) -> None:
         """Run one visit; what befalls it befalls no other."""

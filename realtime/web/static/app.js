@@ -41,7 +41,7 @@ const OF_A_SESSION = new Set(["estimate", "activations", "face", "words", "statu
 
 const TOLD = {
   hello(message) {
-    [state.broker, state.atoms, state.ended] = [message.broker, message.atoms ?? 0, ""];
+    [state.broker, state.atoms, state.ended] = [message.broker ?? "", message.atoms ?? 0, ""];
     recording.hello(message);
     say(visit.hello(message));
     touch("atoms", "health");
@@ -80,7 +80,7 @@ const TOLD = {
     touch("health");
   },
   refused(message) {
-    state.refused.set(message.what, message);
+    state.refused.set(`${message.what} ${message.reason}`, message);
     touch("health");
   },
   recording: (message) => recording.told(message),

@@ -32,7 +32,7 @@ function because(device, { name, message }) {
     case "NotAllowedError": return `${device} not allowed: allow it in the browser's address bar and press Start again`;
     case "NotFoundError": return `no ${device} found`;
     case "NotReadableError": return `${device} in use by another program`;
-    default: return `${device}: ${message || name}`;
+    default: return `${device}: ${message || name}`.slice(0, 200); // the server takes no longer reason
   }
 }
 

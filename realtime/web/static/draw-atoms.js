@@ -15,7 +15,11 @@ export function drawAtoms() {
   put(at("atoms-count"), String(atoms));
   for (const [space, canvas] of Object.entries(spaces)) {
     const height = 3 * ROW + 2 * GAP;
-    if (canvas.width !== atoms || canvas.height !== height) [canvas.width, canvas.height] = [atoms, height];
+    if (canvas.width !== atoms || canvas.height !== height) {
+      [canvas.width, canvas.height] = [atoms, height];
+      // Few atoms are drawn as bars with sharp sides; of more than there are pixels none may be passed over.
+      canvas.style.imageRendering = atoms < canvas.clientWidth ? "pixelated" : "auto";
+    }
     const image = new ImageData(atoms, height);
     Object.keys(MODALITIES).forEach((modality, row) => {
       const used = activations?.[space]?.[modality];

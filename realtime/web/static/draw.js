@@ -98,7 +98,7 @@ function whyAbsent(modality) {
   for (const name of WORKERS[modality]) {
     const status = state.statuses.get(name);
     if (!status) return !state.viewing ? "starting" : modality === "vision" ? "no camera" : "no microphone";
-    if (["failed", "restarting"].includes(status.state)) return status.reason || status.state;
+    if (["failed", "restarting", "paused"].includes(status.state)) return status.reason || status.state;
     if (status.state === "ended") return "ended";
   }
   return WHY_ABSENT[modality];
@@ -134,7 +134,8 @@ function drawHealth() {
   if (state.missed) parts.push(`${state.missed} messages came too fast for this page`);
   if (broker) parts.push(`broker ${broker}`);
   for (const { worker, state: how, reason } of state.statuses.values())
-    if (["failed", "restarting"].includes(how)) wrong.push(`${worker} ${how}: ${reason}`);
+    // Of their own camera and microphone visitors are told beside the buttons.
+    if (["failed", "restarting"].includes(how) && !(worker in state.sources)) wrong.push(`${worker} ${how}: ${reason}`);
   for (const { what, count, reason } of state.refused.values())
     wrong.push(`${count} ${{ video: "pictures", audio: "blocks of sound", text: "messages" }[what]} were refused: ${reason}`);
   if (state.lostSoundS) wrong.push(`${state.lostSoundS.toFixed(1)} s of sound were lost while the connection was away`);

@@ -81,7 +81,7 @@ export class Visit {
 
   /** The server will not have this visit, or not any longer. */
   over(reason) {
-    if (this.#phase !== "viewing") this.#end(reason);
+    if (this.#phase === "visiting") this.#end(reason);
   }
 
   // --- what the visitor does ----------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ export class Visit {
   }
 
   #leave() {
-    if (this.#phase === "viewing") return;
+    if (this.#phase !== "visiting") return;
     this.#connection.send({ type: "leave" });
     this.#end("");
   }

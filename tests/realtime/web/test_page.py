@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +13,17 @@ import pytest
 
 from dhmd.session import Session, schema
 from realtime.demo import CLIP
+from tests.realtime.web.chromium import launching, needs_chromium, opened, served
 
-CHROMIUM = shutil.which("chromium")
 WEB = ("web", "--port", "0", "--broker", "none")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def served(*words: str) -> Iterator[str]:
-    """A command that serves the page; gives its address."""
-    command = [sys.executable, "-m", "realtime", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if found := re.search(r"page: (\S+)", line):
-                yield found[1]
-                break
-        else:
-            raise AssertionError(f"no page, exit status {process.wait()}")
-        process.terminate()
-        process.stdout.read()
-    assert process.returncode == 0
-
-
-def opened(browser: Any, address: str, **how: Any) -> tuple[Any, list[str]]:
-    """A page, and what its console complains about."""
-    page = browser.new_page(**how)
-    complaints: list[str] = []
-    page.on(
-        "console", lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None
-    )
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(address)
-    return page, complaints
+    with launching() as launch:
+        yield launch()
 
 
 def test_two_pages_follow_the_clip_and_see_its_end(browser: Any, tmp_path: Path) -> None:
