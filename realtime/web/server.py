@@ -64,14 +64,14 @@ class WebServer(Generic[A]):
 
     def __init__(self, audience: A, address: WebAddress, recordings: Recordings | None = None) -> None:
         self.audience = audience
-        self._address = address
-        self._recordings = recordings
+        self.address = address
+        self.recordings = recordings
         self._pages = 0
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
         """Serve for as long as the context lasts; gives the page's address. Raises SettingsInvalid for a taken port."""
-        listener, certificate = self._listen(), self._address.certificate
+        listener, certificate = self._listen(), self.address.certificate
         config = uvicorn.Config(
             self._app(),
             log_level="warning",
@@ -84,7 +84,7 @@ class WebServer(Generic[A]):
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]), name="web")
         try:
-            yield self._address.url(listener.getsockname()[1])
+            yield self.address.url(listener.getsockname()[1])
         finally:
             self.audience.end()
             await asyncio.sleep(0.05)  # the last word to the pages
@@ -92,16 +92,16 @@ class WebServer(Generic[A]):
             await task
 
     def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
+        family = socket.AF_INET6 if ":" in self.address.host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((self._address.host, self._address.port))
+            listener.bind((self.address.host, self.address.port))
             listener.listen(64)
         except OSError as error:
             listener.close()
             raise SettingsInvalid(
-                f"--host {self._address.host} --port {self._address.port}: {error.strerror}; "
+                f"--host {self.address.host} --port {self.address.port}: {error.strerror}; "
                 "name another --port, or 0 for a free one"
             ) from None
         return listener
@@ -112,17 +112,17 @@ class WebServer(Generic[A]):
                 Route("/", self._index),
                 WebSocketRoute("/stream", self._stream),
                 Mount("/static", StaticFiles(directory=STATIC)),
-                *([self._recordings.route] if self._recordings else []),
+                *([self.recordings.route] if self.recordings else []),
             ],
             middleware=[Middleware(_Guard)],
         )
 
     def _index(self, request: Request) -> Response:
-        return self._address.refusal(request) or FileResponse(STATIC / "index.html")
+        return self.address.refusal(request) or FileResponse(STATIC / "index.html")
 
     async def _stream(self, socket: WebSocket) -> None:
         await socket.accept()
-        if not self._address.is_own_page(socket) or self._address.refusal(socket) is not None:
+        if not self.address.is_own_page(socket) or self.address.refusal(socket) is not None:
             await socket.close(REFUSED, "wrong origin or token; open the address that dhmd-live printed")
             return
         if self._pages >= MOST_PAGES:

@@ -70,7 +70,8 @@ async def test_a_page_is_told_what_it_needs_to_know_and_then_what_happens() -> N
     web.audience.feed.atoms = 64
     async with web.open() as address, page(address) as socket:
         assert await told(socket, "hello") == {
-            "type": "hello", "source": "server", "stream": "hall", "broker": "", "marking": False, "atoms": 64,
+            "type": "hello", "source": "server", "stream": "hall", "broker": "", "atoms": 64, "marking": False,
+            "recordable": False,
         }  # fmt: skip
         assert (await told(socket, "status"))["worker"] == "video"
         await asyncio.to_thread(web.audience.feed.on_worker, WorkerStatus("face", WorkerState.FAILED, "no model"))
