@@ -70,7 +70,7 @@ async def _host(
             # The server's own: a broker that refuses it would refuse every visitor.
             await stack.enter_async_context(publishing(Publisher(broker, settings.stream, lambda _: None)))
         recordings = await stack.enter_async_context(Recordings(address))
-        common = Common(engine, device, settings.hop_s, broker, recordings)
+        common = Common(engine, device, settings.hop_s, settings.shown(), broker, recordings)
         visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
         try:
             async with WebServer(visits, address, recordings).open() as page:

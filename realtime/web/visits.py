@@ -54,11 +54,12 @@ STATES: Final = {"on": WorkerState.RUNNING, "paused": WorkerState.PAUSED, "off":
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What all visits share."""
+    """What all visits share. settings: as recordings are to tell them."""
 
     engine: SharedEngine
     device: torch.device
     hop_s: float
+    settings: Mapping[str, object]
     broker: BrokerAddress | None
     recordings: Recordings
     turns: Turns = field(default_factory=lambda: Turns(cores()))
@@ -79,7 +80,9 @@ class Visit:
         self._source = LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost)
         self._delivery = Delivery(self._source)
         self.pipeline = Pipeline(self.perception, common.engine, self.clock, stream, self._delivery.dropped, timed=True)
-        description = describe(common.engine.checkpoint, stream=stream, hop_s=common.hop_s, timed=True, settings={})
+        description = describe(
+            common.engine.checkpoint, stream=stream, hop_s=common.hop_s, timed=True, settings=common.settings
+        )
         self.recording = common.recordings.of(
             self.pipeline, description, on_change=self._on_recording, on_marks=self.feed.on_marks
         )

@@ -62,7 +62,7 @@ def serve(models: tuple[Extractors, SharedEngine]) -> Serve:
         extractors, engine = models
         address = WebAddress.of("127.0.0.1", 0)
         async with asyncio.timeout(PATIENCE_S), Recordings(address) as recordings:
-            common = Common(engine, torch.device("cpu"), 0.1, broker, recordings)
+            common = Common(engine, torch.device("cpu"), 0.1, {"checkpoint": "base"}, broker, recordings)
             visits = Visits(extractors, common, stream="hall", most=most, tell=told.append)
             async with WebServer(visits, address, recordings).open() as page:
                 yield page, told
@@ -241,6 +241,8 @@ async def test_a_visitor_records_and_fetches_the_recording(serve: Serve, talking
             data = await asyncio.to_thread(fetched, address.rstrip("/") + file["url"])
             assert len(data) == file["bytes"]
             (tmp_path / file["name"]).write_bytes(data)
+    command = [sys.executable, "-m", "realtime", "replay", str(tmp_path / files[0]["name"]), "--verify"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     session = Session.open(tmp_path / files[0]["name"])
     assert session.stream == "hall-1"
     assert len(list(session.records({schema.ESTIMATE}))) >= 10
