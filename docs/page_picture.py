@@ -21,7 +21,11 @@ def main() -> None:
     parser.add_argument("--at", type=float, default=14.0, help="seconds after the visitor came")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("page.png"))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, served() as (address, _), sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served("--stream", "hall") as (address, _),
+        sync_playwright() as playwright,
+    ):
         flags = ["--no-sandbox", *fake_devices(CLIP, Path(folder))]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
