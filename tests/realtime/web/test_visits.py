@@ -244,7 +244,7 @@ async def test_a_visitor_records_and_fetches_the_recording(serve: Serve, talking
             assert len(data) == file["bytes"]
             (tmp_path / file["name"]).write_bytes(data)
     command = [sys.executable, "-m", "realtime", "replay", str(tmp_path / files[0]["name"]), "--verify"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
     session = Session.open(tmp_path / files[0]["name"])
     assert session.stream == "hall-1"
     assert len(list(session.records({schema.ESTIMATE}))) >= 10
