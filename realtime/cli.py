@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="visitors at a time (default: as many as this machine can follow, measured at the start)",
     )
-    _add_run_flags(web)
+    _add_run_flags(web, source="browser, that of each visitor")
 
     replay = commands.add_parser(
         "replay",
@@ -224,13 +224,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_flags(run: argparse.ArgumentParser) -> None:
+def _add_run_flags(run: argparse.ArgumentParser, source: str = "camera:0") -> None:
     """One flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with these keys; flags override it")
     run.add_argument(
         "--source",
         metavar="PATH|URL|camera:N|none",
-        help="media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: camera:0)",
+        help=f"media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: {source})",
     )
     run.add_argument(
         "--microphone",

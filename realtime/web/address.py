@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -36,7 +37,8 @@ class WebAddress:
         return cls(host, port, None if loopback else secrets.token_urlsafe(16), certificate)
 
     def url(self, port: int) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = _outward(self.host) if self.host != "localhost" and ip_address(self.host).is_unspecified else self.host
+        host = f"[{host}]" if ":" in host else host
         scheme = "http" if self.certificate is None else "https"
         return f"{scheme}://{host}:{port}/{self.query}"
 
@@ -78,3 +80,14 @@ class WebAddress:
         if not self.admits(request.query_params.get("token")):
             return PlainTextResponse("this page needs the token that dhmd-live printed: open the whole address", 403)
         return None
+
+
+def _outward(host: str) -> str:
+    """The address under which other machines reach one that listens on all of its own; nothing is sent."""
+    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))  # of the ranges for documentation (RFC 5737, RFC 3849)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return socket.gethostname()

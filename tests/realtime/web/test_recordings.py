@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import stat
 import subprocess
 import urllib.error
@@ -103,7 +104,7 @@ async def recordings(host: str = "127.0.0.1") -> AsyncIterator[tuple[Recordings,
     """With the address of the server through which they are fetched, without its token."""
     address = WebAddress.of(host, 0)
     async with Recordings(address) as kept, WebServer(Viewers(Feed("hall")), address, kept).open() as url:
-        yield kept, url.partition("?")[0].replace("0.0.0.0", "127.0.0.1").rstrip("/")
+        yield kept, re.sub(r"//[^:]+", "//127.0.0.1", url.partition("?")[0]).rstrip("/")
 
 
 async def fetched(url: str, host: str | None = None) -> tuple[int, bytes, Mapping[str, str]]:

@@ -113,8 +113,9 @@ async def test_who_comes_from_elsewhere_is_refused(name: str) -> None:
 
 async def test_beyond_loopback_a_token_is_needed() -> None:
     async with served("0.0.0.0").open() as everywhere:
-        address = everywhere.replace("0.0.0.0", "127.0.0.1")
+        address = re.sub(r"//[^:]+", "//127.0.0.1", everywhere)
         assert "token=" in address
+        assert "0.0.0.0" not in everywhere  # nobody can open that elsewhere
         bare = address.partition("?")[0]
         assert (await asyncio.to_thread(fetched, bare))[0] == 403
         assert (await asyncio.to_thread(fetched, bare + "?token=guess"))[0] == 403

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import ssl
 import subprocess
@@ -71,7 +72,7 @@ async def test_the_page_and_its_stream_over_tls(files: tuple[Path, Path], at: st
             return error.code, ""
 
     async with WebServer(Viewers(Feed("hall")), WebAddress.of(at, 0, Certificate.of(*files))).open() as printed:
-        address = printed.replace("0.0.0.0", "127.0.0.1")
+        address = re.sub(r"//[^:]+", "//127.0.0.1", printed)
         parts = urlsplit(address)
         assert parts.scheme == "https"
         status, page = await asyncio.to_thread(fetch, address)
