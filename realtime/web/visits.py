@@ -145,10 +145,14 @@ class Visit:
         finally:
             if self._place is place:
                 self._place = None
-                loop = asyncio.get_running_loop()
-                self._abandoning = loop.call_later(KEPT_S, self.leave, "its page did not come back")
-                for kind in ("video", "audio"):
-                    self._on_status(WorkerStatus(kind, WorkerState.PAUSED, "connection lost; waiting for the page"))
+                if not self.over.is_set():
+                    self._wait_for_page()
+
+    def _wait_for_page(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._abandoning = loop.call_later(KEPT_S, self.leave, "its page did not come back")
+        for kind in ("video", "audio"):
+            self._on_status(WorkerStatus(kind, WorkerState.PAUSED, "connection lost; waiting for the page"))
 
     def _on_recording(self, state: Mapping[str, Any]) -> None:
         self.feed.on_recording(state)
