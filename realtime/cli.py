@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
     from realtime.run import Summary
     from realtime.settings import RunSettings
+    from realtime.web.address import WebAddress
     from realtime.web.server import WebServer
     from realtime.web.viewers import Viewers
+
+logger = logging.getLogger(__name__)
 
 DESCRIPTION = (
     """Emotion of the person in front of the camera, from face, voice and words, ten times a second over MQTT."""
@@ -75,6 +78,10 @@ WEB_EXAMPLES = """examples:
   dhmd-live web --source talk.mp4                          a file
   dhmd-live web --host 0.0.0.0 --source rtsp://camera.local/live
                                                            for other machines: the address printed holds a token
+  dhmd-live web --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+                                                           the same over TLS: browsers give their camera to such a page
+  openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=dhmd \\
+      -addext subjectAltName=DNS:$(hostname)               makes both files; browsers ask once whether to trust them
 
 Without --source each visitor is a stream of their own: STREAM-1, STREAM-2, ... All flags of `dhmd-live run` apply;
 those that belong to one stream (--microphone, --estimates, --record) need a --source.
@@ -174,13 +181,15 @@ def _parser() -> argparse.ArgumentParser:
     web.set_defaults(command=_web)
     web.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s, no other machine)")
     web.add_argument("--port", type=int, default=8765, help="0: a free one (default: %(default)s)")
+    web.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate (PEM)")
+    web.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key (PEM)")
     web.add_argument(
         "--max-streams",
         type=_positive,
         metavar="N",
         help="visitors at a time (default: as many as this machine can follow, measured at the start)",
     )
-    _add_run_flags(web)
+    _add_run_flags(web, source="browser, that of each visitor")
 
     replay = commands.add_parser(
         "replay",
@@ -215,13 +224,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_flags(run: argparse.ArgumentParser) -> None:
+def _add_run_flags(run: argparse.ArgumentParser, source: str = "camera:0") -> None:
     """One flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with these keys; flags override it")
     run.add_argument(
         "--source",
         metavar="PATH|URL|camera:N|none",
-        help="media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: camera:0)",
+        help=f"media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: {source})",
     )
     run.add_argument(
         "--microphone",
@@ -345,7 +354,7 @@ def _replay(options: argparse.Namespace) -> int:
         stream=stream,
         estimates=options.estimates,
         plot=options.plot,
-        web=_page(stream or options.paths[0].stem, "127.0.0.1", 0) if options.web else None,
+        web=_page(stream or options.paths[0].stem) if options.web else None,
         device=options.device,
     )
     return replay(request, _console())
@@ -395,29 +404,44 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _page(stream: str, host: str, port: int) -> WebServer[Viewers]:
+def _page(stream: str, address: WebAddress | None = None) -> WebServer[Viewers]:
+    """For pages that look at one stream; by default on loopback, on a free port."""
+    from realtime.web.address import WebAddress
     from realtime.web.feed import Feed
-    from realtime.web.server import WebAddress, WebServer
+    from realtime.web.server import WebServer
     from realtime.web.viewers import Viewers
 
-    return WebServer(Viewers(Feed(stream)), WebAddress.of(host, port))
+    return WebServer(Viewers(Feed(stream)), address or WebAddress.of("127.0.0.1", 0))
+
+
+def _address(options: argparse.Namespace) -> WebAddress:
+    from realtime.web.address import WebAddress
+    from realtime.web.certificate import Certificate
+
+    address = WebAddress.of(options.host, options.port, Certificate.of(options.tls_cert, options.tls_key))
+    if not address.is_secure:
+        logger.warning(
+            "browsers give a camera only to secure pages: on other machines this one has none; serve it over TLS with "
+            "--tls-cert and --tls-key"
+        )
+    return address
 
 
 def _web(options: argparse.Namespace) -> int:
     from realtime.settings import BROWSER
 
     settings = _settings(options, source=BROWSER)
+    address = _address(options)
     console = _console()
     if settings.source == BROWSER:
         from realtime.web.host import host
-        from realtime.web.server import WebAddress
 
-        served = host(settings, WebAddress.of(options.host, options.port), options.max_streams, console)
+        served = host(settings, address, options.max_streams, console)
         console.print(f"{served.visits} {'visit' if served.visits == 1 else 'visits'}", highlight=False)
         return 0
     from realtime.run import run
 
-    _print_summary(run(settings, console, web=_page(settings.stream, options.host, options.port)), console)
+    _print_summary(run(settings, console, web=_page(settings.stream, address)), console)
     return 0
 
 
@@ -428,7 +452,7 @@ def _demo(options: argparse.Namespace) -> int:
     from realtime.run import run
 
     console = _console()
-    summary = run(settings, console, title="dhmd demo", web=_page(settings.stream, "127.0.0.1", 0))
+    summary = run(settings, console, title="dhmd demo", web=_page(settings.stream))
     _print_summary(summary, console)
     return 0
 

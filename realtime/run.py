@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
 from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
+from realtime.workers import WorkerStatus
 
 if TYPE_CHECKING:
     from realtime.web.server import WebServer
@@ -100,14 +101,15 @@ def run(
         engine = Engine(checkpoint, device, activations=web is not None)
         clock = MediaClock() if settings.pace == "max" else SessionClock()
         timed = settings.pace == "realtime"
+        described = describe(
+            checkpoint, stream=settings.stream, hop_s=settings.hop_s, timed=timed, settings=settings.shown()
+        )
         recorder = None
         if session is not None:
             recorder = Recorder(
                 session,
                 clock,
-                describe(
-                    checkpoint, stream=settings.stream, hop_s=settings.hop_s, timed=timed, settings=settings.shown()
-                ),
+                described,
                 video=settings.record_video,
                 sound=settings.record_audio,
                 patient=not timed,
@@ -127,7 +129,8 @@ def run(
         if recorder is not None:
             pipeline.sinks.append(recorder)
         try:
-            summary = asyncio.run(_run(settings, pipeline, media, source, delivery, recorder, web, console, title))
+            running = _run(settings, pipeline, media, source, delivery, recorder, described, web, console, title)
+            summary = asyncio.run(running)
         except BaseException:
             # What failed before anything was perceived is tried again under the same name.
             if session is not None and not session.closed and recorder is not None and recorder.blank:
@@ -178,6 +181,7 @@ async def _run(
     source: LiveSource,
     delivery: Delivery,
     recorder: Recorder | None,
+    described: Mapping[str, str],
     web: WebServer[Viewers] | None,
     console: Console,
     title: str,
@@ -206,6 +210,7 @@ async def _run(
         on_status = _fan_out(dashboard.set_worker, published.on_worker if published else None)
         if web is not None:
             web.audience.on_key = marking.press if recorder else None
+            on_status = _fan_out(on_status, await _recordable(web, pipeline, described, stack))
             address = await stack.enter_async_context(web.open())
             console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
             on_status = _fan_out(on_status, web.audience.feed.on_worker)
@@ -245,6 +250,20 @@ async def _run(
     summary.dropped = delivery.dropped()
     summary.words = " ".join(word.text for word in pipeline.perception.words)
     return summary
+
+
+async def _recordable(
+    web: WebServer[Viewers], pipeline: Pipeline, described: Mapping[str, str], stack: AsyncExitStack
+) -> Callable[[WorkerStatus], None]:
+    """Let pages record the run; returns what is to be told of its workers."""
+    from realtime.web.recordings import Recordings
+
+    feed = web.audience.feed
+    web.recordings = await stack.enter_async_context(Recordings(web.address))
+    recording = web.recordings.of(pipeline, described, on_change=feed.on_recording, on_marks=feed.on_marks)
+    web.audience.recording = recording
+    pipeline.sinks.append(recording)
+    return recording.on_worker
 
 
 async def _either(*events: asyncio.Event) -> None:

@@ -75,6 +75,12 @@ class RowRing:
         """(N,) capture times, oldest first."""
         return self._times_s[self._slots()]
 
+    def since(self, start_s: float) -> Rows:
+        """The rows captured after `start_s`."""
+        times_s = self.times_s
+        slots = torch.from_numpy(self._slots()[times_s > start_s]).to(self._values.device)
+        return Rows(times_s[times_s > start_s], self._values[slots].cpu().numpy())
+
     def newest_s(self, end_s: float) -> float | None:
         """Capture time of the newest row not after `end_s`."""
         past = self.times_s[self.times_s <= end_s]
@@ -134,6 +140,16 @@ class SlidingWindow:
         with self._lock:
             self._rings[modality].replace(rows)
             self._revision += 1
+            return self._revision
+
+    def since(self, modality: Modality, start_s: float) -> Rows:
+        """The rows of a modality captured after `start_s` that are still here."""
+        with self._lock:
+            return self._rings[modality].since(start_s)
+
+    @property
+    def revision(self) -> int:
+        with self._lock:
             return self._revision
 
     def cut(self, end_s: float) -> WindowCut:

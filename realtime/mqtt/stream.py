@@ -154,7 +154,7 @@ def publish_pipeline(pipeline: Pipeline, publisher: Publisher, *, state: bool = 
     """Publish all that a pipeline makes. The sink is to be told of workers, and is the reporter of `publishing`."""
     sink = PublisherSink(publisher, pipeline.clock, pipeline.statistics, state=state)
     pipeline.sinks.append(sink)
-    pipeline.perception.add_observer(sink)
+    pipeline.perception.join(sink, pipeline.clock.now())
     return sink
 
 

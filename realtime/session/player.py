@@ -228,14 +228,16 @@ class Replay:
             bar = progress.add_task("replaying", total=self._length_s)
             async with contextlib.aclosing(_inferred(rewound, engine, BATCH if pace is None else 1)) as inferred:
                 async for moment, inference in inferred:
-                    passed_s = moment.cut.end_s - self._first_s
+                    end_s = moment.cut.end_s
+                    passed_s = end_s - self._first_s
                     if pace is not None:
                         await _until(started_s + passed_s / pace, self._stop)
                     if self._stop.is_set():
                         break
                     outcome.estimates += 1
                     outcome.agreement.add(moment.recorded, moment.cut, inference)
-                    outcome.comparison.add(moment.cut.end_s, inference_of(moment.recorded), inference)
+                    told_s = end_s - self._session.start_s
+                    outcome.comparison.add(told_s, inference_of(moment.recorded), inference)
                     self._emit(self._emission(moment, inference))
                     await self._settled()
                     outcome.session_s, outcome.wall_s = passed_s, time.monotonic() - started_s
@@ -275,6 +277,7 @@ class Replay:
                 duration_s=None,
                 stop=self._stop,
                 delivered=self._settled,
+                start_s=self._session.start_s,
             )
         outcome.wall_s = time.monotonic() - started_s
         outcome.estimates = pipeline.statistics.estimates
@@ -298,6 +301,7 @@ class _Compared:
         self._recorded = [inference_of(message) for message in recorded]
         self._ends_s = [message.end_s for message in recorded]
         self.last_s = self._ends_s[-1]
+        self._start_s = session.start_s
         self._hop_s = session.hop_s
         self._comparison = comparison
 
@@ -307,7 +311,7 @@ class _Compared:
         near = [i for i in (after - 1, after) if 0 <= i < len(self._ends_s)]
         nearest = min(near, key=lambda i: abs(self._ends_s[i] - end_s))
         if abs(self._ends_s[nearest] - end_s) <= self._hop_s:
-            self._comparison.add(end_s, self._recorded[nearest], emission.inference)
+            self._comparison.add(end_s - self._start_s, self._recorded[nearest], emission.inference)
 
 
 async def _inferred(
