@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -99,6 +100,7 @@ async def test_metrics_are_of_the_time_since_the_last_report(monkeypatch: pytest
     sink._inference_ms.extend(range(101))
     sink.report()
     statistics.estimates = 30
+    await asyncio.sleep(0.1)  # periods are given in milliseconds
     sink.report()
     first, second = (METRICS.payload.model_validate(one) for one in published)
     assert first.latency_ms.inference.model_dump() == {"p50": 50, "p95": 95, "p99": 99}
