@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -15,10 +16,14 @@ from dhmd.errors import DHMDError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from realtime.broker import BrokerAccess
     from realtime.run import Summary
     from realtime.settings import RunSettings
+    from realtime.web.address import WebAddress
     from realtime.web.server import WebServer
     from realtime.web.viewers import Viewers
+
+logger = logging.getLogger(__name__)
 
 DESCRIPTION = (
     """Emotion of the person in front of the camera, from face, voice and words, ten times a second over MQTT."""
@@ -30,7 +35,8 @@ RUN_EXAMPLES = """examples:
   dhmd-live run --source talk.mp4                          a file at its own pace
   dhmd-live run --source talk.mp4 --pace max --broker none --estimates talk.jsonl
                                                            a file as fast as the machine allows
-  dhmd-live run --source rtsp://camera.local/live --broker mqtt://user:secret@broker.local --stream hall
+  dhmd-live run --source rtsp://camera.local/live --broker mqtts://me@broker.local --broker-password-file secret
+                                                           user and password also by DHMD_BROKER_USER, ..._PASSWORD
   dhmd-live run --config configs/live.yaml                 the same keys from a file; flags override it
 
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
@@ -75,6 +81,10 @@ WEB_EXAMPLES = """examples:
   dhmd-live web --source talk.mp4                          a file
   dhmd-live web --host 0.0.0.0 --source rtsp://camera.local/live
                                                            for other machines: the address printed holds a token
+  dhmd-live web --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+                                                           the same over TLS: browsers give their camera to such a page
+  openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=dhmd \\
+      -addext subjectAltName=DNS:$(hostname)               makes both files; browsers ask once whether to trust them
 
 Without --source each visitor is a stream of their own: STREAM-1, STREAM-2, ... All flags of `dhmd-live run` apply;
 those that belong to one stream (--microphone, --estimates, --record) need a --source.
@@ -139,6 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.environ.update(GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
     _set_up_logging(verbose=options.verbose)
     command: Callable[[argparse.Namespace], int] = options.command
+    if getattr(options, "broker", None):
+        _warn_of_password(options)
     try:
         code = command(options)
     except KeyboardInterrupt:
@@ -196,13 +208,15 @@ def _parser() -> argparse.ArgumentParser:
     web.set_defaults(command=_web)
     web.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s, no other machine)")
     web.add_argument("--port", type=int, default=8765, help="0: a free one (default: %(default)s)")
+    web.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate (PEM)")
+    web.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key (PEM)")
     web.add_argument(
         "--max-streams",
         type=_positive,
         metavar="N",
         help="visitors at a time (default: as many as this machine can follow, measured at the start)",
     )
-    _add_run_flags(web)
+    _add_run_flags(web, source="browser, that of each visitor")
 
     _add_scale_commands(commands)
 
@@ -218,7 +232,8 @@ def _parser() -> argparse.ArgumentParser:
 
     watch = commands.add_parser("watch", help="print a stream readably as it is published")
     watch.set_defaults(command=_watch)
-    watch.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user:password@]host[:port]")
+    watch.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
+    _add_access_flags(watch)
     watch.add_argument("--stream", default="+", help="name of one stream; all without it")
 
     _add_session_commands(commands)
@@ -257,26 +272,27 @@ def _add_scale_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     serve.set_defaults(command=_serve)
-    serve.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user:password@]host[:port]")
+    serve.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
+    _add_access_flags(serve)
     serve.add_argument("--group", default="dhmd-serve", metavar="NAME", help="who shares work (default: %(default)s)")
     serve.add_argument("--checkpoint", default="base", metavar="base|DIR", help="the model (default: %(default)s)")
     serve.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: auto)")
 
 
-def _add_run_flags(run: argparse.ArgumentParser) -> None:
+def _add_run_flags(run: argparse.ArgumentParser, source: str = "camera:0") -> None:
     """One flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
-    _add_stream_flags(run, hop="0.1", brokers="URL|embedded|none")
+    _add_stream_flags(run, hop="0.1", source=source, brokers="URL|embedded|none")
     _add_record_flags(run)
     run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
 
 
-def _add_stream_flags(run: argparse.ArgumentParser, hop: str, brokers: str = "URL") -> None:
+def _add_stream_flags(run: argparse.ArgumentParser, hop: str, source: str = "camera:0", brokers: str = "URL") -> None:
     """Those of a source and its stream."""
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with these keys; flags override it")
     run.add_argument(
         "--source",
         metavar="PATH|URL|camera:N|none",
-        help="media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: camera:0)",
+        help=f"media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: {source})",
     )
     run.add_argument(
         "--microphone",
@@ -287,14 +303,51 @@ def _add_stream_flags(run: argparse.ArgumentParser, hop: str, brokers: str = "UR
     run.add_argument(
         "--broker",
         metavar=brokers,
-        help="mqtt[s]://[user:password@]host[:port]"
+        help="mqtt[s]://[user@]host[:port]"
         + (", embedded on loopback, or none (default: embedded)" if "embedded" in brokers else ""),
     )
+    _add_access_flags(run)
     run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
+    run.add_argument(
+        "--state", action="store_true", default=None, help="publish single values too, retained: dhmd/NAME/state/..."
+    )
     run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
     run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
     run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
+
+
+def _add_access_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes to be let in by a broker. A password itself has no place among a process's arguments."""
+    command.add_argument(
+        "--broker-ca", metavar="FILE", help="CA of the broker's certificate, PEM (default: the system's)"
+    )
+    command.add_argument("--broker-cert", metavar="FILE", help="our own certificate, PEM")
+    command.add_argument("--broker-key", metavar="FILE", help="its key, PEM, if it is not in the same file")
+    command.add_argument(
+        "--broker-password-file",
+        metavar="FILE",
+        help="its first line is the password; or set DHMD_BROKER_USER and DHMD_BROKER_PASSWORD",
+    )
+
+
+def _access(options: argparse.Namespace) -> BrokerAccess:
+    from realtime.broker import BrokerAccess
+
+    return BrokerAccess(options.broker_ca, options.broker_cert, options.broker_key, options.broker_password_file)
+
+
+def _warn_of_password(options: argparse.Namespace) -> None:
+    """Other users of the machine can read the arguments of its processes."""
+    from realtime.broker import BrokerAddress
+    from realtime.errors import SettingsInvalid
+
+    with contextlib.suppress(SettingsInvalid):
+        if BrokerAddress.parse(getattr(options, "broker", None) or "").password is not None:
+            logging.getLogger(__name__).warning(
+                "--broker: a password among the arguments can be read by others on this machine; "
+                "use DHMD_BROKER_PASSWORD or --broker-password-file"
+            )
 
 
 def _add_session_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -344,9 +397,8 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
     replay.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one for two cores)")
     replay.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the comparison")
-    replay.add_argument(
-        "--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user:password@]host[:port]"
-    )
+    replay.add_argument("--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user@]host[:port]")
+    _add_access_flags(replay)
     replay.add_argument("--web", action="store_true", help="show it on a page, at the pace it had")
     replay.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
     replay.add_argument("--estimates", metavar="FILE", help="write the estimates here, one JSON object a line")
@@ -393,10 +445,11 @@ def _replay(options: argparse.Namespace) -> int:
         checkpoint=options.checkpoint,
         again=options.again,
         broker=options.broker,
+        access=_access(options),
         stream=stream,
         estimates=options.estimates,
         plot=options.plot,
-        web=_page(stream or options.paths[0].stem, "127.0.0.1", 0) if options.web else None,
+        web=_page(stream or options.paths[0].stem) if options.web else None,
         device=options.device,
     )
     return replay(request, _console())
@@ -446,29 +499,44 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _page(stream: str, host: str, port: int) -> WebServer[Viewers]:
+def _page(stream: str, address: WebAddress | None = None) -> WebServer[Viewers]:
+    """For pages that look at one stream; by default on loopback, on a free port."""
+    from realtime.web.address import WebAddress
     from realtime.web.feed import Feed
-    from realtime.web.server import WebAddress, WebServer
+    from realtime.web.server import WebServer
     from realtime.web.viewers import Viewers
 
-    return WebServer(Viewers(Feed(stream)), WebAddress.of(host, port))
+    return WebServer(Viewers(Feed(stream)), address or WebAddress.of("127.0.0.1", 0))
+
+
+def _address(options: argparse.Namespace) -> WebAddress:
+    from realtime.web.address import WebAddress
+    from realtime.web.certificate import Certificate
+
+    address = WebAddress.of(options.host, options.port, Certificate.of(options.tls_cert, options.tls_key))
+    if not address.is_secure:
+        logger.warning(
+            "browsers give a camera only to secure pages: on other machines this one has none; serve it over TLS with "
+            "--tls-cert and --tls-key"
+        )
+    return address
 
 
 def _web(options: argparse.Namespace) -> int:
     from realtime.settings import BROWSER
 
     settings = _settings(options, source=BROWSER)
+    address = _address(options)
     console = _console()
     if settings.source == BROWSER:
         from realtime.web.host import host
-        from realtime.web.server import WebAddress
 
-        served = host(settings, WebAddress.of(options.host, options.port), options.max_streams, console)
+        served = host(settings, address, options.max_streams, console)
         console.print(f"{served.visits} {'visit' if served.visits == 1 else 'visits'}", highlight=False)
         return 0
     from realtime.run import run
 
-    _print_summary(run(settings, console, web=_page(settings.stream, options.host, options.port)), console)
+    _print_summary(run(settings, console, web=_page(settings.stream, address)), console)
     return 0
 
 
@@ -496,11 +564,11 @@ def _edge(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from realtime.broker import BrokerAddress
+    from realtime.broker import named_broker
     from realtime.scale.serve import serve
     from realtime.scale.topics import check_group_name
 
-    broker, group = BrokerAddress.parse(options.broker), check_group_name(options.group)
+    broker, group = named_broker(options.broker, _access(options)), check_group_name(options.group)
     return serve(broker, group, options.checkpoint, options.device, _console())
 
 
@@ -511,7 +579,7 @@ def _demo(options: argparse.Namespace) -> int:
     from realtime.run import run
 
     console = _console()
-    summary = run(settings, console, title="dhmd demo", web=_page(settings.stream, "127.0.0.1", 0))
+    summary = run(settings, console, title="dhmd demo", web=_page(settings.stream))
     _print_summary(summary, console)
     return 0
 
@@ -541,12 +609,12 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from realtime.broker import BrokerAddress
+    from realtime.broker import named_broker
     from realtime.mqtt import check_stream_name
     from realtime.watch import watch
 
     stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
-    return watch(BrokerAddress.parse(options.broker), stream, _console())
+    return watch(named_broker(options.broker, _access(options)), stream, _console())
 
 
 def _devices(_: argparse.Namespace) -> int:

@@ -29,6 +29,10 @@ class DeviceUnavailable(DHMDLiveError):
     """The compute device asked for is not here."""
 
 
+class BrokerTooOld(DHMDLiveError):
+    """The broker lacks what is needed of MQTT 5."""
+
+
 class BrokerRefused(DHMDLiveError):
     """The broker rejects our credentials: trying again would not help."""
 

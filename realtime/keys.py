@@ -48,7 +48,7 @@ class Marking:
             return
         now_s = self._clock.now()
         if key != "m" and self._start_s is None:
-            self._mark(max(0.0, now_s - self._window_s), now_s, _EMOTION_OF[key])
+            self._mark(max(self._recorder.start_s, now_s - self._window_s), now_s, _EMOTION_OF[key])
         elif key != "m":
             self._emotion = _EMOTION_OF[key]
         elif self._start_s is None:
@@ -64,7 +64,7 @@ class Marking:
         if self._start_s is None:
             self._show(f"m mark · last {self._window_s:g} s: {_CHOICES}\n{self._last}".rstrip())
         else:
-            under_way = f"marking since {self._start_s:.1f} s{_said(self._emotion)}"
+            under_way = f"marking since {self._start_s - self._recorder.start_s:.1f} s{_said(self._emotion)}"
             self._show(f"m ends the mark · {_CHOICES}\n{under_way}")
 
     def end(self) -> None:
@@ -84,7 +84,8 @@ class Marking:
             self._last = "not marked: nothing is recorded any more"
             return
         self._recorder.mark(start_s, end_s, emotion)
-        self._last = f"marked {start_s:.1f} to {end_s:.1f} s{_said(emotion)}"
+        began_s = self._recorder.start_s
+        self._last = f"marked {start_s - began_s:.1f} to {end_s - began_s:.1f} s{_said(emotion)}"
 
 
 def _said(emotion: str | None) -> str:

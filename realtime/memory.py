@@ -11,6 +11,15 @@ from typing import Final, Self
 MEMORY_EVERY_S: Final = 1.0
 
 
+def resident_mb(process_id: int | None = None) -> float | None:
+    """Resident memory of a process, MB, this one without an id; None where the system does not tell."""
+    try:
+        pages = int(Path(f"/proc/{process_id or 'self'}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
 class MemoryLog:
     """Resident memory, MB, once a second while it is open. process_id: None for this process."""
 

@@ -26,15 +26,17 @@ async def run_offline(
     duration_s: float | None,
     stop: asyncio.Event,
     delivered: Callable[[], Awaitable[None]],
+    start_s: float = 0.0,
 ) -> None:
     """Push the file through the pipeline until it ends, `duration_s` of it is done, or `stop` is set.
 
-    samples: in the order of arrival. `delivered` is awaited after each estimate: no sink is overrun.
+    samples: in the order of arrival. `delivered` is awaited after each estimate: no sink is overrun. start_s: when the
+    samples begin, on the session clock.
     """
     perception, loop = pipeline.perception, asyncio.get_running_loop()
     with ThreadPoolExecutor(max_workers=3, thread_name_prefix="perceive") as pool:
-        for end_s, frames, blocks in by_hop(samples, hop_s):
-            if stop.is_set() or (duration_s is not None and end_s > duration_s + hop_s / 2):
+        for end_s, frames, blocks in by_hop(samples, hop_s, start_s):
+            if stop.is_set() or (duration_s is not None and end_s > start_s + duration_s + hop_s / 2):
                 return
             await asyncio.gather(
                 loop.run_in_executor(pool, _see, perception, frames),
@@ -48,22 +50,22 @@ async def run_offline(
 
 
 def by_hop(
-    samples: Iterator[VideoFrame | AudioBlock], hop_s: float
+    samples: Iterator[VideoFrame | AudioBlock], hop_s: float, start_s: float = 0.0
 ) -> Iterator[tuple[float, list[VideoFrame], list[AudioBlock]]]:
     """Samples grouped by the hop in which they arrived: (end of the hop, frames, blocks), empty hops included.
 
-    samples: in the order of arrival.
+    samples: in the order of arrival. start_s: of the first hop.
     """
     frames: list[VideoFrame] = []
     blocks: list[AudioBlock] = []
     hops = itertools.count(1)
     # Times are sums of many durations; a sample on the edge belongs to the hop it ends.
-    end_s = next(hops) * hop_s
+    end_s = start_s + next(hops) * hop_s
     for sample in samples:
         while sample.arrived_s > end_s + 1e-9:
             yield end_s, frames, blocks
             frames, blocks = [], []
-            end_s = next(hops) * hop_s
+            end_s = start_s + next(hops) * hop_s
         (frames if isinstance(sample, VideoFrame) else blocks).append(sample)  # type: ignore[arg-type]
     if frames or blocks:
         yield end_s, frames, blocks

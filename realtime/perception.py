@@ -1,6 +1,7 @@
 """Perception: one stream's extractors and its sliding window. What is seen, heard and read becomes rows.
 
-The three entrances (`see`, `hear`, `listen`) may run in three threads, each always in the same one.
+The three entrances (`see`, `hear`, `listen`) may run in three threads, each always in the same one. Observers may join
+and leave from any thread while they do.
 """
 
 from __future__ import annotations
@@ -136,10 +137,11 @@ class Perception:
         self.extractors = extractors
         self._shares = {m: turns.share() for m in Modality} if turns else {}
         self.window = SlidingWindow(extractors.specs, device)
-        self._observers = observers
+        self._observers = tuple(observers)
         self._entering = threading.Lock()
         self._face: FaceObservation | None = None
         self._words = SpokenWords()
+        self._entered = TranscriptUpdate((), (), 0.0)
         self._revision_of_words = 0
         self._skipped_s = 0.0
 
@@ -180,6 +182,33 @@ class Perception:
         """The sound has ended: what was being said is final now."""
         self._read(self.extractors.transcript.finish())
 
+    def join(self, observer: Observer, now_s: float) -> int:
+        """Tell an observer what the window holds, and from now on all that is perceived.
+
+        Told are the rows that a window can hold that ends at `now_s`, session clock, or later, and the words of twice
+        its length: those in it are encoded with the words before them. Returns the revision of the window from which
+        on the observer knows all of it.
+        """
+        window_s = self.window.window_s
+        with self._entering:
+            revision = self.window.revision
+            for modality in (Modality.VISION, Modality.AUDIO):
+                if len(rows := self.window.since(modality, now_s - window_s)):
+                    observer.on_rows(modality, rows, revision)
+            final, partial = (
+                tuple(word for word in words if word.end_s > now_s - 2 * window_s)
+                for words in (self._entered.final, self._entered.partial)
+            )
+            if final or partial:
+                observer.on_words(TranscriptUpdate(final, partial, self._entered.skipped_s), self._revision_of_words)
+            self._observers = (*self._observers, observer)
+            return revision
+
+    def leave(self, observer: Observer) -> None:
+        """Tell an observer nothing more; what is being told in another thread may still reach it."""
+        with self._entering:
+            self._observers = tuple(one for one in self._observers if one is not observer)
+
     def perceive(self, end_s: float) -> Perceived:
         """The window that ends at `end_s`, from what has arrived by now."""
         with self._entering:
@@ -208,10 +237,13 @@ class Perception:
         if update.skipped_s > self._skipped_s:
             self._skipped_s = update.skipped_s
             logger.warning("words fell behind the speech: %.1f s of it left out so far", self._skipped_s)
-        rows = self.extractors.text.extract(words) if words else None
+        text = self.extractors.text
+        # Words that are withdrawn before any is final leave the window, too.
+        rows = text.extract(words) if words else Rows.empty(text.spec.width)
+        spoken = self._words.since(words[-1].end_s - 2 * self.window.window_s) if words else ((), ())
         with self._entering:
-            if rows is not None:
-                self._revision_of_words = self.window.replace(Modality.TEXT, rows)
+            self._revision_of_words = self.window.replace(Modality.TEXT, rows)
+            self._entered = TranscriptUpdate(*spoken, update.skipped_s)
             for observer in self._observers:
                 observer.on_words(update, self._revision_of_words)
 

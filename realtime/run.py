@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +27,14 @@ from realtime.errors import MicrophoneUnavailable
 from realtime.estimate import Dropped
 from realtime.keys import marking_keys
 from realtime.live import Delivery, LiveSource, run_live
-from realtime.mqtt import Publisher, PublisherSink, publishing
+from realtime.mqtt import Publisher, publish_pipeline, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Observer, Perception
 from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
 from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
+from realtime.workers import WorkerStatus
 
 if TYPE_CHECKING:
     from realtime.web.server import WebServer
@@ -100,14 +101,15 @@ def run(
         engine = Engine(checkpoint, device, activations=web is not None)
         clock = MediaClock() if settings.pace == "max" else SessionClock()
         timed = settings.pace == "realtime"
+        described = describe(
+            checkpoint, stream=settings.stream, hop_s=settings.hop_s, timed=timed, settings=settings.shown()
+        )
         recorder = None
         if session is not None:
             recorder = Recorder(
                 session,
                 clock,
-                describe(
-                    checkpoint, stream=settings.stream, hop_s=settings.hop_s, timed=timed, settings=settings.shown()
-                ),
+                described,
                 video=settings.record_video,
                 sound=settings.record_audio,
                 patient=not timed,
@@ -127,7 +129,8 @@ def run(
         if recorder is not None:
             pipeline.sinks.append(recorder)
         try:
-            summary = asyncio.run(_run(settings, pipeline, media, source, delivery, recorder, web, console, title))
+            running = _run(settings, pipeline, media, source, delivery, recorder, described, web, console, title)
+            summary = asyncio.run(running)
         except BaseException:
             # What failed before anything was perceived is tried again under the same name.
             if session is not None and not session.closed and recorder is not None and recorder.blank:
@@ -178,6 +181,7 @@ async def _run(
     source: LiveSource,
     delivery: Delivery,
     recorder: Recorder | None,
+    described: Mapping[str, str],
     web: WebServer[Viewers] | None,
     console: Console,
     title: str,
@@ -188,13 +192,13 @@ async def _run(
         loop.add_signal_handler(number, stop.set)
     summary = Summary(pipeline.statistics)
     async with AsyncExitStack() as stack:
-        broker = await opened_broker(settings.broker, stack)
+        broker = await opened_broker(settings.broker, stack, settings.access)
         dashboard = Dashboard(f"{title} · {settings.stream}", f"{broker}" if broker else "no broker")
-        publisher = None
+        publisher = published = None
         if broker is not None:
             on_connection = _fan_out(dashboard.set_connection, web.audience.feed.on_connection if web else None)
             publisher = Publisher(broker, settings.stream, on_connection)
-            pipeline.sinks.append(PublisherSink(publisher, pipeline.clock, pipeline.statistics))
+            published = publish_pipeline(pipeline, publisher, state=settings.state)
             if settings.broker == "embedded":
                 console.print(f"embedded broker on {broker}; another terminal: dhmd-live watch --broker {broker}")
         view = stack.enter_context(TerminalView(console, dashboard))
@@ -203,16 +207,17 @@ async def _run(
         tell = web.audience.feed.on_marks if web else _to_nobody
         marking = stack.enter_context(marking_keys(recorder, pipeline.clock, window_s, view, tell))
 
-        on_status = _fan_out(dashboard.set_worker, publisher.publish_worker if publisher else None)
+        on_status = _fan_out(dashboard.set_worker, published.on_worker if published else None)
         if web is not None:
             web.audience.on_key = marking.press if recorder else None
+            on_status = _fan_out(on_status, await _recordable(web, pipeline, described, stack))
             address = await stack.enter_async_context(web.open())
             console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
             on_status = _fan_out(on_status, web.audience.feed.on_worker)
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
             recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))
-        async with publishing(publisher) if publisher else nullcontext():
+        async with publishing(publisher, published) if publisher else nullcontext():
             try:
                 if isinstance(pipeline.clock, MediaClock) and media is not None:
                     if publisher is not None:
@@ -245,6 +250,20 @@ async def _run(
     summary.dropped = delivery.dropped()
     summary.words = " ".join(word.text for word in pipeline.perception.words)
     return summary
+
+
+async def _recordable(
+    web: WebServer[Viewers], pipeline: Pipeline, described: Mapping[str, str], stack: AsyncExitStack
+) -> Callable[[WorkerStatus], None]:
+    """Let pages record the run; returns what is to be told of its workers."""
+    from realtime.web.recordings import Recordings
+
+    feed = web.audience.feed
+    web.recordings = await stack.enter_async_context(Recordings(web.address))
+    recording = web.recordings.of(pipeline, described, on_change=feed.on_recording, on_marks=feed.on_marks)
+    web.audience.recording = recording
+    pipeline.sinks.append(recording)
+    return recording.on_worker
 
 
 async def either(*events: asyncio.Event) -> None:

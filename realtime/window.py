@@ -75,11 +75,11 @@ class RowRing:
         """(N,) capture times, oldest first."""
         return self._times_s[self._slots()]
 
-    @property
-    def rows(self) -> Rows:
-        """All that are kept."""
-        slots = torch.from_numpy(self._slots()).to(self._values.device)
-        return Rows(self.times_s, self._values[slots].numpy(force=True))
+    def since(self, start_s: float) -> Rows:
+        """The rows captured after `start_s`."""
+        times_s = self.times_s
+        slots = torch.from_numpy(self._slots()[times_s > start_s]).to(self._values.device)
+        return Rows(times_s[times_s > start_s], self._values[slots].cpu().numpy())
 
     def newest_s(self, end_s: float) -> float | None:
         """Capture time of the newest row not after `end_s`."""
@@ -142,10 +142,15 @@ class SlidingWindow:
             self._revision += 1
             return self._revision
 
-    def rows(self, modality: Modality) -> Rows:
-        """All rows of a modality that are kept."""
+    def since(self, modality: Modality, start_s: float) -> Rows:
+        """The rows of a modality captured after `start_s` that are still here."""
         with self._lock:
-            return self._rings[modality].rows
+            return self._rings[modality].since(start_s)
+
+    @property
+    def revision(self) -> int:
+        with self._lock:
+            return self._revision
 
     def cut(self, end_s: float) -> WindowCut:
         """The window that ends at `end_s`, from what has arrived by now."""

@@ -32,6 +32,13 @@ class SpokenWords:
         with self._lock:
             return tuple(word for word in self._since(start_s) if word.start_s < end_s)
 
+    def since(self, start_s: float) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
+        """Final and partial words that ended after `start_s`, oldest first."""
+        with self._lock:
+            words = self._since(start_s)
+            partial = tuple(word for word in self._partial if word.end_s > start_s)
+            return tuple(words[: len(words) - len(partial)]), partial
+
     @property
     def all(self) -> tuple[Word, ...]:
         """The newest REMEMBERED final ones and the partial ones, oldest first."""

@@ -71,7 +71,7 @@ class Session:
             )
         session = cls(path, metadata, complete)
         try:
-            numbers = (session.epoch_unix, session.hop_s)
+            numbers = (session.epoch_unix, session.hop_s, session.start_s)
             _ = session.stream, session.timed, session.features, metadata["model"], metadata["checkpoint"]
             sound = isinstance(session.settings, dict) and all(map(math.isfinite, numbers)) and session.hop_s > 0
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -84,6 +84,16 @@ class Session:
     def epoch_unix(self) -> float:
         """Unix seconds of the session clock's zero; 0 where time was a file's own."""
         return float(self.metadata["epoch_unix"])
+
+    @property
+    def start_s(self) -> float:
+        """When the recording began, on the session clock: 0 with the run, more in the middle of one."""
+        return float(self.metadata.get("start_s", "0"))
+
+    @property
+    def started_unix(self) -> float:
+        """Unix seconds of the recording's start; 0 where time was a file's own."""
+        return self.epoch_unix + self.start_s if self.epoch_unix else 0.0
 
     @property
     def stream(self) -> str:
@@ -155,7 +165,7 @@ class Session:
 
 @dataclass(slots=True)
 class TopicContents:
-    """bytes: of the messages, before they are compressed. first_s, last_s: arrival, on the session clock."""
+    """bytes: of the messages, before they are compressed. first_s, last_s: arrival, in seconds of the recording."""
 
     messages: int = 0
     bytes: int = 0
@@ -184,7 +194,7 @@ class Contents:
                     by_channel[record.id] = topics.setdefault(record.topic, TopicContents())
                 elif isinstance(record, Message):
                     topic = by_channel.setdefault(record.channel_id, TopicContents())
-                    arrived_s = record.log_time / 1e9 - session.epoch_unix
+                    arrived_s = record.log_time / 1e9 - session.epoch_unix - session.start_s
                     topic.first_s = topic.first_s if topic.messages else arrived_s
                     topic.last_s = arrived_s
                     topic.messages += 1
@@ -198,7 +208,7 @@ class Contents:
 
     @property
     def last_s(self) -> float:
-        """Arrival of the newest message, on the session clock."""
+        """Arrival of the newest message, in seconds of the recording."""
         return max((topic.last_s for topic in self.topics.values()), default=0.0)
 
 
@@ -258,7 +268,7 @@ def words_of(words: Any) -> tuple[Word, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A label given live to a stretch of the session, in seconds of it; None is what was not said."""
+    """A label given live to a stretch of the recording, in seconds of it; None is what was not said."""
 
     start_s: float
     end_s: float
@@ -272,11 +282,11 @@ class Mark:
         return " ".join(part for part in parts if part) or "mark"
 
 
-def mark_of(message: Any) -> Mark:
+def mark_of(message: Any, session: Session) -> Mark:
     """Of a Mark message. What people say of a sentiment has few digits, and single precision more."""
     emotion = message.emotion if message.HasField("emotion") else None
     sentiment = round(message.sentiment, 4) if message.HasField("sentiment") else None
-    return Mark(message.start_s, message.end_s, emotion, sentiment)
+    return Mark(message.start_s - session.start_s, message.end_s - session.start_s, emotion, sentiment)
 
 
 def landmarks_of(message: Any) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -19,13 +20,13 @@ from rich.console import Console
 
 from dhmd.checkpoint import load
 from dhmd.modality import Modality
-from realtime.broker import BrokerAddress
+from realtime.broker import BrokerAddress, named_broker
 from realtime.capture.media import MediaFile
 from realtime.clock import MediaClock, SessionClock
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Dropped, Estimate
 from realtime.live import Delivery, run_live
-from realtime.mqtt import Publisher, publishing
+from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perception
 from realtime.pipeline import Statistics
@@ -36,6 +37,7 @@ from realtime.scale.link import keep_connected, payload_of, user_properties
 from realtime.scale.window_log import WindowLog
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
+from realtime.workers import WorkerStatus
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +232,7 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
         extractors = Extractors.load(checkpoint)
-        log = WindowLog(extractors.specs, lambda: perception.window.rows(Modality.TEXT))
+        log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(Perception(extractors, torch.device("cpu"), [log]))
         clock = MediaClock() if settings.pace == "max" else SessionClock()
         return asyncio.run(_edge(settings, console, media, perception, log, clock, lines))
@@ -248,7 +250,7 @@ async def _edge(
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    broker = BrokerAddress.parse(settings.broker)
+    broker = named_broker(settings.broker, settings.access)
     dashboard = Dashboard(f"dhmd-live edge · {settings.stream}", f"{broker}")
     source = open_source(settings, media, clock)
     delivery = Delivery(source)
@@ -260,7 +262,10 @@ async def _edge(
         if lines is not None:
             lines.put(payload)
         with contextlib.suppress(ValidationError):
-            view.show(Estimate.model_validate_json(payload))
+            estimate = Estimate.model_validate_json(payload)
+            view.show(estimate)
+            pipeline.statistics.estimates += 1
+            published.put_published(estimate)
 
     stream = EdgeStream(settings.stream, log, clock.epoch_unix, clock.now)
     link = EdgeLink(broker, [stream], on_estimate)
@@ -272,11 +277,13 @@ async def _edge(
         lambda hop: link.offer(settings.stream, hop),
         timed=settings.pace == "realtime",
     )
+    published = PublisherSink(publisher, clock, pipeline.statistics, state=settings.state)
+    perception.join(published, clock.now())
     common: dict[str, Any] = {"hop_s": settings.hop_s, "duration_s": settings.duration, "stop": stop}
 
-    def on_status(status: Any) -> None:
+    def on_status(status: WorkerStatus) -> None:
         dashboard.set_worker(status)
-        publisher.publish_worker(status)
+        published.on_worker(status)
 
     async def delivered() -> None:
         """Once the newest window is estimated; what is lost on its way is sent again."""
@@ -286,7 +293,7 @@ async def _edge(
 
     async with AsyncExitStack() as stack:
         view = stack.enter_context(TerminalView(console, dashboard))
-        await stack.enter_async_context(publishing(publisher))
+        await stack.enter_async_context(publishing(publisher, published))
         await stack.enter_async_context(linked(link))
         begun_s = asyncio.get_running_loop().time()
         if isinstance(clock, MediaClock) and media is not None:

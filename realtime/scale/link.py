@@ -14,8 +14,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from realtime.broker import BrokerAddress
-from realtime.errors import BrokerRefused
-from realtime.mqtt import CONNECT_TIMEOUT_S, FIRST_WAIT_S, LONGEST_WAIT_S, connect, refusal
+from realtime.errors import BrokerTooOld
+from realtime.mqtt import connect, in_words, refusal
+from realtime.mqtt.connection import CONNECT_TIMEOUT_S
+from realtime.mqtt.publisher import FIRST_WAIT_S, LONGEST_WAIT_S
 from realtime.scale.window_message import LARGEST
 
 logger = logging.getLogger(__name__)
@@ -51,24 +53,24 @@ async def keep_connected(
 ) -> None:
     """Connect and `use`, again whenever the broker comes back, until `use` returns or `stop` is set.
 
-    most_incoming: messages that may wait to be read. Raises BrokerRefused.
+    most_incoming: messages that may wait to be read. Raises BrokerRefused, BrokerTooOld.
     """
     failures = 0
     told_away = False
     while not stop.is_set():
         try:
             await _reach(broker)
-            async with _client(broker, will, most_incoming) as client:
+            async with connect(broker, will, _options(most_incoming)) as client:
+                if not client.mqtt5:
+                    raise BrokerTooOld(f"{broker} speaks no MQTT 5, which edges and servers need; Mosquitto 2 does")
                 failures, told_away = 0, False
                 await use(client)
                 return
         except (aiomqtt.MqttError, OSError, TimeoutError) as error:
-            if reason := refusal(error):
-                raise BrokerRefused(
-                    f"{broker} refuses us: {reason}; give --broker mqtt://user:password@host:port"
-                ) from error
+            if refused := refusal(broker, error):
+                raise refused from error
             if not told_away:
-                logger.warning("broker %s is away (%s); trying again", broker, str(error) or type(error).__name__)
+                logger.warning("broker %s is away (%s); trying again", broker, in_words(error))
             told_away = True
             failures += 1
             wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0)
@@ -76,16 +78,10 @@ async def keep_connected(
                 await asyncio.wait_for(stop.wait(), wait_s)
 
 
-def _client(broker: BrokerAddress, will: aiomqtt.Will | None, most_incoming: int) -> aiomqtt.Client:
+def _options(most_incoming: int) -> dict[str, Any]:
     limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     limits.MaximumPacketSize = LARGEST_PACKET
-    options: dict[str, Any] = {
-        "protocol": aiomqtt.ProtocolVersion.V5,
-        "properties": limits,
-        "queue_type": Inbox,
-        "max_queued_incoming_messages": most_incoming,
-    }
-    return connect(broker, will, **options)
+    return {"properties": limits, "queue_type": Inbox, "max_queued_incoming_messages": most_incoming}
 
 
 async def _reach(broker: BrokerAddress) -> None:

@@ -16,14 +16,14 @@ from typing import Any, Final
 
 import aiomqtt
 import torch
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from rich.console import Console
 
 from dhmd.checkpoint import load
 from realtime.batching import MOST
 from realtime.broker import BrokerAddress
 from realtime.engine import Engine, resolve_device
+from realtime.mqtt.connection import properties_of
+from realtime.mqtt.topics import EMOTION
 from realtime.pipeline import LATENCIES_KEPT, percentiles
 from realtime.scale import topics
 from realtime.scale.link import keep_connected, payload_of
@@ -151,8 +151,9 @@ class Server:
                 await self._publish(client, answer)
 
     async def _publish(self, client: aiomqtt.Client, answer: Answer) -> None:
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties = properties_of(EMOTION)
         message = answer.request.message
+        # paho adds them to those that are there.
         properties.UserProperty = [
             ("server", self.name),
             ("session", message.session),

@@ -25,7 +25,7 @@ class PlotUnavailable(DHMDLiveError):
 @dataclass(slots=True)
 class Comparison:
     """What was recorded and what another model says, moment by moment; those in which either perceived nothing count
-    apart."""
+    apart. end_s: in seconds of the recording."""
 
     end_s: list[float] = field(default_factory=list)
     recorded: list[Inference] = field(default_factory=list)

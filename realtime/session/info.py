@@ -60,7 +60,7 @@ def read_info(path: Path) -> Info:
     """Read all of a file. Raises SessionInvalid."""
     session = Session.open(path)
     contents = Contents.of(session)
-    epoch_unix = session.epoch_unix
+    started_unix = session.started_unix
     marks, lost = _labels(session)
     return Info(
         file=str(path),
@@ -68,7 +68,7 @@ def read_info(path: Path) -> Info:
         version=int(session.metadata["version"]),
         state="complete" if contents.whole else "damaged" if session.complete else "cut",
         stream=session.stream,
-        started=datetime.fromtimestamp(epoch_unix).astimezone().isoformat(timespec="seconds") if epoch_unix else None,
+        started=_local(started_unix) if started_unix else None,
         recorded=session.metadata.get("created", ""),
         length_s=round(max(0.0, contents.last_s), 3),
         model=session.metadata["model"],
@@ -80,6 +80,10 @@ def read_info(path: Path) -> Info:
         lost=lost,
         marks=marks,
     )
+
+
+def _local(unix: float) -> str:
+    return datetime.fromtimestamp(unix).astimezone().isoformat(timespec="seconds")
 
 
 def _topic(name: str, found: TopicContents) -> Topic:
@@ -94,7 +98,7 @@ def _labels(session: Session) -> tuple[list[Mark], dict[str, int]]:
     lost: Counter[str] = Counter()
     for record in session.records([schema.MARK, schema.LOST]):
         if record.topic == schema.MARK:
-            marks.append(mark_of(record.message))
+            marks.append(mark_of(record.message, session))
         else:
             lost[record.message.topic] += record.message.count
     return marks, dict(lost)

@@ -23,15 +23,15 @@ from rich.progress import Progress
 from dhmd.checkpoint import Checkpoint, CheckpointInvalid, load
 from dhmd.contract import ContractMismatch
 from dhmd.session import Session, SessionInvalid, schema
-from realtime.broker import BrokerAddress
+from realtime.broker import BrokerAccess, named_broker
 from realtime.clock import MediaClock
 from realtime.engine import Engine, Inference, resolve_device
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Dropped, ModelName
-from realtime.mqtt import Publisher, publishing
+from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perceived, Perception
-from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink
+from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
 from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
 from realtime.session.messages import estimate_again, inference_of
@@ -62,6 +62,7 @@ class Request:
     checkpoint: str | None = None
     again: bool = False
     broker: str = "none"
+    access: BrokerAccess = field(default_factory=BrokerAccess)
     stream: str | None = None
     estimates: str | None = None
     plot: Path | None = None
@@ -195,13 +196,13 @@ class Replay:
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         request = self._request
         async with AsyncExitStack() as stack:
-            broker = None if request.broker == "none" else BrokerAddress.parse(request.broker)
+            broker = None if request.broker == "none" else named_broker(request.broker, request.access)
             dashboard = Dashboard(f"replay · {self._stream}", str(broker or "no broker"))
             if request.estimates is not None:
                 self._sinks.append(stack.enter_context(EstimateFile(Path(request.estimates))))
             if broker is not None:
                 self._publisher = Publisher(broker, self._stream, dashboard.set_connection)
-                self._sinks.append(_Published(self._publisher))
+                self._sinks.append(PublisherSink(self._publisher, MediaClock(self._session.epoch_unix), Statistics()))
                 await stack.enter_async_context(publishing(self._publisher))
                 await self._publisher.tried.wait()
             if request.web is not None:
@@ -228,14 +229,16 @@ class Replay:
             bar = progress.add_task("replaying", total=self._length_s)
             async with contextlib.aclosing(_inferred(rewound, engine, BATCH if pace is None else 1)) as inferred:
                 async for moment, inference in inferred:
-                    passed_s = moment.cut.end_s - self._first_s
+                    end_s = moment.cut.end_s
+                    passed_s = end_s - self._first_s
                     if pace is not None:
                         await _until(started_s + passed_s / pace, self._stop)
                     if self._stop.is_set():
                         break
                     outcome.estimates += 1
                     outcome.agreement.add(moment.recorded, moment.cut, inference)
-                    outcome.comparison.add(moment.cut.end_s, inference_of(moment.recorded), inference)
+                    told_s = end_s - self._session.start_s
+                    outcome.comparison.add(told_s, inference_of(moment.recorded), inference)
                     self._emit(self._emission(moment, inference))
                     await self._settled()
                     outcome.session_s, outcome.wall_s = passed_s, time.monotonic() - started_s
@@ -275,19 +278,12 @@ class Replay:
                 duration_s=None,
                 stop=self._stop,
                 delivered=self._settled,
+                start_s=self._session.start_s,
             )
         outcome.wall_s = time.monotonic() - started_s
         outcome.estimates = pipeline.statistics.estimates
         outcome.session_s = compared.last_s - self._first_s
         return outcome
-
-
-class _Published:
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
-
-    def put(self, emission: Emission) -> None:
-        self._publisher.publish_estimate(emission.payload)
 
 
 class _Told:
@@ -306,6 +302,7 @@ class _Compared:
         self._recorded = [inference_of(message) for message in recorded]
         self._ends_s = [message.end_s for message in recorded]
         self.last_s = self._ends_s[-1]
+        self._start_s = session.start_s
         self._hop_s = session.hop_s
         self._comparison = comparison
 
@@ -315,7 +312,7 @@ class _Compared:
         near = [i for i in (after - 1, after) if 0 <= i < len(self._ends_s)]
         nearest = min(near, key=lambda i: abs(self._ends_s[i] - end_s))
         if abs(self._ends_s[nearest] - end_s) <= self._hop_s:
-            self._comparison.add(end_s, self._recorded[nearest], emission.inference)
+            self._comparison.add(end_s - self._start_s, self._recorded[nearest], emission.inference)
 
 
 async def _inferred(

@@ -103,6 +103,7 @@ class Recorder:
 
     file: see `new_file`. description: see `describe`. video, sound: whether pictures and sound are recorded too.
     patient: wait when the queue is full, where time is the file's own and nothing is late.
+    start_s: when it begins, on the session clock: now, where it joins a run that is under way.
     """
 
     def __init__(
@@ -114,8 +115,14 @@ class Recorder:
         video: bool = False,
         sound: bool = False,
         patient: bool = False,
+        start_s: float = 0.0,
     ) -> None:
         self.name = file.name
+        self.start_s = start_s
+        self.from_revision = 0
+        """Of the window (see Perception.join): what was cut from an earlier one cannot be replayed and is left out."""
+        self.written = 0
+        """Bytes of the file, in whole chunks."""
         self._clock = clock
         self._patient = patient
         self._video = VideoEncoder() if video else None
@@ -135,6 +142,7 @@ class Recorder:
         """Processor time of the writing thread, once it has ended."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         opening = {"version": str(schema.VERSION), "created": created, "epoch_unix": repr(clock.epoch_unix)}
+        opening |= {"start_s": repr(start_s)}
         self._head = {**opening, **description}
         self._file = file
         self._thread: threading.Thread | None = None
@@ -168,7 +176,10 @@ class Recorder:
         self._put(schema.WORDS, self._clock.now(), lambda when: messages.words(update, revision, when))
 
     def put(self, emission: Emission) -> None:
-        self._put(schema.ESTIMATE, emission.perceived.cut.end_s, lambda when: messages.estimate(emission, when))
+        cut = emission.perceived.cut
+        if cut.revision < self.from_revision or cut.end_s < self.start_s:
+            return
+        self._put(schema.ESTIMATE, cut.end_s, lambda when: messages.estimate(emission, when))
 
     def on_worker(self, status: WorkerStatus) -> None:
         self._put(schema.STATUS, self._clock.now(), lambda when: messages.status(status, when))
@@ -229,8 +240,8 @@ class Recorder:
         tell(WorkerState.RUNNING)
         whole = 0
         try:
-            for whole in self._chunks():  # noqa: B007 - where the last whole chunk ends
-                pass
+            for whole in self._chunks():
+                self.written = whole
         except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
             reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             with self._wake:

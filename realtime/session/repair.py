@@ -13,7 +13,7 @@ from realtime.session.files import check_out, whole_file
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """messages: how many were saved. last_s: when the last of them arrived, on the session clock."""
+    """messages: how many were saved. last_s: when the last of them arrived, in seconds of the recording."""
 
     out: Path
     messages: int

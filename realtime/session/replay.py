@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from dhmd.checkpoint import Checkpoint, encoder_path
-from dhmd.contract import FeatureSpec
+from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
 from dhmd.session import Record, Session, SessionInvalid, schema
@@ -90,8 +90,8 @@ class Rewound:
             return
         final, partial = words_of(message.final), words_of(message.partial)
         words = self._words.update(final, partial, self._window.window_s)
-        if words:
-            self._window.replace(Modality.TEXT, self._text.extract(words))
+        rows = self._text.extract(words) if words else Rows.empty(self._text.spec.width)
+        self._window.replace(Modality.TEXT, rows)
 
 
 def require_features(recorded: Mapping[Modality, FeatureSpec], checkpoint: Checkpoint) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Messages of a topic that were not recorded, up to `t_s`."""
+    """Messages of a topic that were not recorded, up to `t_s` of the recording."""
 
     t_s: float
     topic: str
@@ -30,7 +30,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Timeline:
-    """One entry an estimate, N in all, oldest first; seconds are on the session clock. NaN is what there was none of.
+    """One entry an estimate, N in all, oldest first; seconds are of the recording. NaN is what there was none of.
 
     t_s, start_s: (N,) end and start of the window. seq, faces, dropped_video, dropped_audio: (N,).
     emotions: (N, 7) probabilities in the order of EMOTIONS. sentiment: (N, 3) value, low and high in [-3, 3].
@@ -38,6 +38,8 @@ class Timeline:
     present, age_s, weight, alone: (N,) of each modality, as in the published estimate; alone: its own sentiment.
     latency_ms, inference_ms: (N,), all NaN where time was the file's own.
     statuses: (seconds, status) of each change of a worker.
+    words: those that were still being said when the recording began, or later.
+    dropped_video, dropped_audio: of a recording that began in the middle of a run, those since its first estimate.
     """
 
     session: Session
@@ -75,6 +77,7 @@ class Timeline:
         marks: list[Mark] = []
         statuses: list[tuple[float, WorkerStatus]] = []
         lost: list[Lost] = []
+        start_s = session.start_s
         topics = (schema.ESTIMATE, schema.WORDS, schema.MARK, schema.STATUS, schema.LOST)
         for record in session.records(topics):
             message = record.message
@@ -82,24 +85,26 @@ class Timeline:
                 case schema.ESTIMATE:
                     estimates.append(_numbers(message))
                 case schema.WORDS:
-                    words += words_of(message.final)
+                    words += _since(start_s, words_of(message.final))
                 case schema.MARK:
-                    marks.append(mark_of(message))
+                    marks.append(mark_of(message, session))
                 case schema.STATUS:
-                    statuses.append((record.captured_s, status_of(message, session)))
+                    statuses.append((max(0.0, record.captured_s - start_s), status_of(message, session)))
                 case schema.LOST:
-                    lost.append(Lost(record.arrived_s, message.topic, message.count))
+                    lost.append(Lost(record.arrived_s - start_s, message.topic, message.count))
         if not estimates:
             raise SessionInvalid(f"{session.path}: holds no estimate; nothing was estimated before the recording ended")
         columns = dict(zip(_COLUMNS, zip(*estimates, strict=True), strict=True))
         numbers = {name: np.array(values) for name, values in columns.items() if name != "transcript"}
         states = numbers.pop("states")
+        age_s = {m: numbers["t_s"] - states[:, i, 1] for i, m in enumerate(Modality)}
+        _count_from(numbers, start_s)
         return cls(
             session=session,
             **numbers,
             transcript=columns["transcript"],
             present={m: states[:, i, 0] > 0 for i, m in enumerate(Modality)},
-            age_s={m: numbers["t_s"] - states[:, i, 1] for i, m in enumerate(Modality)},
+            age_s=age_s,
             weight={m: states[:, i, 2] for i, m in enumerate(Modality)},
             alone={m: states[:, i, 3] for i, m in enumerate(Modality)},
             words=words,
@@ -110,7 +115,7 @@ class Timeline:
 
     @property
     def length_s(self) -> float:
-        """From the session clock's zero to the last thing recorded."""
+        """From the start of the recording to the last thing in it."""
         ends = [float(self.t_s[-1]), *(w.end_s for w in self.words), *(m.end_s for m in self.marks)]
         return max(ends, default=0.0)
 
@@ -193,6 +198,26 @@ def _numbers(message: Any) -> tuple[Any, ...]:
         message.dropped_video,
         message.dropped_audio,
     )
+
+
+def _since(start_s: float, words: Sequence[Word]) -> Sequence[Word]:
+    """Words in seconds of a recording that began at `start_s`, if in the middle of a run; without those of before."""
+    if not start_s:
+        return words
+    return [
+        replace(word, start_s=max(word.start_s - start_s, 0.0), end_s=word.end_s - start_s)
+        for word in words
+        if word.end_s > start_s
+    ]
+
+
+def _count_from(numbers: dict[str, Any], start_s: float) -> None:
+    """Put the columns of a recording that began at `start_s`, if in the middle of a run, in its own seconds."""
+    if start_s:
+        for name in ("t_s", "start_s"):
+            numbers[name] = numbers[name] - start_s
+        for name in ("dropped_video", "dropped_audio"):
+            numbers[name] = numbers[name] - numbers[name][0]
 
 
 def status_of(message: Any, session: Session) -> WorkerStatus:

@@ -44,7 +44,7 @@ def visitor_rows(media: Path, seconds: float) -> list[Row]:
         return await asyncio.gather(*(_visit(address, media, seconds) for _ in range(VISITORS)))
 
     words = ("--max-streams", str(VISITORS), "--hop", str(VISITORS_HOP_S))
-    with _served(*words) as (address, process_id), MemoryLog(process_id) as memory:
+    with served(*words) as (address, process_id), MemoryLog(process_id) as memory:
         visits = asyncio.run(all_of_them(address))
     rates = [(len(visit) - 1) / (visit[-1]["at"] - visit[0]["at"]) for visit in visits]
     told = [one["data"] for visit in visits for one in visit]
@@ -85,7 +85,7 @@ def page_rows(media: Path, seconds: float) -> list[Row]:
         return [("page", "not measured: needs Debian's chromium and pip install playwright", "")]
     with (
         tempfile.TemporaryDirectory() as folder,
-        _served() as (address, _),
+        served() as (address, _),
         sync_playwright() as playwright,
     ):
         flags = ["--no-sandbox", *fake_devices(media, Path(folder))]
@@ -130,7 +130,7 @@ def fake_devices(media: Path, folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _served(*words: str) -> Iterator[tuple[str, int]]:
+def served(*words: str) -> Iterator[tuple[str, int]]:
     """A server of visitors; gives its address and the number of its process."""
     command = [sys.executable, "-m", "realtime", "web", "--port", "0", "--broker", "none", "--stream", "bench", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -18,9 +18,11 @@ from realtime.web.protocol import (
     TEXTS_HZ,
     Allowance,
     Join,
+    Key,
     Leave,
     NotTaken,
     Pong,
+    Record,
     Said,
     SentPicture,
     SentSound,
@@ -85,7 +87,7 @@ class Conversation:
     async def _attend(self, visit: Visit, *, resumed: bool) -> None:
         """Talk for one visit, until it is over or the page is gone."""
         joined = {"session": visit.id, "stream": visit.stream, "hop": self._visits.hop_s, "resumed": resumed}
-        with visit.connected() as vacated, visit.feed.page(self._page):
+        with visit.connected(self._page) as vacated, visit.feed.page(self._page):
             self._page.tell(message("joined", joined))
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -114,6 +116,10 @@ class Conversation:
                 await self._out_of_place(heard.what, "before the clocks were compared")
             case Source():
                 visit.on_source(heard)
+            case Record():
+                visit.recording.on_request(heard.on, heard.video, heard.audio)
+            case Key():
+                visit.recording.on_key(heard.key)
             case Leave():
                 visit.leave("this session is over")
             case _:

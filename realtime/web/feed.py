@@ -49,6 +49,7 @@ class Feed:
         """State of that with the broker; empty without one."""
         self.atoms = 0
         """In each dictionary of the model, if their activations come with the estimates; else 0."""
+        self._recording: str | None = None
         self._pictured_s = 0.0
         self._activated_s = -math.inf
 
@@ -103,6 +104,11 @@ class Feed:
         """What was marked, or is being marked."""
         self._each(message("marks", {"line": line}))
 
+    def on_recording(self, state: Mapping[str, Any]) -> None:
+        """What becomes of a recording that a page asked for."""
+        self._recording = message("recording", dict(state))
+        self._each(self._recording)
+
     def end(self, reason: str) -> None:
         """Nothing more will come."""
         self._each(message("ended", {"reason": reason}))
@@ -113,6 +119,8 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         if self.connection:
             page.tell(message("broker", {"state": self.connection}))
+        if self._recording:
+            page.tell(self._recording)
         for status in self._statuses.values():
             page.tell(message("status", _status(status)))
         with self._lock:

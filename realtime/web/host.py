@@ -17,9 +17,11 @@ from realtime.engine import Engine, resolve_device
 from realtime.mqtt import Publisher, publishing
 from realtime.perception import Extractors
 from realtime.settings import RunSettings
+from realtime.web.address import WebAddress
 from realtime.web.capacity import streams_at_once
-from realtime.web.server import WebAddress, WebServer
-from realtime.web.visits import Visits
+from realtime.web.recordings import Recordings
+from realtime.web.server import WebServer
+from realtime.web.visits import Common, Visits
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +65,15 @@ async def _host(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     async with AsyncExitStack() as stack:
-        broker = await opened_broker(settings.broker, stack)
+        broker = await opened_broker(settings.broker, stack, settings.access)
         if broker is not None:
             # The server's own: a broker that refuses it would refuse every visitor.
             await stack.enter_async_context(publishing(Publisher(broker, settings.stream, lambda _: None)))
-        visits = Visits(
-            extractors,
-            engine,
-            device,
-            stream=settings.stream,
-            hop_s=settings.hop_s,
-            broker=broker,
-            most=most,
-            tell=tell,
-        )
+        recordings = await stack.enter_async_context(Recordings(address))
+        common = Common(engine, device, settings.hop_s, settings.shown(), broker, recordings, settings.state)
+        visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
         try:
-            async with WebServer(visits, address).open() as page:
+            async with WebServer(visits, address, recordings).open() as page:
                 tell(f"page: {page}")
                 streams = f"{settings.stream}-1" + (f" to {settings.stream}-{most}" if most > 1 else "")
                 tell(f"visitors at a time: {most}; published as {streams} to {broker or 'no broker'}")

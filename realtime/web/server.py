@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
-import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from realtime.errors import SettingsInvalid
+from realtime.web.address import WebAddress
 from realtime.web.protocol import BUSY, LARGEST_MESSAGE, REFUSED
+from realtime.web.recordings import Recordings
 
 logger = logging.getLogger(__name__)
 
@@ -49,30 +46,6 @@ HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class WebAddress:
-    """Where the page is served. token: asked of every page; None on loopback."""
-
-    host: str
-    port: int
-    token: str | None = None
-
-    @classmethod
-    def of(cls, host: str, port: int) -> WebAddress:
-        """With a token of its own where others can reach it. Raises SettingsInvalid."""
-        if not 0 <= port <= 65535:
-            raise SettingsInvalid(f"--port: expected 0 to 65535, found {port}")
-        try:
-            loopback = host == "localhost" or ip_address(host).is_loopback
-        except ValueError:
-            raise SettingsInvalid(f"--host: expected an address such as 127.0.0.1 or 0.0.0.0, found {host!r}") from None
-        return cls(host, port, None if loopback else secrets.token_urlsafe(16))
-
-    def url(self, port: int) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{port}/" + (f"?token={self.token}" if self.token else "")
-
-
 class Audience(Protocol):
     """Who is served: pages that look at one stream, or visitors with streams of their own."""
 
@@ -87,28 +60,31 @@ A = TypeVar("A", bound=Audience)
 
 
 class WebServer(Generic[A]):
-    """Serves one audience."""
+    """Serves one audience. recordings: what its pages can fetch."""
 
-    def __init__(self, audience: A, address: WebAddress) -> None:
+    def __init__(self, audience: A, address: WebAddress, recordings: Recordings | None = None) -> None:
         self.audience = audience
-        self._address = address
+        self.address = address
+        self.recordings = recordings
         self._pages = 0
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
         """Serve for as long as the context lasts; gives the page's address. Raises SettingsInvalid for a taken port."""
-        listener = self._listen()
+        listener, certificate = self._listen(), self.address.certificate
         config = uvicorn.Config(
             self._app(),
             log_level="warning",
             ws="websockets-sansio",
             ws_max_size=LARGEST_MESSAGE,
             timeout_graceful_shutdown=1,
+            ssl_certfile=certificate.cert if certificate else None,
+            ssl_keyfile=certificate.key if certificate else None,
         )
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]), name="web")
         try:
-            yield self._address.url(listener.getsockname()[1])
+            yield self.address.url(listener.getsockname()[1])
         finally:
             self.audience.end()
             await asyncio.sleep(0.05)  # the last word to the pages
@@ -116,16 +92,16 @@ class WebServer(Generic[A]):
             await task
 
     def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._address.host else socket.AF_INET
+        family = socket.AF_INET6 if ":" in self.address.host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((self._address.host, self._address.port))
+            listener.bind((self.address.host, self.address.port))
             listener.listen(64)
         except OSError as error:
             listener.close()
             raise SettingsInvalid(
-                f"--host {self._address.host} --port {self._address.port}: {error.strerror}; "
+                f"--host {self.address.host} --port {self.address.port}: {error.strerror}; "
                 "name another --port, or 0 for a free one"
             ) from None
         return listener
@@ -136,22 +112,17 @@ class WebServer(Generic[A]):
                 Route("/", self._index),
                 WebSocketRoute("/stream", self._stream),
                 Mount("/static", StaticFiles(directory=STATIC)),
+                *([self.recordings.route] if self.recordings else []),
             ],
             middleware=[Middleware(_Guard)],
         )
 
     def _index(self, request: Request) -> Response:
-        if not self._is_ours(request.headers.get("host", "")):
-            return PlainTextResponse("ask for this page by the address that dhmd-live printed", 403)
-        if not self._admits(request.query_params.get("token")):
-            return PlainTextResponse("this page needs the token that dhmd-live printed: open the whole address", 403)
-        return FileResponse(STATIC / "index.html")
+        return self.address.refusal(request) or FileResponse(STATIC / "index.html")
 
     async def _stream(self, socket: WebSocket) -> None:
-        host = socket.headers.get("host", "")
-        origin = urlsplit(socket.headers.get("origin", "")).netloc
         await socket.accept()
-        if origin != host or not self._is_ours(host) or not self._admits(socket.query_params.get("token")):
+        if not self.address.is_own_page(socket) or self.address.refusal(socket) is not None:
             await socket.close(REFUSED, "wrong origin or token; open the address that dhmd-live printed")
             return
         if self._pages >= MOST_PAGES:
@@ -162,15 +133,6 @@ class WebServer(Generic[A]):
             await self.audience.attend(socket)
         finally:
             self._pages -= 1
-
-    def _is_ours(self, host: str) -> bool:
-        """Whether a page was asked of us by our own name: on loopback others may point theirs at it."""
-        name = urlsplit(f"//{host}").hostname or ""
-        return self._address.token is not None or name in {"localhost", "127.0.0.1", "::1", self._address.host}
-
-    def _admits(self, token: str | None) -> bool:
-        wanted = self._address.token
-        return wanted is None or (token is not None and hmac.compare_digest(token.encode(), wanted.encode()))
 
 
 class _Server(uvicorn.Server):

@@ -11,7 +11,8 @@ from starlette.websockets import WebSocket
 
 from realtime.web.feed import Feed
 from realtime.web.pages import Page, message
-from realtime.web.protocol import REFUSED, Key, NotTaken, read_text
+from realtime.web.protocol import REFUSED, Key, NotTaken, Record, read_text
+from realtime.web.recordings import SessionRecording
 
 KEY_EVERY_S: Final = 0.1
 """Keys that come faster are passed over."""
@@ -24,6 +25,8 @@ class Viewers:
         self.feed = feed
         self.on_key: Callable[[str], object] | None = None
         """Takes the keys that mark what is recorded; None where nothing is."""
+        self.recording: SessionRecording | None = None
+        """What pages start and stop; None where nothing can be recorded."""
 
     async def attend(self, socket: WebSocket) -> None:
         """Serve one page until it leaves."""
@@ -34,6 +37,7 @@ class Viewers:
             "broker": self.feed.connection,
             "atoms": self.feed.atoms,
             "marking": self.on_key is not None,
+            "recordable": self.recording is not None,
         }
         page.tell(message("hello", hello))
         with self.feed.page(page):
@@ -43,19 +47,23 @@ class Viewers:
                 sending.cancel()
 
     async def _listen(self, socket: WebSocket) -> None:
-        """Until the page leaves, or says what it may not. The keys that mark are all that it may say."""
+        """Until the page leaves, or says what it may not: all it may is record, and mark what is recorded."""
         heard_s = 0.0
         while (received := await socket.receive())["type"] == "websocket.receive":
             try:
                 said = read_text(received.get("text") or "")
             except NotTaken:
                 said = None
-            if not isinstance(said, Key) or self.on_key is None:
+            on_key = self.on_key or (self.recording.on_key if self.recording else None)
+            if isinstance(said, Record) and self.recording is not None:
+                self.recording.on_request(said.on, said.video, said.audio)
+            elif isinstance(said, Key) and on_key is not None:
+                if time.monotonic() - heard_s >= KEY_EVERY_S:
+                    heard_s = time.monotonic()
+                    on_key(said.key)
+            else:
                 await socket.close(REFUSED, "this page says what it may not; load it again")
                 return
-            if time.monotonic() - heard_s >= KEY_EVERY_S:
-                heard_s = time.monotonic()
-                self.on_key(said.key)
 
     def end(self) -> None:
         self.feed.end("the run has ended")

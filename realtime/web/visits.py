@@ -8,8 +8,9 @@ import logging
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -23,12 +24,14 @@ from realtime.broker import BrokerAddress
 from realtime.capture.browser import BrowserCapture
 from realtime.clock import SessionClock
 from realtime.live import Delivery, LiveSource, run_live
-from realtime.mqtt import Publisher, PublisherSink, publishing
+from realtime.mqtt import Publisher, publish_pipeline, publishing
 from realtime.perception import Extractors, Perception
 from realtime.pipeline import Pipeline
+from realtime.session.recorder import describe
 from realtime.turns import Turns, cores
 from realtime.web.conversation import Conversation
 from realtime.web.feed import Feed
+from realtime.web.pages import Page, message
 from realtime.web.protocol import (
     LARGEST_PICTURE,
     LONGEST_SOUND_S,
@@ -39,6 +42,7 @@ from realtime.web.protocol import (
     Allowance,
     Source,
 )
+from realtime.web.recordings import Recordings
 from realtime.workers import WorkerState, WorkerStatus
 
 logger = logging.getLogger(__name__)
@@ -48,25 +52,46 @@ KEPT_S: Final = 30.0
 STATES: Final = {"on": WorkerState.RUNNING, "paused": WorkerState.PAUSED, "off": WorkerState.FAILED}
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all visits share. settings: as recordings are to tell them."""
+
+    engine: SharedEngine
+    device: torch.device
+    hop_s: float
+    settings: Mapping[str, object]
+    broker: BrokerAddress | None
+    recordings: Recordings
+    state: bool = False
+    """Whether the flat values are published, too."""
+    turns: Turns = field(default_factory=lambda: Turns(cores()))
+
+
 class Visit:
     """One visitor's session."""
 
-    def __init__(
-        self, stream: str, extractors: Extractors, engine: SharedEngine, device: torch.device, turns: Turns
-    ) -> None:
+    def __init__(self, stream: str, extractors: Extractors, common: Common) -> None:
+        self._common = common
         self.id = secrets.token_urlsafe(16)
         self.stream = stream
         self.clock = SessionClock()
         self.capture = BrowserCapture(self.clock, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
-        self.feed.atoms = engine.checkpoint.model.atoms
-        self.perception = Perception(extractors, device, [self.feed], turns)
+        self.feed.atoms = common.engine.checkpoint.model.atoms
+        self.perception = Perception(extractors, common.device, [self.feed], common.turns)
         self._source = LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost)
         self._delivery = Delivery(self._source)
-        self.pipeline = Pipeline(self.perception, engine, self.clock, stream, self._delivery.dropped, timed=True)
-        self.pipeline.sinks.append(self.feed)
+        self.pipeline = Pipeline(self.perception, common.engine, self.clock, stream, self._delivery.dropped, timed=True)
+        description = describe(
+            common.engine.checkpoint, stream=stream, hop_s=common.hop_s, timed=True, settings=common.settings
+        )
+        self.recording = common.recordings.of(
+            self.pipeline, description, on_change=self._on_recording, on_marks=self.feed.on_marks
+        )
+        self.pipeline.sinks += [self.feed, self.recording]
         self.over = asyncio.Event()
         self.why_over = ""
+        self._page: Page | None = None
         self._place: asyncio.Event | None = None
         """Of the page that feeds this session now; set when another one takes it over."""
         self._abandoning: asyncio.TimerHandle | None = None
@@ -76,26 +101,27 @@ class Visit:
         self._counting = threading.Lock()
         self._on_status: Callable[[WorkerStatus], None] = self.feed.on_worker
 
-    async def run(self, broker: BrokerAddress | None, hop_s: float) -> None:
+    async def run(self) -> None:
         """Until `leave`."""
+        broker = self._common.broker
         with ExitStack() as stack:
             stack.enter_context(self.perception)
             publisher = Publisher(broker, self.stream, self.feed.on_connection) if broker else None
-            if publisher is not None:
-                self.pipeline.sinks.append(PublisherSink(publisher, self.clock, self.pipeline.statistics))
+            published = publish_pipeline(self.pipeline, publisher, state=self._common.state) if publisher else None
 
             def on_status(status: WorkerStatus) -> None:
                 self.feed.on_worker(status)
-                if publisher is not None:
-                    publisher.publish_worker(status)
+                self.recording.on_worker(status)
+                if published is not None:
+                    published.on_worker(status)
 
             self._on_status = on_status
-            async with publishing(publisher) if publisher else nullcontext():
+            async with publishing(publisher, published) if publisher else nullcontext():
                 await run_live(
                     self.pipeline,
                     self._source,
                     self._delivery,
-                    hop_s=hop_s,
+                    hop_s=self._common.hop_s,
                     duration_s=None,
                     stop=self.over,
                     on_status=on_status,
@@ -107,8 +133,9 @@ class Visit:
         self.over.set()
 
     @contextlib.contextmanager
-    def connected(self) -> Iterator[asyncio.Event]:
+    def connected(self, page: Page) -> Iterator[asyncio.Event]:
         """A page feeds the session for as long as the context lasts; gives what is set when another one takes over."""
+        self._page = page
         if self._place is not None:
             self._place.set()
         if self._abandoning is not None:
@@ -119,10 +146,20 @@ class Visit:
         finally:
             if self._place is place:
                 self._place = None
-                loop = asyncio.get_running_loop()
-                self._abandoning = loop.call_later(KEPT_S, self.leave, "its page did not come back")
-                for kind in ("video", "audio"):
-                    self._on_status(WorkerStatus(kind, WorkerState.PAUSED, "connection lost; waiting for the page"))
+                if not self.over.is_set():
+                    self._wait_for_page()
+
+    def _wait_for_page(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._abandoning = loop.call_later(KEPT_S, self.leave, "its page did not come back")
+        for kind in ("video", "audio"):
+            self._on_status(WorkerStatus(kind, WorkerState.PAUSED, "connection lost; waiting for the page"))
+
+    def _on_recording(self, state: Mapping[str, Any]) -> None:
+        self.feed.on_recording(state)
+        if self.over.is_set() and self._page is not None:
+            # The page that left still waits for its files.
+            self._page.tell(message("recording", dict(state)))
 
     def on_source(self, source: Source) -> None:
         """The page says what becomes of its camera or its microphone."""
@@ -171,42 +208,31 @@ class Visits:
     """All visitors of one server, at most `most` at a time. Lives in the event loop, for as long as its context lasts.
 
     stream: the visitors' streams are STREAM-1, STREAM-2 and so on; the lowest free number is taken.
-    tell: one line for the terminal, when somebody comes or goes.
+    tell: one line for the terminal, when somebody comes or goes. state: publish the flat values of each, too.
     """
 
     def __init__(
-        self,
-        extractors: Extractors,
-        engine: SharedEngine,
-        device: torch.device,
-        *,
-        stream: str,
-        hop_s: float,
-        broker: BrokerAddress | None,
-        most: int,
-        tell: Callable[[str], None],
+        self, extractors: Extractors, common: Common, *, stream: str, most: int, tell: Callable[[str], None]
     ) -> None:
         self.stream = stream
-        self.hop_s = hop_s
-        self.most = most
+        self.hop_s = common.hop_s
         self.served = 0
+        self._most = most
         self._extractors = extractors
-        self._engine = engine
-        self._device = device
-        self._broker = broker
+        self._common = common
         self._tell = tell
         self._places: dict[int, Visit | None] = {}
         """By number; None for one that is being made ready."""
         self._running: dict[asyncio.Task[None], Visit] = {}
-        self._turns = Turns(cores())
         self._closing = False
 
     def described(self) -> dict[str, Any]:
         """What a page is told before it joins."""
         return {
             "stream": self.stream,
-            "broker": str(self._broker or ""),
-            "atoms": self._engine.checkpoint.model.atoms,
+            "broker": str(self._common.broker or ""),
+            "atoms": self._common.engine.checkpoint.model.atoms,
+            "recordable": True,
         }
 
     async def join(self, session: str | None) -> Visit | str:
@@ -216,19 +242,19 @@ class Visits:
                 return visit
         if self._closing:
             return "the server is closing"
-        while len(self._places) >= self.most and (ending := self._ending()):
+        while len(self._places) >= self._most and (ending := self._ending()):
             await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-        if len(self._places) >= self.most:
-            many = "one person is" if self.most == 1 else f"{self.most} people are"
+        if len(self._places) >= self._most:
+            many = "one person is" if self._most == 1 else f"{self._most} people are"
             return f"{many} being read already, as many as this machine can follow; please try again in a while"
-        number = next(n for n in range(1, self.most + 1) if n not in self._places)
+        number = next(n for n in range(1, self._most + 1) if n not in self._places)
         self._places[number] = None
         try:
             extractors = await asyncio.to_thread(self._extractors.another)
         except BaseException:
             del self._places[number]
             raise
-        visit = Visit(f"{self.stream}-{number}", extractors, self._engine, self._device, self._turns)
+        visit = Visit(f"{self.stream}-{number}", extractors, self._common)
         self._places[number] = visit
         self.served += 1
         task = asyncio.create_task(self._host(number, visit), name=visit.stream)
@@ -244,7 +270,7 @@ class Visits:
         """Run one visit; what befalls it befalls no other."""
         self._tell(f"{visit.stream}: a visitor came")
         try:
-            await visit.run(self._broker, self.hop_s)
+            await visit.run()
         except* DHMDError as errors:
             visit.leave(str(errors.exceptions[0]))
             logger.warning("%s: %s", visit.stream, visit.why_over)
@@ -252,6 +278,7 @@ class Visits:
             visit.leave("this session failed on the server; start again")
             logger.exception("%s failed", visit.stream, exc_info=errors)
         finally:
+            visit.recording.close()
             del self._places[number]
             statistics = visit.pipeline.statistics
             self._tell(f"{visit.stream}: the visitor left after {statistics.estimates} estimates")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,15 +100,20 @@ def start_live() -> Iterator[Callable[..., LiveCommand]]:
 
 
 class Mosquitto:
-    """A real broker on a free loopback port, with one user when `password` is given, else open to all."""
+    """A real broker on a free loopback port, with one user when `password` is given, else open to all.
+
+    more: lines of its configuration. tls: those of its listener.
+    """
 
     USER = "recogniser"
 
-    def __init__(self, folder: Path, password: str | None) -> None:
+    def __init__(self, folder: Path, password: str | None, more: Sequence[str] = (), tls: Sequence[str] = ()) -> None:
         self.password = password
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
-        lines = [f"listener {self.port} 127.0.0.1", "persistence false", f"allow_anonymous {str(not password).lower()}"]
+        self._tls = bool(tls)
+        lines = [f"listener {self.port} 127.0.0.1", *tls, "persistence false", *more]
+        lines.append(f"allow_anonymous {str(not password).lower()}")
         if password:
             users = folder / "users"
             subprocess.run(["mosquitto_passwd", "-b", "-c", users, self.USER, password], check=True)
@@ -123,7 +128,7 @@ class Mosquitto:
     @property
     def url(self) -> str:
         login = f"{self.USER}:{self.password}@" if self.password else ""
-        return f"mqtt://{login}127.0.0.1:{self.port}"
+        return f"mqtt{'s' if self._tls else ''}://{login}127.0.0.1:{self.port}"
 
     def start(self) -> None:
         self._process = subprocess.Popen([mosquitto_program(), "-c", self._config], stderr=subprocess.DEVNULL)
@@ -153,14 +158,14 @@ def mosquitto_program() -> str:
 
 @pytest.fixture
 def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
-    """start_mosquitto(password=None): a broker, stopped at the end of the test."""
+    """start_mosquitto(password=None, lines=(), tls=()): a broker, stopped at the end of the test."""
     mosquitto_program()
     brokers: list[Mosquitto] = []
 
-    def start(password: str | None = None) -> Mosquitto:
+    def start(password: str | None = None, lines: Sequence[str] = (), tls: Sequence[str] = ()) -> Mosquitto:
         folder = tmp_path / f"mosquitto{len(brokers)}"
         folder.mkdir()
-        brokers.append(Mosquitto(folder, password))
+        brokers.append(Mosquitto(folder, password, lines, tls))
         return brokers[-1]
 
     yield start

@@ -229,6 +229,7 @@ class Recorded:
 
     def __init__(self) -> None:
         self.failed: str | None = None
+        self.start_s = 0.0
         self.marks: list[tuple[float, float, str | None]] = []
 
     def mark(self, start_s: float, end_s: float, emotion: str | None) -> None:

@@ -33,7 +33,7 @@ def marks(session: Session) -> tuple[list[Mark], int]:
     kept: list[Mark] = []
     unlabelled = 0
     for record in session.records({schema.MARK}):
-        mark = mark_of(record.message)
+        mark = mark_of(record.message, session)
         if mark.emotion is None and mark.sentiment is None:
             unlabelled += 1
         else:
@@ -52,7 +52,10 @@ def _before(one: Mark, later: Mark) -> Mark | None:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """All rows of face and voice of a session, and its words once they were final, oldest first."""
+    """All rows of face and voice of a session, and its words once they were final, oldest first.
+
+    Times are in seconds of the recording; what the window held when it began in the middle of a run is before 0.
+    """
 
     rows: Mapping[Modality, Rows]
     words: tuple[Word, ...]
@@ -66,14 +69,18 @@ class Recording:
         with _unreadable(path):
             session = Session.open(path)
             width = {m: session.features[m].width for m in parts}
+            began_s = session.start_s
             for record in session.records({*modality_of, schema.WORDS}):
                 if record.topic == schema.WORDS:
-                    words += words_of(record.message.final)
+                    words += (
+                        replace(word, start_s=word.start_s - began_s, end_s=word.end_s - began_s)
+                        for word in words_of(record.message.final)
+                    )
                     continue
                 m, rows = modality_of[record.topic], rows_of(record.message)
                 if rows.values.shape[1] != width[m]:
                     raise Unreadable(f"damaged, a row of {m} has {rows.values.shape[1]} numbers and not {width[m]}")
-                parts[m].append(rows)
+                parts[m].append(Rows(rows.times_s - began_s, rows.values))
         return cls({m: Rows.concatenate(own, width[m]) for m, own in parts.items()}, tuple(words))
 
     def features(self, modality: Modality, start_s: float, end_s: float | None) -> Rows:

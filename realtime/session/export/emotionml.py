@@ -68,7 +68,8 @@ def _emotion(timeline: Timeline, i: int) -> str:
 def _when(timeline: Timeline, i: int) -> str:
     """The window: in unix milliseconds, or from the beginning of the file whose own time it was."""
     session = timeline.session
-    start_ms, end_ms = (round((session.epoch_unix + t_s) * 1000) for t_s in (timeline.start_s[i], timeline.t_s[i]))
+    zero_s = session.epoch_unix + session.start_s
+    start_ms, end_ms = (round((zero_s + t_s) * 1000) for t_s in (timeline.start_s[i], timeline.t_s[i]))
     if session.epoch_unix:
         return f'start="{start_ms}" end="{end_ms}"'
     start_ms = max(0, start_ms)

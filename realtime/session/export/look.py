@@ -142,8 +142,8 @@ def length(t_s: float) -> str:
 
 def started(timeline: Timeline) -> str:
     """When, in local time; of a file in its own time, when it was recorded is not told by that time."""
-    if epoch_unix := timeline.session.epoch_unix:
-        when = datetime.fromtimestamp(epoch_unix).astimezone()
+    if started_unix := timeline.session.started_unix:
+        when = datetime.fromtimestamp(started_unix).astimezone()
     else:
         try:
             when = datetime.fromisoformat(timeline.session.metadata["created"]).astimezone()

@@ -19,13 +19,14 @@ TEXTS = {"top", "transcript"}
 def columns(timeline: Timeline) -> Mapping[str, Sequence[Any]]:
     """Column name -> (N,) values; NaN and None are empty cells.
 
-    t_s: end of the window on the session clock; unix: the same in unix seconds, empty where time was a file's own.
+    t_s: end of the window in seconds of the recording; unix: the same in unix seconds, empty where time was a file's
+    own.
     """
-    epoch_unix = timeline.session.epoch_unix
+    started_unix = timeline.session.started_unix
     table: dict[str, Any] = {
         "seq": timeline.seq,
         "t_s": timeline.t_s,
-        "unix": timeline.t_s + (epoch_unix or math.nan),
+        "unix": timeline.t_s + (started_unix or math.nan),
         "sentiment": timeline.sentiment[:, 0],
         "low": timeline.sentiment[:, 1],
         "high": timeline.sentiment[:, 2],

@@ -1,6 +1,6 @@
 """Extensible Data Format 1.0 (github.com/sccn/xdf): streams of samples with their times, as laboratories keep them.
 
-Times are on the session clock, to which all streams' clock offsets are zero. What there was none of is NaN.
+Times are in seconds of the recording, to which all streams' clock offsets are zero. What there was none of is NaN.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Stream:
 def write(session: Session, file: IO[bytes]) -> None:
     timeline = Timeline.read(session)
     file.write(MAGIC)
-    recorded = datetime.fromtimestamp(session.epoch_unix, UTC).isoformat() if session.epoch_unix else ""
+    recorded = datetime.fromtimestamp(session.started_unix, UTC).isoformat() if session.started_unix else ""
     _chunk(file, FILE_HEADER, _xml("info", {"version": "1.0", "datetime": recorded}).encode())
     for number, stream in enumerate(_streams(timeline), start=1):
         _write_stream(file, number, stream, timeline)
@@ -100,7 +100,7 @@ def _write_stream(file: IO[bytes], number: int, stream: Stream, timeline: Timeli
         "source_id": f"dhmd-{session.stream}-{stream.name}",
         "created_at": "0",
         "desc": {
-            "epoch_unix": repr(session.epoch_unix),
+            "epoch_unix": repr(session.started_unix),
             "model": f"{session.metadata['model']} {session.metadata['checkpoint']}",
             "channels": [{"channel": {"label": label, "unit": unit}} for label, unit in stream.channels],
         },

@@ -293,8 +293,7 @@ def test_a_disk_that_fills_stops_the_recording_and_not_the_run(
         line = f"{path}: No space left on device"
         assert ran.code == 0
         assert ran.err == f"warning: recording stopped, {line}; what was written is kept, recognition goes on\n"
-        # A recording of a second or two, of a run of four.
-        assert 0 < len(messages_of(path, schema.ESTIMATE)) < 30
+        assert 0 < len(messages_of(path, schema.ESTIMATE)) < len(listener.estimates("hall"))
         verified_cut(live, path)
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)

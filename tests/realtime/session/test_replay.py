@@ -92,8 +92,8 @@ class LiveRun:
         spoken = [Word(f"w{number}{'x' * i}", start_s + i / 9, start_s + (i + 1) / 9) for i in range(final + partial)]
         update = TranscriptUpdate(tuple(spoken[:final]), tuple(spoken[final:]), 0.0)
         self.final_s = max([self.final_s, *(word.end_s for word in update.final)])
-        if words := self.words.update(update.final, update.partial, self.window.window_s):
-            self.revision_of_words = self.window.replace(Modality.TEXT, Spelling().extract(words))
+        words = self.words.update(update.final, update.partial, self.window.window_s)
+        self.revision_of_words = self.window.replace(Modality.TEXT, Spelling().extract(words))
         revision = self.revision_of_words
         self.tell(schema.WORDS, lambda when: messages.words(update, revision, when))
 

@@ -20,10 +20,11 @@ from websockets.exceptions import ConnectionClosed
 from realtime.capture.samples import VideoFrame
 from realtime.errors import SettingsInvalid
 from realtime.web import server
+from realtime.web.address import WebAddress
 from realtime.web.feed import Feed
 from realtime.web.pages import WAITING, Page
 from realtime.web.protocol import BUSY, REFUSED
-from realtime.web.server import WebAddress, WebServer
+from realtime.web.server import WebServer
 from realtime.web.viewers import Viewers
 from realtime.workers import WorkerState, WorkerStatus
 
@@ -69,7 +70,8 @@ async def test_a_page_is_told_what_it_needs_to_know_and_then_what_happens() -> N
     web.audience.feed.atoms = 64
     async with web.open() as address, page(address) as socket:
         assert await told(socket, "hello") == {
-            "type": "hello", "source": "server", "stream": "hall", "broker": "", "marking": False, "atoms": 64,
+            "type": "hello", "source": "server", "stream": "hall", "broker": "", "atoms": 64, "marking": False,
+            "recordable": False,
         }  # fmt: skip
         assert (await told(socket, "status"))["worker"] == "video"
         await asyncio.to_thread(web.audience.feed.on_worker, WorkerStatus("face", WorkerState.FAILED, "no model"))
@@ -111,8 +113,9 @@ async def test_who_comes_from_elsewhere_is_refused(name: str) -> None:
 
 async def test_beyond_loopback_a_token_is_needed() -> None:
     async with served("0.0.0.0").open() as everywhere:
-        address = everywhere.replace("0.0.0.0", "127.0.0.1")
+        address = re.sub(r"//[^:]+", "//127.0.0.1", everywhere)
         assert "token=" in address
+        assert "0.0.0.0" not in everywhere  # nobody can open that elsewhere
         bare = address.partition("?")[0]
         assert (await asyncio.to_thread(fetched, bare))[0] == 403
         assert (await asyncio.to_thread(fetched, bare + "?token=guess"))[0] == 403

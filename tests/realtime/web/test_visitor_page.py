@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dhmd.session import Session, schema
 from realtime.demo import CLIP
 from realtime.web.bench import fake_devices
 from tests.realtime.web.chromium import Cable, launching, needs_chromium, opened, served
@@ -99,6 +100,43 @@ def test_a_visitor_is_understood_and_sees_why_something_is_not_there(
     page.get_by_role("button", name="Leave").click()
     page.get_by_role("button", name="Start", exact=True).wait_for()
     page.close()
+    assert complaints == []
+
+
+def test_a_session_is_recorded_with_consent_marked_and_downloaded(
+    browser: Any, address: str, pictures: Path, tmp_path: Path
+) -> None:
+    page, complaints = opened(browser, address)
+    start(page)
+    present(page, "vision")
+    page.get_by_role("button", name="Record").click()
+    page.get_by_text("Everyone who is seen or heard agrees").wait_for()
+    page.screenshot(path=pictures / "consent.png", full_page=True)
+    assert page.get_by_role("button", name="Start recording").is_disabled()
+    page.get_by_label("Everyone who is seen or heard agrees").check()
+    page.get_by_role("button", name="Start recording").click()
+    page.locator("#recording").wait_for(**PATIENT)
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="happy").click()
+    page.locator("#marked").get_by_text(re.compile("marked .* s: happy")).wait_for(**PATIENT)
+    page.screenshot(path=pictures / "recording.png", full_page=True)
+    page.get_by_role("button", name="Stop recording").click()
+    links = page.locator("#files a")
+    links.first.wait_for(**PATIENT)
+    saved = {}
+    for link in links.all():
+        with page.expect_download() as download:
+            link.click()
+        saved[Path(download.value.suggested_filename).suffix] = tmp_path / download.value.suggested_filename
+        download.value.save_as(saved[Path(download.value.suggested_filename).suffix])
+    page.screenshot(path=pictures / "recorded.png", full_page=True)
+    page.get_by_role("button", name="Leave").click()
+    page.close()
+    session = Session.open(saved[".mcap"])
+    assert [record.message.emotion for record in session.records({schema.MARK})] == ["happy"]
+    assert len(list(session.records({schema.ESTIMATE}))) > 5
+    assert not list(session.records({schema.VIDEO, schema.SOUND}))
+    assert saved[".csv"].read_text().count("\n") > 5
     assert complaints == []
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -14,17 +17,20 @@ import torch
 from websockets.exceptions import ConnectionClosed
 
 from dhmd.checkpoint import load
+from dhmd.session import Session, schema
 from realtime.batching import SharedEngine
 from realtime.broker import BrokerAddress
 from realtime.capture.media import MediaFile
 from realtime.engine import Engine
 from realtime.perception import Extractors
 from realtime.web import visits as visiting
+from realtime.web.address import WebAddress
 from realtime.web.conversation import MOST_MALFORMED
 from realtime.web.protocol import LARGEST_MESSAGE, LARGEST_PICTURE, MALFORMED, SUPERSEDED
-from realtime.web.server import WebAddress, WebServer
+from realtime.web.recordings import Recordings
+from realtime.web.server import WebServer
 from realtime.web.simulated import SimulatedVisitor, picture
-from realtime.web.visits import Visits
+from realtime.web.visits import Common, Visits
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 60.0
@@ -55,11 +61,13 @@ def serve(models: tuple[Extractors, SharedEngine]) -> Serve:
     @asynccontextmanager
     async def serving(most: int = 2, broker: BrokerAddress | None = None) -> AsyncIterator[tuple[str, list[str]]]:
         told: list[str] = []
-        cpu = torch.device("cpu")
-        visits = Visits(*models, cpu, stream="hall", hop_s=0.1, broker=broker, most=most, tell=told.append)
-        async with asyncio.timeout(PATIENCE_S):
-            async with WebServer(visits, WebAddress.of("127.0.0.1", 0)).open() as address:
-                yield address, told
+        extractors, engine = models
+        address = WebAddress.of("127.0.0.1", 0)
+        async with asyncio.timeout(PATIENCE_S), Recordings(address) as recordings:
+            common = Common(engine, torch.device("cpu"), 0.1, {"checkpoint": "base"}, broker, recordings)
+            visits = Visits(extractors, common, stream="hall", most=most, tell=told.append)
+            async with WebServer(visits, address, recordings).open() as page:
+                yield page, told
             await visits.ended()
 
     return serving
@@ -106,6 +114,9 @@ async def test_a_visitor_is_read_by_their_own_camera_and_microphone(
     published = listener.estimates("hall-1")
     assert len(published) > 20
     assert all(one["stream"] == "hall-1" for one in published)
+    assert len(listener.payloads("dhmd/hall-1/emotion/compact")) == len(published)
+    assert any(b"Hello" in payload for payload in listener.payloads("dhmd/hall-1/transcript"))
+    assert any(b"face_appeared" in payload for payload in listener.payloads("dhmd/hall-1/event"))
 
 
 async def test_two_are_streams_of_their_own_and_a_third_is_asked_to_wait(serve: Serve) -> None:
@@ -218,6 +229,35 @@ async def test_why_something_is_absent_is_told(serve: Serve) -> None:
         assert (await visitor.told("status", worker="video", state="paused"))["reason"] == "the tab is hidden"
         await visitor.say("source", kind="audio", state="off", reason="no microphone found")
         assert (await visitor.told("status", worker="audio", state="failed"))["reason"] == "no microphone found"
+
+
+async def test_a_visitor_records_and_fetches_the_recording(serve: Serve, talking_clip: Path, tmp_path: Path) -> None:
+    async with serve() as (address, _), SimulatedVisitor.at(address) as visitor:
+        await visitor.join()
+        playing = asyncio.create_task(visitor.play(MediaFile(str(talking_clip))))
+        await visitor.told("face")
+        await visitor.say("record", on=True, video=False, audio=False)
+        assert (await visitor.told("recording", state="on"))["started"] > 0
+        await playing
+        await visitor.say("leave")  # the files are offered to the page that left
+        files = (await visitor.told("recording", state="ready"))["files"]
+        assert [Path(file["name"]).suffix for file in files] == [".mcap", ".csv"]
+        for file in files:
+            data = await asyncio.to_thread(fetched, address.rstrip("/") + file["url"])
+            assert len(data) == file["bytes"]
+            (tmp_path / file["name"]).write_bytes(data)
+    command = [sys.executable, "-m", "realtime", "replay", str(tmp_path / files[0]["name"]), "--verify"]
+    await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+    session = Session.open(tmp_path / files[0]["name"])
+    assert session.stream == "hall-1"
+    assert len(list(session.records({schema.ESTIMATE}))) >= 10
+    assert not list(session.records({schema.VIDEO, schema.SOUND}))
+    assert (tmp_path / files[1]["name"]).read_text().count("\n") >= 10
+
+
+def fetched(address: str) -> bytes:
+    with urllib.request.urlopen(address) as answer:  # noqa: S310 - our own
+        return bytes(answer.read())
 
 
 async def test_everybody_is_told_when_the_server_closes(serve: Serve) -> None:

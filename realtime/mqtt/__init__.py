@@ -1,0 +1,21 @@
+"""Publishing over MQTT: a live stream that outlives the broker's absence, and statuses that are right at every moment.
+
+`topics` lists what is published, `connection` reaches a broker, `publisher` holds the connection of one stream, and
+`stream` turns what a pipeline makes into messages.
+"""
+
+from realtime.mqtt.connection import connect, in_words, refusal
+from realtime.mqtt.publisher import Publisher, publishing
+from realtime.mqtt.stream import PublisherSink, publish_pipeline
+from realtime.mqtt.topics import check_stream_name
+
+__all__ = [
+    "Publisher",
+    "PublisherSink",
+    "check_stream_name",
+    "connect",
+    "in_words",
+    "publish_pipeline",
+    "publishing",
+    "refusal",
+]

@@ -1,0 +1,277 @@
+"""The connection of one stream: holds it, hands over messages without waiting, keeps the retained ones right."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import aiomqtt
+
+from realtime.broker import BrokerAddress
+from realtime.mqtt.connection import CONNECT_TIMEOUT_S, Client, Untrusted, connect, in_words, refusal
+from realtime.mqtt.topics import EMOTION, NO_VALUE, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.payloads import WorkerReport
+from realtime.workers import WorkerStatus
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 2.0
+OUTBOX: Final = 64
+"""Live messages that wait for the network, at most: three seconds of a stream."""
+UNACKNOWLEDGED: Final = 128
+"""Messages of QoS 1 under way, at most; beyond it live ones are dropped."""
+STABLE_S: Final = 5.0
+"""A connection that lasted so long was a good one: when it is lost, that is news."""
+FAREWELL_S: Final = 0.6
+"""How long the last words to the broker may take."""
+
+
+class Reporter(Protocol):
+    """Has something to publish every now and then."""
+
+    @property
+    def every_s(self) -> float: ...
+    def report(self) -> None: ...
+
+
+@contextlib.asynccontextmanager
+async def publishing(publisher: Publisher, reporter: Reporter | None = None) -> AsyncIterator[None]:
+    """Keep a publisher connected for as long as the context lasts. Raises BrokerRefused, in a group."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(publisher.run(), name="publisher")
+        reporting = group.create_task(_report(reporter), name="metrics") if reporter else None
+        try:
+            yield
+        finally:
+            if reporting is not None:
+                reporting.cancel()
+            publisher.close()
+            await asyncio.wait({task}, timeout=FAREWELL_S)
+            task.cancel()
+
+
+async def _report(reporter: Reporter) -> None:
+    while True:
+        await asyncio.sleep(reporter.every_s)
+        reporter.report()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    topic: Topic
+    payload: bytes
+    on_published: Callable[[], None] | None = None
+
+
+class Publisher:
+    """Holds the connection of one stream. Live messages are handed over without waiting, dropped when nobody is there.
+
+    Recognition never waits for the broker: while it is away, estimates are counted in `undelivered` and forgotten (a
+    live stream is not delivered late); what is retained is kept and sent on return.
+    """
+
+    def __init__(self, broker: BrokerAddress, stream: str, on_connection: Callable[[str], None]) -> None:
+        self.broker = broker
+        self.base = base_topic(stream)
+        self.undelivered = 0
+        self.connected = False
+        self._will = aiomqtt.Will(f"{self.base}/{STATUS.levels}", b"offline", qos=1, retain=True)
+        self._on_connection = on_connection
+        self._outbox: deque[Message] = deque()
+        self._kept: dict[str, tuple[Topic, bytes]] = {}
+        """What is retained, by its topic."""
+        self._unsent: set[str] = set()
+        self._acknowledged: set[asyncio.Task[None]] = set()
+        """Messages of QoS 1 that are under way."""
+        self._failure: BaseException | None = None
+        self.tried = asyncio.Event()
+        """Set once the first connection has been made, or has failed."""
+        self._wake, self._settled = asyncio.Event(), asyncio.Event()
+        self._closing = False
+        self._told_away = False
+        self._ever_connected = False
+        self._told_large: set[str] = set()
+
+    def publish_estimate(self, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
+        """Hand over one estimate; `on_published` is called once it is on the wire."""
+        self.publish(EMOTION, payload, on_published)
+
+    def publish(self, topic: Topic, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
+        """Hand over one live message; `on_published` is called once it is on the wire."""
+        message = Message(topic, payload, on_published)
+        if not self.connected or (topic.qos and len(self._acknowledged) >= UNACKNOWLEDGED):
+            self._drop(message)
+            return
+        if len(self._outbox) >= OUTBOX:
+            self._drop(self._outbox.popleft())
+        self._outbox.append(message)
+        self._wake.set()
+
+    def publish_worker(self, status: WorkerStatus) -> None:
+        """Set the retained status of one worker."""
+        report = WorkerReport(state=status.state, reason=status.reason, restarts=status.restarts)
+        self.keep(WORKER, report.model_dump_json().encode(), worker=status.worker)
+
+    def keep(self, topic: Topic, payload: bytes, **levels: str) -> None:
+        """Set a retained message. levels: what stands for the levels in braces."""
+        self._keep(f"{self.base}/{topic.levels.format(**levels)}", topic, payload)
+
+    def _keep(self, name: str, topic: Topic, payload: bytes) -> None:
+        if self._kept.get(name) != (topic, payload):
+            self._kept[name] = topic, payload
+            self._unsent.add(name)
+            self._wake.set()
+
+    async def settled(self) -> None:
+        """Return once everything handed over is on the wire, or the broker is away."""
+        if self.connected and (self._outbox or self._unsent):
+            self._settled.clear()
+            self._wake.set()
+            await self._settled.wait()
+
+    async def run(self) -> None:
+        """Keep connected until `close`. Raises BrokerRefused when the broker rejects the credentials."""
+        failures = 0
+        while not self._closing:
+            connected_s = None
+            try:
+                await self._reach()
+                async with connect(self.broker, self._will) as client:
+                    connected_s = time.monotonic()
+                    await self._serve(client)
+            except (aiomqtt.MqttError, OSError, TimeoutError) as error:
+                if connected_s is not None and time.monotonic() - connected_s > STABLE_S:
+                    failures, self._told_away = 0, False
+                self._lost(error)
+                failures += 1
+                wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closed(), wait_s)
+
+    def close(self) -> None:
+        """Say `stopped` and leave; `run` then returns."""
+        self._closing = True
+        self.keep(STATUS, b"stopped")
+        for name, (topic, _) in list(self._kept.items()):
+            if topic is STATE:
+                self._keep(name, topic, NO_VALUE.encode())
+        self._wake.set()
+
+    async def _closed(self) -> None:
+        while not self._closing:
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _reach(self) -> None:
+        # paho connects in a thread that cannot be cancelled: knock first in a way that can.
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(self.broker.host, self.broker.port)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    async def _serve(self, client: Client) -> None:
+        self.keep(STATUS, b"stopped" if self._closing else b"online")
+        self._unsent = set(self._kept)
+        self.connected, self._ever_connected, self._failure = True, True, None
+        self.tried.set()
+        self._on_connection("connected")
+        version = "5" if client.mqtt5 else "3.1.1"
+        logger.info("publishing to %s on %s, MQTT %s", self.broker, f"{self.base}/{EMOTION.levels}", version)
+        client.on_lost(self._wake.set)
+        try:
+            while True:
+                while self._outbox or self._unsent:
+                    await self._send_next(client)
+                self._settled.set()
+                self._require(client)
+                if self._closing and not self._acknowledged:
+                    self.connected = False
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+        except (aiomqtt.MqttError, OSError) as error:
+            # What the broker itself said is more than that nobody is there any more.
+            cause = client.lost or error
+            raise cause if isinstance(cause, (aiomqtt.MqttError, OSError)) else aiomqtt.MqttError(str(cause)) from None
+        finally:
+            for task in self._acknowledged:
+                task.cancel()
+
+    def _require(self, client: Client) -> None:
+        """Raises what befell the connection, or a message on its way."""
+        if client.lost is not None:
+            raise aiomqtt.MqttError(str(client.lost))
+        if self._failure is not None:
+            raise self._failure
+
+    async def _send_next(self, client: Client) -> None:
+        if self._outbox:
+            message = self._outbox.popleft()
+            topic, name = message.topic, f"{self.base}/{message.topic.levels}"
+            if not client.takes(name, message.payload, topic):
+                self._refuse(message)
+                return
+            sending = client.send(name, message.payload, topic)
+            if topic.qos:
+                self._acknowledge(sending, message.on_published)
+                return
+            await sending
+            if message.on_published:
+                message.on_published()
+            return
+        # All at once: on a far broker the last words would else take a round trip each.
+        unsent, self._unsent = self._unsent, set()
+        for name in sorted(unsent):
+            topic, payload = self._kept[name]
+            self._acknowledge(client.send(name, payload, topic))
+        await asyncio.sleep(0)
+
+    def _acknowledge(self, sending: Coroutine[Any, Any, None], on_done: Callable[[], None] | None = None) -> None:
+        """Send without waiting for the broker's answer: what comes behind is not to be held up by it."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._acknowledged.discard(task)
+            if not task.cancelled():
+                if (error := task.exception()) is not None:
+                    self._failure = error
+                elif on_done is not None:
+                    on_done()
+            self._wake.set()
+
+        task = asyncio.create_task(sending)
+        self._acknowledged.add(task)
+        task.add_done_callback(done)
+
+    def _drop(self, message: Message) -> None:
+        self.undelivered += message.topic is EMOTION
+
+    def _refuse(self, message: Message) -> None:
+        """Sent nevertheless, it would cost the connection."""
+        self._drop(message)
+        if message.topic.name not in self._told_large:
+            self._told_large.add(message.topic.name)
+            size, topic = len(message.payload), f"{self.base}/{message.topic.levels}"
+            logger.warning("broker %s takes no message of %d bytes: %s is not published", self.broker, size, topic)
+
+    def _lost(self, error: Exception) -> None:
+        # A certificate may be renewed while we run; at the start it is the request that is wrong.
+        if (refused := refusal(self.broker, error)) and not (isinstance(error, Untrusted) and self._ever_connected):
+            raise refused from error
+        if not self._told_away:
+            logger.warning("broker %s is away (%s); recognition goes on, trying again", self.broker, in_words(error))
+        if self.connected or not self.tried.is_set():
+            self._on_connection("away")
+        self._told_away = True
+        self.tried.set()
+        self.connected = False
+        while self._outbox:
+            self._drop(self._outbox.popleft())
+        self._settled.set()

@@ -1,0 +1,195 @@
+"""The one place where what a pipeline makes becomes messages: estimates, words, statuses, events, metrics, values."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from dhmd.contract import Word
+from realtime.clock import SessionClock
+from realtime.estimate import Dropped, Estimate
+from realtime.events import Events
+from realtime.memory import resident_mb
+from realtime.mqtt.publisher import Publisher
+from realtime.mqtt.topics import COMPACT, EMOTION, EVENT, METRICS, NO_VALUE, STATE, TRANSCRIPT
+from realtime.payloads import Compact, Latencies, Metrics, Percentiles, SpokenWord, Transcript
+from realtime.pipeline import Emission, Pipeline, Statistics
+from realtime.transcript import TranscriptUpdate
+from realtime.workers import WorkerStatus
+
+METRICS_EVERY_S: Final = 10.0
+STATE_EVERY_S: Final = 1.0
+"""The flat values follow the estimates no faster than this: they are for displays and rules, not for curves."""
+LATENCIES_KEPT: Final = 4096
+
+
+class PublisherSink:
+    """Takes what one stream makes, as a sink of its pipeline and an observer of its perception.
+
+    Lives in the event loop in which it is made; `on_words` may be called in any thread. state: the flat values too.
+    """
+
+    every_s: Final = METRICS_EVERY_S
+
+    def __init__(
+        self, publisher: Publisher, clock: SessionClock, statistics: Statistics, *, state: bool = False
+    ) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._statistics = statistics
+        self._state = _State(publisher) if state else None
+        self._events = Events()
+        self._loop = asyncio.get_running_loop()
+        self._dropped = Dropped(video=0, audio=0)
+        self._estimated_ms, self._published_ms, self._inference_ms = (
+            deque[float](maxlen=LATENCIES_KEPT) for _ in "123"
+        )
+        self._reported_s, self._reported = time.monotonic(), statistics.estimates
+
+    def put(self, emission: Emission) -> None:
+        estimate, publisher = emission.estimate, self._publisher
+        newest_s = emission.newest_s
+
+        def published() -> None:
+            if newest_s is not None:
+                latency_ms = (self._clock.now() - newest_s) * 1000
+                self._statistics.capture_to_published_ms.append(latency_ms)
+                self._published_ms.append(latency_ms)
+
+        self._follow(estimate)
+        if publisher.connected:
+            publisher.publish(EMOTION, emission.payload, published if emission.timed else None)
+            publisher.publish(COMPACT, Compact.of(estimate).model_dump_json().encode())
+        else:
+            publisher.undelivered += 1
+
+    def put_published(self, estimate: Estimate) -> None:
+        """What follows from an estimate that somebody else has published."""
+        self._follow(estimate)
+        if self._publisher.connected:
+            self._publisher.publish(COMPACT, Compact.of(estimate).model_dump_json().encode())
+
+    def _follow(self, estimate: Estimate) -> None:
+        self._dropped = estimate.dropped
+        self._measure(estimate)
+        # What has happened is followed while the broker is away, too.
+        for event in self._events.take(estimate):
+            self._publisher.publish(EVENT, event.model_dump_json().encode())
+        if self._state is not None:
+            self._state.show(estimate, self._events)
+
+    def on_words(self, update: TranscriptUpdate, _: int) -> None:
+        """From any thread: the loop takes them in the order in which they come."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._publish_words, update)
+
+    def on_frame(self, *_: object) -> None:
+        """Pictures are not published; nor are sound and rows."""
+
+    on_sound = on_face = on_rows = on_frame
+
+    def on_worker(self, status: WorkerStatus) -> None:
+        self._publisher.publish_worker(status)
+
+    def report(self) -> None:
+        """Publish the metrics of the time since the last report."""
+        now_s, made = time.monotonic(), self._statistics.estimates
+        period_s = max(now_s - self._reported_s, 1e-3)
+        metrics = Metrics(
+            t=round(self._clock.unix(self._clock.now()), 3),
+            period_s=round(period_s, 3),
+            rate_hz=round((made - self._reported) / period_s, 2),
+            estimates=made,
+            missed_ticks=self._statistics.missed_ticks,
+            latency_ms=Latencies(
+                capture_to_estimate=_percentiles(self._estimated_ms),
+                capture_to_published=_percentiles(self._published_ms),
+                inference=_percentiles(self._inference_ms),
+            ),
+            dropped=self._dropped,
+            undelivered=self._publisher.undelivered,
+            memory_mb=resident_mb(),
+        )
+        self._reported_s, self._reported = now_s, made
+        for latencies in (self._estimated_ms, self._published_ms, self._inference_ms):
+            latencies.clear()
+        self._publisher.publish(METRICS, metrics.model_dump_json().encode())
+
+    def _measure(self, estimate: Estimate) -> None:
+        latency = estimate.latency_ms
+        if latency.capture_to_estimate is not None:
+            self._estimated_ms.append(latency.capture_to_estimate)
+        if latency.inference is not None:
+            self._inference_ms.append(latency.inference)
+
+    def _publish_words(self, update: TranscriptUpdate) -> None:
+        transcript = transcript_of(update, self._clock.unix)
+        self._publisher.publish(TRANSCRIPT, transcript.model_dump_json().encode())
+        if self._state is not None and transcript.final:
+            self._state.keep("words", transcript.final)
+
+
+class _State:
+    """The flat values of a stream, each retained under a topic of its own."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._shown_s = -STATE_EVERY_S
+
+    def keep(self, value: str, text: str) -> None:
+        self._publisher.keep(STATE, text.encode(), value=value)
+
+    def show(self, estimate: Estimate, events: Events) -> None:
+        """Follow the estimate, once a second; face and speech follow at once."""
+        self.keep("face", "ON" if events.face else "OFF")
+        self.keep("speech", "ON" if events.speech else "OFF")
+        if time.monotonic() - self._shown_s < STATE_EVERY_S:
+            return
+        self._shown_s = time.monotonic()
+        emotions, top = estimate.emotions or {}, estimate.top
+        self.keep("emotion", top or NO_VALUE)
+        self.keep("probability", _number(emotions[top] if top else None))
+        self.keep("sentiment", _number(estimate.sentiment.value if estimate.sentiment else None))
+        self.keep("valence", _number(estimate.valence))
+        self.keep("arousal", _number(estimate.arousal))
+
+
+def publish_pipeline(pipeline: Pipeline, publisher: Publisher, *, state: bool = False) -> PublisherSink:
+    """Publish all that a pipeline makes. The sink is to be told of workers, and is the reporter of `publishing`."""
+    sink = PublisherSink(publisher, pipeline.clock, pipeline.statistics, state=state)
+    pipeline.sinks.append(sink)
+    pipeline.perception.join(sink, pipeline.clock.now())
+    return sink
+
+
+def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> Transcript:
+    """unix: turns session time into unix seconds."""
+
+    def told(words: Sequence[Word], *, final: bool) -> list[SpokenWord]:
+        return [
+            SpokenWord(text=word.text, start=round(unix(word.start_s), 3), end=round(unix(word.end_s), 3), final=final)
+            for word in words
+        ]
+
+    return Transcript(
+        final=" ".join(word.text for word in update.final),
+        partial=" ".join(word.text for word in update.partial),
+        words=(*told(update.final, final=True), *told(update.partial, final=False)),
+        skipped_s=round(update.skipped_s, 2),
+    )
+
+
+def _percentiles(values: Sequence[float]) -> Percentiles | None:
+    if not values:
+        return None
+    p50, p95, p99 = np.percentile(np.asarray(values), [50, 95, 99])
+    return Percentiles(p50=round(float(p50), 2), p95=round(float(p95), 2), p99=round(float(p99), 2))
+
+
+def _number(value: float | None) -> str:
+    return NO_VALUE if value is None else f"{value:.2f}"

@@ -1,0 +1,93 @@
+"""Where the page is served, and who may ask for it."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import socket
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, Response
+
+from realtime.errors import SettingsInvalid
+from realtime.web.certificate import Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class WebAddress:
+    """Where the page is served. token: asked of every page; None on loopback. certificate: of TLS, where it is on."""
+
+    host: str
+    port: int
+    token: str | None = None
+    certificate: Certificate | None = None
+
+    @classmethod
+    def of(cls, host: str, port: int, certificate: Certificate | None = None) -> WebAddress:
+        """With a token of its own where others can reach it. Raises SettingsInvalid."""
+        if not 0 <= port <= 65535:
+            raise SettingsInvalid(f"--port: expected 0 to 65535, found {port}")
+        try:
+            loopback = host == "localhost" or ip_address(host).is_loopback
+        except ValueError:
+            raise SettingsInvalid(f"--host: expected an address such as 127.0.0.1 or 0.0.0.0, found {host!r}") from None
+        return cls(host, port, None if loopback else secrets.token_urlsafe(16), certificate)
+
+    def url(self, port: int) -> str:
+        host = _outward(self.host) if self.host != "localhost" and ip_address(self.host).is_unspecified else self.host
+        host = f"[{host}]" if ":" in host else host
+        scheme = "http" if self.certificate is None else "https"
+        return f"{scheme}://{host}:{port}/{self.query}"
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers give the page a camera: on loopback, or over TLS."""
+        return self.token is None or self.certificate is not None
+
+    @property
+    def query(self) -> str:
+        """What ends the address of anything that is served to the page."""
+        return f"?token={self.token}" if self.token else ""
+
+    def is_ours(self, host: str) -> bool:
+        """Whether a page was asked of us by our own name: on loopback others may point theirs at it."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return self.token is not None or name in {"localhost", "127.0.0.1", "::1", self.host}
+
+    def is_own_page(self, request: HTTPConnection) -> bool:
+        """Whether it comes from a page that we served: same host and port, and over TLS where that is on."""
+        try:
+            origin = urlsplit(request.headers.get("origin", ""))
+        except ValueError:
+            return False
+        # Without TLS of our own there may be a proxy in front of us that has it.
+        scheme = {"https"} if self.certificate is not None else {"http", "https"}
+        return origin.scheme in scheme and origin.netloc == request.headers.get("host", "")
+
+    def admits(self, token: str | None) -> bool:
+        return self.token is None or (token is not None and hmac.compare_digest(token.encode(), self.token.encode()))
+
+    def refusal(self, request: HTTPConnection) -> Response | None:
+        """What to answer who may not have what is served here; None where they may."""
+        if not self.is_ours(request.headers.get("host", "")):
+            return PlainTextResponse("ask for this page by the address that dhmd-live printed", 403)
+        if not self.admits(request.query_params.get("token")):
+            return PlainTextResponse("this page needs the token that dhmd-live printed: open the whole address", 403)
+        return None
+
+
+def _outward(host: str) -> str:
+    """The address under which other machines reach one that listens on all of its own; nothing is sent."""
+    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))  # of the ranges for documentation (RFC 5737, RFC 3849)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return socket.gethostname()
