@@ -23,6 +23,7 @@ from realtime.demo import CLIP
 from realtime.memory import MemoryLog
 from realtime.pipeline import percentiles
 from realtime.run import Summary, run
+from realtime.scale.bench import scale_rows
 from realtime.session.player import Replay, Request
 from realtime.settings import RunSettings
 from realtime.web.bench import page_rows, visitor_rows
@@ -30,6 +31,7 @@ from realtime.web.bench import page_rows, visitor_rows
 STARTS = 3
 LEAD_IN_S = 0.1
 RECORDED_S = 60.0
+SERVED_S = 30.0
 
 
 def bench(seconds: float, console: Console) -> int:
@@ -50,6 +52,10 @@ def bench(seconds: float, console: Console) -> int:
         _add_sessions(table, media, Path(scratch), seconds)
         console.print(f"now {seconds:g} s of four visitors, and {seconds:g} s of one in a browser")
         for row in (*visitor_rows(media, seconds), *page_rows(media, seconds)):
+            table.add_row(*row)
+        seconds = min(seconds, SERVED_S)
+        console.print(f"now {seconds:g} s of two hundred streams at one server, and at two")
+        for row in scale_rows(seconds):
             table.add_row(*row)
     console.print(table)
     return 0

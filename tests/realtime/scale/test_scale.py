@@ -126,6 +126,8 @@ def test_a_live_edge_keeps_its_statuses_and_knows_its_latency(
     told = [one for one in estimates if one["top"] is not None]
     assert told
     assert all(one["latency_ms"]["capture_to_estimate"] > 0 for one in told)
+    assert len(listener.payloads("dhmd/hall/emotion/compact")) > 0
+    assert any(json.loads(payload)["final"] for payload in listener.payloads("dhmd/hall/transcript"))
     states = [json.loads(payload)["state"] for payload in listener.payloads("dhmd/hall/status/face")]
     assert "running" in states
     assert states[-1] == "ended"
@@ -301,3 +303,7 @@ def test_an_edge_needs_a_broker_that_servers_share(refuse: Callable[..., str], b
 
 def test_a_group_is_a_level_of_a_topic(refuse: Callable[..., str]) -> None:
     assert refuse(2, "serve", "--broker", "mqtt://127.0.0.1", "--group", "a/b").startswith("--group: expected")
+
+
+def test_no_stream_is_called_as_servers_are(refuse: Callable[..., str]) -> None:
+    assert refuse(2, "edge", "--broker", "mqtt://127.0.0.1", "--stream", "serve").startswith("--stream serve: ")
