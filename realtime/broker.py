@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from realtime.errors import SettingsInvalid
 
 DEFAULT_PORT = 1883
 DEFAULT_TLS_PORT = 8883
+USER_VARIABLE = "DHMD_BROKER_USER"
+PASSWORD_VARIABLE = "DHMD_BROKER_PASSWORD"  # noqa: S105 - its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,11 @@ class BrokerAddress:
     password: str | None = field(default=None, repr=False)
     only_311: bool = False
     """Known to speak no MQTT 5."""
+    ca: str | None = None
+    """File of the authorities that vouch for it; None: those of the system."""
+    cert: str | None = None
+    key: str | None = None
+    """Our own certificate and its key, which may be in the same file."""
 
     @classmethod
     def parse(cls, url: str) -> BrokerAddress:
@@ -53,6 +64,78 @@ class BrokerAddress:
     def __str__(self) -> str:
         user = f"{self.username}@" if self.username else ""
         return f"{'mqtts' if self.tls else 'mqtt'}://{user}{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAccess:
+    """What it takes to be let in by a broker, beside its address: files, by name."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    password_file: str | None = None
+
+
+def named_broker(
+    url: str, access: BrokerAccess = BrokerAccess(), environment: Mapping[str, str] = os.environ
+) -> BrokerAddress:
+    """The broker at an address, with all that it takes to be let in.
+
+    User and password come from the address, else from a file, else from DHMD_BROKER_USER and DHMD_BROKER_PASSWORD.
+    Raises SettingsInvalid, never repeating a password.
+    """
+    address = BrokerAddress.parse(url)
+    for flag, value in (("ca", access.ca), ("cert", access.cert), ("key", access.key)):
+        if value is not None and not address.tls:
+            raise SettingsInvalid(f"--broker-{flag}: is for TLS; give --broker mqtts://host[:port]")
+    if access.key is not None and access.cert is None:
+        raise SettingsInvalid("--broker-key: belongs to a certificate; name it with --broker-cert")
+    username = address.username or environment.get(USER_VARIABLE) or None
+    password = address.password
+    if password is None and access.password_file is not None:
+        password = _first_line(access.password_file)
+    if password is None:
+        password = environment.get(PASSWORD_VARIABLE) or None
+    if password is not None and username is None:
+        raise SettingsInvalid(f"--broker: a password without a user; set {USER_VARIABLE}, or mqtt[s]://user@host")
+    named = replace(address, username=username, password=password, ca=access.ca, cert=access.cert, key=access.key)
+    tls_context(named)
+    return named
+
+
+def _first_line(path: str) -> str:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise SettingsInvalid(f"--broker-password-file {path}: cannot be read ({reason})") from None
+    if not lines or not lines[0]:
+        raise SettingsInvalid(f"--broker-password-file {path}: its first line is empty; write the password there")
+    return lines[0]
+
+
+def tls_context(broker: BrokerAddress) -> ssl.SSLContext | None:
+    """None without TLS. Raises SettingsInvalid for files that are not what they should be."""
+    return _tls_context(broker.ca, broker.cert, broker.key) if broker.tls else None
+
+
+@functools.cache
+def _tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        reason = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise SettingsInvalid(f"--broker-ca {ca}: {reason}; name the PEM file of the CA") from None
+    if cert is not None:
+        try:
+            # The empty password is for keys that want one: OpenSSL would ask for it on the terminal.
+            context.load_cert_chain(cert, key, password="")
+        except OSError as error:
+            reason = "no pair without a passphrase" if isinstance(error, ssl.SSLError) else error.strerror
+            raise SettingsInvalid(
+                f"--broker-cert {cert}, --broker-key {key or cert}: {reason}; name PEM files"
+            ) from None
+    return context
 
 
 @asynccontextmanager
@@ -90,10 +173,12 @@ def _free_port(preferred: int) -> int:
     raise SettingsInvalid("--broker embedded: no free port on loopback; name a broker, or use --broker none")
 
 
-async def opened_broker(broker: str, stack: AsyncExitStack) -> BrokerAddress | None:
+async def opened_broker(
+    broker: str, stack: AsyncExitStack, access: BrokerAccess = BrokerAccess()
+) -> BrokerAddress | None:
     """The broker that was asked for: the one at an address, an embedded one that lasts as long as the stack, none."""
     if broker == "none":
         return None
     if broker == "embedded":
         return await stack.enter_async_context(embedded_broker())
-    return BrokerAddress.parse(broker)
+    return named_broker(broker, access)

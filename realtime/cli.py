@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from dhmd.errors import DHMDError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from realtime.broker import BrokerAccess
     from realtime.run import Summary
     from realtime.settings import RunSettings
     from realtime.web.address import WebAddress
@@ -33,7 +35,8 @@ RUN_EXAMPLES = """examples:
   dhmd-live run --source talk.mp4                          a file at its own pace
   dhmd-live run --source talk.mp4 --pace max --broker none --estimates talk.jsonl
                                                            a file as fast as the machine allows
-  dhmd-live run --source rtsp://camera.local/live --broker mqtt://user:secret@broker.local --stream hall
+  dhmd-live run --source rtsp://camera.local/live --broker mqtts://me@broker.local --broker-password-file secret
+                                                           user and password also by DHMD_BROKER_USER, ..._PASSWORD
   dhmd-live run --config configs/live.yaml                 the same keys from a file; flags override it
 
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
@@ -124,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.environ.update(GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
     _set_up_logging(verbose=options.verbose)
     command: Callable[[argparse.Namespace], int] = options.command
+    if getattr(options, "broker", None):
+        _warn_of_password(options)
     try:
         code = command(options)
     except KeyboardInterrupt:
@@ -203,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
 
     watch = commands.add_parser("watch", help="print a stream readably as it is published")
     watch.set_defaults(command=_watch)
-    watch.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user:password@]host[:port]")
+    watch.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
+    _add_access_flags(watch)
     watch.add_argument("--stream", default="+", help="name of one stream; all without it")
 
     _add_session_commands(commands)
@@ -241,8 +247,9 @@ def _add_run_flags(run: argparse.ArgumentParser, source: str = "camera:0") -> No
     run.add_argument(
         "--broker",
         metavar="URL|embedded|none",
-        help="mqtt[s]://[user:password@]host[:port], embedded on loopback, or none (default: embedded)",
+        help="mqtt[s]://[user@]host[:port], embedded on loopback, or none (default: embedded)",
     )
+    _add_access_flags(run)
     run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
     run.add_argument(
         "--state", action="store_true", default=None, help="publish single values too, retained: dhmd/NAME/state/..."
@@ -253,6 +260,39 @@ def _add_run_flags(run: argparse.ArgumentParser, source: str = "camera:0") -> No
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
     run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
     run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help="seconds between estimates (default: 0.1)")
+
+
+def _add_access_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes to be let in by a broker. A password itself has no place among a process's arguments."""
+    command.add_argument(
+        "--broker-ca", metavar="FILE", help="CA of the broker's certificate, PEM (default: the system's)"
+    )
+    command.add_argument("--broker-cert", metavar="FILE", help="our own certificate, PEM")
+    command.add_argument("--broker-key", metavar="FILE", help="its key, PEM, if it is not in the same file")
+    command.add_argument(
+        "--broker-password-file",
+        metavar="FILE",
+        help="its first line is the password; or set DHMD_BROKER_USER and DHMD_BROKER_PASSWORD",
+    )
+
+
+def _access(options: argparse.Namespace) -> BrokerAccess:
+    from realtime.broker import BrokerAccess
+
+    return BrokerAccess(options.broker_ca, options.broker_cert, options.broker_key, options.broker_password_file)
+
+
+def _warn_of_password(options: argparse.Namespace) -> None:
+    """Other users of the machine can read the arguments of its processes."""
+    from realtime.broker import BrokerAddress
+    from realtime.errors import SettingsInvalid
+
+    with contextlib.suppress(SettingsInvalid):
+        if BrokerAddress.parse(getattr(options, "broker", None) or "").password is not None:
+            logging.getLogger(__name__).warning(
+                "--broker: a password among the arguments can be read by others on this machine; "
+                "use DHMD_BROKER_PASSWORD or --broker-password-file"
+            )
 
 
 def _add_session_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -302,9 +342,8 @@ def _add_replay_flags(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
     replay.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one for two cores)")
     replay.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the comparison")
-    replay.add_argument(
-        "--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user:password@]host[:port]"
-    )
+    replay.add_argument("--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user@]host[:port]")
+    _add_access_flags(replay)
     replay.add_argument("--web", action="store_true", help="show it on a page, at the pace it had")
     replay.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
     replay.add_argument("--estimates", metavar="FILE", help="write the estimates here, one JSON object a line")
@@ -351,6 +390,7 @@ def _replay(options: argparse.Namespace) -> int:
         checkpoint=options.checkpoint,
         again=options.again,
         broker=options.broker,
+        access=_access(options),
         stream=stream,
         estimates=options.estimates,
         plot=options.plot,
@@ -482,12 +522,12 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from realtime.broker import BrokerAddress
+    from realtime.broker import named_broker
     from realtime.mqtt import check_stream_name
     from realtime.watch import watch
 
     stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
-    return watch(BrokerAddress.parse(options.broker), stream, _console())
+    return watch(named_broker(options.broker, _access(options)), stream, _console())
 
 
 def _devices(_: argparse.Namespace) -> int:

@@ -192,7 +192,7 @@ async def _run(
         loop.add_signal_handler(number, stop.set)
     summary = Summary(pipeline.statistics)
     async with AsyncExitStack() as stack:
-        broker = await opened_broker(settings.broker, stack)
+        broker = await opened_broker(settings.broker, stack, settings.access)
         dashboard = Dashboard(f"{title} · {settings.stream}", f"{broker}" if broker else "no broker")
         publisher = published = None
         if broker is not None:

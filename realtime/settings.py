@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dhmd.yaml_config import explain, read_config
-from realtime.broker import BrokerAddress
+from realtime.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.capture.camera import is_camera, masked
 from realtime.errors import SettingsInvalid
 from realtime.mqtt import check_stream_name
@@ -27,7 +27,11 @@ class RunSettings(BaseModel):
         None, description="a device's name, default, or none; unset: default with a camera, none with a file"
     )
     pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
-    broker: str = Field("embedded", description="mqtt[s]://[user:password@]host[:port], embedded, none")
+    broker: str = Field("embedded", description="mqtt[s]://[user@]host[:port], embedded, none")
+    broker_ca: str | None = Field(None, description="PEM file of the CA that signed the broker's certificate")
+    broker_cert: str | None = Field(None, description="PEM file of our own certificate")
+    broker_key: str | None = Field(None, description="PEM file of its key, if it is not in the same file")
+    broker_password_file: str | None = Field(None, description="file with the password; or DHMD_BROKER_PASSWORD")
     stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
     state: bool = Field(False, description="publish single values too, retained, under dhmd/STREAM/state/")
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
@@ -73,6 +77,10 @@ class RunSettings(BaseModel):
         return values
 
     @property
+    def access(self) -> BrokerAccess:
+        return BrokerAccess(self.broker_ca, self.broker_cert, self.broker_key, self.broker_password_file)
+
+    @property
     def is_live(self) -> bool:
         """Whether the source is a camera, a stream or nothing, rather than a file."""
         return self.source == "none" or is_camera(self.source)
@@ -96,10 +104,14 @@ def read_settings(
         settings = RunSettings.model_validate({**(defaults or {}), **below, **flags})
     except ValidationError as error:
         first = error.errors()[0]
-        flag = str(first["loc"][0]).removesuffix("_s")
+        flag = str(first["loc"][0]).removesuffix("_s").replace("_", "-")
         raise SettingsInvalid(f"--{flag}: {explain(first)}") from None
     if settings.pace == "max" and settings.is_live:
         raise SettingsInvalid(f"--pace max is for files; --source {masked(settings.source)} is live, leave it out")
+    if settings.broker not in {"embedded", "none"}:
+        named_broker(settings.broker, settings.access)
+    elif settings.access != BrokerAccess():
+        raise SettingsInvalid("--broker-ca, -cert, -key and -password-file go with --broker mqtt[s]://host[:port]")
     if settings.source == BROWSER:
         _check_visitors(settings)
     if settings.record is None and (settings.record_video or settings.record_audio):

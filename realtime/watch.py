@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from realtime.broker import BrokerAddress
-from realtime.errors import BrokerRefused
 from realtime.estimate import Estimate
 from realtime.mqtt import connect, in_words, refusal
 from realtime.view import Dashboard, TerminalView
@@ -40,8 +39,8 @@ async def _watch(broker: BrokerAddress, stream: str, console: Console) -> None:
                     async for message in client.messages:
                         _show(message, view, console)
             except (aiomqtt.MqttError, OSError) as error:
-                if reason := refusal(error):
-                    raise BrokerRefused(f"{broker} refuses us: {reason}; give user and password in --broker") from error
+                if refused := refusal(broker, error):
+                    raise refused from error
                 if not told_away:
                     logger.warning("broker %s is away (%s); trying again", broker, in_words(error))
                 told_away = True

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiomqtt
 from paho.mqtt.client import error_string
@@ -17,7 +18,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from realtime.broker import BrokerAddress
+from realtime.broker import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress, tls_context
+from realtime.errors import BrokerRefused
 from realtime.mqtt.topics import Topic
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ _beneath.setLevel(logging.CRITICAL)
 KEEPALIVE_S: Final = 6
 """A connection that died without a word is noticed after two of these."""
 CONNECT_TIMEOUT_S: Final = 5.0
+COMPLAINT_S: Final = 2.0
 UNSPECIFIED: Final = 128
 UNSUPPORTED_VERSION: Final = 132
 REFUSALS: Final = {134: "bad user name or password", 135: "not authorised"}
@@ -59,8 +62,22 @@ REASONS: Final = REFUSALS | {
 """What a broker says by number, in CONNACK, PUBACK and DISCONNECT."""
 
 
+OURS_REFUSED: Final = (
+    "CERTIFICATE_REQUIRED",
+    "UNKNOWN_CA",
+    "BAD_CERTIFICATE",
+    "HANDSHAKE_FAILURE",
+    "CERTIFICATE_EXPIRED",
+)
+"""In what OpenSSL calls the other side's alerts about our certificate."""
+
+
 class ClosedEarly(aiomqtt.MqttError):
     """The connection was closed before the broker answered."""
+
+
+class Untrusted(aiomqtt.MqttError):
+    """One of the two does not accept the other's certificate."""
 
 
 @dataclass(slots=True)
@@ -86,7 +103,7 @@ class Client(aiomqtt.Client):
             username=broker.username,
             password=broker.password,
             will=will,
-            tls_context=ssl.create_default_context() if broker.tls else None,
+            tls_context=tls_context(broker),
             keepalive=KEEPALIVE_S,
             timeout=CONNECT_TIMEOUT_S,
             logger=_beneath,
@@ -141,6 +158,13 @@ class Client(aiomqtt.Client):
             self._properties_of[name] = properties
         return properties
 
+    def _client_connect(self) -> None:
+        try:
+            super()._client_connect()
+        except OSError as error:
+            self.lost = error
+            raise
+
     def _on_connect(
         self, client: Any, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Properties | None = None
     ) -> None:
@@ -154,7 +178,7 @@ class Client(aiomqtt.Client):
         if not self._connected.done():
             # aiomqtt would wait for an answer that no longer comes.
             self._connected.set_exception(ClosedEarly("it closed the connection without an answer"))
-        elif reason_code.is_failure:
+        elif reason_code.is_failure and self._connected.exception() is None:
             # aiomqtt forgets a loss that comes with the answer itself.
             self._lose(aiomqtt.MqttCodeError(reason_code))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
@@ -164,6 +188,22 @@ class Client(aiomqtt.Client):
             self._lose(error)
             if not self._connected.done():
                 self._connected.set_exception(ClosedEarly(in_words(error)))
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        except ClosedEarly:
+            if self._broker.tls and (complaint := await _complaint(self._broker)):
+                raise _of_tls(complaint) from None
+            raise
+        except aiomqtt.MqttCodeError:
+            raise
+        except aiomqtt.MqttError:
+            if isinstance(self.lost, ssl.SSLError):
+                raise _of_tls(self.lost) from None
+            if self.lost is not None:
+                raise aiomqtt.MqttError(in_words(self.lost)) from None
+            raise
 
     def _lose(self, error: BaseException) -> None:
         self.lost = self.lost or error
@@ -216,9 +256,37 @@ def _speaks_another(error: Exception) -> bool:
     return _answer(error) == UNSUPPORTED_VERSION
 
 
-def refusal(error: Exception) -> str | None:
-    """Why the broker rejects the credentials; None when the error is another."""
-    return REFUSALS.get(_answer(error))
+def refusal(broker: BrokerAddress, error: Exception) -> BrokerRefused | None:
+    """What ends a run, since trying again does not mend it; None when the error is another."""
+    if isinstance(error, Untrusted):
+        return BrokerRefused(f"{broker}: {error}")
+    if reason := REFUSALS.get(_answer(error)):
+        remedy = f"set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or give --broker-password-file"
+        return BrokerRefused(f"{broker} refuses us: {reason}; {remedy}")
+    return None
+
+
+async def _complaint(broker: BrokerAddress) -> ssl.SSLError | None:
+    """What a broker that hung up has against us: TLS 1.3 says so after the handshake, where paho is deaf to it."""
+    with contextlib.suppress(OSError, TimeoutError):
+        try:
+            async with asyncio.timeout(COMPLAINT_S):
+                reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=tls_context(broker))
+                try:
+                    await reader.read(1)
+                finally:
+                    writer.close()
+        except ssl.SSLError as error:
+            return error
+    return None
+
+
+def _of_tls(error: ssl.SSLError) -> aiomqtt.MqttError:
+    return (Untrusted if _distrust(error) else aiomqtt.MqttError)(in_words(error))
+
+
+def _distrust(error: ssl.SSLError) -> bool:
+    return isinstance(error, ssl.SSLCertVerificationError) or any(word in (error.reason or "") for word in OURS_REFUSED)
 
 
 def _answer(error: Exception) -> int:
@@ -236,13 +304,25 @@ def in_words_of(reason: ReasonCode) -> str:
 
 def in_words(error: BaseException) -> str:
     """Why a broker is away, without numbers."""
-    if isinstance(error, aiomqtt.MqttCodeError):
-        if isinstance(error.rc, ReasonCode):
-            return in_words_of(error.rc)
-        if isinstance(error.rc, int):
-            return error_string(error.rc).lower().rstrip(".")
-    if isinstance(error, TimeoutError) or str(error) == "Operation timed out":
-        return "it does not answer"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+    match error:
+        case aiomqtt.MqttCodeError(rc=ReasonCode() as code):
+            words = in_words_of(code)
+        case aiomqtt.MqttCodeError(rc=int(number)):
+            words = error_string(number).lower().rstrip(".")
+        case TimeoutError():
+            words = "it does not answer"
+        case ssl.SSLCertVerificationError():
+            reason = error.verify_message.rstrip(".")
+            words = f"its certificate is not trusted ({reason}); name the CA that signed it with --broker-ca"
+        case ssl.SSLError() if _distrust(error):
+            words = "it does not accept our certificate, or asks for one; give --broker-cert and --broker-key"
+        case ssl.SSLError():
+            reason = (error.reason or str(error)).lower().replace("_", " ")
+            words = f"TLS fails ({reason}); is it the port for TLS?"
+        case OSError(strerror=str(words)):
+            pass
+        case _ if str(error) == "Operation timed out":
+            words = "it does not answer"
+        case _:
+            words = str(error) or type(error).__name__
+    return words

@@ -15,8 +15,7 @@ from typing import Any, Final, Protocol
 import aiomqtt
 
 from realtime.broker import BrokerAddress
-from realtime.errors import BrokerRefused
-from realtime.mqtt.connection import CONNECT_TIMEOUT_S, Client, connect, in_words, refusal
+from realtime.mqtt.connection import CONNECT_TIMEOUT_S, Client, Untrusted, connect, in_words, refusal
 from realtime.mqtt.topics import EMOTION, NO_VALUE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.payloads import WorkerReport
 from realtime.workers import WorkerStatus
@@ -97,6 +96,7 @@ class Publisher:
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self._closing = False
         self._told_away = False
+        self._ever_connected = False
         self._told_large: set[str] = set()
 
     def publish_estimate(self, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
@@ -180,7 +180,7 @@ class Publisher:
     async def _serve(self, client: Client) -> None:
         self.keep(STATUS, b"stopped" if self._closing else b"online")
         self._unsent = set(self._kept)
-        self.connected, self._failure = True, None
+        self.connected, self._ever_connected, self._failure = True, True, None
         self.tried.set()
         self._on_connection("connected")
         version = "5" if client.mqtt5 else "3.1.1"
@@ -262,10 +262,9 @@ class Publisher:
             logger.warning("broker %s takes no message of %d bytes: %s is not published", self.broker, size, topic)
 
     def _lost(self, error: Exception) -> None:
-        if reason := refusal(error):
-            raise BrokerRefused(
-                f"{self.broker} refuses us: {reason}; give --broker mqtt://user:password@host:port"
-            ) from error
+        # A certificate may be renewed while we run; at the start it is the request that is wrong.
+        if (refused := refusal(self.broker, error)) and not (isinstance(error, Untrusted) and self._ever_connected):
+            raise refused from error
         if not self._told_away:
             logger.warning("broker %s is away (%s); recognition goes on, trying again", self.broker, in_words(error))
         if self.connected or not self.tried.is_set():

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from dhmd.checkpoint import Checkpoint, CheckpointInvalid, load
 from dhmd.contract import ContractMismatch
 from dhmd.session import Session, SessionInvalid, schema
-from realtime.broker import BrokerAddress
+from realtime.broker import BrokerAccess, named_broker
 from realtime.clock import MediaClock
 from realtime.engine import Engine, Inference, resolve_device
 from realtime.errors import SettingsInvalid
@@ -62,6 +62,7 @@ class Request:
     checkpoint: str | None = None
     again: bool = False
     broker: str = "none"
+    access: BrokerAccess = field(default_factory=BrokerAccess)
     stream: str | None = None
     estimates: str | None = None
     plot: Path | None = None
@@ -195,7 +196,7 @@ class Replay:
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         request = self._request
         async with AsyncExitStack() as stack:
-            broker = None if request.broker == "none" else BrokerAddress.parse(request.broker)
+            broker = None if request.broker == "none" else named_broker(request.broker, request.access)
             dashboard = Dashboard(f"replay · {self._stream}", str(broker or "no broker"))
             if request.estimates is not None:
                 self._sinks.append(stack.enter_context(EstimateFile(Path(request.estimates))))

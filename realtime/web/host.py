@@ -65,7 +65,7 @@ async def _host(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     async with AsyncExitStack() as stack:
-        broker = await opened_broker(settings.broker, stack)
+        broker = await opened_broker(settings.broker, stack, settings.access)
         if broker is not None:
             # The server's own: a broker that refuses it would refuse every visitor.
             await stack.enter_async_context(publishing(Publisher(broker, settings.stream, lambda _: None)))

@@ -277,12 +277,13 @@ def test_a_refused_password_ends_the_run_with_three_and_is_not_shown(
     broker = start_mosquitto(password="s3cret")
     command = start_live(
         "run", "--source", str(CLIP), "--checkpoint", str(untrained_checkpoint),
-        "--broker", f"mqtt://recogniser:wr0ng@127.0.0.1:{broker.port}",
+        "--broker", f"mqtt://127.0.0.1:{broker.port}",
+        environment={"DHMD_BROKER_USER": "recogniser", "DHMD_BROKER_PASSWORD": "wr0ng"},
     )  # fmt: skip
     assert command.wait() == 3
     assert len(command.err.splitlines()) == 1, command.err
     assert command.err.startswith(f"error: mqtt://recogniser@127.0.0.1:{broker.port} refuses us: ")
-    assert "--broker mqtt://user:password@host:port" in command.err
+    assert "set DHMD_BROKER_USER and DHMD_BROKER_PASSWORD" in command.err
     assert "wr0ng" not in command.out + command.err
 
 
@@ -338,7 +339,8 @@ def test_watch_waits_for_a_broker_that_is_away_and_ends_at_a_wrong_password(
 ) -> None:
     broker = start_mosquitto(password="s3cret")
     broker.stop()
-    watching = start_live("watch", "--broker", broker.url)
+    login = {"DHMD_BROKER_USER": broker.USER, "DHMD_BROKER_PASSWORD": "s3cret"}
+    watching = start_live("watch", "--broker", f"mqtt://127.0.0.1:{broker.port}", environment=login)
     watching.wait_for(lambda: "is away" in watching.err)
     broker.start()
     watching.wait_for(lambda: "watching dhmd/+" in watching.out)
@@ -346,8 +348,10 @@ def test_watch_waits_for_a_broker_that_is_away_and_ends_at_a_wrong_password(
     assert "s3cret" not in watching.err + watching.out
     stranger = start_live("watch", "--broker", f"mqtt://recogniser:wr0ng@127.0.0.1:{broker.port}")
     assert stranger.wait() == 3
-    assert len(stranger.err.splitlines()) == 1
-    assert stranger.err.startswith("error: mqtt://recogniser@127.0.0.1")
+    warned, refused = stranger.err.splitlines()
+    assert warned.startswith("warning: --broker: a password among the arguments can be read by others")
+    assert "--broker-password-file" in warned
+    assert refused.startswith("error: mqtt://recogniser@127.0.0.1")
     assert "wr0ng" not in stranger.err
 
 
