@@ -31,6 +31,8 @@ KEEPALIVE_S: Final = 6
 """A connection that died without a word is noticed after two of these."""
 CONNECT_TIMEOUT_S: Final = 5.0
 COMPLAINT_S: Final = 2.0
+INBOX: Final = 1000
+"""Messages that wait to be taken in, at most."""
 UNSPECIFIED: Final = 128
 UNSUPPORTED_VERSION: Final = 132
 REFUSALS: Final = {134: "bad user name or password", 135: "not authorised"}
@@ -80,6 +82,15 @@ class Untrusted(aiomqtt.MqttError):
     """One of the two does not accept the other's certificate."""
 
 
+class _Newest(asyncio.Queue[aiomqtt.Message]):
+    """Gives up the oldest where there is no room: who is slow shall not live ever further in the past."""
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        if self.full():
+            self.get_nowait()
+        super().put_nowait(item)
+
+
 @dataclass(slots=True)
 class _Known:
     """What this process has learned of a broker: whether it speaks MQTT 5 (None: not yet known), complaints told."""
@@ -106,6 +117,8 @@ class Client(aiomqtt.Client):
             tls_context=tls_context(broker),
             keepalive=KEEPALIVE_S,
             timeout=CONNECT_TIMEOUT_S,
+            queue_type=_Newest,
+            max_queued_incoming_messages=INBOX,
             logger=_beneath,
         )
         # How many messages wait for their answer is bounded by who sends them.
@@ -250,6 +263,15 @@ async def connect(broker: BrokerAddress, will: aiomqtt.Will | None = None) -> As
         else:
             client = await stack.enter_async_context(Client(broker, known, will, mqtt5=False))
         yield client
+
+
+async def reach(broker: BrokerAddress) -> None:
+    """Knock: paho connects in a thread that cannot be cancelled, this can. Raises OSError, TimeoutError."""
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        _, writer = await asyncio.open_connection(broker.host, broker.port)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _speaks_another(error: Exception) -> bool:

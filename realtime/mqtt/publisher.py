@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import aiomqtt
 
 from realtime.broker import BrokerAddress
-from realtime.mqtt.connection import CONNECT_TIMEOUT_S, Client, Untrusted, connect, in_words, refusal
+from realtime.mqtt.connection import Client, Untrusted, connect, in_words, reach, refusal
 from realtime.mqtt.topics import EMOTION, NO_VALUE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.payloads import WorkerReport
 from realtime.workers import WorkerStatus
@@ -142,7 +142,7 @@ class Publisher:
         while not self._closing:
             connected_s = None
             try:
-                await self._reach()
+                await reach(self.broker)
                 async with connect(self.broker, self._will) as client:
                     connected_s = time.monotonic()
                     await self._serve(client)
@@ -168,14 +168,6 @@ class Publisher:
         while not self._closing:
             self._wake.clear()
             await self._wake.wait()
-
-    async def _reach(self) -> None:
-        # paho connects in a thread that cannot be cancelled: knock first in a way that can.
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(self.broker.host, self.broker.port)
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
     async def _serve(self, client: Client) -> None:
         self.keep(STATUS, b"stopped" if self._closing else b"online")
