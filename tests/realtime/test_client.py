@@ -56,8 +56,8 @@ class Feed:
             self._client.publish(topic, json.dumps(numbered))
             seq += 1
 
-    def say(self, topic: str, payload: bytes) -> None:
-        self._client.publish(topic, payload, qos=1).wait_for_publish(PATIENCE_S)
+    def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
 
     def close(self) -> None:
         self._ended.set()
