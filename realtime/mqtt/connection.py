@@ -7,16 +7,17 @@ import contextlib
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import aiomqtt
-from paho.mqtt.client import error_string
+from paho.mqtt.client import MQTTMessage, error_string
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from realtime.broker import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress, tls_context
 from realtime.errors import BrokerRefused
@@ -134,6 +135,7 @@ class Client(aiomqtt.Client):
         self.lost: BaseException | None = None
         """Why the connection was lost; None while it is not."""
         self._call_on_lost: Callable[[], None] = lambda: None
+        self._on_received: Callable[[MQTTMessage], None] | None = None
         self._disconnected.add_done_callback(self._closed)
 
     def on_lost(self, call: Callable[[], None]) -> None:
@@ -149,6 +151,26 @@ class Client(aiomqtt.Client):
         properties: bytes = self._properties_for(name, topic).pack()  # type: ignore[no-untyped-call]
         head = 1 + 4 + 2 + len(name.encode()) + 2
         return head + len(properties) + len(payload) <= self._largest
+
+    def on_received(self, call: Callable[[MQTTMessage], None]) -> None:
+        """Hand over what is subscribed to as it comes, instead of keeping it in `messages`."""
+        self._on_received = call
+
+    async def listen(self, patterns: Sequence[str]) -> None:
+        """Subscribe with QoS 1 to what comes from now on: retained messages of before are not asked for, and later ones
+        say that they are to be retained (in MQTT 3.1.1 the other way round). A refusal is told once.
+        """
+        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        for pattern in patterns:
+            # paho takes the one or the other.
+            [answer] = await (self.subscribe(pattern, options=options) if self.mqtt5 else self.subscribe(pattern, 1))
+            if isinstance(answer, int):
+                refused = "" if answer < UNSPECIFIED else REASONS[UNSPECIFIED]
+            else:
+                refused = in_words_of(answer) if answer.is_failure else ""
+            if refused and (words := f"does not let us subscribe to {pattern}: {refused}") not in self._told:
+                self._told.add(words)
+                logger.warning("broker %s %s", self._broker, words)
 
     async def send(self, name: str, payload: bytes, topic: Topic) -> None:
         """Publish as the topic asks for; under MQTT 5 with what it says of itself. Returns once it is on the wire, or
@@ -221,6 +243,12 @@ class Client(aiomqtt.Client):
     def _lose(self, error: BaseException) -> None:
         self.lost = self.lost or error
         self._call_on_lost()
+
+    def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
+        if self._on_received is None:
+            super()._on_message(client, userdata, message)
+        else:
+            self._on_received(message)
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any) -> None:
         if getattr(reason_code, "is_failure", False) and (words := in_words_of(reason_code)) not in self._told:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import aiomqtt
+from paho.mqtt.client import MQTTMessage, topic_matches_sub
 
 from realtime.broker import BrokerAddress
 from realtime.mqtt.connection import Client, Untrusted, connect, in_words, reach, refusal
@@ -93,6 +94,8 @@ class Publisher:
         self._failure: BaseException | None = None
         self.tried = asyncio.Event()
         """Set once the first connection has been made, or has failed."""
+        self._listening: dict[str, Callable[[MQTTMessage], None]] = {}
+        """Who is told of what others publish, by pattern."""
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self._closing = False
         self._told_away = False
@@ -122,6 +125,16 @@ class Publisher:
     def keep(self, topic: Topic, payload: bytes, **levels: str) -> None:
         """Set a retained message. levels: what stands for the levels in braces."""
         self._keep(f"{self.base}/{topic.levels.format(**levels)}", topic, payload)
+
+    def announce(self, name: str, topic: Topic, payload: bytes) -> None:
+        """Set a retained message outside of the stream's own topics; sent again each time this is called."""
+        self._kept[name] = topic, payload
+        self._unsent.add(name)
+        self._wake.set()
+
+    def listen(self, pattern: str, on_message: Callable[[MQTTMessage], None]) -> None:
+        """Be told, in the event loop, of what others publish: from the next connection on, with QoS 1."""
+        self._listening[pattern] = on_message
 
     def _keep(self, name: str, topic: Topic, payload: bytes) -> None:
         if self._kept.get(name) != (topic, payload):
@@ -178,6 +191,9 @@ class Publisher:
         version = "5" if client.mqtt5 else "3.1.1"
         logger.info("publishing to %s on %s, MQTT %s", self.broker, f"{self.base}/{EMOTION.levels}", version)
         client.on_lost(self._wake.set)
+        if self._listening:
+            client.on_received(self._received)
+            self._acknowledge(client.listen(list(self._listening)))
         try:
             while True:
                 while self._outbox or self._unsent:
@@ -241,6 +257,11 @@ class Publisher:
         task = asyncio.create_task(sending)
         self._acknowledged.add(task)
         task.add_done_callback(done)
+
+    def _received(self, message: MQTTMessage) -> None:
+        for pattern, on_message in self._listening.items():
+            if topic_matches_sub(pattern, message.topic):
+                on_message(message)
 
     def _drop(self, message: Message) -> None:
         self.undelivered += message.topic is EMOTION
