@@ -29,6 +29,14 @@ class DeviceUnavailable(DHMDLiveError):
     """The compute device asked for is not here."""
 
 
+class BrokerUnavailable(DHMDLiveError):
+    """The broker is away, and there is nothing to do without it."""
+
+
+class StreamAlive(DHMDLiveError):
+    """What is to be forgotten still runs."""
+
+
 class BrokerRefused(DHMDLiveError):
     """The broker rejects our credentials: trying again would not help."""
 
