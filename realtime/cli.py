@@ -236,6 +236,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_access_flags(watch)
     watch.add_argument("--stream", default="+", help="name of one stream; all without it")
 
+    forget = commands.add_parser(
+        "forget",
+        help="remove what a broker keeps of a stream that ended",
+        description="Remove all that a broker keeps of a stream that ended; takes its device out of Home Assistant.",
+    )
+    forget.set_defaults(command=_forget)
+    forget.add_argument("stream", metavar="STREAM")
+    forget.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
+    _add_access_flags(forget)
+    _add_prefix_flag(forget)
+
     _add_session_commands(commands)
 
     devices = commands.add_parser("devices", help="list cameras, microphones and compute devices")
@@ -311,6 +322,13 @@ def _add_stream_flags(run: argparse.ArgumentParser, hop: str, source: str = "cam
     run.add_argument(
         "--state", action="store_true", default=None, help="publish single values too, retained: dhmd/NAME/state/..."
     )
+    run.add_argument(
+        "--discovery",
+        action="store_true",
+        default=None,
+        help="announce the stream to Home Assistant (adds --state); `dhmd-live forget` takes it back",
+    )
+    _add_prefix_flag(run)
     run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
     run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
@@ -348,6 +366,12 @@ def _warn_of_password(options: argparse.Namespace) -> None:
                 "--broker: a password among the arguments can be read by others on this machine; "
                 "use DHMD_BROKER_PASSWORD or --broker-password-file"
             )
+
+
+def _add_prefix_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--discovery-prefix", metavar="TOPIC", help="where Home Assistant looks for devices (default: homeassistant)"
+    )
 
 
 def _add_session_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -617,6 +641,17 @@ def _watch(options: argparse.Namespace) -> int:
 
     stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
     return watch(named_broker(options.broker, _access(options)), stream, _console())
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from realtime.broker import named_broker
+    from realtime.mqtt import check_stream_name
+    from realtime.mqtt.discovery import PREFIX, forget
+
+    broker, stream = named_broker(options.broker, _access(options)), check_stream_name(options.stream)
+    cleared = forget(broker, stream, options.discovery_prefix or PREFIX)
+    print("\n".join(cleared) or f"{broker} keeps nothing of {stream}")
+    return 0
 
 
 def _devices(_: argparse.Namespace) -> int:

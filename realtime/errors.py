@@ -33,6 +33,14 @@ class BrokerTooOld(DHMDLiveError):
     """The broker lacks what is needed of MQTT 5."""
 
 
+class BrokerUnavailable(DHMDLiveError):
+    """The broker is away, and there is nothing to do without it."""
+
+
+class StreamAlive(DHMDLiveError):
+    """What is to be forgotten still runs."""
+
+
 class BrokerRefused(DHMDLiveError):
     """The broker rejects our credentials: trying again would not help."""
 

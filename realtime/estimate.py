@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import EDGES, Modality
-from realtime.engine import Inference
+
+if TYPE_CHECKING:
+    # Who takes estimates in needs no engine.
+    from realtime.engine import Inference
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 SentimentValue = Annotated[float, Field(ge=-3, le=3)]

@@ -27,7 +27,8 @@ from realtime.errors import MicrophoneUnavailable
 from realtime.estimate import Dropped
 from realtime.keys import marking_keys
 from realtime.live import Delivery, LiveSource, run_live
-from realtime.mqtt import Publisher, publish_pipeline, publishing
+from realtime.mqtt import Publisher, PublisherSink, publish_pipeline, publishing
+from realtime.mqtt.discovery import announce
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Observer, Perception
 from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
@@ -198,7 +199,7 @@ async def _run(
         if broker is not None:
             on_connection = _fan_out(dashboard.set_connection, web.audience.feed.on_connection if web else None)
             publisher = Publisher(broker, settings.stream, on_connection)
-            published = publish_pipeline(pipeline, publisher, state=settings.state)
+            published = _published(settings, pipeline, publisher)
             if settings.broker == "embedded":
                 console.print(f"embedded broker on {broker}; another terminal: dhmd-live watch --broker {broker}")
         view = stack.enter_context(TerminalView(console, dashboard))
@@ -250,6 +251,12 @@ async def _run(
     summary.dropped = delivery.dropped()
     summary.words = " ".join(word.text for word in pipeline.perception.words)
     return summary
+
+
+def _published(settings: RunSettings, pipeline: Pipeline, publisher: Publisher) -> PublisherSink:
+    if settings.discovery:
+        announce(publisher, settings.stream, settings.discovery_prefix)
+    return publish_pipeline(pipeline, publisher, state=settings.state or settings.discovery)
 
 
 async def _recordable(

@@ -13,6 +13,7 @@ from realtime.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.capture.camera import is_camera, masked
 from realtime.errors import SettingsInvalid
 from realtime.mqtt import check_stream_name
+from realtime.mqtt.discovery import PREFIX
 
 
 class RunSettings(BaseModel):
@@ -34,6 +35,8 @@ class RunSettings(BaseModel):
     broker_password_file: str | None = Field(None, description="file with the password; or DHMD_BROKER_PASSWORD")
     stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
     state: bool = Field(False, description="publish single values too, retained, under dhmd/STREAM/state/")
+    discovery: bool = Field(False, description="announce the stream to Home Assistant; publishes the single values too")
+    discovery_prefix: str = Field(PREFIX, description="below which Home Assistant looks for devices")
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
     record: str | None = Field(None, description="session file to write, .mcap: features, words and estimates")
     record_video: bool = Field(False, description="pictures too")
@@ -60,6 +63,13 @@ class RunSettings(BaseModel):
             except SettingsInvalid as error:
                 raise ValueError(f"{str(error).removeprefix('--broker: ')}; or embedded, or none") from None
         return broker
+
+    @field_validator("discovery_prefix")
+    @classmethod
+    def _levels(cls, prefix: str) -> str:
+        if not re.fullmatch(r"[^\s/+#$]+(/[^\s/+#$]+)*", prefix):
+            raise ValueError(f"expected levels of a topic without + # $ and spaces, found {prefix!r}")
+        return prefix
 
     @field_validator("device")
     @classmethod
@@ -112,6 +122,8 @@ def read_settings(
         named_broker(settings.broker, settings.access)
     elif settings.access != BrokerAccess():
         raise SettingsInvalid("--broker-ca, -cert, -key and -password-file go with --broker mqtt[s]://host[:port]")
+    if settings.discovery and (settings.broker == "none" or settings.pace == "max"):
+        raise SettingsInvalid("--discovery announces a live stream at a broker; leave --broker none and --pace max out")
     if settings.source == BROWSER:
         _check_visitors(settings)
     if settings.record is None and (settings.record_video or settings.record_audio):
@@ -128,6 +140,7 @@ def _check_visitors(settings: RunSettings) -> None:
         ("--pace max", settings.pace == "max"),
         ("--estimates", settings.estimates is not None),
         ("--record", settings.record is not None),
+        ("--discovery", settings.discovery),
     ):
         if given:
             raise SettingsInvalid(

@@ -7,16 +7,17 @@ import contextlib
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import aiomqtt
-from paho.mqtt.client import error_string
+from paho.mqtt.client import MQTTMessage, error_string
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from realtime.broker import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress, tls_context
 from realtime.errors import BrokerRefused
@@ -31,6 +32,8 @@ KEEPALIVE_S: Final = 6
 """A connection that died without a word is noticed after two of these."""
 CONNECT_TIMEOUT_S: Final = 5.0
 COMPLAINT_S: Final = 2.0
+INBOX: Final = 1000
+"""Messages that wait to be taken in, at most."""
 UNSPECIFIED: Final = 128
 UNSUPPORTED_VERSION: Final = 132
 REFUSALS: Final = {134: "bad user name or password", 135: "not authorised"}
@@ -80,6 +83,15 @@ class Untrusted(aiomqtt.MqttError):
     """One of the two does not accept the other's certificate."""
 
 
+class _Newest(asyncio.Queue[aiomqtt.Message]):
+    """Gives up the oldest where there is no room: who is slow shall not live ever further in the past."""
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        if self.full():
+            self.get_nowait()
+        super().put_nowait(item)
+
+
 @dataclass(slots=True)
 class _Known:
     """What this process has learned of a broker: whether it speaks MQTT 5 (None: not yet known), complaints told."""
@@ -95,9 +107,8 @@ class Client(aiomqtt.Client):
     """A connection, with what the broker said of itself when it accepted us."""
 
     def __init__(
-        self, broker: BrokerAddress, known: _Known, will: aiomqtt.Will | None, *, mqtt5: bool, **options: Any
+        self, broker: BrokerAddress, known: _Known, will: aiomqtt.Will | None, *, mqtt5: bool, largest: int | None
     ) -> None:
-        """options: of aiomqtt.Client."""
         super().__init__(
             broker.host,
             broker.port,
@@ -109,8 +120,10 @@ class Client(aiomqtt.Client):
             tls_context=tls_context(broker),
             keepalive=KEEPALIVE_S,
             timeout=CONNECT_TIMEOUT_S,
+            queue_type=_Newest,
+            max_queued_incoming_messages=INBOX,
             logger=_beneath,
-            **options,
+            properties=_limited(largest) if mqtt5 and largest is not None else None,
         )
         # How many messages wait for their answer is bounded by who sends them.
         self.pending_calls_threshold = 1000
@@ -125,6 +138,7 @@ class Client(aiomqtt.Client):
         self.lost: BaseException | None = None
         """Why the connection was lost; None while it is not."""
         self._call_on_lost: Callable[[], None] = lambda: None
+        self._on_received: Callable[[MQTTMessage], None] | None = None
         self._disconnected.add_done_callback(self._closed)
 
     def on_lost(self, call: Callable[[], None]) -> None:
@@ -140,6 +154,26 @@ class Client(aiomqtt.Client):
         properties: bytes = self._properties_for(name, topic).pack()  # type: ignore[no-untyped-call]
         head = 1 + 4 + 2 + len(name.encode()) + 2
         return head + len(properties) + len(payload) <= self._largest
+
+    def on_received(self, call: Callable[[MQTTMessage], None]) -> None:
+        """Hand over what is subscribed to as it comes, instead of keeping it in `messages`."""
+        self._on_received = call
+
+    async def listen(self, patterns: Sequence[str]) -> None:
+        """Subscribe with QoS 1 to what comes from now on: retained messages of before are not asked for, and later ones
+        say that they are to be retained (in MQTT 3.1.1 the other way round). A refusal is told once.
+        """
+        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        for pattern in patterns:
+            # paho takes the one or the other.
+            [answer] = await (self.subscribe(pattern, options=options) if self.mqtt5 else self.subscribe(pattern, 1))
+            if isinstance(answer, int):
+                refused = "" if answer < UNSPECIFIED else REASONS[UNSPECIFIED]
+            else:
+                refused = in_words_of(answer) if answer.is_failure else ""
+            if refused and (words := f"does not let us subscribe to {pattern}: {refused}") not in self._told:
+                self._told.add(words)
+                logger.warning("broker %s %s", self._broker, words)
 
     async def send(self, name: str, payload: bytes, topic: Topic) -> None:
         """Publish as the topic asks for; under MQTT 5 with what it says of itself. Returns once it is on the wire, or
@@ -213,11 +247,23 @@ class Client(aiomqtt.Client):
         self.lost = self.lost or error
         self._call_on_lost()
 
+    def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
+        if self._on_received is None:
+            super()._on_message(client, userdata, message)
+        else:
+            self._on_received(message)
+
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any) -> None:
         if getattr(reason_code, "is_failure", False) and (words := in_words_of(reason_code)) not in self._told:
             self._told.add(words)
             logger.warning("broker %s did not take a message of ours: %s", self._broker, words)
         super()._on_publish(client, userdata, mid, reason_code, properties)
+
+
+def _limited(largest: int) -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = largest
+    return properties
 
 
 def properties_of(topic: Topic) -> Properties:
@@ -233,11 +279,11 @@ def properties_of(topic: Topic) -> Properties:
 
 @asynccontextmanager
 async def connect(
-    broker: BrokerAddress, will: aiomqtt.Will | None = None, options_5: Mapping[str, Any] | None = None
+    broker: BrokerAddress, will: aiomqtt.Will | None = None, *, largest: int | None = None
 ) -> AsyncIterator[Client]:
     """A connection to this broker: in MQTT 5, or in 3.1.1 where that is all it speaks, which is then remembered.
 
-    options_5: of aiomqtt.Client, under MQTT 5. Raises aiomqtt.MqttError.
+    largest: bytes of a packet, that a broker of MQTT 5 is told not to exceed. Raises aiomqtt.MqttError.
     """
     known = _known.setdefault((broker.host, broker.port), _Known())
     if broker.only_311:
@@ -245,17 +291,26 @@ async def connect(
     async with AsyncExitStack() as stack:
         if known.speaks_5 is not False:
             try:
-                client = await stack.enter_async_context(Client(broker, known, will, mqtt5=True, **(options_5 or {})))
+                client = await stack.enter_async_context(Client(broker, known, will, mqtt5=True, largest=largest))
                 known.speaks_5 = True
             except aiomqtt.MqttError as error:
                 # Old brokers say so, older ones hang up.
                 if not (_speaks_another(error) or (isinstance(error, ClosedEarly) and known.speaks_5 is None)):
                     raise
-                client = await stack.enter_async_context(Client(broker, known, will, mqtt5=False))
+                client = await stack.enter_async_context(Client(broker, known, will, mqtt5=False, largest=largest))
                 known.speaks_5 = False
         else:
-            client = await stack.enter_async_context(Client(broker, known, will, mqtt5=False))
+            client = await stack.enter_async_context(Client(broker, known, will, mqtt5=False, largest=largest))
         yield client
+
+
+async def reach(broker: BrokerAddress) -> None:
+    """Knock: paho connects in a thread that cannot be cancelled, this can. Raises OSError, TimeoutError."""
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        _, writer = await asyncio.open_connection(broker.host, broker.port)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _speaks_another(error: Exception) -> bool:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import aiomqtt
+from paho.mqtt.client import MQTTMessage, topic_matches_sub
 
 from realtime.broker import BrokerAddress
-from realtime.mqtt.connection import CONNECT_TIMEOUT_S, Client, Untrusted, connect, in_words, refusal
+from realtime.mqtt.connection import Client, Untrusted, connect, in_words, reach, refusal
 from realtime.mqtt.topics import EMOTION, NO_VALUE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.payloads import WorkerReport
 from realtime.workers import WorkerStatus
@@ -93,6 +94,8 @@ class Publisher:
         self._failure: BaseException | None = None
         self.tried = asyncio.Event()
         """Set once the first connection has been made, or has failed."""
+        self._listening: dict[str, Callable[[MQTTMessage], None]] = {}
+        """Who is told of what others publish, by pattern."""
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self._closing = False
         self._told_away = False
@@ -123,6 +126,16 @@ class Publisher:
         """Set a retained message. levels: what stands for the levels in braces."""
         self._keep(f"{self.base}/{topic.levels.format(**levels)}", topic, payload)
 
+    def announce(self, name: str, topic: Topic, payload: bytes) -> None:
+        """Set a retained message outside of the stream's own topics; sent again each time this is called."""
+        self._kept[name] = topic, payload
+        self._unsent.add(name)
+        self._wake.set()
+
+    def listen(self, pattern: str, on_message: Callable[[MQTTMessage], None]) -> None:
+        """Be told, in the event loop, of what others publish: from the next connection on, with QoS 1."""
+        self._listening[pattern] = on_message
+
     def _keep(self, name: str, topic: Topic, payload: bytes) -> None:
         if self._kept.get(name) != (topic, payload):
             self._kept[name] = topic, payload
@@ -142,7 +155,7 @@ class Publisher:
         while not self._closing:
             connected_s = None
             try:
-                await self._reach()
+                await reach(self.broker)
                 async with connect(self.broker, self._will) as client:
                     connected_s = time.monotonic()
                     await self._serve(client)
@@ -169,14 +182,6 @@ class Publisher:
             self._wake.clear()
             await self._wake.wait()
 
-    async def _reach(self) -> None:
-        # paho connects in a thread that cannot be cancelled: knock first in a way that can.
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(self.broker.host, self.broker.port)
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
     async def _serve(self, client: Client) -> None:
         self.keep(STATUS, b"stopped" if self._closing else b"online")
         self._unsent = set(self._kept)
@@ -186,6 +191,9 @@ class Publisher:
         version = "5" if client.mqtt5 else "3.1.1"
         logger.info("publishing to %s on %s, MQTT %s", self.broker, f"{self.base}/{EMOTION.levels}", version)
         client.on_lost(self._wake.set)
+        if self._listening:
+            client.on_received(self._received)
+            self._acknowledge(client.listen(list(self._listening)))
         try:
             while True:
                 while self._outbox or self._unsent:
@@ -249,6 +257,11 @@ class Publisher:
         task = asyncio.create_task(sending)
         self._acknowledged.add(task)
         task.add_done_callback(done)
+
+    def _received(self, message: MQTTMessage) -> None:
+        for pattern, on_message in self._listening.items():
+            if topic_matches_sub(pattern, message.topic):
+                on_message(message)
 
     def _drop(self, message: Message) -> None:
         self.undelivered += message.topic is EMOTION

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -18,9 +18,12 @@ from realtime.memory import resident_mb
 from realtime.mqtt.publisher import Publisher
 from realtime.mqtt.topics import COMPACT, EMOTION, EVENT, METRICS, NO_VALUE, STATE, TRANSCRIPT
 from realtime.payloads import Compact, Latencies, Metrics, Percentiles, SpokenWord, Transcript
-from realtime.pipeline import Emission, Pipeline, Statistics
-from realtime.transcript import TranscriptUpdate
 from realtime.workers import WorkerStatus
+
+if TYPE_CHECKING:
+    # Who takes a stream in loads nothing of what makes one.
+    from realtime.pipeline import Emission, Pipeline, Statistics
+    from realtime.transcript import TranscriptUpdate
 
 METRICS_EVERY_S: Final = 10.0
 STATE_EVERY_S: Final = 1.0

@@ -41,7 +41,6 @@ from realtime.workers import WorkerStatus
 
 logger = logging.getLogger(__name__)
 
-INBOX: Final = 256
 ANSWER_S: Final = 5.0
 """At --pace max a window that has no answer for so long is sent again."""
 FAREWELL_S: Final = 1.0
@@ -78,7 +77,7 @@ class EdgeLink:
 
     async def run(self) -> None:
         """Until stopped, whatever the broker does. Raises BrokerRefused."""
-        await keep_connected(self._broker, self._use, self.stop, most_incoming=INBOX * max(1, len(self._streams)))
+        await keep_connected(self._broker, self._use, self.stop)
 
     async def answer(self, stream: EdgeStream, within_s: float) -> bool:
         """Wait for the estimate of a stream's newest window; whether it came. False at once where none can come."""

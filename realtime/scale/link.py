@@ -1,4 +1,4 @@
-"""An MQTT 5 connection that comes back when the broker does, with bounded queues."""
+"""An MQTT 5 connection that comes back when the broker does."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from realtime.broker import BrokerAddress
 from realtime.errors import BrokerTooOld
 from realtime.mqtt import connect, in_words, refusal
-from realtime.mqtt.connection import CONNECT_TIMEOUT_S
+from realtime.mqtt.connection import reach
 from realtime.mqtt.publisher import FIRST_WAIT_S, LONGEST_WAIT_S
 from realtime.scale.window_message import LARGEST
 
@@ -24,15 +22,6 @@ logger = logging.getLogger(__name__)
 
 LARGEST_PACKET: Final = LARGEST + 4096
 """The broker is told to send nothing larger."""
-
-
-class Inbox(asyncio.Queue[aiomqtt.Message]):
-    """Of a client: when it is full the oldest message gives way, never the newest."""
-
-    def put_nowait(self, item: aiomqtt.Message) -> None:
-        if self.full():
-            self.get_nowait()
-        super().put_nowait(item)
 
 
 def payload_of(message: aiomqtt.Message) -> bytes:
@@ -47,20 +36,18 @@ async def keep_connected(
     broker: BrokerAddress,
     use: Callable[[aiomqtt.Client], Awaitable[None]],
     stop: asyncio.Event,
-    *,
-    most_incoming: int,
     will: aiomqtt.Will | None = None,
 ) -> None:
     """Connect and `use`, again whenever the broker comes back, until `use` returns or `stop` is set.
 
-    most_incoming: messages that may wait to be read. Raises BrokerRefused, BrokerTooOld.
+    Raises BrokerRefused, BrokerTooOld.
     """
     failures = 0
     told_away = False
     while not stop.is_set():
         try:
-            await _reach(broker)
-            async with connect(broker, will, _options(most_incoming)) as client:
+            await reach(broker)
+            async with connect(broker, will, largest=LARGEST_PACKET) as client:
                 if not client.mqtt5:
                     raise BrokerTooOld(f"{broker} speaks no MQTT 5, which edges and servers need; Mosquitto 2 does")
                 failures, told_away = 0, False
@@ -76,18 +63,3 @@ async def keep_connected(
             wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait_s)
-
-
-def _options(most_incoming: int) -> dict[str, Any]:
-    limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    limits.MaximumPacketSize = LARGEST_PACKET
-    return {"properties": limits, "queue_type": Inbox, "max_queued_incoming_messages": most_incoming}
-
-
-async def _reach(broker: BrokerAddress) -> None:
-    # paho connects in a thread that cannot be cancelled: knock first in a way that can.
-    async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        _, writer = await asyncio.open_connection(broker.host, broker.port)
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()

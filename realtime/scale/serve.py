@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 DEADLINE_S: Final = 0.02
 """A batch closes so long after its first window came, or when it is as large as it may be."""
-INBOX: Final = 4096
-"""Messages that wait to be read; the oldest give way. They are read at once, whatever the engine does."""
 
 
 @dataclass(slots=True)
@@ -90,7 +88,7 @@ class Server:
                 finally:
                     self.joined.clear()
 
-            await keep_connected(self._broker, join, self.stop, most_incoming=INBOX, will=will)
+            await keep_connected(self._broker, join, self.stop, will)
 
     async def _serve(self, client: aiomqtt.Client, thread: ThreadPoolExecutor) -> None:
         """Until stopped. Raises MqttError when the broker goes away."""

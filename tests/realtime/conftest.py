@@ -190,7 +190,7 @@ class Listener:
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         if user:
             self._client.username_pw_set(user, password)
-        self._client.on_connect = lambda client, *_: client.subscribe("dhmd/#", qos=1)
+        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
         self._client.on_subscribe = lambda *_: subscribed.set()
         self._client.on_message = self._keep
         self._client.reconnect_delay_set(min_delay=1, max_delay=1)
@@ -202,6 +202,9 @@ class Listener:
         with self._arrived:
             self.received.append((message.topic, message.payload, message.retain))
             self._arrived.notify_all()
+
+    def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
 
     def payloads(self, topic: str) -> list[bytes]:
         with self._arrived:

@@ -1,0 +1,219 @@
+"""A stream as a device of Home Assistant, announced over MQTT; and taking back all that a stream left with the broker.
+
+One message holds the whole device (Home Assistant from 2024.11). It is retained, and sent again when Home Assistant
+says on `PREFIX/status` that it has started: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from importlib.metadata import version
+from typing import Any, Final, Literal, get_args
+
+import aiomqtt
+from paho.mqtt.client import MQTTMessage
+from pydantic import BaseModel
+
+from dhmd.labels import EMOTIONS
+from realtime.broker import BrokerAddress
+from realtime.errors import BrokerUnavailable, StreamAlive
+from realtime.estimate import Part
+from realtime.mqtt.connection import Client, connect, in_words, refusal
+from realtime.mqtt.publisher import Publisher
+from realtime.mqtt.topics import EVENT, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.payloads import AnyEvent
+
+PREFIX: Final = "homeassistant"
+QUIET_S: Final = 1.0
+"""Retained messages come at once: when none came for so long, all have."""
+LONGEST_STATE: Final = 255
+"""Characters that Home Assistant takes as a state."""
+
+
+class Availability(Part):
+    """Whether there is anything to be known. The template says `online` or `offline`."""
+
+    topic: str
+    value_template: str
+
+
+class Component(Part):
+    """One entity of the device."""
+
+    platform: Literal["sensor", "binary_sensor", "event"]
+    unique_id: str
+    name: str
+    state_topic: str
+    availability: tuple[Availability, ...]
+    availability_mode: Literal["all"] = "all"
+    value_template: str | None = None
+    device_class: str | None = None
+    options: tuple[str, ...] | None = None
+    event_types: tuple[str, ...] | None = None
+    state_class: Literal["measurement"] | None = None
+    unit_of_measurement: str | None = None
+    suggested_display_precision: int | None = None
+    icon: str | None = None
+    enabled_by_default: bool | None = None
+
+
+class Device(BaseModel):
+    identifiers: tuple[str, ...]
+    name: str
+    manufacturer: str = "DHMD"
+    model: str = "Emotion from face, voice and words"
+
+
+class Origin(BaseModel):
+    name: str = "dhmd-live"
+    sw_version: str
+
+
+class Announcement(BaseModel):
+    """What Home Assistant is told of a stream."""
+
+    device: Device
+    origin: Origin
+    components: dict[str, Component]
+    qos: Literal[0, 1] = 1
+
+
+DISCOVERY: Final = Topic(
+    "discovery", "", Announcement, 1, True, "Home Assistant must find it whenever it starts, so must it be there"
+)
+
+
+def announced_at(stream: str, prefix: str = PREFIX) -> str:
+    """The topic on which Home Assistant is told of a stream."""
+    return f"{prefix}/device/{_object_id(stream)}/config"
+
+
+def announcement(stream: str) -> Announcement:
+    """The device that a stream is to Home Assistant: its flat values, face and speech, and its events.
+
+    All is unavailable while the stream is not online. What face, voice or words alone say is so, too, while the
+    workers that perceive them do not run, be it that a camera was pulled out or that there never was one.
+    """
+    base, identity = base_topic(stream), _object_id(stream)
+    online = Availability(
+        topic=f"{base}/{STATUS.levels}", value_template="{{ 'online' if value == 'online' else 'offline' }}"
+    )
+
+    def running(worker: str) -> Availability:
+        template = "{{ 'online' if value_json.state == 'running' else 'offline' }}"
+        return Availability(topic=f"{base}/{WORKER.levels.format(worker=worker)}", value_template=template)
+
+    def value(name: str, platform: Literal["sensor", "binary_sensor"], *workers: str, **more: Any) -> Component:
+        return Component(
+            platform=platform,
+            unique_id=f"{identity}_{name}",
+            name=name.capitalize(),
+            state_topic=f"{base}/{STATE.levels.format(value=name)}",
+            availability=(online, *map(running, workers)),
+            **more,
+        )
+
+    def measured(name: str, icon: str) -> Component:
+        return value(name, "sensor", state_class="measurement", suggested_display_precision=2, icon=icon)
+
+    happening = Component(
+        platform="event",
+        unique_id=f"{identity}_event",
+        name="Event",
+        state_topic=f"{base}/{EVENT.levels}",
+        availability=(online,),
+        event_types=tuple(kind.model_fields["event"].default for kind in get_args(AnyEvent)),
+        value_template="{{ dict(value_json, event_type=value_json.event) | to_json }}",
+        icon="mdi:emoticon-happy-outline",
+    )
+    return Announcement(
+        device=Device(identifiers=(identity,), name=f"DHMD {stream}"),
+        origin=Origin(sw_version=version("dhmd")),
+        components={
+            "emotion": value("emotion", "sensor", device_class="enum", options=EMOTIONS, icon="mdi:emoticon-outline"),
+            "probability": value(
+                "probability",
+                "sensor",
+                state_class="measurement",
+                unit_of_measurement="%",
+                suggested_display_precision=0,
+                icon="mdi:percent-outline",
+                value_template="{{ value if value == 'None' else (100 * value | float) | round | int }}",
+            ),
+            "sentiment": measured("sentiment", "mdi:thumbs-up-down-outline"),
+            "valence": measured("valence", "mdi:plus-minus-variant"),
+            "arousal": measured("arousal", "mdi:pulse"),
+            "face": value("face", "binary_sensor", "video", "face", device_class="occupancy"),
+            "speech": value("speech", "binary_sensor", "audio", "voice", device_class="sound"),
+            # What was said would be kept in Home Assistant's history: only for who asks for it there.
+            "words": value(
+                "words",
+                "sensor",
+                "audio",
+                "transcript",
+                icon="mdi:text",
+                enabled_by_default=False,
+                value_template=f"{{{{ value[:{LONGEST_STATE}] }}}}",
+            ),
+            "event": happening,
+        },
+    )
+
+
+def announce(publisher: Publisher, stream: str, prefix: str = PREFIX) -> None:
+    """Keep Home Assistant told of a stream, as long as its publisher lives; to be called before that connects."""
+    name, payload = announced_at(stream, prefix), announcement(stream).model_dump_json(exclude_none=True).encode()
+
+    def on_status(message: MQTTMessage) -> None:
+        if message.payload == b"online":
+            publisher.announce(name, DISCOVERY, payload)
+
+    publisher.announce(name, DISCOVERY, payload)
+    publisher.listen(f"{prefix}/status", on_status)
+
+
+def forget(broker: BrokerAddress, stream: str, prefix: str = PREFIX) -> list[str]:
+    """Remove all that the broker keeps of a stream, which takes its device out of Home Assistant, too.
+
+    Gives the topics that were cleared. Raises StreamAlive, BrokerRefused, BrokerUnavailable.
+    """
+    try:
+        return asyncio.run(_forget(broker, stream, prefix))
+    except (aiomqtt.MqttError, OSError) as error:
+        raise refusal(broker, error) or BrokerUnavailable(f"{broker} is away ({in_words(error)})") from error
+
+
+async def _forget(broker: BrokerAddress, stream: str, prefix: str) -> list[str]:
+    base = base_topic(stream)
+    status = f"{base}/{STATUS.levels}"
+    patterns = (status, f"{base}/{WORKER.levels.format(worker='+')}", f"{base}/{STATE.levels.format(value='+')}")
+    async with connect(broker) as client:
+        for pattern in (*patterns, announced_at(stream, prefix)):
+            await client.subscribe(pattern, qos=1)
+        kept = await _retained(client)
+        if kept.get(status) == b"online":
+            raise StreamAlive(f"{stream} is online and would be announced again; end its run first")
+        for name in kept:
+            await client.publish(name, b"", qos=1, retain=True)
+    return sorted(kept)
+
+
+async def _retained(client: Client) -> dict[str, bytes]:
+    kept: dict[str, bytes] = {}
+    messages = aiter(client.messages)
+    while True:
+        try:
+            async with asyncio.timeout(QUIET_S):
+                message = await anext(messages)
+        except TimeoutError:
+            return kept
+        if message.retain and isinstance(message.payload, bytes):
+            kept[message.topic.value] = message.payload
+
+
+def _object_id(stream: str) -> str:
+    """Letters, digits, _ and - alone are allowed; what stands in for others must not meet another stream's name."""
+    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", stream)
+    return f"dhmd_{plain}" if plain == stream else f"dhmd_{plain}_{hashlib.sha256(stream.encode()).hexdigest()[:6]}"
