@@ -6,19 +6,20 @@ import asyncio
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiomqtt
-from paho.mqtt.client import error_string
+from paho.mqtt.client import MQTTMessage, error_string
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from realtime.broker import BrokerAddress
-from realtime.mqtt.topics import Topic
+from realtime.mqtt.topics import RESPONSE, Topic
 
 logger = logging.getLogger(__name__)
 # What the libraries underneath complain of is told here in words, once.
@@ -77,7 +78,15 @@ _known: dict[tuple[str, int], _Known] = {}
 class Client(aiomqtt.Client):
     """A connection, with what the broker said of itself when it accepted us."""
 
-    def __init__(self, broker: BrokerAddress, known: _Known, will: aiomqtt.Will | None, *, mqtt5: bool) -> None:
+    def __init__(
+        self,
+        broker: BrokerAddress,
+        known: _Known,
+        will: aiomqtt.Will | None,
+        most_bytes: int | None = None,
+        *,
+        mqtt5: bool,
+    ) -> None:
         super().__init__(
             broker.host,
             broker.port,
@@ -90,6 +99,7 @@ class Client(aiomqtt.Client):
             keepalive=KEEPALIVE_S,
             timeout=CONNECT_TIMEOUT_S,
             logger=_beneath,
+            properties=_accepting(most_bytes) if mqtt5 and most_bytes is not None else None,
         )
         # How many messages wait for their answer is bounded by who sends them.
         self.pending_calls_threshold = 1000
@@ -104,6 +114,7 @@ class Client(aiomqtt.Client):
         self.lost: BaseException | None = None
         """Why the connection was lost; None while it is not."""
         self._call_on_lost: Callable[[], None] = lambda: None
+        self._on_received: Callable[[MQTTMessage], None] | None = None
         self._disconnected.add_done_callback(self._closed)
 
     def on_lost(self, call: Callable[[], None]) -> None:
@@ -112,20 +123,48 @@ class Client(aiomqtt.Client):
         if self.lost is not None:
             call()
 
-    def takes(self, name: str, payload: bytes, topic: Topic) -> bool:
+    def takes(self, name: str, payload: bytes, topic: Topic, correlation: bytes | None = None) -> bool:
         """Whether a message is small enough for the broker, as far as it said."""
+        correlated = 0 if correlation is None else 3 + len(correlation)
         if self._largest is None:
             return True
-        properties: bytes = self._properties_for(name, topic).pack()  # type: ignore[no-untyped-call]
-        head = 1 + 4 + 2 + len(name.encode()) + 2
+        described = properties_of(topic) if topic is RESPONSE else self._properties_for(name, topic)
+        properties: bytes = described.pack()  # type: ignore[no-untyped-call]
+        head = 1 + 4 + 2 + len(name.encode()) + 2 + correlated
         return head + len(properties) + len(payload) <= self._largest
 
-    async def send(self, name: str, payload: bytes, topic: Topic) -> None:
+    def on_received(self, call: Callable[[MQTTMessage], None]) -> None:
+        """Hand over what is subscribed to as it comes, instead of keeping it in `messages`, which has no bound."""
+        self._on_received = call
+
+    async def listen(self, patterns: Sequence[str]) -> None:
+        """Subscribe with QoS 1 to what comes from now on: retained messages of before are not asked for, and later ones
+        say that they are to be retained (in MQTT 3.1.1 the other way round). A refusal is told once.
+        """
+        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        for pattern in patterns:
+            [answer] = await self.subscribe(pattern, 1, options if self.mqtt5 else None)
+            if isinstance(answer, int):
+                refused = "" if answer < UNSPECIFIED else REASONS[UNSPECIFIED]
+            else:
+                refused = in_words_of(answer) if answer.is_failure else ""
+            if refused and (words := f"does not let us subscribe to {pattern}: {refused}") not in self._told:
+                self._told.add(words)
+                logger.warning("broker %s %s", self._broker, words)
+
+    async def send(self, name: str, payload: bytes, topic: Topic, correlation: bytes | None = None) -> None:
         """Publish as the topic asks for; under MQTT 5 with what it says of itself. Returns once it is on the wire, or
-        with QoS 1 once it is answered.
+        with QoS 1 once it is answered. correlation: of the request that this answers.
         """
         if not self.mqtt5:
             await self.publish(name, payload, topic.qos, topic.retain)
+            return
+        if topic is RESPONSE:
+            # Its names and what belongs to it are the callers'; nothing of it is remembered.
+            properties = properties_of(topic)
+            if correlation is not None:
+                properties.CorrelationData = correlation
+            await self.publish(name, payload, topic.qos, topic.retain, properties)
             return
         properties = self._properties_for(name, topic)
         spoken = "" if name in self._aliases else name
@@ -159,6 +198,12 @@ class Client(aiomqtt.Client):
             self._lose(aiomqtt.MqttCodeError(reason_code))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
+    def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
+        if self._on_received is None:
+            super()._on_message(client, userdata, message)
+        else:
+            self._on_received(message)
+
     def _closed(self, disconnected: asyncio.Future[None]) -> None:
         if not disconnected.cancelled() and (error := disconnected.exception()) is not None:
             self._lose(error)
@@ -187,10 +232,19 @@ def properties_of(topic: Topic) -> Properties:
     return properties
 
 
+def _accepting(most_bytes: int) -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = most_bytes
+    return properties
+
+
 @asynccontextmanager
-async def connect(broker: BrokerAddress, will: aiomqtt.Will | None = None) -> AsyncIterator[Client]:
+async def connect(
+    broker: BrokerAddress, will: aiomqtt.Will | None = None, most_bytes: int | None = None
+) -> AsyncIterator[Client]:
     """A connection to this broker: in MQTT 5, or in 3.1.1 where that is all it speaks, which is then remembered.
 
+    most_bytes: of a packet that the broker is to hand us, under MQTT 5; it leaves out what is larger.
     Raises aiomqtt.MqttError.
     """
     known = _known.setdefault((broker.host, broker.port), _Known())
@@ -199,16 +253,16 @@ async def connect(broker: BrokerAddress, will: aiomqtt.Will | None = None) -> As
     async with AsyncExitStack() as stack:
         if known.speaks_5 is not False:
             try:
-                client = await stack.enter_async_context(Client(broker, known, will, mqtt5=True))
+                client = await stack.enter_async_context(Client(broker, known, will, most_bytes, mqtt5=True))
                 known.speaks_5 = True
             except aiomqtt.MqttError as error:
                 # Old brokers say so, older ones hang up.
                 if not (_speaks_another(error) or (isinstance(error, ClosedEarly) and known.speaks_5 is None)):
                     raise
-                client = await stack.enter_async_context(Client(broker, known, will, mqtt5=False))
+                client = await stack.enter_async_context(Client(broker, known, will, most_bytes, mqtt5=False))
                 known.speaks_5 = False
         else:
-            client = await stack.enter_async_context(Client(broker, known, will, mqtt5=False))
+            client = await stack.enter_async_context(Client(broker, known, will, most_bytes, mqtt5=False))
         yield client
 
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import aiomqtt
+from paho.mqtt.client import MQTTMessage, topic_matches_sub
 
 from realtime.broker import BrokerAddress
 from realtime.errors import BrokerRefused
 from realtime.mqtt.connection import CONNECT_TIMEOUT_S, Client, connect, in_words, refusal
-from realtime.mqtt.topics import EMOTION, NO_VALUE, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.mqtt.topics import EMOTION, NO_VALUE, RESPONSE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.payloads import WorkerReport
 from realtime.workers import WorkerStatus
 
@@ -32,6 +33,8 @@ STABLE_S: Final = 5.0
 """A connection that lasted so long was a good one: when it is lost, that is news."""
 FAREWELL_S: Final = 0.6
 """How long the last words to the broker may take."""
+MOST_RECEIVED: Final = 16 * 1024
+"""Bytes of a packet that we take; what is sent to a publisher is small."""
 
 
 class Reporter(Protocol):
@@ -66,9 +69,11 @@ async def _report(reporter: Reporter) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    name: str
     topic: Topic
     payload: bytes
     on_published: Callable[[], None] | None = None
+    correlation: bytes | None = None
 
 
 class Publisher:
@@ -91,6 +96,8 @@ class Publisher:
         self._unsent: set[str] = set()
         self._acknowledged: set[asyncio.Task[None]] = set()
         """Messages of QoS 1 that are under way."""
+        self._listening: dict[str, Callable[[MQTTMessage], None]] = {}
+        """Who is told of what others publish, by pattern."""
         self._failure: BaseException | None = None
         self.tried = asyncio.Event()
         """Set once the first connection has been made, or has failed."""
@@ -105,7 +112,18 @@ class Publisher:
 
     def publish(self, topic: Topic, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
         """Hand over one live message; `on_published` is called once it is on the wire."""
-        message = Message(topic, payload, on_published)
+        self._hand_over(Message(f"{self.base}/{topic.levels}", topic, payload, on_published))
+
+    def respond(self, name: str, payload: bytes, correlation: bytes | None) -> None:
+        """Answer a request, on the topic that it named; under MQTT 5 with what it gave to know the answer by."""
+        self._hand_over(Message(name, RESPONSE, payload, correlation=correlation))
+
+    def listen(self, pattern: str, on_message: Callable[[MQTTMessage], None]) -> None:
+        """Be told, in the event loop, of what others publish: from the next connection on, with QoS 1."""
+        self._listening[pattern] = on_message
+
+    def _hand_over(self, message: Message) -> None:
+        topic = message.topic
         if not self.connected or (topic.qos and len(self._acknowledged) >= UNACKNOWLEDGED):
             self._drop(message)
             return
@@ -143,7 +161,7 @@ class Publisher:
             connected_s = None
             try:
                 await self._reach()
-                async with connect(self.broker, self._will) as client:
+                async with connect(self.broker, self._will, MOST_RECEIVED) as client:
                     connected_s = time.monotonic()
                     await self._serve(client)
             except (aiomqtt.MqttError, OSError, TimeoutError) as error:
@@ -186,6 +204,9 @@ class Publisher:
         version = "5" if client.mqtt5 else "3.1.1"
         logger.info("publishing to %s on %s, MQTT %s", self.broker, f"{self.base}/{EMOTION.levels}", version)
         client.on_lost(self._wake.set)
+        if self._listening:
+            client.on_received(self._received)
+            self._acknowledge(client.listen(list(self._listening)))
         try:
             while True:
                 while self._outbox or self._unsent:
@@ -215,11 +236,11 @@ class Publisher:
     async def _send_next(self, client: Client) -> None:
         if self._outbox:
             message = self._outbox.popleft()
-            topic, name = message.topic, f"{self.base}/{message.topic.levels}"
-            if not client.takes(name, message.payload, topic):
+            topic, name = message.topic, message.name
+            if not client.takes(name, message.payload, topic, message.correlation):
                 self._refuse(message)
                 return
-            sending = client.send(name, message.payload, topic)
+            sending = client.send(name, message.payload, topic, message.correlation)
             if topic.qos:
                 self._acknowledge(sending, message.on_published)
                 return
@@ -250,6 +271,11 @@ class Publisher:
         self._acknowledged.add(task)
         task.add_done_callback(done)
 
+    def _received(self, message: MQTTMessage) -> None:
+        for pattern, on_message in self._listening.items():
+            if topic_matches_sub(pattern, message.topic):
+                on_message(message)
+
     def _drop(self, message: Message) -> None:
         self.undelivered += message.topic is EMOTION
 
@@ -258,8 +284,8 @@ class Publisher:
         self._drop(message)
         if message.topic.name not in self._told_large:
             self._told_large.add(message.topic.name)
-            size, topic = len(message.payload), f"{self.base}/{message.topic.levels}"
-            logger.warning("broker %s takes no message of %d bytes: %s is not published", self.broker, size, topic)
+            size, name = len(message.payload), message.name
+            logger.warning("broker %s takes no message of %d bytes: %s is not published", self.broker, size, name)
 
     def _lost(self, error: Exception) -> None:
         if reason := refusal(error):
