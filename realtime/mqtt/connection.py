@@ -143,7 +143,7 @@ class Client(aiomqtt.Client):
         """
         options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
         for pattern in patterns:
-            [answer] = await self.subscribe(pattern, 1, options if self.mqtt5 else None)
+            [answer] = await (self.subscribe(pattern, options=options) if self.mqtt5 else self.subscribe(pattern, 1))
             if isinstance(answer, int):
                 refused = "" if answer < UNSPECIFIED else REASONS[UNSPECIFIED]
             else:
