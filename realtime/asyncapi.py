@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from realtime.mqtt.topics import ROOT, TOPICS, Topic
+from realtime.mqtt.topics import COMMANDS, RESPONSE, ROOT, TOPICS, Topic
 
 BINDING: Final = "0.2.0"
 """Version of AsyncAPI's MQTT binding."""
@@ -23,8 +23,10 @@ PARAMETERS: Final = {
 
 
 def document() -> dict[str, Any]:
-    """What the process publishes, from the same models that it builds its payloads with."""
-    models = [(topic.payload, "serialization") for topic in TOPICS]
+    """What the process publishes and what it takes, from the same models that it builds and reads payloads with."""
+    sent, taken = (*TOPICS, RESPONSE), tuple(COMMANDS.values())
+    models = [(topic.payload, "serialization") for topic in sent]
+    models += [(topic.payload, "validation") for topic in taken]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     for schema in schemas["$defs"].values():
         if "discriminator" in schema:
@@ -42,10 +44,11 @@ def document() -> dict[str, Any]:
         "servers": {
             "broker": {"host": "localhost:1883", "protocol": "mqtt", "description": "the one named by --broker"}
         },
-        "channels": {topic.name: _channel(topic) for topic in TOPICS},
-        "operations": {f"publish_{topic.name}": _operation(topic) for topic in TOPICS},
+        "channels": {topic.name: _channel(topic) for topic in (*sent, *taken)},
+        "operations": {f"publish_{topic.name}": _operation(topic) for topic in sent}
+        | {topic.name: _taking(topic) for topic in taken},
         "components": {
-            "messages": {topic.name: _message(topic) for topic in TOPICS},
+            "messages": {topic.name: _message(topic) for topic in (*sent, *taken)},
             "schemas": schemas["$defs"],
         },
     }
@@ -69,6 +72,17 @@ def _operation(topic: Topic) -> dict[str, Any]:
         "channel": {"$ref": f"#/channels/{topic.name}"},
         "summary": f"Delivered so because {topic.why}.",
         "bindings": {"mqtt": binding},
+    }
+
+
+def _taking(topic: Topic) -> dict[str, Any]:
+    """Of a command, which a stream carries out if it was started with --allow-control."""
+    return {
+        "action": "receive",
+        "channel": {"$ref": f"#/channels/{topic.name}"},
+        "summary": f"Sent so because {topic.why}.",
+        "bindings": {"mqtt": {"qos": topic.qos, "bindingVersion": BINDING}},
+        "reply": {"channel": {"$ref": f"#/channels/{RESPONSE.name}"}},
     }
 
 

@@ -330,6 +330,10 @@ def _add_stream_flags(run: argparse.ArgumentParser, hop: str, source: str = "cam
     )
     _add_prefix_flag(run)
     run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
+    run.add_argument(
+        "--allow-control", action="store_true", default=None, help="carry out commands that come on dhmd/NAME/set/..."
+    )
+    run.add_argument("--record-dir", metavar="DIR", help="where recordings go that are begun by command")
     run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
     run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")

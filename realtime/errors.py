@@ -45,3 +45,7 @@ class BrokerRefused(DHMDLiveError):
     """The broker rejects our credentials: trying again would not help."""
 
     exit_code = 3
+
+
+class CommandRefused(DHMDLiveError):
+    """A command to a stream cannot be carried out; who gave it is told."""

@@ -6,10 +6,12 @@ capture threads -> LatestFrame / AudioRing -> perception threads -> window -> en
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from dhmd.modality import Modality
 from realtime.capture.delivery import AudioFanOut, AudioRing, LatestFrame
@@ -17,7 +19,7 @@ from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.estimate import Dropped
 from realtime.perception import Perception
 from realtime.pipeline import Due, Hopping
-from realtime.workers import BlockingWorker, WorkerStatus, supervise
+from realtime.workers import BlockingWorker, Pause, WorkerStatus, supervise
 
 VOICE_RING_S = 5.0
 TRANSCRIPT_RING_S = 15.0
@@ -33,6 +35,20 @@ class LiveSource:
     blocks: Callable[[threading.Event], Iterator[AudioBlock]] | None
     lost: Callable[[], Dropped] = lambda: Dropped(video=0, audio=0)
     """Frames and blocks that were lost before they reached a queue."""
+
+
+@dataclass(slots=True)
+class Steering:
+    """What may be changed of a run that is under way. hop_s: instead of the one it began with."""
+
+    hop_s: float | None = None
+    pause: Pause = field(default_factory=Pause)
+    resumed_s: float = -math.inf
+    """When the last pause ended, session time."""
+
+    def takes(self, captured_s: float) -> bool:
+        """Whether what was captured then may be perceived: nothing from a pause is, even if it is delivered later."""
+        return self.pause.reason is None and captured_s >= self.resumed_s
 
 
 class Delivery:
@@ -62,20 +78,25 @@ async def run_live(
     duration_s: float | None,
     stop: asyncio.Event,
     on_status: Callable[[WorkerStatus], None],
+    steering: Steering | None = None,
 ) -> None:
-    """Run until the source ends, `duration_s` is over, or `stop` is set; then end all workers in order."""
-    capture, perceive = _capture(source, delivery), _perceive(pipeline.perception, delivery, source)
+    """Run until the source ends, `duration_s` is over, or `stop` is set; then end all workers in order.
+
+    In a pause, the workers of capture are ended; the rest goes on, and perceives nothing.
+    """
+    steering = steering or Steering()
+    capture, perceive = _capture(source, delivery, steering), _perceive(pipeline.perception, delivery, source)
     async with asyncio.TaskGroup() as group:
 
-        def start(workers: dict[str, BlockingWorker]) -> list[asyncio.Task[None]]:
+        def start(workers: dict[str, BlockingWorker], pause: Pause | None = None) -> list[asyncio.Task[None]]:
             return [
-                group.create_task(supervise(name, worker, on_status=on_status, grace_s=GRACE_S), name=name)
+                group.create_task(supervise(name, worker, on_status=on_status, grace_s=GRACE_S, pause=pause), name=name)
                 for name, worker in workers.items()
             ]
 
-        capturing = start(capture)
+        capturing = start(capture, steering.pause)
         perceiving = start(perceive)
-        ticking = group.create_task(_tick(pipeline, hop_s), name="engine")
+        ticking = group.create_task(_tick(pipeline, lambda: steering.hop_s or hop_s), name="engine")
         stopping = group.create_task(stop.wait(), name="stop")
         # Perception ends by itself once capture has ended and every queue is drained.
         ending = group.create_task(_all_done(perceiving), name="ending")
@@ -91,28 +112,45 @@ async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
 
 
-def _capture(source: LiveSource, delivery: Delivery) -> dict[str, BlockingWorker]:
-    """One worker a stream. A stream that ends closes its queue; one that fails leaves it open for the next try."""
+def _capture(source: LiveSource, delivery: Delivery, steering: Steering) -> dict[str, BlockingWorker]:
+    """One worker a stream. A stream that ends closes its queue; one that fails or is stopped leaves it open for the
+    next try."""
     workers: dict[str, BlockingWorker] = {}
-    if (frames := source.frames) is not None:
-
-        def video(stop: threading.Event, running: Callable[[], None]) -> None:
-            for frame in frames(stop):
-                running()
-                delivery.frames.put(frame)
-            delivery.frames.close()
-
-        workers["video"] = video
-    if (blocks := source.blocks) is not None:
-
-        def audio(stop: threading.Event, running: Callable[[], None]) -> None:
-            for block in blocks(stop):
-                running()
-                delivery.sound.put(block)
-            delivery.sound.close()
-
-        workers["audio"] = audio
+    if source.frames is not None:
+        workers["video"] = _producer(source.frames, delivery.frames, steering)
+    if source.blocks is not None:
+        workers["audio"] = _producer(source.blocks, delivery.sound, steering)
     return workers
+
+
+class _Sample(Protocol):
+    @property
+    def captured_s(self) -> float: ...
+
+
+S = TypeVar("S", bound=_Sample)
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class _Queue(Protocol[S_contra]):
+    def put(self, sample: S_contra, /) -> None: ...
+    def close(self) -> None: ...
+
+
+def _producer(
+    samples: Callable[[threading.Event], Iterator[S]], queue: _Queue[S], steering: Steering
+) -> BlockingWorker:
+    """A worker that puts what is captured into a queue until there is no more, or it is stopped."""
+
+    def work(stop: threading.Event, running: Callable[[], None]) -> None:
+        for sample in samples(stop):
+            running()
+            if steering.takes(sample.captured_s):
+                queue.put(sample)
+        if not stop.is_set():
+            queue.close()
+
+    return work
 
 
 def _perceive(perception: Perception, delivery: Delivery, source: LiveSource) -> dict[str, BlockingWorker]:
@@ -165,12 +203,13 @@ def _waiting(ring: AudioRing) -> list[AudioBlock]:
     return blocks
 
 
-async def _tick(pipeline: Hopping[Due], hop_s: float) -> None:
+async def _tick(pipeline: Hopping[Due], hop_now_s: Callable[[], float]) -> None:
     """One estimate a hop. A tick that comes more than a hop late is missed and counted, never made up for."""
     clock, loop = pipeline.clock, asyncio.get_running_loop()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as thread:
         due_s = clock.now()
         while True:
+            hop_s = hop_now_s()
             due_s += hop_s
             late_hops = int((clock.now() - due_s) / hop_s)
             if late_hops > 0:

@@ -19,6 +19,7 @@ from realtime.engine import Inference
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Dropped, Estimate, ModelName, build_estimate
 from realtime.perception import Perceived, Perception
+from realtime.smoothing import Smoothing
 from realtime.window import WindowCut
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class Pipeline:
         self.timed = timed
         self.statistics = Statistics()
         self.sinks: list[Sink] = []
+        self.smoothing = Smoothing()
         self._dropped = dropped
         self._model = ModelName(name=engine.checkpoint.name, checkpoint=engine.checkpoint.digest)
         self._seq = 0
@@ -132,7 +134,7 @@ class Pipeline:
         latency_ms = None if newest_s is None else (self.clock.now() - newest_s) * 1000
         estimate = build_estimate(
             perceived.cut,
-            inference,
+            self.smoothing.of(inference, end_s),
             stream=self.stream,
             seq=self._seq,
             epoch_unix=self.clock.epoch_unix,

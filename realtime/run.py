@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,16 +22,18 @@ from realtime.capture.media import MediaFile
 from realtime.capture.microphone import Microphone, list_microphones
 from realtime.capture.playback import MediaPlayer
 from realtime.clock import MediaClock, SessionClock
+from realtime.control import Control
 from realtime.engine import Engine, resolve_device
 from realtime.errors import MicrophoneUnavailable
 from realtime.estimate import Dropped
 from realtime.keys import marking_keys
-from realtime.live import Delivery, LiveSource, run_live
-from realtime.mqtt import Publisher, PublisherSink, publish_pipeline, publishing
+from realtime.live import Delivery, LiveSource, Steering, run_live
+from realtime.mqtt import Publisher, PublisherSink, publish_pipeline, publishing, taking_commands
 from realtime.mqtt.discovery import announce
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Observer, Perception
 from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
+from realtime.session.folder import FolderRecording
 from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
@@ -215,6 +217,10 @@ async def _run(
             address = await stack.enter_async_context(web.open())
             console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
             on_status = _fan_out(on_status, web.audience.feed.on_worker)
+        steering = Steering()
+        controlled, on_status = _controlled(
+            settings, pipeline, publisher, steering=steering, described=described, recorder=recorder, tell=on_status
+        )
         if recorder is not None:
             on_status = _fan_out(on_status, recorder.on_worker)
             recorder.start(lambda status: loop.call_soon_threadsafe(on_status, status))
@@ -233,15 +239,17 @@ async def _run(
                         delivered=publisher.settled if publisher else _nothing_to_wait_for,
                     )
                 else:
-                    await run_live(
-                        pipeline,
-                        source,
-                        delivery,
-                        hop_s=settings.hop_s,
-                        duration_s=settings.duration,
-                        stop=stop,
-                        on_status=on_status,
-                    )
+                    async with controlled:
+                        await run_live(
+                            pipeline,
+                            source,
+                            delivery,
+                            hop_s=settings.hop_s,
+                            duration_s=settings.duration,
+                            stop=stop,
+                            on_status=on_status,
+                            steering=steering,
+                        )
             finally:
                 marking.end()
                 if recorder is not None:
@@ -257,6 +265,29 @@ def _published(settings: RunSettings, pipeline: Pipeline, publisher: Publisher) 
     if settings.discovery:
         announce(publisher, settings.stream, settings.discovery_prefix)
     return publish_pipeline(pipeline, publisher, state=settings.state or settings.discovery)
+
+
+def _controlled(
+    settings: RunSettings,
+    pipeline: Pipeline,
+    publisher: Publisher | None,
+    *,
+    steering: Steering,
+    described: Mapping[str, str],
+    recorder: Recorder | None,
+    tell: Callable[[WorkerStatus], None],
+) -> tuple[AbstractAsyncContextManager[None], Callable[[WorkerStatus], None]]:
+    """Commands are taken in this context, if they are allowed; and what is to be told of the workers then."""
+    if not settings.allow_control or publisher is None:
+        return nullcontext(), tell
+    recording = None
+    if settings.record_dir is not None:
+        folder, video, sound = Path(settings.record_dir), settings.record_video, settings.record_audio
+        recording = FolderRecording(folder, pipeline, tell, video=video, sound=sound)
+        pipeline.sinks.append(recording)
+        tell = _fan_out(tell, recording.on_worker)
+    control = Control(pipeline, steering, described, recorder, recording)
+    return taking_commands(publisher, control), tell
 
 
 async def _recordable(

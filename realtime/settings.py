@@ -41,6 +41,8 @@ class RunSettings(BaseModel):
     record: str | None = Field(None, description="session file to write, .mcap: features, words and estimates")
     record_video: bool = Field(False, description="pictures too")
     record_audio: bool = Field(False, description="sound too")
+    allow_control: bool = Field(False, description="carry out commands that come on dhmd/STREAM/set/...")
+    record_dir: str | None = Field(None, description="folder for recordings that are begun by command")
     duration: float | None = Field(None, gt=0, strict=False, description="stop after so many seconds")
     checkpoint: str = Field("base", description="name of a checkpoint that ships here, or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -126,11 +128,27 @@ def read_settings(
         raise SettingsInvalid("--discovery announces a live stream at a broker; leave --broker none and --pace max out")
     if settings.source == BROWSER:
         _check_visitors(settings)
-    if settings.record is None and (settings.record_video or settings.record_audio):
+    if settings.record is None and settings.record_dir is None and (settings.record_video or settings.record_audio):
         raise SettingsInvalid("--record-video and --record-audio add to a recording; name its file with --record")
+    _check_control(settings)
     if settings.source == "none" and settings.microphone in {None, "none"}:
         raise SettingsInvalid("nothing to perceive: --source none needs --microphone NAME or default")
     return settings
+
+
+def _check_control(settings: RunSettings) -> None:
+    """Raises SettingsInvalid."""
+    if settings.allow_control and settings.pace == "max":
+        raise SettingsInvalid("--allow-control: at --pace max nothing can be told to a run; leave one of them out")
+    if settings.allow_control and settings.broker == "none":
+        raise SettingsInvalid("--allow-control: commands come from a broker; leave --broker none out")
+    if settings.record_dir is not None:
+        if not settings.allow_control:
+            raise SettingsInvalid("--record-dir: its recordings are begun by command; add --allow-control")
+        if settings.record is not None:
+            raise SettingsInvalid("--record-dir: --record records the whole run already; leave one of them out")
+        if not Path(settings.record_dir).is_dir():
+            raise SettingsInvalid(f"--record-dir {settings.record_dir}: is no folder; make it, or name another one")
 
 
 def _check_visitors(settings: RunSettings) -> None:
@@ -141,6 +159,7 @@ def _check_visitors(settings: RunSettings) -> None:
         ("--estimates", settings.estimates is not None),
         ("--record", settings.record is not None),
         ("--discovery", settings.discovery),
+        ("--allow-control", settings.allow_control),
     ):
         if given:
             raise SettingsInvalid(

@@ -15,9 +15,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from realtime.errors import DHMDLiveError
 
@@ -58,6 +59,47 @@ class Backoff:
         return full_s * random.uniform(0.5, 1.0)
 
 
+class Pause:
+    """Holds workers back while it lasts, so that what they keep open is closed. Lives in the event loop."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        """None: there is no pause."""
+        self.holding: set[str] = set()
+        """Workers whose threads still run."""
+        self._let_go = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    def begin(self, reason: str) -> None:
+        self._set(reason)
+
+    def end(self) -> None:
+        self._set(None)
+
+    def let_go(self, worker: str) -> None:
+        """Its thread has ended."""
+        self.holding.discard(worker)
+        self._let_go.set()
+
+    def _set(self, reason: str | None) -> None:
+        self.reason = reason
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def released(self, timeout_s: float) -> bool:
+        """Whether all workers have let go, by then at the latest."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.holding:
+                    await self._let_go.wait()
+                    self._let_go.clear()
+        return not self.holding
+
+    async def until(self, *, paused: bool) -> None:
+        while (self.reason is not None) != paused:
+            await self._changed.wait()
+
+
 BlockingWorker = Callable[[threading.Event, Callable[[], None]], None]
 """`worker(stop, running)`: runs until its source ends (returns), fails (raises), or `stop` is set (returns soon).
 It calls `running()` once it delivers."""
@@ -70,8 +112,9 @@ async def supervise(
     on_status: Callable[[WorkerStatus], None],
     backoff: Backoff = Backoff(),
     grace_s: float = 1.5,
+    pause: Pause | None = None,
 ) -> None:
-    """Run `worker` in a thread until it ends; start it again with backoff when it raises.
+    """Run `worker` in a thread until it ends; start it again with backoff when it raises. In a pause, it is stopped.
 
     A DHMDLiveError raised before the worker ever called `running()` is final and propagates: what was asked for is
     not there. Anything later (a camera pulled out, a stream that stalls) only restarts this worker. Cancelling sets
@@ -81,19 +124,27 @@ async def supervise(
     ever_ran = False
     failures = restarts = 0
     left_behind = False
+    pause = pause or Pause()
 
     def report(state: WorkerState, reason: str = "", retry_in_s: float | None = None) -> None:
         on_status(WorkerStatus(name, state, reason, retry_in_s, restarts))
 
     try:
         while True:
+            if pause.reason is not None:
+                report(WorkerState.PAUSED, pause.reason)
+                await pause.until(paused=False)
+                # What another program took meanwhile is waited for, as what was pulled out.
+                ever_ran = True
             report(WorkerState.STARTING)
-            attempt = _Attempt(name, worker, on_running=lambda: report(WorkerState.RUNNING))
+            attempt = _Attempt(name, worker, pause, on_running=lambda: report(WorkerState.RUNNING))
             try:
-                error = await attempt.outcome()
+                if await attempt.paused(grace_s, lambda reason: report(WorkerState.PAUSED, reason)):
+                    continue
             except asyncio.CancelledError:
                 left_behind = not await attempt.stop(grace_s)
                 raise
+            error = attempt.error
             if error is None:
                 report(WorkerState.ENDED)
                 return
@@ -108,7 +159,8 @@ async def supervise(
             logger.warning("%s: %s; next try in %.1f s", name, reason, wait_s)
             logger.debug("%s failed", name, exc_info=error)
             report(WorkerState.RESTARTING, reason, wait_s)
-            await asyncio.sleep(wait_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(pause.until(paused=True), wait_s)
             restarts += 1
     except asyncio.CancelledError:
         reason = "stopped"
@@ -122,17 +174,40 @@ async def supervise(
 class _Attempt:
     """One life of a worker's thread."""
 
-    def __init__(self, name: str, worker: BlockingWorker, on_running: Callable[[], None]) -> None:
+    def __init__(self, name: str, worker: BlockingWorker, pause: Pause, on_running: Callable[[], None]) -> None:
         self.running_since_s: float | None = None
         self._on_running = on_running
         self._stop = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[BaseException | None] = self._loop.create_future()
+        self._pause = pause
+        pause.holding.add(name)
+        self._done.add_done_callback(lambda _: pause.let_go(name))
         threading.Thread(target=self._run, args=(worker,), name=name, daemon=True).start()
 
-    async def outcome(self) -> BaseException | None:
+    async def paused(self, grace_s: float, on_held: Callable[[str], None]) -> bool:
+        """Return once it has ended (false), or was stopped as a pause began (true). on_held: told why it waits, when
+        the thread does not return within `grace_s`."""
+        await self._ended_or(self._pause.until(paused=True))
+        if self._done.done():
+            return False
+        if not await self.stop(grace_s) and self._pause.reason is not None:
+            on_held(f"{self._pause.reason}; what it reads from is not released yet")
+            await self._ended_or(self._pause.until(paused=False))
+        return True
+
+    @property
+    def error(self) -> BaseException | None:
         """What the worker raised; None when it ended by itself."""
-        return await asyncio.shield(self._done)
+        return self._done.result()
+
+    async def _ended_or(self, other: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(other)
+        waited: set[asyncio.Future[Any]] = {self._done, task}
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            task.cancel()
 
     async def stop(self, grace_s: float) -> bool:
         """Ask the thread to end; whether it did within `grace_s`."""

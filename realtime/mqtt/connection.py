@@ -21,7 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from realtime.broker import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress, tls_context
 from realtime.errors import BrokerRefused
-from realtime.mqtt.topics import Topic
+from realtime.mqtt.topics import RESPONSE, Topic
 
 logger = logging.getLogger(__name__)
 # What the libraries underneath complain of is told here in words, once.
@@ -147,12 +147,14 @@ class Client(aiomqtt.Client):
         if self.lost is not None:
             call()
 
-    def takes(self, name: str, payload: bytes, topic: Topic) -> bool:
+    def takes(self, name: str, payload: bytes, topic: Topic, correlation: bytes | None = None) -> bool:
         """Whether a message is small enough for the broker, as far as it said."""
+        correlated = 0 if correlation is None else 3 + len(correlation)
         if self._largest is None:
             return True
-        properties: bytes = self._properties_for(name, topic).pack()  # type: ignore[no-untyped-call]
-        head = 1 + 4 + 2 + len(name.encode()) + 2
+        described = properties_of(topic) if topic is RESPONSE else self._properties_for(name, topic)
+        properties: bytes = described.pack()  # type: ignore[no-untyped-call]
+        head = 1 + 4 + 2 + len(name.encode()) + 2 + correlated
         return head + len(properties) + len(payload) <= self._largest
 
     def on_received(self, call: Callable[[MQTTMessage], None]) -> None:
@@ -175,12 +177,19 @@ class Client(aiomqtt.Client):
                 self._told.add(words)
                 logger.warning("broker %s %s", self._broker, words)
 
-    async def send(self, name: str, payload: bytes, topic: Topic) -> None:
+    async def send(self, name: str, payload: bytes, topic: Topic, correlation: bytes | None = None) -> None:
         """Publish as the topic asks for; under MQTT 5 with what it says of itself. Returns once it is on the wire, or
-        with QoS 1 once it is answered.
+        with QoS 1 once it is answered. correlation: of the request that this answers.
         """
         if not self.mqtt5:
             await self.publish(name, payload, topic.qos, topic.retain)
+            return
+        if topic is RESPONSE:
+            # Its names and what belongs to it are the callers'; nothing of it is remembered.
+            properties = properties_of(topic)
+            if correlation is not None:
+                properties.CorrelationData = correlation
+            await self.publish(name, payload, topic.qos, topic.retain, properties)
             return
         properties = self._properties_for(name, topic)
         spoken = "" if name in self._aliases else name
@@ -221,6 +230,12 @@ class Client(aiomqtt.Client):
             self._lose(aiomqtt.MqttCodeError(reason_code))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
+    def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
+        if self._on_received is None:
+            super()._on_message(client, userdata, message)
+        else:
+            self._on_received(message)
+
     def _closed(self, disconnected: asyncio.Future[None]) -> None:
         if not disconnected.cancelled() and (error := disconnected.exception()) is not None:
             self._lose(error)
@@ -246,12 +261,6 @@ class Client(aiomqtt.Client):
     def _lose(self, error: BaseException) -> None:
         self.lost = self.lost or error
         self._call_on_lost()
-
-    def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
-        if self._on_received is None:
-            super()._on_message(client, userdata, message)
-        else:
-            self._on_received(message)
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any) -> None:
         if getattr(reason_code, "is_failure", False) and (words := in_words_of(reason_code)) not in self._told:

@@ -17,7 +17,7 @@ from paho.mqtt.client import MQTTMessage, topic_matches_sub
 
 from realtime.broker import BrokerAddress
 from realtime.mqtt.connection import Client, Untrusted, connect, in_words, reach, refusal
-from realtime.mqtt.topics import EMOTION, NO_VALUE, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.mqtt.topics import EMOTION, NO_VALUE, RESPONSE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.payloads import WorkerReport
 from realtime.workers import WorkerStatus
 
@@ -32,6 +32,8 @@ STABLE_S: Final = 5.0
 """A connection that lasted so long was a good one: when it is lost, that is news."""
 FAREWELL_S: Final = 0.6
 """How long the last words to the broker may take."""
+MOST_RECEIVED: Final = 16 * 1024
+"""Bytes of a packet that we take; what is sent to a publisher is small."""
 
 
 class Reporter(Protocol):
@@ -66,9 +68,11 @@ async def _report(reporter: Reporter) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    name: str
     topic: Topic
     payload: bytes
     on_published: Callable[[], None] | None = None
+    correlation: bytes | None = None
 
 
 class Publisher:
@@ -91,11 +95,11 @@ class Publisher:
         self._unsent: set[str] = set()
         self._acknowledged: set[asyncio.Task[None]] = set()
         """Messages of QoS 1 that are under way."""
+        self._listening: dict[str, Callable[[MQTTMessage], None]] = {}
+        """Who is told of what others publish, by pattern."""
         self._failure: BaseException | None = None
         self.tried = asyncio.Event()
         """Set once the first connection has been made, or has failed."""
-        self._listening: dict[str, Callable[[MQTTMessage], None]] = {}
-        """Who is told of what others publish, by pattern."""
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self._closing = False
         self._told_away = False
@@ -108,7 +112,18 @@ class Publisher:
 
     def publish(self, topic: Topic, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
         """Hand over one live message; `on_published` is called once it is on the wire."""
-        message = Message(topic, payload, on_published)
+        self._hand_over(Message(f"{self.base}/{topic.levels}", topic, payload, on_published))
+
+    def respond(self, name: str, payload: bytes, correlation: bytes | None) -> None:
+        """Answer a request, on the topic that it named; under MQTT 5 with what it gave to know the answer by."""
+        self._hand_over(Message(name, RESPONSE, payload, correlation=correlation))
+
+    def listen(self, pattern: str, on_message: Callable[[MQTTMessage], None]) -> None:
+        """Be told, in the event loop, of what others publish: from the next connection on, with QoS 1."""
+        self._listening[pattern] = on_message
+
+    def _hand_over(self, message: Message) -> None:
+        topic = message.topic
         if not self.connected or (topic.qos and len(self._acknowledged) >= UNACKNOWLEDGED):
             self._drop(message)
             return
@@ -132,10 +147,6 @@ class Publisher:
         self._unsent.add(name)
         self._wake.set()
 
-    def listen(self, pattern: str, on_message: Callable[[MQTTMessage], None]) -> None:
-        """Be told, in the event loop, of what others publish: from the next connection on, with QoS 1."""
-        self._listening[pattern] = on_message
-
     def _keep(self, name: str, topic: Topic, payload: bytes) -> None:
         if self._kept.get(name) != (topic, payload):
             self._kept[name] = topic, payload
@@ -156,7 +167,7 @@ class Publisher:
             connected_s = None
             try:
                 await reach(self.broker)
-                async with connect(self.broker, self._will) as client:
+                async with connect(self.broker, self._will, largest=MOST_RECEIVED) as client:
                     connected_s = time.monotonic()
                     await self._serve(client)
             except (aiomqtt.MqttError, OSError, TimeoutError) as error:
@@ -223,11 +234,11 @@ class Publisher:
     async def _send_next(self, client: Client) -> None:
         if self._outbox:
             message = self._outbox.popleft()
-            topic, name = message.topic, f"{self.base}/{message.topic.levels}"
-            if not client.takes(name, message.payload, topic):
+            topic, name = message.topic, message.name
+            if not client.takes(name, message.payload, topic, message.correlation):
                 self._refuse(message)
                 return
-            sending = client.send(name, message.payload, topic)
+            sending = client.send(name, message.payload, topic, message.correlation)
             if topic.qos:
                 self._acknowledge(sending, message.on_published)
                 return
@@ -271,8 +282,8 @@ class Publisher:
         self._drop(message)
         if message.topic.name not in self._told_large:
             self._told_large.add(message.topic.name)
-            size, topic = len(message.payload), f"{self.base}/{message.topic.levels}"
-            logger.warning("broker %s takes no message of %d bytes: %s is not published", self.broker, size, topic)
+            size, name = len(message.payload), message.name
+            logger.warning("broker %s takes no message of %d bytes: %s is not published", self.broker, size, name)
 
     def _lost(self, error: Exception) -> None:
         # A certificate may be renewed while we run; at the start it is the request that is wrong.

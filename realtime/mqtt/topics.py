@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel
 
+from realtime.commands import Answer, Command, SetHop, SetMark, SetPause, SetRecord, SetSmoothing
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Estimate
 from realtime.payloads import (
@@ -118,6 +119,32 @@ STATE: Final = Topic(
 )
 
 TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE)
+"""What every run publishes."""
+
+RESPONSE: Final = Topic(
+    "response",
+    "response",
+    Answer,
+    1,
+    False,
+    "each command is answered once, so it must arrive; to who comes later it says nothing",
+    expiry_s=60,
+)
+
+
+def _command(name: str, payload: type[Command]) -> Topic:
+    why = "it is carried out once, so it must arrive; kept, it would be told to every new run"
+    return Topic(f"set_{name}", f"set/{name}", payload, 1, False, why)
+
+
+COMMANDS: Final = {
+    "record": _command("record", SetRecord),
+    "pause": _command("pause", SetPause),
+    "mark": _command("mark", SetMark),
+    "hop": _command("hop", SetHop),
+    "smoothing": _command("smoothing", SetSmoothing),
+}
+"""What a run that allows it can be told to do, by the command's name. Published by others, answered on RESPONSE."""
 
 
 def check_stream_name(stream: str, flag: str = "--stream") -> str:

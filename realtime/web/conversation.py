@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.websockets import WebSocket
 
+from realtime.allowance import Allowance
 from realtime.clock import PeerClock
 from realtime.web.pages import Page, message
 from realtime.web.protocol import (
     MALFORMED,
     SUPERSEDED,
     TEXTS_HZ,
-    Allowance,
     Join,
     Key,
     Leave,

@@ -122,22 +122,3 @@ def read_binary(data: bytes) -> SentPicture | SentSound:
     if len(body) % 2:
         raise NotTaken(what, "not whole samples")
     return SentSound(captured_s, np.frombuffer(body, "<i2"))
-
-
-class Allowance:
-    """So much a second, and `burst` at once: a token bucket that starts full."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = self._left = burst
-        self._seen_s: float | None = None
-
-    def takes(self, now_s: float, amount: float = 1.0) -> bool:
-        """Whether there is room for this much now; if so, it is used."""
-        if self._seen_s is not None:
-            self._left = min(self._burst, self._left + (now_s - self._seen_s) * self._rate)
-        self._seen_s = now_s
-        if amount > self._left:
-            return False
-        self._left -= amount
-        return True

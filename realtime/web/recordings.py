@@ -24,6 +24,7 @@ from dhmd.errors import DHMDError
 from realtime.keys import Marking
 from realtime.pipeline import Emission, Pipeline
 from realtime.session.export.write import export
+from realtime.session.joining import join_run
 from realtime.session.recorder import Recorder
 from realtime.web.address import WebAddress
 from realtime.workers import WorkerState, WorkerStatus
@@ -271,22 +272,12 @@ class SessionRecording:
         except OSError as error:
             self._tell("failed", f"nothing can be recorded: {error.strerror}")
             return
-        recorder = Recorder(
-            file,
-            pipeline.clock,
-            self._description,
-            video=video,
-            sound=audio,
-            patient=not pipeline.timed,
-            start_s=pipeline.clock.now(),
-        )
+        statuses = self._statuses.values()
+        recorder = join_run(pipeline, file, self._description, statuses, video=video, sound=audio)
         window_s = pipeline.perception.window.window_s
         marking = Marking(recorder, pipeline.clock, window_s, self._on_marks)
         running = self._running = _Running(recorder, marking, file, kept, video, audio, recorder.start_s)
         recorder.start(lambda status: loop.call_soon_threadsafe(self._on_writer, running, status))
-        for status in self._statuses.values():
-            recorder.on_worker(status)
-        recorder.from_revision = pipeline.perception.join(recorder, recorder.start_s)
         marking.teach()
         self._tell("on")
 

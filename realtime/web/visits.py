@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from starlette.websockets import WebSocket
 
 from dhmd.errors import DHMDError
+from realtime.allowance import Allowance
 from realtime.batching import SharedEngine
 from realtime.broker import BrokerAddress
 from realtime.capture.browser import BrowserCapture
@@ -39,7 +40,6 @@ from realtime.web.protocol import (
     PICTURES_HZ,
     SOUND_AHEAD_S,
     SOUND_RATE,
-    Allowance,
     Source,
 )
 from realtime.web.recordings import Recordings

@@ -27,7 +27,7 @@ from realtime.estimate import (
     SentimentEstimate,
 )
 from realtime.mqtt.stream import transcript_of
-from realtime.mqtt.topics import TOPICS, Topic
+from realtime.mqtt.topics import COMMANDS, RESPONSE, TOPICS, Topic
 from realtime.payloads import COMPACT_LIMIT, AnyEvent, Compact, Event, Transcript
 from realtime.transcript import TranscriptUpdate
 
@@ -117,12 +117,19 @@ def written(topic: Topic, example: str) -> Any:
     return json.loads(example) if topic.content_type == "application/json" else example
 
 
-@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
+@pytest.mark.parametrize("topic", [*TOPICS, RESPONSE], ids=lambda topic: topic.name)
 def test_each_topic_has_examples_in_the_manual_that_are_valid_and_whole(topic: Topic) -> None:
     assert examples(topic)
     for example in examples(topic):
         read: BaseModel = topic.payload.model_validate(written(topic, example))
         assert read.model_dump(mode="json") == written(topic, example)
+
+
+@pytest.mark.parametrize("topic", COMMANDS.values(), ids=lambda topic: topic.name)
+def test_each_command_has_examples_in_the_manual_that_are_valid(topic: Topic) -> None:
+    assert examples(topic)
+    for example in examples(topic):
+        topic.payload.model_validate_json(example)
 
 
 def test_the_manual_shows_each_kind_of_event() -> None:
@@ -132,7 +139,7 @@ def test_the_manual_shows_each_kind_of_event() -> None:
     assert all(f"`{kind}`" in section(event) for kind in kinds)
 
 
-@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
+@pytest.mark.parametrize("topic", [*TOPICS, RESPONSE], ids=lambda topic: topic.name)
 def test_the_table_of_the_manual_says_how_each_topic_is_delivered(topic: Topic) -> None:
     name = named(topic).removeprefix("dhmd/STREAM/")
     row = next(line for line in (DOCS / "mqtt.md").read_text().splitlines() if line.startswith(f"| `{name}` | "))
