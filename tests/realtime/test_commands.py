@@ -394,7 +394,7 @@ async def test_hop_and_smoothing_change_at_once_and_within_limits(mosquitto: Any
         before = len(caller.estimates())
         await until(lambda: len(caller.estimates()) >= before + 4)
         times = [estimate["t"] for estimate in caller.estimates()]
-        assert np.diff(times)[-2:] == pytest.approx(0.5, abs=0.01) or np.diff(times)[-1] > 0.49
+        assert min(np.diff(times)[-2:]) > 0.49
         for seconds in (0.0199, 5.01, 0, -1):
             assert not (await caller.ask("hop", seconds=seconds)).ok
         await asyncio.sleep(1)
