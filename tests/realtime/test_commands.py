@@ -394,7 +394,7 @@ async def test_hop_and_smoothing_change_at_once_and_within_limits(mosquitto: Any
         before = len(caller.estimates())
         await until(lambda: len(caller.estimates()) >= before + 4)
         times = [estimate["t"] for estimate in caller.estimates()]
-        assert np.diff(times)[-2:] == pytest.approx(0.5, abs=0.01) or np.diff(times)[-1] > 0.49
+        assert min(np.diff(times)[-2:]) > 0.49
         for seconds in (0.0199, 5.01, 0, -1):
             assert not (await caller.ask("hop", seconds=seconds)).ok
         await asyncio.sleep(1)
@@ -445,7 +445,8 @@ async def test_a_broker_of_before_hands_over_commands_but_none_that_was_kept() -
         task = asyncio.create_task(run.run(address, allowed=True))
         await until(lambda: len(caller.estimates()) > 5)
         answer = await caller.ask("hop", seconds=0.2)
-        assert (answer.ok, answer.ignored) == (True, 1)
+        assert answer.ok
+        assert answer.ignored >= 1
         assert run.camera.open == 1
         run.stop.set()
         await task
@@ -664,9 +665,8 @@ def test_a_whole_run_is_paused_and_recorded_by_command(
     command.wait_for(lambda: caller.estimates()[-1]["top"] is None)
     assert ask("pause", on=False).ok
     resumed_s = time.time()
-    command.wait_for(lambda: caller.estimates()[-1]["faces"])
-    modalities = caller.estimates()[-1]["modalities"]
-    assert caller.estimates()[-1]["t"] - modalities["vision"]["age_s"] > resumed_s - 5
+    command.wait_for(lambda: caller.estimates()[-1]["modalities"]["vision"]["present"])
+    assert caller.estimates()[-1]["t"] > resumed_s - 1
     assert ask("mark", emotion="happy").ok
     command.interrupt()
     assert command.wait() == 0
