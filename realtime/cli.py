@@ -577,8 +577,6 @@ def _edge(options: argparse.Namespace) -> int:
         raise SettingsInvalid("--source browser: a browser's camera needs a page; use dhmd-live web")
     from realtime.scale.edge import edge
 
-    if settings.stream == "serve":
-        raise SettingsInvalid("--stream serve: that is where servers say that they are here; name another")
     console = _console()
     summary = edge(settings, console)
     windows = summary.windows

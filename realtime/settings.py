@@ -51,6 +51,8 @@ class RunSettings(BaseModel):
     @field_validator("stream")
     @classmethod
     def _one_level(cls, stream: str) -> str:
+        if stream == "serve":
+            raise ValueError("serve is where servers say that they are here; name another")
         try:
             return check_stream_name(stream)
         except SettingsInvalid as error:
