@@ -230,6 +230,23 @@ class Client(aiomqtt.Client):
             self._lose(aiomqtt.MqttCodeError(reason_code))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ARG002
+        # aiomqtt hands its number to the loop, which may come to it when the socket is closed, or another one's.
+        descriptor = sock.fileno()
+
+        def register() -> None:
+            if sock.fileno() == descriptor >= 0:
+                self._loop.add_writer(descriptor, self._write, client)
+
+        self._loop.call_soon_threadsafe(register)
+
+    def _write(self, client: Any) -> None:
+        try:
+            client.loop_write()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is lost by it
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+
     def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
         if self._on_received is None:
             super()._on_message(client, userdata, message)

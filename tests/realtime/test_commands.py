@@ -563,6 +563,7 @@ hostile = st.one_of(
 names = st.sampled_from([*COMMANDS, "", "Pause", "réc", "record ", "$SYS", "a" * 300])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(names, hostile)
 def test_whatever_comes_is_a_command_or_refused(name: str, payload: bytes) -> None:
     try:
