@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from realtime.run import Summary, run
 from realtime.scale.bench import scale_rows
 from realtime.session.player import Replay, Request
 from realtime.settings import RunSettings
+from realtime.turns import cores
 from realtime.web.bench import page_rows, visitor_rows
 
 STARTS = 3
@@ -118,8 +118,7 @@ def _machine() -> str:
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {usable} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{model}, {cores()} cores, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def _table(summary: Summary, starts: list[float], memory: MemoryLog, cores: float) -> Table:
