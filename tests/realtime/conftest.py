@@ -83,6 +83,12 @@ class LiveCommand:
         return code
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Asynchronous tests run under asyncio, as the product does."""
+    return "asyncio"
+
+
 @pytest.fixture
 def start_live() -> Iterator[Callable[..., LiveCommand]]:
     """start_live(*arguments, environment=None): the command, running; killed at the end of the test."""

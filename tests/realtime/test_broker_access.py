@@ -21,11 +21,6 @@ from realtime.settings import read_settings
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_known_of_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_known", {})

@@ -57,11 +57,6 @@ SPECS = {
 }
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def until(happened: Callable[[], Any]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not happened():  # noqa: ASYNC110 - what happens, happens in another thread or another program

@@ -27,11 +27,6 @@ pytestmark = pytest.mark.anyio
 PATIENCE_S = 60.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_known_of_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_known", {})

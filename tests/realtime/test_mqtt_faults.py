@@ -27,11 +27,6 @@ NOTICED_S = 15.0
 WHOLE_S = 3.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def until(happened: Callable[[], Any]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not happened():  # noqa: ASYNC110 - what happens, happens in another thread or another program

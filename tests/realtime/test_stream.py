@@ -84,11 +84,6 @@ def test_a_run_publishes_all_its_topics(
     assert set(payloads(after, STATE, "hall")) == {"None"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.anyio
 async def test_metrics_are_of_the_time_since_the_last_report(monkeypatch: pytest.MonkeyPatch) -> None:
     statistics = Statistics()

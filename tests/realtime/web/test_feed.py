@@ -29,11 +29,6 @@ PRESENT = frozenset({Modality.VISION, Modality.TEXT})
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def feed() -> Feed:
     return Feed("hall")
 

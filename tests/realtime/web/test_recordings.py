@@ -45,11 +45,6 @@ PATIENCE_S = 300.0
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Stream:
     """A session of a face alone, that is driven by hand."""
 

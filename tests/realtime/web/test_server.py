@@ -31,11 +31,6 @@ from realtime.workers import WorkerState, WorkerStatus
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def page(address: str) -> AsyncIterator[ClientConnection]:
     parts = urlsplit(address)

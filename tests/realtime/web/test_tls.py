@@ -32,11 +32,6 @@ from realtime.web.viewers import Viewers
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def openssl(*arguments: str) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl; sudo apt install openssl")

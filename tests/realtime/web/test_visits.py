@@ -36,11 +36,6 @@ pytestmark = pytest.mark.anyio
 PATIENCE_S = 60.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def models() -> Iterator[tuple[Extractors, SharedEngine]]:
     checkpoint, threads = load("base"), torch.get_num_threads()
