@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dhmd.errors import DHMDError
 
@@ -173,7 +173,10 @@ def _known(error: BaseException) -> DHMDError | None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Complains in one line, as everything else here."""
+    """Complains in one line, as everything else here, and shows its examples as they are written."""
+
+    def __init__(self, **about: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **about)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
@@ -189,7 +192,6 @@ def _parser() -> argparse.ArgumentParser:
         help="recognise live or from a file, and publish",
         description="Recognise a person's emotion live or from a file, and publish it.",
         epilog=RUN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.set_defaults(command=_run)
     _add_run_flags(run)
@@ -203,7 +205,6 @@ def _parser() -> argparse.ArgumentParser:
         help="recognise, and show it on a page",
         description="Serve a page that reads whoever opens it, or one that shows what `dhmd-live run` would recognise.",
         epilog=WEB_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     web.set_defaults(command=_web)
     web.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s, no other machine)")
@@ -225,7 +226,6 @@ def _parser() -> argparse.ArgumentParser:
         help="run recorded sessions through a model again",
         description="Replay a recorded session: to a broker, to a file, to verify it, or to compare another model.",
         epilog=REPLAY_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     replay.set_defaults(command=_replay)
     _add_replay_flags(replay)
@@ -271,7 +271,6 @@ def _add_scale_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="capture and extract here, have servers recognise",
         description="Capture and extract; publish feature windows, which `dhmd-live serve` turns into estimates.",
         epilog=EDGE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     edge.set_defaults(command=_edge)
     _add_stream_flags(edge, hop="1")
@@ -280,7 +279,6 @@ def _add_scale_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="recognise for the edges at a broker",
         description="Turn the feature windows of many edges into estimates, in batches.",
         epilog=SERVE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     serve.set_defaults(command=_serve)
     serve.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
@@ -387,7 +385,6 @@ def _add_session_commands(commands: argparse._SubParsersAction[_Parser]) -> None
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.set_defaults(command=run)
         parser.add_argument("file", type=Path, metavar="FILE", help="a recorded session (.mcap)")
