@@ -96,7 +96,7 @@ EDGE_EXAMPLES = """examples:
   dhmd-live edge --broker mqtt://broker.local --stream hall --source rtsp://camera.local/live --hop 0.5
   dhmd-live serve --broker mqtt://broker.local             elsewhere, on as many machines as it takes
 
-About 10 kB a second and stream, at one window a second. The estimates are published by who serves; the statuses of the
+About 17 kB a second and stream, at one window a second. The estimates are published by who serves; the statuses of the
 stream are ours, as with `dhmd-live run`.
 
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
