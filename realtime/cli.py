@@ -510,13 +510,18 @@ def _settings(options: argparse.Namespace, **defaults: object) -> RunSettings:
     return read_settings(getattr(options, "config", None), flags, defaults)
 
 
-def _run(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+def _without_page(settings: RunSettings) -> RunSettings:
+    """For commands that serve no page. Raises SettingsInvalid where a visitor's camera is asked for."""
     from realtime.errors import SettingsInvalid
     from realtime.settings import BROWSER
 
     if settings.source == BROWSER:
         raise SettingsInvalid("--source browser: a browser's camera needs a page; use dhmd-live web")
+    return settings
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = _without_page(_settings(options))
     from realtime.run import run
 
     console = _console()
@@ -566,12 +571,7 @@ def _web(options: argparse.Namespace) -> int:
 
 
 def _edge(options: argparse.Namespace) -> int:
-    settings = _settings(options, hop_s=1.0)
-    from realtime.errors import SettingsInvalid
-    from realtime.settings import BROWSER
-
-    if settings.source == BROWSER:
-        raise SettingsInvalid("--source browser: a browser's camera needs a page; use dhmd-live web")
+    settings = _without_page(_settings(options, hop_s=1.0))
     from realtime.scale.edge import edge
 
     console = _console()
