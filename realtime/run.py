@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
@@ -26,6 +25,7 @@ from realtime.control import Control
 from realtime.engine import Engine, resolve_device
 from realtime.errors import MicrophoneUnavailable
 from realtime.estimate import Dropped
+from realtime.interrupts import stop_when_asked
 from realtime.keys import marking_keys
 from realtime.live import Delivery, LiveSource, Steering, run_live
 from realtime.mqtt import Publisher, PublisherSink, publish_pipeline, publishing, taking_commands
@@ -189,10 +189,8 @@ async def _run(
     console: Console,
     title: str,
 ) -> Summary:
-    stop = asyncio.Event()
+    stop = stop_when_asked()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     summary = Summary(pipeline.statistics)
     async with AsyncExitStack() as stack:
         broker = await opened_broker(settings.broker, stack, settings.access)

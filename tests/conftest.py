@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -281,6 +282,9 @@ class PulseAudio:
     def kill(self) -> None:
         self._server.kill()
         self._server.wait()
+
+    def freeze(self) -> None:
+        self._server.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
         self.kill()

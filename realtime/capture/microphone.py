@@ -23,6 +23,7 @@ BACKLOG_BLOCKS = 64
 START_TIMEOUT_S = 5.0
 """Until the first block; a sound server that slept takes a second or more."""
 STALL_TIMEOUT_S = 2.0
+CLOSE_TIMEOUT_S = 2.0
 IN_USE = "close other programs that use it, or name another with --microphone"
 
 
@@ -53,6 +54,8 @@ class Microphone:
         self.overflows = 0
         """How often sound was lost on its way here: PortAudio's input overflows, and blocks our thread was late for."""
         self._opened = False
+        self._hangs = False
+        """A sound system that died held on to a stream; PortAudio would wait for it when asked to start anew."""
 
     def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
         """Open the microphone and yield its blocks until `stop`.
@@ -60,7 +63,7 @@ class Microphone:
         Raises MicrophoneUnavailable when it cannot be opened, and when it stops delivering (pulled out).
         """
         sounddevice = _sounddevice()
-        if self._opened:
+        if self._opened and not self._hangs:
             # PortAudio lists devices when it starts: one that was pulled out and plugged in again is not on its list.
             sounddevice._terminate()  # noqa: SLF001 - there is no public way
             sounddevice._initialize()  # noqa: SLF001
@@ -96,8 +99,7 @@ class Microphone:
         except sounddevice.PortAudioError as error:
             raise MicrophoneUnavailable(f"{device['name']}: cannot be started ({error.args[0]}); {IN_USE}") from None
         finally:
-            stream.abort(ignore_errors=True)
-            stream.close(ignore_errors=True)
+            self._let_go(stream)
 
     def _steadied(
         self, arrived: queue.Queue[tuple[NDArray[np.float32], float]], rate_hz: int, stop: threading.Event
@@ -115,6 +117,17 @@ class Microphone:
             patience_s, waited_since_s = STALL_TIMEOUT_S, self.clock.now()
             samples, captured_s = steady.push(samples, measured_s)
             yield AudioBlock(samples, captured_s, arrived_s=self.clock.now())
+
+    def _let_go(self, stream: Any) -> None:
+        def close() -> None:
+            stream.abort(ignore_errors=True)
+            stream.close(ignore_errors=True)
+
+        # ALSA's plugin for PulseAudio can wait for ever for a server that was killed.
+        closing = threading.Thread(target=close, name="microphone-close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_TIMEOUT_S)
+        self._hangs |= closing.is_alive()
 
     def _find(self, sounddevice: ModuleType) -> dict[str, Any]:
         microphones = list_microphones()

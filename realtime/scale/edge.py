@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from realtime.capture.media import MediaFile
 from realtime.clock import MediaClock, SessionClock
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Dropped, Estimate
+from realtime.interrupts import stop_when_asked
 from realtime.live import Delivery, run_live
 from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.offline import run_offline
@@ -246,9 +246,7 @@ async def _edge(
     clock: SessionClock,
     lines: EstimateLines | None,
 ) -> EdgeSummary:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_when_asked()
     broker = named_broker(settings.broker, settings.access)
     dashboard = Dashboard(f"dhmd-live edge · {settings.stream}", f"{broker}")
     source = open_source(settings, media, clock)

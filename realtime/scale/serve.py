@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from dhmd.checkpoint import load
 from realtime.batching import MOST
 from realtime.broker import BrokerAddress
 from realtime.engine import Engine, resolve_device
+from realtime.interrupts import stop_when_asked
 from realtime.mqtt.connection import properties_of
 from realtime.mqtt.topics import EMOTION
 from realtime.pipeline import LATENCIES_KEPT, percentiles
@@ -179,8 +179,7 @@ def serve(broker: BrokerAddress, group: str, checkpoint: str, device: str, conso
 
     async def run() -> Server:
         server = Server(broker, group, estimator, lambda name: ServedStreams(name, loaded.features), tell)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, server.stop.set)
+        stop_when_asked(server.stop)
         await server.run()
         return server
 

@@ -6,7 +6,6 @@ import asyncio
 import bisect
 import contextlib
 import itertools
-import signal
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -28,6 +27,7 @@ from realtime.clock import MediaClock
 from realtime.engine import Engine, Inference, resolve_device
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Dropped, ModelName
+from realtime.interrupts import stop_when_asked
 from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perceived, Perception
@@ -192,8 +192,7 @@ class Replay:
         self._length_s = None if end_s is None else end_s - self._first_s
 
     async def run(self, *, again: bool) -> Outcome:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        stop_when_asked(self._stop)
         request = self._request
         async with AsyncExitStack() as stack:
             broker = None if request.broker == "none" else named_broker(request.broker, request.access)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from dhmd.checkpoint import load
 from realtime.batching import SharedEngine
 from realtime.broker import opened_broker
 from realtime.engine import Engine, resolve_device
+from realtime.interrupts import stop_when_asked
 from realtime.mqtt import Publisher, publishing
 from realtime.perception import Extractors
 from realtime.settings import RunSettings
@@ -57,9 +57,7 @@ async def _host(
     device: torch.device,
     console: Console,
 ) -> Served:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_when_asked()
 
     def tell(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

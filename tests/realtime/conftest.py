@@ -29,6 +29,15 @@ PATIENCE_S = 120.0
 """How long anything may take before a test gives up: machines may be busy, and no test measures time by it."""
 
 
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Commands that run in this process keep their hands on the signals until it ends."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class LiveCommand:
     """A `dhmd-live` process under way."""
 

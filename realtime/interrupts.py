@@ -1,0 +1,24 @@
+"""Ctrl-C and SIGTERM, as one event."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+
+def stop_when_asked(stop: asyncio.Event | None = None) -> asyncio.Event:
+    """An event of the running loop, `stop` or a new one, that SIGINT and SIGTERM set.
+
+    The handlers outlive the loop, unlike asyncio's own: a signal that meets a run which is just ending by itself must
+    not turn its result into a death by signal.
+    """
+    asked = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask(*_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(asked.set)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    return asked
