@@ -1,0 +1,69 @@
+"""Affine maps of several modules side by side, and what is taken into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+Affine = tuple[Tensor, Tensor]
+"""Weight (..., outputs, inputs) and bias (..., outputs), as of `nn.Linear`."""
+
+
+class Map(nn.Module):
+    """G affine maps side by side: (G, N, inputs) -> (G, N, outputs)."""
+
+    weight: Tensor
+    """(G, inputs, outputs)."""
+    bias: Tensor
+    """(G, 1, outputs)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        """weight: (G, outputs, inputs); bias: (G, outputs)."""
+        super().__init__()
+        self.register_buffer("weight", weight.transpose(1, 2).contiguous())
+        self.register_buffer("bias", bias[:, None].contiguous())
+
+    @classmethod
+    def of(cls, linears: Iterable[nn.Module]) -> Map:
+        """Of `nn.Linear`s of one shape."""
+        return cls(*stacked(affine(linear) for linear in linears))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+def affine(module: nn.Module) -> Affine:
+    """Weight and bias of a linear map or a layer norm."""
+    weight = cast("Tensor", module.weight)
+    bias = cast("Tensor | None", module.bias)
+    return weight, weight.new_zeros(len(weight)) if bias is None else bias
+
+
+def after(second: Affine, first: Affine) -> Affine:
+    """One map for `first`, then `second`."""
+    return second[0] @ first[0], second[1] + second[0] @ first[1]
+
+
+def after_norm(linear: nn.Module, norm: nn.Module) -> Affine:
+    """A linear map with the scale and shift of the layer norm before it taken in."""
+    (weight, bias), (scale, shift) = affine(linear), affine(norm)
+    return weight * scale, bias + weight @ shift
+
+
+def places(chosen: Sequence[int]) -> Tensor:
+    """Indices as a tensor: lists would be made into one in each call."""
+    return torch.tensor(chosen, dtype=torch.long)
+
+
+def stacked(maps: Iterable[Affine]) -> Affine:
+    weights, biases = zip(*maps, strict=True)
+    return torch.stack(weights), torch.stack(biases)
+
+
+def joined(maps: Iterable[Affine]) -> Affine:
+    """Groups of maps, one behind the other."""
+    weights, biases = zip(*maps, strict=True)
+    return torch.cat(weights), torch.cat(biases)

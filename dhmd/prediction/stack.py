@@ -1,0 +1,127 @@
+"""One encoder layer of many transformers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from dhmd.model.transformer import EncoderLayer, Members, standardise
+from dhmd.prediction.maps import Affine, Map, joined
+
+SAFE: Final = 80.0
+"""Scores up to here may go through exp as they are: neither it nor a sum of some hundred overflows or vanishes."""
+LEAST: Final = -1e30
+
+
+class Stack(nn.Module):
+    """One layer of G transformers side by side, those that attend (A) first.
+
+    Attention is written as plain products, which beat torch's fused kernels on sequences this short and narrow:
+
+    - No greatest score is taken off before exp where no input can make a score that needs it: what attends is
+      standardised, so the weights alone bound the scores.
+    - The values of a key that is absent are zero, and behind each head's values stands a 1 for a key that is present:
+      it sums the weights, and becomes, divided by that sum, 1 for a query that sees something and 0 for one that sees
+      nothing. The output map multiplies its bias with it.
+    """
+
+    out: Tensor
+    """(A, H (e + 1), d)."""
+
+    def __init__(self, parts: Sequence[tuple[EncoderLayer, Members]], reading: int, attending: int) -> None:
+        """parts: which transformers of which group, one part behind the other. reading: how many, of those that stand
+        first, have keys and values from elsewhere."""
+        super().__init__()
+        d, self.heads = parts[0][0].attention_norm.d, parts[0][0].attention.heads
+        self.attending = attending
+        weight, bias = joined(layer.attention_norm.into(layer.attention.in_proj, m) for layer, m in parts)
+        scale = torch.cat([torch.full((d,), 1 / math.sqrt(d // self.heads)), torch.ones(2 * d)])
+        weight, bias = (weight * scale[:, None])[:attending], (bias * scale)[:attending]
+        self.safe = largest_score((weight, bias), self.heads) <= SAFE
+        self.query = Map(weight[:, :d], bias[:, :d])
+        self.key_value = Map(weight[reading:, d:], bias[reading:, d:])
+        weight, bias = joined(layer.attention.out_proj.of(m) for layer, m in parts)
+        by_head = weight[:attending].view(attending, d, self.heads, -1)
+        shares = (bias[:attending, :, None, None] / self.heads).expand(-1, -1, self.heads, 1)
+        self.register_buffer("out", torch.cat([by_head, shares], dim=-1).flatten(2).transpose(1, 2).contiguous())
+        self.expand = Map(*joined(layer.feed_forward_norm.into(layer.expand, m) for layer, m in parts))
+        self.contract = Map(*joined(layer.contract.of(m) for layer, m in parts))
+
+    def attend(self, x: Tensor, standard: Tensor, read: Read, seen: Seen, scores: Tensor) -> None:
+        """Adds to x (G, B T, d) what is read. standard: x, standardised. scores: room for (A, B, H, U, T)."""
+        batch, heads, e, steps = read.keys.shape[1:]
+        query = self.query(standard[: self.attending]).view(-1, batch, steps, heads, e).transpose(2, 3)
+        keys, query = read.keys.flatten(0, 2).transpose(1, 2), query.reshape(-1, steps, e).transpose(1, 2)
+        torch.bmm(keys, query, out=scores.flatten(0, 2))  # the library is slow where just one side is transposed
+        if not self.safe:
+            scores = torch.where(seen.allowed, scores, LEAST)
+            scores = scores - scores.amax(dim=3, keepdim=True)
+        weights = scores.exp_().mul_(seen.causal)
+        found = torch.bmm(read.values.flatten(0, 2), weights.flatten(0, 2)).view(read.values.shape)
+        found = found / found[:, :, :, -1:].clamp(min=torch.finfo(found.dtype).tiny)
+        by_step = found.permute(0, 1, 4, 2, 3).reshape(-1, batch * steps, heads * (e + 1))
+        x[: self.attending].baddbmm_(by_step, self.out)
+
+    def feed_forward(self, x: Tensor, hidden: Tensor) -> None:
+        """Adds to x (G, N, d). hidden: room for (G, N, 4 d)."""
+        torch.baddbmm(self.expand.bias, standardise(x), self.expand.weight, out=hidden).relu_()
+        x.baddbmm_(hidden, self.contract.weight).add_(self.contract.bias)
+
+
+class Seen:
+    """Which keys the queries of A transformers may see: those no later than they are, and of them those present."""
+
+    def __init__(self, causal: Tensor, present: Tensor) -> None:
+        """causal: (A, 1, 1, U, T) of 0 and 1; present: (A, B, U) bool."""
+        self.causal = causal
+        self.present = present[:, :, None, None].to(causal.dtype)
+        """(A, B, 1, 1, U) of 0 and 1."""
+        self.allowed = (causal > 0) & present[:, :, None, :, None]
+        """(A, B, 1, U, T) bool."""
+
+    def of(self, first: int) -> Seen:
+        """From the `first` transformer on."""
+        part = Seen.__new__(Seen)
+        part.causal, part.present, part.allowed = self.causal[first:], self.present[first:], self.allowed[first:]
+        return part
+
+
+class Read:
+    """Keys (..., A, B, H, e, U) and values (..., A, B, H, e + 1, U), to be filled, the last row of the values apart."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values
+
+    @classmethod
+    def room(cls, seen: Seen, heads: int, d: int, *layers: int) -> Read:
+        transformers, batch, _, _, steps = seen.present.shape
+        shape = *layers, transformers, batch, heads
+        keys = seen.present.new_empty(*shape, d // heads, steps)
+        values = seen.present.new_empty(*shape, d // heads + 1, steps)
+        values[..., -1:, :] = seen.present
+        return cls(keys, values)
+
+    def fill(self, made: Tensor, present: Tensor) -> None:
+        """made: (A, B U, [layers,] 2 d), keys before values; present: as of `Seen`, of the same transformers."""
+        *layers, transformers, batch, heads, e, steps = self.keys.shape
+        made = made.view(transformers, batch, steps, *layers, 2, heads, e)
+        order = (*range(3, 3 + len(layers)), 0, 1, -2, -1, 2)
+        self.keys.copy_(made.select(-3, 0).permute(order))
+        torch.mul(made.select(-3, 1).permute(order), present, out=self.values[..., :-1, :])
+
+    def __getitem__(self, where: tuple[int | slice, ...]) -> Read:
+        return Read(self.keys[where], self.values[where])
+
+
+def largest_score(maps: Affine, heads: int) -> float:
+    """A bound on the attention scores of standardised rows, whose length is at most sqrt(d).
+
+    maps: of queries, scaled, keys and values: (A, 3 d, d) and (A, 3 d).
+    """
+    weight, bias = (each.reshape(len(each), 3, heads, -1, *each.shape[2:]) for each in maps)
+    length = torch.linalg.matrix_norm(weight, ord=2) * math.sqrt(weight.shape[-1]) + bias.norm(dim=-1)  # (A, 3, H)
+    return float((length[:, 0] * length[:, 1]).max())
