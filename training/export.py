@@ -1,6 +1,6 @@
 """A checkpoint as one file that runs without this package: ONNX, or torch.export's `.pt2`.
 
-The file holds `Readout` with a free batch dimension, and as JSON what one needs to use it (`contract_of`). It is kept
+The file holds `Predictor` with a free batch dimension, and as JSON what one needs to use it (`contract_of`). It is kept
 only if it says what the model says, for every set of modalities.
 """
 
@@ -22,6 +22,7 @@ from dhmd.checkpoint import Checkpoint, subset_name
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.model import COLUMNS, Readout
+from dhmd.prediction import Predictor
 from training.data.compose import SUBSETS
 
 FORMATS: Final = ("onnx", "pt2")
@@ -47,10 +48,11 @@ def export(checkpoint: Checkpoint, kind: str, out: Path) -> float:
     if not out.parent.is_dir():
         raise ExportFailed(f"{out.parent} is no folder: make it, or give another file with --out")
     write, read = {"onnx": (_write_onnx, read_onnx), "pt2": (_write_pt2, read_pt2)}[kind]
-    readout = Readout(checkpoint.model).eval()
+    steps = {m: spec.steps for m, spec in checkpoint.features.items()}
+    predictor, readout = Predictor(checkpoint.model, steps).eval(), Readout(checkpoint.model).eval()
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch, torch.no_grad():
         unfinished = Path(scratch) / f"model.{kind}"
-        write(readout, checkpoint, unfinished)
+        write(predictor, checkpoint, unfinished)
         distance = distance_from(readout, read(unfinished), checkpoint)
         unfinished.replace(out)
     return distance
@@ -110,18 +112,18 @@ def contract_of(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _program(readout: Readout, checkpoint: Checkpoint) -> ExportedProgram:
+def _program(predictor: Predictor, checkpoint: Checkpoint) -> ExportedProgram:
     """Made from a batch of two, since torch takes a size of one for a constant."""
     windows = windows_of(checkpoint, frozenset(Modality), 2, 1.0, torch.Generator().manual_seed(1))
-    return torch.export.export(readout, windows, dynamic_shapes=FREE_BATCH)
+    return torch.export.export(predictor, windows, dynamic_shapes=FREE_BATCH)
 
 
-def _write_pt2(readout: Readout, checkpoint: Checkpoint, path: Path) -> None:
+def _write_pt2(predictor: Predictor, checkpoint: Checkpoint, path: Path) -> None:
     contract = json.dumps(contract_of(checkpoint))
-    torch.export.save(_program(readout, checkpoint), path, extra_files={CONTRACT: contract})
+    torch.export.save(_program(predictor, checkpoint), path, extra_files={CONTRACT: contract})
 
 
-def _write_onnx(readout: Readout, checkpoint: Checkpoint, path: Path) -> None:
+def _write_onnx(predictor: Predictor, checkpoint: Checkpoint, path: Path) -> None:
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -131,7 +133,7 @@ def _write_onnx(readout: Readout, checkpoint: Checkpoint, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _program(readout, checkpoint),
+            _program(predictor, checkpoint),
             input_names=list(INPUTS),
             output_names=[OUTPUT],
             dynamic_shapes=FREE_BATCH,

@@ -35,7 +35,7 @@ class Embedding(nn.Module):
         x = torch.addcmul(self.shift, x, self.scale).clamp_(-self.limit, self.limit).mul_(mask[..., None])
         if self.taps is None:
             return x, mask
-        batch, steps, d, k = len(x), x.shape[1], self.d, self.kernel
+        (batch, steps), d, k = mask.shape, self.d, self.kernel
         x = x @ self.taps
         if k == 1:
             return x, mask

@@ -75,7 +75,7 @@ class Predictor(nn.Module):
         columns = cast("Tensor", self.fusion(last_homo, match_homo, last_hetero, match_hetero, there))
         if not self.atoms:
             return columns
-        activations = used.new_zeros(2, len(Modality), len(columns), self.atoms)
+        activations = used.new_zeros(2, len(Modality), columns.shape[0], self.atoms)
         activations.index_copy_(1, self.fusion.places, used)
         return torch.cat([columns, activations.permute(2, 0, 1, 3).flatten(1)], dim=-1)
 
