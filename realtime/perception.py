@@ -7,6 +7,7 @@ and leave from any thread while they do.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -34,6 +35,9 @@ from realtime.words import SpokenWords
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+PATIENCE_S = 0.04
+"""How long an estimate waits for a picture that is being looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,9 @@ class Perception:
         self.window = SlidingWindow(extractors.specs, device)
         self._observers = tuple(observers)
         self._entering = threading.Lock()
+        self._looking_at_s = -math.inf
+        self._looked = threading.Event()
+        self._looked.set()
         self._face: FaceObservation | None = None
         self._words = SpokenWords()
         self._entered = TranscriptUpdate((), (), 0.0)
@@ -153,9 +160,14 @@ class Perception:
         """A picture; those that are not due on the vision grid are passed over."""
         if not self.extractors.face.due(frame.captured_s):
             return
-        observation = self.extractors.face.push(frame.image, frame.captured_s)
-        self._append(Modality.VISION, observation.rows)
-        self._face = observation
+        self._looking_at_s = frame.captured_s
+        self._looked.clear()
+        try:
+            observation = self.extractors.face.push(frame.image, frame.captured_s)
+            self._append(Modality.VISION, observation.rows)
+            self._face = observation
+        finally:
+            self._looked.set()
         for observer in self._observers:
             observer.on_frame(frame)
             observer.on_face(observation)
@@ -210,7 +222,13 @@ class Perception:
             self._observers = tuple(one for one in self._observers if one is not observer)
 
     def perceive(self, end_s: float) -> Perceived:
-        """The window that ends at `end_s`, from what has arrived by now."""
+        """The window that ends at `end_s`, from what has arrived by now.
+
+        A picture that is being looked at is waited for, if not for long: a moment later it is in, and the estimate a
+        whole picture newer.
+        """
+        if self._looking_at_s <= end_s:
+            self._looked.wait(PATIENCE_S)
         with self._entering:
             cut = self.window.cut(end_s)
         face = self._face
