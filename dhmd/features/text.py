@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.assets import ASSETS, fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows, Word
-from dhmd.errors import DHMDError
 from dhmd.features.low_rank import merge
+from dhmd.features.token_vectors import WEIGHTS, TextEncoderUnavailable, open_encoder
 from dhmd.features.weights import WeightsInvalid, load_single
 from dhmd.features.weights import digest as digest_of
 from dhmd.modality import Modality
 
 DEFAULT_ENCODER: Final = "all-MiniLM-L6-v2"
 STEPS: Final = 40
-_WEIGHTS: Final = "model.safetensors"
-
-
-class TextEncoderUnavailable(DHMDError):
-    """The text encoder or its library is not here. One line: cause and remedy."""
 
 
 class TextExtractor:
@@ -36,27 +30,16 @@ class TextExtractor:
     """
 
     def __init__(self, encoder: str = DEFAULT_ENCODER, adapter: Path | None = None) -> None:
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        try:
-            import torch
-            from transformers import AutoModel, AutoTokenizer
-            from transformers.utils import logging
-        except ImportError as error:
-            raise TextEncoderUnavailable(f"{error}; pip install transformers") from error
         folder, digest = _weights(encoder)
-        self._torch = torch
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+            self._encoder = open_encoder(folder)
         except (OSError, ValueError) as error:
             raise TextEncoderUnavailable(f"text encoder {encoder}: {str(error).splitlines()[0]}") from error
         weights = {Path(encoder).name: digest}
         if adapter is not None:
             learned = load_single(adapter)
             try:
-                merge(self._model, learned)
+                merge(self._encoder.model, learned)
             except (AttributeError, KeyError, RuntimeError) as error:
                 raise WeightsInvalid(f"{adapter} was not learned for the text encoder {encoder}: {error}") from error
             weights["text.safetensors"] = digest_of(learned)
@@ -64,7 +47,7 @@ class TextExtractor:
             modality=Modality.TEXT,
             extractor="token-vectors",
             version="1",
-            width=int(self._model.config.hidden_size),
+            width=self._encoder.width,
             rate_hz=None,
             steps=STEPS,
             window_s=5.0,
@@ -81,13 +64,10 @@ class TextExtractor:
         text, word_of = _join(read)
         if not text.strip():
             return Rows.empty(self.spec.width)
-        batch = self._tokenizer(text, return_tensors="pt", return_offsets_mapping=True, return_special_tokens_mask=True)
-        last_character = batch.pop("offset_mapping")[0].numpy()[:, 1] - 1
-        own = np.flatnonzero(batch.pop("special_tokens_mask")[0].numpy() == 0)[-self.spec.steps :]
-        with self._torch.inference_mode():
-            vectors: NDArray[np.float32] = self._model(**batch).last_hidden_state[0].numpy()
+        vectors, last_character = self._encoder.read(text)
         ends_s = np.array([word.end_s for word in read], np.float64)
-        return Rows(ends_s[word_of[last_character[own]]], vectors[own])
+        newest = slice(-self.spec.steps, None)
+        return Rows(ends_s[word_of[last_character[newest]]], vectors[newest])
 
     def _newest(self, words: Sequence[Word]) -> list[Word]:
         """The newest words that fill the steps, the oldest of them perhaps in part."""
@@ -97,7 +77,7 @@ class TextExtractor:
             if tokens >= self.spec.steps:
                 break
             newest.append(word)
-            tokens += len(self._tokenizer(f" {word.text}", add_special_tokens=False)["input_ids"])
+            tokens += self._encoder.count(f" {word.text}")
         return newest[::-1]
 
 
@@ -111,15 +91,15 @@ def _join(words: Sequence[Word]) -> tuple[str, NDArray[np.int64]]:
 def _weights(encoder: str) -> tuple[Path, str]:
     """Folder of an encoder and the sha256 of its weights."""
     if encoder in ASSETS:
-        return fetch(encoder), sha256_of(encoder, _WEIGHTS)
+        return fetch(encoder), sha256_of(encoder, WEIGHTS)
     folder = Path(encoder).expanduser()
     if not folder.is_dir():
         folder = _from_hub(encoder)
-    if not (folder / _WEIGHTS).is_file():
-        raise TextEncoderUnavailable(f"text encoder {encoder}: no {_WEIGHTS} in it; choose one that has such weights")
+    if not (folder / WEIGHTS).is_file():
+        raise TextEncoderUnavailable(f"text encoder {encoder}: no {WEIGHTS} in it; choose one that has such weights")
     import hashlib
 
-    with (folder / _WEIGHTS).open("rb") as file:
+    with (folder / WEIGHTS).open("rb") as file:
         return folder, hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -127,7 +107,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", _WEIGHTS]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", WEIGHTS]))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise TextEncoderUnavailable(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +93,39 @@ def test_any_encoder_in_a_folder(tmp_path: Path) -> None:
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert extractor.spec.weights == {"small-bert": digest}
     assert extractor.extract(spoken("hello there")).values.shape == (2, 32)
+
+
+def test_an_encoder_of_another_kind(tmp_path: Path) -> None:
+    """The library has it."""
+    from transformers import DistilBertConfig, DistilBertModel
+
+    torch.manual_seed(0)
+    small = DistilBertModel(DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=64)).eval()
+    folder = tmp_path / "small-distilbert"
+    small.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        shutil.copy(fetch(DEFAULT_ENCODER) / name, folder)
+    rows = TextExtractor(str(folder)).extract(spoken("what a lovely day"))
+    ids = TextExtractor()._encoder._tokenizer.encode("what a lovely day").ids
+    with torch.inference_mode():
+        expected = small(torch.tensor([ids])).last_hidden_state[0, 1:-1]
+    np.testing.assert_allclose(rows.values, expected, atol=1e-5)
+
+
+def test_the_default_needs_no_large_library() -> None:
+    code = "import sys, dhmd.features.text as t; t.TextExtractor(); print('transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_weights_that_are_not_what_the_configuration_says_are_refused(tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        shutil.copy(fetch(DEFAULT_ENCODER) / name, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 7}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TextEncoderUnavailable, match=r"not what config\.json says") as refused:
+        TextExtractor(str(tmp_path))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
