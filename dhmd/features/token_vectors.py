@@ -70,8 +70,7 @@ class BertVectors:
         self._tokenizer.no_padding()
         self.width: int = config["hidden_size"]
         weights = {name.removeprefix("bert."): weight.float() for name, weight in load_file(folder / WEIGHTS).items()}
-        with torch.device("meta"):
-            self.model: nn.Module = Bert(config)
+        self.model: nn.Module = Bert(config, "meta")
         try:
             own = {name: weights[name] for name in self.model.state_dict()}
             self.model.load_state_dict(own, assign=True)
@@ -93,29 +92,37 @@ class BertVectors:
 class Bert(nn.Module):
     """One text without a batch. Its parameters have the names that Hugging Face gives them."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], device: str) -> None:
         super().__init__()
         d, wide, eps = config["hidden_size"], config["intermediate_size"], config.get("layer_norm_eps", 1e-12)
         self.heads: int = config["num_attention_heads"]
         self.longest: int = config["max_position_embeddings"]
+
+        def embedding(rows: int) -> nn.Embedding:
+            # Not on "meta" either: drawing numbers there loads torch's compiler.
+            made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, d))  # type: ignore[no-untyped-call]
+            return made
+
         self.embeddings = nn.ModuleDict(
             {
-                "word_embeddings": nn.Embedding(config["vocab_size"], d),
-                "position_embeddings": nn.Embedding(self.longest, d),
-                "token_type_embeddings": nn.Embedding(config.get("type_vocab_size", 2), d),
-                "LayerNorm": nn.LayerNorm(d, eps),
+                "word_embeddings": embedding(config["vocab_size"]),
+                "position_embeddings": embedding(self.longest),
+                "token_type_embeddings": embedding(config.get("type_vocab_size", 2)),
+                "LayerNorm": nn.LayerNorm(d, eps, device=device),
             }
         )
 
         def onto(inputs: int) -> nn.ModuleDict:
-            return nn.ModuleDict({"dense": nn.Linear(inputs, d), "LayerNorm": nn.LayerNorm(d, eps)})
+            return nn.ModuleDict(
+                {"dense": nn.Linear(inputs, d, device=device), "LayerNorm": nn.LayerNorm(d, eps, device=device)}
+            )
 
         def layer() -> nn.ModuleDict:
-            attention = nn.ModuleDict({name: nn.Linear(d, d) for name in ("query", "key", "value")})
+            attention = nn.ModuleDict({name: nn.Linear(d, d, device=device) for name in ("query", "key", "value")})
             return nn.ModuleDict(
                 {
                     "attention": nn.ModuleDict({"self": attention, "output": onto(d)}),
-                    "intermediate": nn.ModuleDict({"dense": nn.Linear(d, wide)}),
+                    "intermediate": nn.ModuleDict({"dense": nn.Linear(d, wide, device=device)}),
                     "output": onto(wide),
                 }
             )
