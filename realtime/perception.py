@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
@@ -143,7 +144,7 @@ class Perception:
         self.window = SlidingWindow(extractors.specs, device)
         self._observers = tuple(observers)
         self._entering = threading.Lock()
-        self._looking_at_s = -math.inf
+        self._looking_at_s = self._looking_since = -math.inf
         self._looked = threading.Event()
         self._looked.set()
         self._face: FaceObservation | None = None
@@ -160,7 +161,7 @@ class Perception:
         """A picture; those that are not due on the vision grid are passed over."""
         if not self.extractors.face.due(frame.captured_s):
             return
-        self._looking_at_s = frame.captured_s
+        self._looking_at_s, self._looking_since = frame.captured_s, time.monotonic()
         self._looked.clear()
         try:
             observation = self.extractors.face.push(frame.image, frame.captured_s)
@@ -171,6 +172,11 @@ class Perception:
         for observer in self._observers:
             observer.on_frame(frame)
             observer.on_face(observation)
+
+    @property
+    def looking_for_s(self) -> float:
+        """Seconds since a picture was taken up last; infinite before the first."""
+        return time.monotonic() - self._looking_since
 
     def hear(self, block: AudioBlock) -> None:
         """Sound, for the voice."""
