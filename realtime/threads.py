@@ -1,0 +1,68 @@
+"""Which threads of this process use the processor, and how much."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Final, Self
+
+EVERY_S: Final = 0.5
+SETTLED_S: Final = 5.0
+"""What is counted begins so long after the log was opened: models are loaded then."""
+
+
+class ThreadLog:
+    """Processor time by name of the thread while it is open, native threads included. Linux alone tells; elsewhere
+    nothing is logged."""
+
+    def __init__(self) -> None:
+        self._first_s: dict[str, float] = {}
+        self._newest_s: dict[str, float] = {}
+        self._name: dict[str, str] = {}
+        self._begun_s: float | None = None
+        self._lasted_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="thread log", daemon=True)
+
+    @property
+    def cores(self) -> dict[str, float]:
+        """How much of a core the threads of each name took, the most first."""
+        shares: dict[str, float] = defaultdict(float)
+        for number, newest_s in self._newest_s.items():
+            shares[self._name[number]] += (newest_s - self._first_s.get(number, 0.0)) / self._lasted_s
+        return dict(sorted(shares.items(), key=lambda share: -share[1]))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        if not Path("/proc/self/task").is_dir() or self._stop.wait(SETTLED_S):
+            return
+        self._begun_s, self._first_s = time.monotonic(), self._read()
+        while not self._stop.wait(EVERY_S):
+            self._newest_s |= self._read()
+            self._lasted_s = time.monotonic() - self._begun_s
+
+    def _read(self) -> dict[str, float]:
+        """Seconds so far by the number of the thread."""
+        ours = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+        found: dict[str, float] = {}
+        for task in Path("/proc/self/task").iterdir():
+            try:
+                before, _, after = (task / "stat").read_text().rpartition(")")
+            except OSError:
+                continue  # it has ended
+            name = ours.get(task.name, before.partition("(")[2])
+            self._name[task.name] = re.sub(r"[/_-]?\d+(_\d+)?$", "", name)
+            fields = after.split()
+            found[task.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return found
