@@ -116,8 +116,9 @@ class Server:
         async for message in client.messages:
             reply = self.streams.receive(message.topic.value, payload_of(message))
             if reply is not None:
-                if reply.topic.endswith(topics.REFUSED):
-                    self._warn(f"{topics.stream_of(reply.topic)}: refused: {reply.payload.decode()}")
+                stream = topics.stream_of(reply.topic)
+                if reply.topic == topics.refused(stream):
+                    self._warn(f"{stream}: refused: {reply.payload.decode()}")
                 await client.publish(reply.topic, reply.payload)
             if self.streams.counts["malformed"]:
                 self._warn("malformed window messages come; they are counted and dropped")

@@ -221,6 +221,11 @@ class Listener:
     def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
 
+    @property
+    def topics(self) -> set[str]:
+        with self._arrived:
+            return {topic for topic, _, _ in self.received}
+
     def payloads(self, topic: str) -> list[bytes]:
         with self._arrived:
             return [payload for where, payload, _ in self.received if where == topic]

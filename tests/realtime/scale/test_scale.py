@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import logging
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import pytest
 from dhmd.checkpoint import Checkpoint
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
+from realtime import asyncapi
 from realtime.broker import BrokerAddress
 from realtime.estimate import Estimate
 from realtime.scale.edge import EdgeLink, linked
@@ -110,6 +112,13 @@ def test_an_edge_and_a_server_say_what_a_run_says(
     listener.wait_for(lambda: listener.statuses("hall")[-1:] == ["stopped"])
     assert listener.statuses("hall") == ["online", "stopped"]
     assert len(listener.estimates("hall")) == len(ours)
+    addresses = {name: channel["address"] for name, channel in asyncapi.document()["channels"].items()}
+    patterns = {name: re.compile(re.sub(r"{\w+}", "[^/]+", address)) for name, address in addresses.items()}
+    used = {
+        topic: {name for name, pattern in patterns.items() if pattern.fullmatch(topic)} for topic in listener.topics
+    }
+    assert all(used.values()), used
+    assert {"window", "window_directed", "presence", "emotion"} <= set().union(*used.values())
     served = scrape(address_of(serving))
     assert value(served, "dhmd_serve_estimates_total") == value(served, "dhmd_serve_windows_total") == 17
     assert value(served, "dhmd_serve_batch_windows_sum") == 17
