@@ -15,7 +15,7 @@ INSTALLED := .venv/installed
 
 # What the tests use of the system: sound without hardware, a broker, test media.
 TEST_PACKAGES := libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins mosquitto mosquitto-clients ffmpeg \
-	espeak-ng strace iproute2 chromium
+	espeak-ng strace iproute2 chromium libfaketime
 # What opencv-python and mediapipe link to.
 PICTURE_PACKAGES := libgl1 libegl1 libgles2 libglib2.0-0
 

@@ -16,6 +16,7 @@ _SCALARS: Final = {
     "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
     "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
 }
+_UNPACKED: Final = {"string", "bytes"}
 
 
 def message_classes(file: str, package: str, messages: Mapping[str, Mapping[str, str]]) -> Mapping[str, Any]:
@@ -34,9 +35,8 @@ def message_classes(file: str, package: str, messages: Mapping[str, Mapping[str,
             entry.label = entry.LABEL_REPEATED if single != kind else entry.LABEL_OPTIONAL
             if single in _SCALARS:
                 entry.type = _SCALARS[single]
-                entry.options.packed = single != kind
-                if single == kind or single in {"string", "bytes"}:
-                    entry.ClearField("options")
+                if single != kind and single not in _UNPACKED:
+                    entry.options.packed = True
             else:
                 entry.type = entry.TYPE_MESSAGE
                 entry.type_name = f".{'google.protobuf' if single == 'Timestamp' else package}.{single}"
@@ -44,3 +44,17 @@ def message_classes(file: str, package: str, messages: Mapping[str, Mapping[str,
     pool.Add(described)
     types = {name: pool.FindMessageTypeByName(f"{package}.{name}") for name in messages}
     return {name: message_factory.GetMessageClass(kind) for name, kind in types.items()}
+
+
+def source(package: str, messages: Mapping[str, Mapping[str, str]]) -> str:
+    """The same messages as a .proto file would describe them; for those without a Timestamp, which it would import."""
+    lines = ['syntax = "proto2";', f"package {package};"]
+    for name, fields in messages.items():
+        lines.append(f"message {name} {{")
+        for number, (field, kind) in enumerate(fields.items(), start=1):
+            single = kind.removeprefix("repeated ")
+            packed = " [packed = true]" if single != kind and single in _SCALARS and single not in _UNPACKED else ""
+            label = "optional" if single == kind else "repeated"
+            lines.append(f"  {label} {single} {field} = {number}{packed};")
+        lines.append("}")
+    return "\n".join(lines) + "\n"

@@ -20,6 +20,7 @@ from dhmd.checkpoint import load
 from dhmd.session import Session
 from realtime.demo import CLIP
 from realtime.memory import MemoryLog
+from realtime.mqtt.bench import mqtt_rows
 from realtime.pipeline import percentiles
 from realtime.run import Summary, run
 from realtime.scale.bench import scale_rows
@@ -54,6 +55,9 @@ def bench(seconds: float, console: Console) -> int:
         for row in (*visitor_rows(media, seconds), *page_rows(media, seconds)):
             table.add_row(*row)
         seconds = min(seconds, SERVED_S)
+        console.print(f"now {seconds:g} s of estimates to a second client")
+        for row in mqtt_rows(seconds):
+            table.add_row(*row)
         console.print(f"now {seconds:g} s of two hundred streams at one server, and at two")
         for row in scale_rows(seconds):
             table.add_row(*row)

@@ -199,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline, with an embedded broker")
     demo.set_defaults(command=_demo)
     _add_record_flags(demo)
+    _add_metrics_flags(demo)
 
     web = commands.add_parser(
         "web",
@@ -283,6 +284,7 @@ def _add_scale_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
     serve.set_defaults(command=_serve)
     serve.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
     _add_access_flags(serve)
+    _add_metrics_flags(serve)
     serve.add_argument("--group", default="dhmd-serve", metavar="NAME", help="who shares work (default: %(default)s)")
     serve.add_argument("--checkpoint", default="base", metavar="base|DIR", help="the model (default: %(default)s)")
     serve.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: auto)")
@@ -332,6 +334,7 @@ def _add_stream_flags(run: argparse.ArgumentParser, hop: str, source: str = "cam
         "--allow-control", action="store_true", default=None, help="carry out commands that come on dhmd/NAME/set/..."
     )
     run.add_argument("--record-dir", metavar="DIR", help="where recordings go that are begun by command")
+    _add_metrics_flags(run)
     run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
     run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
@@ -349,6 +352,13 @@ def _add_access_flags(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="its first line is the password; or set DHMD_BROKER_USER and DHMD_BROKER_PASSWORD",
     )
+
+
+def _add_metrics_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--metrics-port", type=int, metavar="PORT", help="answer Prometheus on this port of 127.0.0.1; 0: a free one"
+    )
+    command.add_argument("--metrics-host", metavar="ADDRESS", help="answer on this address instead: 0.0.0.0 for all")
 
 
 def _access(options: argparse.Namespace) -> BrokerAccess:
@@ -590,11 +600,14 @@ def _edge(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from realtime.broker import named_broker
+    from realtime.prometheus import exposed
     from realtime.scale.serve import serve
     from realtime.scale.topics import check_group_name
 
     broker, group = named_broker(options.broker, _access(options)), check_group_name(options.group)
-    return serve(broker, group, options.checkpoint, options.device, _console())
+    console = _console()
+    with exposed(options.metrics_host, options.metrics_port, console) as registry:
+        return serve(broker, group, options.checkpoint, options.device, console, registry)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ from realtime.mqtt.discovery import announce
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Observer, Perception
 from realtime.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
+from realtime.prometheus import exposed
 from realtime.session.folder import FolderRecording
 from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
@@ -40,6 +41,8 @@ from realtime.view import Dashboard, TerminalView
 from realtime.workers import WorkerStatus
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from realtime.web.server import WebServer
     from realtime.web.viewers import Viewers
 
@@ -93,6 +96,7 @@ def run(
         device = resolve_device(settings.device)
         session = stack.enter_context(new_file(Path(settings.record))) if settings.record else None
         file = stack.enter_context(EstimateFile(Path(settings.estimates))) if settings.estimates else None
+        registry = stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console))
         checkpoint = load(settings.checkpoint)
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
@@ -132,8 +136,9 @@ def run(
         if recorder is not None:
             pipeline.sinks.append(recorder)
         try:
-            running = _run(settings, pipeline, media, source, delivery, recorder, described, web, console, title)
-            summary = asyncio.run(running)
+            summary = asyncio.run(
+                _run(settings, pipeline, media, source, delivery, recorder, described, web, registry, console, title)
+            )
         except BaseException:
             # What failed before anything was perceived is tried again under the same name.
             if session is not None and not session.closed and recorder is not None and recorder.blank:
@@ -186,6 +191,7 @@ async def _run(
     recorder: Recorder | None,
     described: Mapping[str, str],
     web: WebServer[Viewers] | None,
+    registry: CollectorRegistry | None,
     console: Console,
     title: str,
 ) -> Summary:
@@ -202,6 +208,7 @@ async def _run(
             published = _published(settings, pipeline, publisher)
             if settings.broker == "embedded":
                 console.print(f"embedded broker on {broker}; another terminal: dhmd-live watch --broker {broker}")
+        _expose(registry, pipeline, delivery, dashboard.workers, publisher)
         view = stack.enter_context(TerminalView(console, dashboard))
         pipeline.sinks.append(view)
         window_s = pipeline.perception.window.window_s
@@ -257,6 +264,20 @@ async def _run(
     summary.dropped = delivery.dropped()
     summary.words = " ".join(word.text for word in pipeline.perception.words)
     return summary
+
+
+def _expose(
+    registry: CollectorRegistry | None,
+    pipeline: Pipeline,
+    delivery: Delivery,
+    workers: Mapping[str, WorkerStatus],
+    publisher: Publisher | None,
+) -> None:
+    if registry is not None:
+        from realtime.collectors import StreamFigures, Streams
+
+        figures = StreamFigures(pipeline.stream, pipeline.statistics, delivery.dropped, workers, publisher)
+        registry.register(Streams(lambda: [figures]))
 
 
 def _published(settings: RunSettings, pipeline: Pipeline, publisher: Publisher) -> PublisherSink:

@@ -43,6 +43,8 @@ class RunSettings(BaseModel):
     record_audio: bool = Field(False, description="sound too")
     allow_control: bool = Field(False, description="carry out commands that come on dhmd/STREAM/set/...")
     record_dir: str | None = Field(None, description="folder for recordings that are begun by command")
+    metrics_port: int | None = Field(None, description="answer Prometheus on this port; 0: a free one")
+    metrics_host: str | None = Field(None, description="address to answer it on; unset: 127.0.0.1")
     duration: float | None = Field(None, gt=0, strict=False, description="stop after so many seconds")
     checkpoint: str = Field("base", description="name of a checkpoint that ships here, or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

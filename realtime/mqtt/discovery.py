@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 import aiomqtt
 from paho.mqtt.client import MQTTMessage
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from dhmd.labels import EMOTIONS
 from realtime.broker import BrokerAddress
@@ -80,14 +80,34 @@ class Announcement(BaseModel):
     qos: Literal[0, 1] = 1
 
 
+class Birth(RootModel[Literal["online", "offline"]]):
+    """Home Assistant has started, or it ends."""
+
+
 DISCOVERY: Final = Topic(
-    "discovery", "", Announcement, 1, True, "Home Assistant must find it whenever it starts, so must it be there"
+    "discovery",
+    "device/{device}/config",
+    Announcement,
+    1,
+    True,
+    "Home Assistant must find it whenever it starts, so must it be there",
+    root="{prefix}",
+)
+BIRTH: Final = Topic(
+    "birth",
+    "status",
+    Birth,
+    1,
+    False,
+    "who missed it would not announce itself again; kept, it would be told of a start long ago",
+    content_type="text/plain",
+    root="{prefix}",
 )
 
 
 def announced_at(stream: str, prefix: str = PREFIX) -> str:
     """The topic on which Home Assistant is told of a stream."""
-    return f"{prefix}/device/{_object_id(stream)}/config"
+    return DISCOVERY.at(prefix=prefix, device=_object_id(stream))
 
 
 def announcement(stream: str) -> Announcement:
@@ -171,7 +191,7 @@ def announce(publisher: Publisher, stream: str, prefix: str = PREFIX) -> None:
             publisher.announce(name, DISCOVERY, payload)
 
     publisher.announce(name, DISCOVERY, payload)
-    publisher.listen(f"{prefix}/status", on_status)
+    publisher.listen(BIRTH.at(prefix=prefix), on_status)
 
 
 def forget(broker: BrokerAddress, stream: str, prefix: str = PREFIX) -> list[str]:

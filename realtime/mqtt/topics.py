@@ -27,9 +27,10 @@ NO_VALUE: Final = "None"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """levels: below `dhmd/STREAM/`; a level in braces is filled in. why: of QoS and retain.
+    """levels: below `root`; a level in braces is filled in. why: of QoS and retain.
 
-    expiry_s: after which a broker of MQTT 5 no longer delivers it. frequent: worth a topic alias.
+    expiry_s: after which a broker of MQTT 5 no longer delivers it. frequent: worth a topic alias. protobuf: the
+    payload's messages, where it is binary, in the language of .proto files.
     """
 
     name: str
@@ -42,6 +43,17 @@ class Topic:
     schema_version: int = 1
     expiry_s: int | None = None
     frequent: bool = False
+    root: str = f"{ROOT}/{{stream}}"
+    protobuf: str | None = None
+
+    @property
+    def address(self) -> str:
+        """All of its levels, those in braces still to be filled in."""
+        return f"{self.root}/{self.levels}"
+
+    def at(self, **levels: str) -> str:
+        """Its name with these levels filled in."""
+        return self.address.format(**levels)
 
 
 EMOTION: Final = Topic(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
 from realtime.broker import BrokerAddress
 from realtime.demo import CLIP
+from realtime.mqtt.bench import Row, mosquitto, mosquitto_program
 from realtime.pipeline import percentiles
 from realtime.run import run
 from realtime.scale.simulated import Recording, SimulatedEdge, simulate
@@ -32,14 +31,10 @@ HOP_S: Final = 1.0
 SETTLED_S: Final = 5.0
 """What is measured begins so long after the streams were opened."""
 
-Row = tuple[str, str, str]
-"""What it is, what was measured, what is aimed at."""
-
 
 def scale_rows(seconds: float, streams: int = STREAMS) -> list[Row]:
     """Needs Mosquitto, which runs beside servers and simulated edges on this machine."""
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-    if program is None:
+    if (program := mosquitto_program()) is None:
         return [("many streams", "not measured: needs Debian's mosquitto", "")]
     with tempfile.TemporaryDirectory() as folder:
         session = Path(folder) / "talk.mcap"
@@ -49,7 +44,7 @@ def scale_rows(seconds: float, streams: int = STREAMS) -> list[Row]:
         recording = Recording.read(session, text)
         rows = []
         for count in (1, 2):
-            with _broker(program, Path(folder)) as broker, _servers(broker, count) as processes:
+            with mosquitto(program, Path(folder)) as broker, _servers(broker, count) as processes:
                 rows += asyncio.run(_measure(broker, recording, streams, seconds, processes))
     return rows
 
@@ -94,20 +89,6 @@ def _cpu_s(processes: list[int]) -> float:
         fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-@contextlib.contextmanager
-def _broker(program: str, folder: Path) -> Iterator[BrokerAddress]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    config = folder / "mosquitto.conf"
-    lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "persistence false"]
-    config.write_text("\n".join([*lines, *(["user root"] if os.geteuid() == 0 else [])]) + "\n")
-    with subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL) as process:
-        try:
-            yield BrokerAddress("127.0.0.1", port)
-        finally:
-            process.terminate()
 
 
 @contextlib.contextmanager

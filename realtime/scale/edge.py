@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import aiomqtt
 import torch
@@ -30,6 +30,7 @@ from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perception
 from realtime.pipeline import Statistics
+from realtime.prometheus import exposed
 from realtime.run import either, open_source
 from realtime.scale import topics
 from realtime.scale.edge_stream import EdgeStatistics, EdgeStream, Hop
@@ -38,6 +39,9 @@ from realtime.scale.window_log import WindowLog
 from realtime.settings import RunSettings
 from realtime.view import Dashboard, TerminalView
 from realtime.workers import WorkerStatus
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -228,13 +232,14 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         lines = EstimateLines(settings.estimates) if settings.estimates else None
         if lines is not None:
             stack.callback(lines.close)
+        registry = stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console))
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
         extractors = Extractors.load(checkpoint)
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(Perception(extractors, torch.device("cpu"), [log]))
         clock = MediaClock() if settings.pace == "max" else SessionClock()
-        return asyncio.run(_edge(settings, console, media, perception, log, clock, lines))
+        return asyncio.run(_edge(settings, console, media, perception, log, clock, lines, registry))
 
 
 async def _edge(
@@ -245,6 +250,7 @@ async def _edge(
     log: WindowLog,
     clock: SessionClock,
     lines: EstimateLines | None,
+    registry: CollectorRegistry | None,
 ) -> EdgeSummary:
     stop = stop_when_asked()
     broker = named_broker(settings.broker, settings.access)
@@ -262,6 +268,8 @@ async def _edge(
             estimate = Estimate.model_validate_json(payload)
             view.show(estimate)
             pipeline.statistics.estimates += 1
+            if (latency_ms := estimate.latency_ms.capture_to_estimate) is not None:
+                pipeline.statistics.capture_to_estimate_ms.append(latency_ms)
             published.put_published(estimate)
 
     stream = EdgeStream(settings.stream, log, clock.epoch_unix, clock.now)
@@ -276,6 +284,12 @@ async def _edge(
     )
     published = PublisherSink(publisher, clock, pipeline.statistics, state=settings.state)
     perception.join(published, clock.now())
+    if registry is not None:
+        from realtime.collectors import StreamFigures, Streams, Windows
+
+        figures = StreamFigures(settings.stream, pipeline.statistics, delivery.dropped, dashboard.workers, publisher)
+        registry.register(Streams(lambda: [figures]))
+        registry.register(Windows(settings.stream, stream.statistics, link))
     common: dict[str, Any] = {"hop_s": settings.hop_s, "duration_s": settings.duration, "stop": stop}
 
     def on_status(status: WorkerStatus) -> None:

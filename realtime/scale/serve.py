@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiomqtt
 import torch
@@ -28,6 +28,9 @@ from realtime.pipeline import LATENCIES_KEPT, percentiles
 from realtime.scale import topics
 from realtime.scale.link import keep_connected, payload_of
 from realtime.scale.served import Answer, Estimator, ServedStreams
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +116,9 @@ class Server:
         async for message in client.messages:
             reply = self.streams.receive(message.topic.value, payload_of(message))
             if reply is not None:
-                if reply.topic.endswith(topics.REFUSED):
-                    self._warn(f"{topics.stream_of(reply.topic)}: refused: {reply.payload.decode()}")
+                stream = topics.stream_of(reply.topic)
+                if reply.topic == topics.refused(stream):
+                    self._warn(f"{stream}: refused: {reply.payload.decode()}")
                 await client.publish(reply.topic, reply.payload)
             if self.streams.counts["malformed"]:
                 self._warn("malformed window messages come; they are counted and dropped")
@@ -164,8 +168,18 @@ class Server:
         self.statistics.held_ms.append((time.monotonic() - answer.request.arrived_s) * 1000)
 
 
-def serve(broker: BrokerAddress, group: str, checkpoint: str, device: str, console: Console) -> int:
-    """Serve until Ctrl-C. Raises DHMDLiveError for what cannot go on."""
+def serve(
+    broker: BrokerAddress,
+    group: str,
+    checkpoint: str,
+    device: str,
+    console: Console,
+    registry: CollectorRegistry | None = None,
+) -> int:
+    """Serve until Ctrl-C. Raises DHMDLiveError for what cannot go on.
+
+    registry: what Prometheus reads.
+    """
     on = resolve_device(device)
     loaded = load(checkpoint)
     # A second thread would wait for the first more than it computes; a second server takes the second core.
@@ -179,6 +193,10 @@ def serve(broker: BrokerAddress, group: str, checkpoint: str, device: str, conso
 
     async def run() -> Server:
         server = Server(broker, group, estimator, lambda name: ServedStreams(name, loaded.features), tell)
+        if registry is not None:
+            from realtime.collectors import Serving
+
+            registry.register(Serving(server))
         stop_when_asked(server.stop)
         await server.run()
         return server

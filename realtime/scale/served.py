@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
@@ -150,12 +149,13 @@ class ServedStreams:
         state.seq = seq
 
     def _resync(self, name: str, session: str, now_s: float) -> Reply | None:
-        return self._tell(topics.resync(name), name, now_s, server=self._server, session=session)
+        return self._tell(topics.resync(name), topics.Resync(server=self._server, session=session), name, now_s)
 
     def _refuse(self, name: str, session: str, reason: str, now_s: float) -> Reply | None:
-        return self._tell(topics.refused(name), name, now_s, server=self._server, session=session, reason=reason)
+        refusal = topics.Refusal(server=self._server, session=session, reason=reason)
+        return self._tell(topics.refused(name), refusal, name, now_s)
 
-    def _tell(self, topic: str, name: str, now_s: float, **what: str) -> Reply | None:
+    def _tell(self, topic: str, what: topics.Resync, name: str, now_s: float) -> Reply | None:
         """Not more often than once in RESYNC_EVERY_S a stream."""
         if now_s - self._asked_s.get(name, -RESYNC_EVERY_S) < RESYNC_EVERY_S:
             return None
@@ -163,7 +163,7 @@ class ServedStreams:
         self._asked_s.move_to_end(name)
         while len(self._asked_s) > self._most:
             self._asked_s.popitem(last=False)
-        return Reply(topic, json.dumps(what).encode())
+        return Reply(topic, what.model_dump_json().encode())
 
     def _forget_idle(self, now_s: float) -> None:
         while self._streams and now_s - (oldest := next(iter(self._streams.items())))[1].heard_s > IDLE_S:

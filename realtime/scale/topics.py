@@ -2,17 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
+from pydantic import Field, RootModel
+
+from realtime.estimate import Part
 from realtime.mqtt import check_stream_name
+from realtime.mqtt.topics import EMOTION, ROOT, Topic
+from realtime.scale.window_message import SCHEMA
 
-RESYNC: Final = "resync"
-REFUSED: Final = "refused"
-OPENINGS: Final = "dhmd/+/window"
-"""What servers share: see `shared`."""
-SERVERS: Final = "dhmd/serve/+"
 HERE, GONE = b"here", b"gone"
 """What a server says on its own topic; the latter is its last will, too."""
+PROTOBUF: Final = "application/x-protobuf"
+
+
+class Window(RootModel[bytes]):
+    """What a stream's window gained since the message before, or all of it: a message Window."""
+
+
+class Resync(Part):
+    """A server misses rows, and asks for a full window."""
+
+    server: str
+    session: str = Field(description="of the edge that is asked")
+
+
+class Refusal(Resync):
+    """A server does not take a stream; another one may."""
+
+    reason: str
+
+
+class Presence(RootModel[Literal["here", "gone"]]):
+    """A server takes streams, or does no longer."""
+
+
+WINDOW: Final = Topic(
+    "window",
+    "window",
+    Window,
+    0,
+    False,
+    "the next one comes a moment later, and what a lost one held is asked for",
+    content_type=PROTOBUF,
+    protobuf=SCHEMA,
+)
+DIRECTED: Final = Topic(
+    "window_directed",
+    "window/{server}",
+    Window,
+    0,
+    False,
+    "as the windows for any server",
+    content_type=PROTOBUF,
+    protobuf=SCHEMA,
+)
+RESYNC: Final = Topic("resync", "window/resync", Resync, 0, False, "it is asked for again as long as rows are missing")
+REFUSED: Final = Topic(
+    "refused", "window/refused", Refusal, 0, False, "it is told again when the stream is opened again"
+)
+PRESENCE: Final = Topic(
+    "presence",
+    "{server}",
+    Presence,
+    1,
+    False,
+    "a server that goes must be known at once; who comes later finds one by opening its stream",
+    content_type="text/plain",
+    root=f"{ROOT}/serve",
+)
+TOPICS: Final = (WINDOW, DIRECTED, RESYNC, REFUSED, PRESENCE)
+
+OPENINGS: Final = WINDOW.at(stream="+")
+"""What servers share: see `shared`."""
+SERVERS: Final = PRESENCE.at(server="+")
 
 
 def shared(group: str) -> str:
@@ -26,31 +89,29 @@ def check_group_name(group: str) -> str:
 
 
 def estimates(stream: str) -> str:
-    return f"dhmd/{stream}/emotion"
+    return EMOTION.at(stream=stream)
 
 
 def opening(stream: str) -> str:
     """Full windows, for any server."""
-    return f"dhmd/{stream}/window"
+    return WINDOW.at(stream=stream)
 
 
 def directed(stream: str, server: str) -> str:
     """Windows for one server; with + for the stream, all of them."""
-    return f"dhmd/{stream}/window/{server}"
+    return DIRECTED.at(stream=stream, server=server)
 
 
 def resync(stream: str) -> str:
-    """A server misses rows: JSON {"server", "session"}."""
-    return directed(stream, RESYNC)
+    return RESYNC.at(stream=stream)
 
 
 def refused(stream: str) -> str:
-    """A server does not take a stream: JSON {"server", "session", "reason"}."""
-    return directed(stream, REFUSED)
+    return REFUSED.at(stream=stream)
 
 
 def presence(server: str) -> str:
-    return f"dhmd/serve/{server}"
+    return PRESENCE.at(server=server)
 
 
 def stream_of(topic: str) -> str:

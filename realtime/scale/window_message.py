@@ -55,6 +55,8 @@ _MESSAGES: Final = {
     },
 }
 _CLASSES: Final = protobuf.message_classes("dhmd/window.proto", "dhmd.window", _MESSAGES)
+SCHEMA: Final = protobuf.source("dhmd.window", _MESSAGES)
+"""For other programs."""
 
 
 class WindowInvalid(ValueError):

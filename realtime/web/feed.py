@@ -44,7 +44,8 @@ class Feed:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pages: list[Page] = []
         self._lock = threading.Lock()
-        self._statuses: dict[str, WorkerStatus] = {}
+        self.statuses: dict[str, WorkerStatus] = {}
+        """Of the workers, by name."""
         self.connection = ""
         """State of that with the broker; empty without one."""
         self.atoms = 0
@@ -92,7 +93,7 @@ class Feed:
             self._each(message("activations", {"end": round(end_s, 4), "homo": homo, "hetero": hetero}))
 
     def on_worker(self, status: WorkerStatus) -> None:
-        self._statuses[status.worker] = status
+        self.statuses[status.worker] = status
         self._each(message("status", _status(status)))
 
     def on_connection(self, state: str) -> None:
@@ -121,7 +122,7 @@ class Feed:
             page.tell(message("broker", {"state": self.connection}))
         if self._recording:
             page.tell(self._recording)
-        for status in self._statuses.values():
+        for status in self.statuses.values():
             page.tell(message("status", _status(status)))
         with self._lock:
             self._pages = [*self._pages, page]

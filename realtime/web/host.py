@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -16,12 +17,16 @@ from realtime.engine import Engine, resolve_device
 from realtime.interrupts import stop_when_asked
 from realtime.mqtt import Publisher, publishing
 from realtime.perception import Extractors
+from realtime.prometheus import exposed
 from realtime.settings import RunSettings
 from realtime.web.address import WebAddress
 from realtime.web.capacity import streams_at_once
 from realtime.web.recordings import Recordings
 from realtime.web.server import WebServer
 from realtime.web.visits import Common, Visits
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +42,18 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
     most: visitors at a time; None for as many as this machine can follow.
     """
     device = resolve_device(settings.device)
-    checkpoint = load(settings.checkpoint)
-    torch.set_num_threads(1)
-    with console.status("loading models") if console.is_terminal else nullcontext():
-        extractors = Extractors.load(checkpoint)
-        engine = Engine(checkpoint, device, activations=True)
-        if most is None:
-            most = streams_at_once(extractors, engine, settings.hop_s)
-    with extractors.face, SharedEngine(engine) as shared:
-        return asyncio.run(_host(settings, address, most, extractors, shared, device, console))
+    with ExitStack() as stack:
+        registry = stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console))
+        checkpoint = load(settings.checkpoint)
+        torch.set_num_threads(1)
+        with console.status("loading models") if console.is_terminal else nullcontext():
+            extractors = Extractors.load(checkpoint)
+            engine = Engine(checkpoint, device, activations=True)
+            if most is None:
+                most = streams_at_once(extractors, engine, settings.hop_s)
+        stack.enter_context(extractors.face)
+        shared = stack.enter_context(SharedEngine(engine))
+        return asyncio.run(_host(settings, address, most, extractors, shared, device, registry, console))
 
 
 async def _host(
@@ -55,6 +63,7 @@ async def _host(
     extractors: Extractors,
     engine: SharedEngine,
     device: torch.device,
+    registry: CollectorRegistry | None,
     console: Console,
 ) -> Served:
     stop = stop_when_asked()
@@ -70,6 +79,10 @@ async def _host(
         recordings = await stack.enter_async_context(Recordings(address))
         common = Common(engine, device, settings.hop_s, settings.shown(), broker, recordings, settings.state)
         visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
+        if registry is not None:
+            from realtime.collectors import Streams
+
+            registry.register(Streams(visits.figures))
         try:
             async with WebServer(visits, address, recordings).open() as page:
                 tell(f"page: {page}")

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -44,6 +44,9 @@ from realtime.web.protocol import (
 )
 from realtime.web.recordings import Recordings
 from realtime.workers import WorkerState, WorkerStatus
+
+if TYPE_CHECKING:
+    from realtime.collectors import StreamFigures
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +82,7 @@ class Visit:
         self.feed = Feed(stream, pictures=False)
         self.feed.atoms = common.engine.checkpoint.model.atoms
         self.perception = Perception(extractors, common.device, [self.feed], common.turns)
+        self.publisher = Publisher(common.broker, stream, self.feed.on_connection) if common.broker else None
         self._source = LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost)
         self._delivery = Delivery(self._source)
         self.pipeline = Pipeline(self.perception, common.engine, self.clock, stream, self._delivery.dropped, timed=True)
@@ -103,10 +107,9 @@ class Visit:
 
     async def run(self) -> None:
         """Until `leave`."""
-        broker = self._common.broker
+        publisher = self.publisher
         with ExitStack() as stack:
             stack.enter_context(self.perception)
-            publisher = Publisher(broker, self.stream, self.feed.on_connection) if broker else None
             published = publish_pipeline(self.pipeline, publisher, state=self._common.state) if publisher else None
 
             def on_status(status: WorkerStatus) -> None:
@@ -126,6 +129,13 @@ class Visit:
                     stop=self.over,
                     on_status=on_status,
                 )
+
+    def figures(self) -> StreamFigures:
+        """For Prometheus."""
+        from realtime.collectors import StreamFigures
+
+        statistics, dropped = self.pipeline.statistics, self._delivery.dropped
+        return StreamFigures(self.stream, statistics, dropped, self.feed.statuses, self.publisher)
 
     def leave(self, reason: str) -> None:
         """End the session; the first reason counts."""
@@ -282,6 +292,10 @@ class Visits:
             del self._places[number]
             statistics = visit.pipeline.statistics
             self._tell(f"{visit.stream}: the visitor left after {statistics.estimates} estimates")
+
+    def figures(self) -> list[StreamFigures]:
+        """Of those that are here, for Prometheus; from any thread."""
+        return [visit.figures() for visit in list(self._places.values()) if visit is not None]
 
     async def attend(self, socket: WebSocket) -> None:
         """Serve one page until it leaves."""

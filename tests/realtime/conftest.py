@@ -197,7 +197,7 @@ def mosquitto(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
 class Listener:
     """A second client, with none of our code: keeps all it receives, and comes back when the broker does."""
 
-    def __init__(self, port: int, user: str | None, password: str | None) -> None:
+    def __init__(self, port: int, user: str | None, password: str | None, topic: str) -> None:
         self.received: list[tuple[str, bytes, bool]] = []
         """(topic, payload, whether it was retained), in the order of arrival."""
         self._arrived = threading.Condition()
@@ -205,7 +205,7 @@ class Listener:
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         if user:
             self._client.username_pw_set(user, password)
-        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
         self._client.on_subscribe = lambda *_: subscribed.set()
         self._client.on_message = self._keep
         self._client.reconnect_delay_set(min_delay=1, max_delay=1)
@@ -220,6 +220,11 @@ class Listener:
 
     def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
+
+    @property
+    def topics(self) -> set[str]:
+        with self._arrived:
+            return {topic for topic, _, _ in self.received}
 
     def payloads(self, topic: str) -> list[bytes]:
         with self._arrived:
@@ -243,11 +248,11 @@ class Listener:
 
 @pytest.fixture
 def subscribe() -> Iterator[Callable[..., Listener]]:
-    """subscribe(port, user=None, password=None): a second client of a broker on loopback, subscribed to everything."""
+    """subscribe(port, user=None, password=None, topic="#"): a second client of a broker on loopback."""
     listeners: list[Listener] = []
 
-    def start(port: int, user: str | None = None, password: str | None = None) -> Listener:
-        listeners.append(Listener(port, user, password))
+    def start(port: int, user: str | None = None, password: str | None = None, topic: str = "#") -> Listener:
+        listeners.append(Listener(port, user, password, topic))
         return listeners[-1]
 
     yield start

@@ -29,6 +29,8 @@ from realtime.estimate import (
     SentimentEstimate,
 )
 from realtime.mqtt import Publisher
+from realtime.mqtt.bench import to_second_client
+from realtime.payloads import COMPACT_LIMIT
 from realtime.workers import WorkerState, WorkerStatus
 
 StartLive = Callable[..., Any]
@@ -285,6 +287,15 @@ def test_a_refused_password_ends_the_run_with_three_and_is_not_shown(
     assert command.err.startswith(f"error: mqtt://recogniser@127.0.0.1:{broker.port} refuses us: ")
     assert "set DHMD_BROKER_USER and DHMD_BROKER_PASSWORD" in command.err
     assert "wr0ng" not in command.out + command.err
+
+
+def test_the_way_to_a_second_client_is_measured_from_one_estimate_to_the_other(mosquitto: Any) -> None:
+    address = BrokerAddress.parse(mosquitto.url)
+    latencies_ms, lost, sizes = asyncio.run(to_second_client(address, [an_estimate(0)], 1.0))
+    assert len(latencies_ms) == len(sizes) >= 9
+    assert lost == 0
+    assert 0 < min(latencies_ms) <= max(latencies_ms) < 60_000
+    assert 100 < min(sizes) <= max(sizes) <= COMPACT_LIMIT
 
 
 def test_the_embedded_broker_serves_a_second_client_and_makes_way_when_its_port_is_taken(subscribe: Subscribe) -> None:

@@ -153,6 +153,19 @@ def test_the_asyncapi_document_is_that_of_the_models() -> None:
     assert (DOCS / "asyncapi.yaml").read_text() == asyncapi.text()
 
 
+def test_the_manual_names_all_topics_of_the_asyncapi_document() -> None:
+    manual = (DOCS / "mqtt.md").read_text()
+    addresses = [channel["address"] for channel in asyncapi.document()["channels"].values()]
+    assert len(set(addresses)) == len(addresses)
+    for address in addresses:
+        name = address.format(
+            prefix="homeassistant",
+            device="dhmd_hall",
+            **{level: level.upper() for level in ("stream", "worker", "value", "server")},
+        )
+        assert re.search(rf"`(dhmd/STREAM/)?{re.escape(name.removeprefix('dhmd/STREAM/'))}`", manual), name
+
+
 def test_all_references_in_the_asyncapi_document_lead_somewhere() -> None:
     document = asyncapi.document()
 

@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import json
 import logging
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ import pytest
 from dhmd.checkpoint import Checkpoint
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
+from realtime import asyncapi
 from realtime.broker import BrokerAddress
 from realtime.estimate import Estimate
 from realtime.scale.edge import EdgeLink, linked
 from realtime.scale.serve import Server
 from realtime.scale.served import Estimator, ServedStreams
 from realtime.scale.simulated import Recording, SimulatedEdge, simulate
+from tests.realtime.test_prometheus import Samples, address_of, free_address, port_of, scrape, value
 
 StartLive = Callable[..., Any]
 Subscribe = Callable[..., Any]
@@ -84,7 +87,7 @@ def test_an_edge_and_a_server_say_what_a_run_says(
     tmp_path: Path,
 ) -> None:
     listener = subscribe(mosquitto.port)
-    serving = start_live("serve", "--broker", mosquitto.url)
+    serving = start_live("serve", "--broker", mosquitto.url, "--metrics-port", "0")
     serving.wait_for(lambda: "serving" in serving.out)
     flags = ["--source", talking_clip, "--pace", "max", "--hop", "0.25", "--stream", "hall"]
     edge = live("edge", *flags, "--broker", mosquitto.url, "--estimates", tmp_path / "edge.jsonl")
@@ -109,6 +112,22 @@ def test_an_edge_and_a_server_say_what_a_run_says(
     listener.wait_for(lambda: listener.statuses("hall")[-1:] == ["stopped"])
     assert listener.statuses("hall") == ["online", "stopped"]
     assert len(listener.estimates("hall")) == len(ours)
+    addresses = {name: channel["address"] for name, channel in asyncapi.document()["channels"].items()}
+    patterns = {name: re.compile(re.sub(r"{\w+}", "[^/]+", address)) for name, address in addresses.items()}
+    used = {
+        topic: {name for name, pattern in patterns.items() if pattern.fullmatch(topic)} for topic in listener.topics
+    }
+    assert all(used.values()), used
+    assert {"window", "window_directed", "presence", "emotion"} <= set().union(*used.values())
+    served = scrape(address_of(serving))
+    assert value(served, "dhmd_serve_estimates_total") == value(served, "dhmd_serve_windows_total") == 17
+    assert value(served, "dhmd_serve_batch_windows_sum") == 17
+    assert value(served, "dhmd_serve_batch_windows_count") == value(served, "dhmd_serve_batch_windows_bucket", le="1.0")
+    assert value(served, "dhmd_serve_streams") == value(served, "dhmd_broker_connected") == 1
+    assert 0 < value(served, "dhmd_serve_held_seconds", quantile="0.5") < WAIT_S
+    assert value(served, "dhmd_serve_busy_seconds_total") > 0
+    for nothing in ("overtaken_windows", "gaps", "refused_windows", "malformed_messages"):
+        assert value(served, f"dhmd_serve_{nothing}_total") == 0
     serving.interrupt()
     assert serving.wait() == 0
     assert "17 estimates in" in serving.out
@@ -119,8 +138,15 @@ def test_a_live_edge_keeps_its_statuses_and_knows_its_latency(
 ) -> None:
     listener = subscribe(mosquitto.port)
     start_server(mosquitto.url)
-    edge = live("edge", "--source", talking_clip, "--broker", mosquitto.url, "--stream", "hall", "--hop", "0.5")
+    flags = ["--source", talking_clip, "--broker", mosquitto.url, "--stream", "hall", "--hop", "0.5"]
+    with last_read(free_address()) as (address, read):
+        edge = live("edge", *flags, "--metrics-port", port_of(address))
     assert edge.code == 0, edge
+    sent, answered = (value(read[-1], f"dhmd_windows_{what}_total", stream="hall") for what in ("sent", "answered"))
+    assert sent >= answered == value(read[-1], "dhmd_estimates_total", stream="hall") > 0
+    assert value(read[-1], "dhmd_windows_sent_bytes_total", stream="hall") > 1000 * sent
+    for name in ("window_round_trip", "capture_to_estimate"):
+        assert 0 < value(read[-1], f"dhmd_{name}_seconds", stream="hall", quantile="0.5") < WAIT_S
     estimates = listener.estimates("hall")
     assert estimates
     told = [one for one in estimates if one["top"] is not None]
@@ -131,6 +157,26 @@ def test_a_live_edge_keeps_its_statuses_and_knows_its_latency(
     states = [json.loads(payload)["state"] for payload in listener.payloads("dhmd/hall/status/face")]
     assert "running" in states
     assert states[-1] == "ended"
+
+
+@contextmanager
+def last_read(address: str) -> Iterator[tuple[str, list[Samples]]]:
+    """Reads as often as it can: in the end, what was read last."""
+    read: list[Samples] = []
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(0.05):
+            with suppress(OSError):
+                read[:] = [scrape(address)]
+
+    reading = threading.Thread(target=go_on)
+    reading.start()
+    try:
+        yield address, read
+    finally:
+        over.set()
+        reading.join()
 
 
 async def until(happened: Callable[[], Any]) -> None:

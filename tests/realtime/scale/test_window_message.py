@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,10 +17,12 @@ from dhmd.contract import Rows, Word
 from dhmd.modality import Modality
 from realtime.estimate import Dropped
 from realtime.scale.window_message import (
+    _CLASSES,
     LARGEST,
     LONGEST_WORD,
     MOST_ROWS,
     MOST_WORDS,
+    SCHEMA,
     WindowInvalid,
     WindowMessage,
 )
@@ -55,6 +59,28 @@ def test_a_message_comes_as_it_went(changed: dict[str, Any]) -> None:
     for m in Modality:
         np.testing.assert_array_equal(came.rows[m].times_s, sent.rows[m].times_s)
         np.testing.assert_array_equal(came.rows[m].values, sent.rows[m].values)
+
+
+def test_other_programs_are_told_of_the_messages_as_they_are() -> None:
+    told = {
+        name: re.findall(r"(\w+) (\w+) (\w+) = (\d+)( \[packed = true\])?;", fields)
+        for name, fields in re.findall(r"message (\w+) {\n(.*?)}", SCHEMA, re.DOTALL)
+    }
+    file = FileDescriptorProto()
+    _CLASSES["Window"].DESCRIPTOR.file.CopyToProto(file)
+    assert told == {
+        message.name: [
+            (
+                "repeated" if field.label == field.LABEL_REPEATED else "optional",
+                field.type_name.rpartition(".")[2] or field.Type.Name(field.type).removeprefix("TYPE_").lower(),
+                field.name,
+                str(field.number),
+                " [packed = true]" if field.options.packed else "",
+            )
+            for field in message.field
+        ]
+        for message in file.message_type
+    }
 
 
 def test_the_words_that_have_not_changed_do_not_travel() -> None:

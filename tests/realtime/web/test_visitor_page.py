@@ -13,6 +13,7 @@ import pytest
 from dhmd.session import Session, schema
 from realtime.demo import CLIP
 from realtime.web.bench import fake_devices
+from tests.realtime.test_prometheus import free_address, port_of, scrape, value
 from tests.realtime.web.chromium import Cable, launching, needs_chromium, opened, served
 
 pytestmark = needs_chromium
@@ -21,9 +22,16 @@ TOP = "() => document.querySelector('#top strong').textContent"
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def metrics() -> str:
+    """Where the server answers Prometheus."""
+    return free_address()
+
+
+@pytest.fixture(scope="module")
+def address(metrics: str) -> Iterator[str]:
     """A server for at most two visitors."""
-    with served("web", "--port", "0", "--broker", "none", "--stream", "hall", "--max-streams", "2") as address:
+    flags = ("--broker", "none", "--stream", "hall", "--max-streams", "2", "--metrics-port", str(port_of(metrics)))
+    with served("web", "--port", "0", *flags) as address:
         yield address
 
 
@@ -57,7 +65,7 @@ def absent(page: Any, modality: str, reason: str) -> None:
 
 
 def test_a_visitor_is_understood_and_sees_why_something_is_not_there(
-    browser: Any, address: str, pictures: Path
+    browser: Any, address: str, metrics: str, pictures: Path
 ) -> None:
     page, complaints = opened(browser, address, viewport={"width": 1280, "height": 900})
     page.get_by_text("Nothing is stored unless you press Record").wait_for()
@@ -68,8 +76,12 @@ def test_a_visitor_is_understood_and_sees_why_something_is_not_there(
     page.wait_for_function(f"() => ({TOP})() === 'happy'", timeout=60_000)
     for modality in ("vision", "audio", "text"):
         present(page, modality)
-    assert page.locator("#stream").inner_text() in {"hall-1", "hall-2"}
+    stream = page.locator("#stream").inner_text()
+    assert stream in {"hall-1", "hall-2"}
     page.wait_for_function("() => dhmd.delays.length >= 20", timeout=60_000)
+    read = scrape(metrics)
+    assert value(read, "dhmd_estimates_total", stream=stream) >= 20
+    assert value(read, "dhmd_worker_state", stream=stream, worker="video", state="running") == 1
     assert min(page.evaluate("() => dhmd.delays")) > 0
     page.screenshot(path=pictures / "visitor.png", full_page=True)
     drawn = page.evaluate("[...document.querySelector('#picture').getContext('2d').getImageData(0, 0, 64, 64).data]")
