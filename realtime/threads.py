@@ -15,6 +15,10 @@ SETTLED_S: Final = 5.0
 """What is counted begins so long after the log was opened: models are loaded then."""
 
 
+NATIVE: Final = "native"
+"""Threads that a library began and gave no name."""
+
+
 class ThreadLog:
     """Processor time by name of the thread while it is open, native threads included. Linux alone tells; elsewhere
     nothing is logged."""
@@ -55,13 +59,15 @@ class ThreadLog:
     def _read(self) -> dict[str, float]:
         """Seconds so far by the number of the thread."""
         ours = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+        plain = Path("/proc/self/comm").read_text().rstrip()
         found: dict[str, float] = {}
         for task in Path("/proc/self/task").iterdir():
             try:
                 before, _, after = (task / "stat").read_text().rpartition(")")
             except OSError:
                 continue  # it has ended
-            name = ours.get(task.name, before.partition("(")[2])
+            given = before.partition("(")[2]
+            name = ours.get(task.name, NATIVE if given == plain else given)
             self._name[task.name] = re.sub(r"[/_-]?\d+(_\d+)?$", "", name)
             fields = after.split()
             found[task.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -392,8 +392,8 @@ def test_the_wall_clock_may_be_set_under_a_run(
     assert abs(first["t"] - time.time() - 24 * 3600) < PATIENCE_S * 10
     assert [estimate["seq"] for estimate in estimates] == list(range(first["seq"], first["seq"] + len(estimates)))
     hops = [(later["t"] - earlier["t"]) / HOP_S for earlier, later in itertools.pairwise(estimates)]
-    # A busy machine may leave hops out; it sets no clock.
-    assert all(round(hop) >= 1 and abs(hop - round(hop)) < 0.01 for hop in hops)
+    # A busy machine may leave hops out, and ticks move a little towards the pictures; neither sets a clock.
+    assert all(round(hop) >= 1 and abs(hop - round(hop)) < 0.02 for hop in hops)
     assert sum(hops) * HOP_S < 10 * PATIENCE_S
     workers = [json.loads(payload)["state"] for topic, payload, _ in listener.received if "hall/status/" in topic]
     assert not {"paused", "restarting", "failed"} & set(workers)
