@@ -46,10 +46,13 @@ def bench(seconds: float, console: Console) -> int:
         starts = [_first_estimate_s(media, Path(scratch) / f"start{i}.jsonl") for i in range(STARTS)]
         console.print(f"start-up measured {STARTS} times; now {seconds:g} s at real-time pace")
         with MemoryLog() as memory, ThreadLog() as threads:
-            cpu_s, wall_s = time.process_time(), time.monotonic()
+            cpu_s, wall_s, energy_j = time.process_time(), time.monotonic(), _energy_j()
             summary = run(RunSettings(source=str(media), duration=seconds, stream="bench"), Console(quiet=True))
             cores = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
         table = _table(summary, starts, memory, cores, threads)
+        if energy_j is not None and (now_j := _energy_j()) is not None and now_j > energy_j:
+            table.add_row("energy of the processor", f"{(now_j - energy_j) / (time.monotonic() - wall_s):.1f} W", "")
+        table.add_row(*_imports())
         seconds = min(seconds, RECORDED_S)
         console.print(f"now {seconds:g} s recorded, without media and with, and replayed")
         _add_sessions(table, media, Path(scratch), seconds)
@@ -140,6 +143,28 @@ def _stages(shares: dict[str, float]) -> dict[str, float]:
     for name, share in shares.items():
         stages[STAGES.get(name, "publishing, and the rest")] += share
     return stages
+
+
+def _energy_j() -> float | None:
+    """What the processor package has used so far, all programs together; None where it is not told (virtual machines,
+    and to any user but root)."""
+    try:
+        return int(Path("/sys/class/powercap/intel-rapl:0/energy_uj").read_text()) / 1e6
+    except (OSError, ValueError):
+        return None
+
+
+def _imports() -> tuple[str, str, str]:
+    """How long the package takes to import, beside torch."""
+    took_s: dict[str, list[float]] = {"torch": [], "dhmd": [], "dhmd.prediction": []}
+    for _ in range(STARTS):
+        for module, seconds in took_s.items():
+            begun_s = time.monotonic()
+            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+            seconds.append(time.monotonic() - begun_s)
+    torch_s, package_s, model_s = (median(seconds) for seconds in took_s.values())
+    measured = f"{package_s:.2f} s, with the model {model_s:.2f} s; torch alone {torch_s:.2f} s"
+    return "import dhmd", measured, "<= torch + 0.05 s"
 
 
 def _machine() -> str:

@@ -17,7 +17,7 @@ from dhmd.checkpoint import load
 from dhmd.modality import Modality
 from dhmd.model import DHMD, EMOTION, SENTIMENT, DHMDConfig, ModalityConfig, Readout
 from dhmd.prediction import Predictor
-from realtime.engine import MOST_AT_ONCE, Windows, traced
+from realtime.engine import MOST_AT_ONCE, Windows, captured, traced
 from realtime.turns import cores
 
 PAPER: Final = DHMDConfig(
@@ -35,6 +35,7 @@ PAPER: Final = DHMDConfig(
 """The constants of the DHMD paper for CMU-MOSI."""
 PAPER_STEPS: Final = dict.fromkeys(Modality, 50)
 BATCHES: Final = (8, 64, 256)
+GPU_BATCH: Final = 256
 ROUNDS: Final = 9
 ROUND_S: Final = 0.3
 MATRIX: Final = 1024
@@ -86,6 +87,8 @@ def model_rows() -> list[Row]:
     rows = _products()
     rows += _rows("the paper's sizes", DHMD(PAPER).eval(), PAPER_STEPS, ("<= 6 ms", ">= 400 /s"))
     rows += _rows("base", base.model, steps, ("", ""))
+    if torch.cuda.is_available():
+        rows += _gpu_rows("the paper's sizes", DHMD(PAPER).eval(), PAPER_STEPS) + _gpu_rows("base", base.model, steps)
     return rows
 
 
@@ -163,6 +166,36 @@ def _rows(name: str, model: DHMD, steps: dict[Modality, int], aims: tuple[str, s
         )
     )
     return rows
+
+
+def _gpu_rows(name: str, model: DHMD, steps: dict[Modality, int]) -> list[Row]:
+    device = torch.device("cuda")
+    predictor = Predictor(model, steps).to(device).eval()
+
+    def figure(batch: int) -> Figure:
+        windows = tuple(each.to(device) for each in _windows(model, steps, batch))
+        run = captured(predictor, windows)
+
+        def work() -> None:
+            run(*windows)
+            torch.cuda.synchronize()
+
+        return Figure(work, batch)
+
+    single, many = figure(1), figure(GPU_BATCH)
+    for _ in range(ROUNDS):
+        single.measure()
+        many.measure()
+    low, high = (1000 * seconds for seconds in single.spread_s)
+    least, most = (1 / seconds for seconds in reversed(many.spread_s))
+    return [
+        (f"{name}: a window alone, GPU", f"{1000 * single.each_s:.2f} ms ({low:.2f} to {high:.2f})", "<= 0.5 ms"),
+        (
+            f"{name}: windows in batches of {GPU_BATCH}, GPU",
+            f"{1 / many.each_s:.0f} /s ({least:.0f} to {most:.0f})",
+            ">= 40000 /s",
+        ),
+    ]
 
 
 def _windows(model: DHMD, steps: dict[Modality, int], batch: int) -> Windows:

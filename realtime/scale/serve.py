@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -49,6 +49,42 @@ class ServeStatistics:
     """Time spent in batches."""
 
 
+class Pressure:
+    """Tells when windows come faster than they are estimated, and when that is over.
+
+    A newer window of a stream takes the place of the one that waits: each stream then has fewer estimates, none of them
+    later than before.
+    """
+
+    EVERY_S: Final = 10.0
+    SHARE: Final = 0.05
+    """Of the windows, overtaken by newer ones: more of them than now and then."""
+
+    def __init__(self) -> None:
+        self._begun_s: float | None = None
+        self._windows = self._overtaken = 0
+        self._behind = False
+
+    def told(self, now_s: float, counts: Mapping[str, int]) -> str | None:
+        """A line for people, if there is news. counts: `windows` and `overtaken` since the start."""
+        if self._begun_s is not None and now_s - self._begun_s < self.EVERY_S:
+            return None
+        windows, overtaken = counts["windows"] - self._windows, counts["overtaken"] - self._overtaken
+        lasted_s = now_s - (self._begun_s or now_s)
+        self._begun_s, self._windows, self._overtaken = now_s, counts["windows"], counts["overtaken"]
+        behind = overtaken > self.SHARE * windows and lasted_s > 0
+        if behind == self._behind or not lasted_s:
+            return None
+        self._behind = behind
+        if not behind:
+            return "keeps up again: every stream has an estimate for each of its windows"
+        return (
+            f"{windows / lasted_s:.0f} windows come a second, more than this server can estimate: "
+            f"{overtaken / windows:.0%} are overtaken by newer ones, and the streams have fewer estimates, none later; "
+            "start another server"
+        )
+
+
 class Server:
     """One member of a group. `run` until `stop` is set."""
 
@@ -73,6 +109,7 @@ class Server:
         self._tell = tell
         self._came, self._full = asyncio.Event(), asyncio.Event()
         self._told: set[str] = set()
+        self._pressure = Pressure()
 
     async def run(self) -> None:
         """Serve until stopped, whatever the broker does. Raises BrokerRefused."""
@@ -149,6 +186,8 @@ class Server:
             answers = await loop.run_in_executor(thread, self._estimator.answer, batch)
             self.statistics.busy_s += time.monotonic() - begun_s
             self.statistics.batches[len(batch)] += 1
+            if line := self._pressure.told(time.monotonic(), self.streams.counts):
+                logger.warning("%s", line)
             for answer in answers:
                 await self._publish(client, answer)
 
