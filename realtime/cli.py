@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dhmd.errors import DHMDError
+from realtime.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -145,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = _parser().parse_args(arguments)
     # The pipeline's own threads fill the cores: a BLAS thread that spins beside them takes a third of one for nothing.
     os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
+    keep_freed_memory()
     # Fewer messages of the libraries underneath.
     os.environ.update(GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
     _set_up_logging(verbose=options.verbose)

@@ -24,7 +24,7 @@ from realtime.window import WindowCut
 
 SENTIMENT_LIMIT = 3.0
 EVERY: Final = frozenset(Modality)
-MOST_AT_ONCE: Final = {"cpu": 8, "cuda": 1024}
+MOST_AT_ONCE: Final = {"cpu": 16, "cuda": 1024}
 """Windows in a pass. On a CPU what lies between two products then stays in the cache."""
 Windows = tuple[Tensor, ...]
 """Inputs (B, steps, width), then masks (B, steps), each in modality order."""

@@ -1,4 +1,8 @@
-"""Affine maps of several modules side by side, and what is taken into them."""
+"""Affine maps of several modules side by side, and what is taken into them.
+
+What is the same at each step stands in columns: (G, d, N), N steps of all samples side by side. Products are then wide,
+which is what their kernels are fast at, norms run along the wide side, and heads are rows that need no copying.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from torch import Tensor, nn
 
 Affine = tuple[Tensor, Tensor]
 """Weight (..., outputs, inputs) and bias (..., outputs), as of `nn.Linear`."""
+
+EPS = 1e-5
 
 
 class Map(nn.Module):
@@ -33,6 +39,45 @@ class Map(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.baddbmm(self.bias, x, self.weight)
+
+
+class ColumnMap(nn.Module):
+    """G affine maps side by side: (G, inputs, N) -> (G, outputs, N)."""
+
+    weight: Tensor
+    """(G, outputs, inputs)."""
+    bias: Tensor
+    """(G, outputs, 1)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        """weight: (G, outputs, inputs); bias: (G, outputs)."""
+        super().__init__()
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("bias", bias[..., None].contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, self.weight, x)
+
+    def onto(self, x: Tensor, sum_: Tensor) -> None:
+        """Adds what the maps make of `x` to `sum_`."""
+        sum_.baddbmm_(self.weight, x).add_(self.bias)
+
+
+def standardise(x: Tensor) -> Tensor:
+    """A layer norm without its scale and shift, of columns (G, d, N)."""
+    return scaled(x - x.mean(dim=1, keepdim=True))
+
+
+def scaled(x: Tensor) -> Tensor:
+    """The same of columns whose mean is zero."""
+    return x * torch.rsqrt((x * x).mean(dim=1, keepdim=True).add_(EPS))
+
+
+def centred(maps: Affine) -> Affine:
+    """The same maps, but for the mean of what they give: a layer norm does not see it. Where all that is added to a
+    residual stream is centred, the stream is."""
+    weight, bias = maps
+    return weight - weight.mean(dim=-2, keepdim=True), bias - bias.mean(dim=-1, keepdim=True)
 
 
 def affine(module: nn.Module) -> Affine:

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from dhmd.modality import Modality
 from dhmd.model.dictionary import Dictionary
-from dhmd.model.transformer import standardise
-from dhmd.prediction.maps import Map, after, after_norm, stacked
+from dhmd.prediction.maps import ColumnMap, Map, after, after_norm, stacked, standardise
 
 
 class Matching(nn.Module):
@@ -24,13 +23,13 @@ class Matching(nn.Module):
         super().__init__()
         queries = [cast("nn.Sequential", dictionary.query[m]) for m in modalities]
         scores = dictionary.atoms * dictionary.scale, torch.zeros(len(dictionary.atoms))
-        self.first = Map(*stacked(after_norm(query[1], query[0]) for query in queries))
+        self.first = ColumnMap(*stacked(after_norm(query[1], query[0]) for query in queries))
         self.second = Map(*stacked(after(scores, after_norm(query[4], query[3])) for query in queries))
         self.register_buffer("atoms", dictionary.atoms.detach())
 
     def forward(self, x: Tensor, absent: Tensor) -> Tensor:
-        """x: (M, B, T, width); absent: (M, B, T, 1), -inf for a step that is not there. Returns the greatest score of
+        """x: (M, width, B T); absent: (M, B, T, 1), -inf for a step that is not there. Returns the greatest score of
         each atom, (M, B, K)."""
-        query = F.gelu(self.first(standardise(x.flatten(1, 2))))
-        scores: Tensor = self.second(standardise(query))
-        return scores.view(*x.shape[:3], -1).add_(absent).amax(dim=2)
+        query = standardise(F.gelu(self.first(standardise(x))))
+        scores: Tensor = self.second(query.transpose(1, 2))  # in rows: the greatest of each atom is found across them
+        return scores.view(*absent.shape[:3], -1).add_(absent).amax(dim=2)

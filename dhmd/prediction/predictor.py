@@ -47,7 +47,7 @@ class Predictor(nn.Module):
         self.embedding = nn.ModuleList(Embedding(model, m) for m in modalities)
         kernels = [cast("Embedding", embedding).kernel for embedding in self.embedding]
         self.steps = [steps[m] - kernel + 1 for m, kernel in zip(modalities, kernels, strict=True)]
-        self.register_buffer("common", model.shared_encoder.weight.T.contiguous())
+        self.register_buffer("common", model.shared_encoder.weight.detach())
         self.trunk = Trunk(model, modalities, self.steps)
         homo, hetero = model.homo_dictionary, model.hetero_dictionary
         self.homo_matching = None if homo is None else Matching(homo, modalities)
@@ -58,13 +58,14 @@ class Predictor(nn.Module):
         """windows and result as of `Readout`."""
         x, mask = self._embedded(windows)
         there = mask.any(dim=-1)[..., None]  # (M, B, 1)
-        at = newest_present(mask)[..., None, None]
-        common = x @ self.common
+        at = newest_present(mask)
+        common = self.common @ x
         own, every = self.trunk(x, mask)
-        last_homo = self.trunk.own_norm(_taken(own, at))[:, :, 0] * there
-        last_hetero = _taken(every, at)[:, :, 0] * there
+        last_homo = self.trunk.own_norm(_taken(own, at)).transpose(1, 2) * there
+        last_hetero = _taken(every, at).transpose(1, 2) * there
         if self.homo_matching is None or self.hetero_matching is None:
-            mean = (common * mask[..., None]).sum(dim=2) / mask.sum(dim=2)[..., None].clamp(min=1)
+            steps = common.view(len(common), -1, *mask.shape[1:]) * mask[:, None]
+            mean = steps.sum(dim=-1).transpose(1, 2) / mask.sum(dim=2)[..., None].clamp(min=1)
             match_homo, match_hetero = F.normalize(mean, dim=-1), F.normalize(last_hetero, dim=-1)
             return cast("Tensor", self.fusion(last_homo, match_homo, last_hetero, match_hetero, there))
         absent = torch.where(mask, 0.0, -math.inf)[..., None]
@@ -80,16 +81,17 @@ class Predictor(nn.Module):
         return torch.cat([columns, activations.permute(2, 0, 1, 3).flatten(1)], dim=-1)
 
     def _embedded(self, windows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """X (M, B, T, d) and its mask (M, B, T), padded to the longest."""
+        """X (M, d, B T) and its mask (M, B, T), padded to the longest."""
         longest = max(self.steps)
         rows, masks = [], []
         for place, embedding, steps in zip(self.given, self.embedding, self.steps, strict=True):
             x, mask = embedding(windows[place], windows[len(Modality) + place])
             rows.append(F.pad(x, (0, 0, 0, longest - steps)) if steps < longest else x)
             masks.append(F.pad(mask, (0, longest - steps)) if steps < longest else mask)
-        return torch.stack(rows), torch.stack(masks)
+        return torch.stack(rows).permute(0, 3, 1, 2).flatten(2), torch.stack(masks)
 
 
 def _taken(x: Tensor, at: Tensor) -> Tensor:
-    """Of (M, B, T, d) the step `at` (M, B, 1, 1): (M, B, 1, d)."""
-    return x.gather(2, at.expand(-1, -1, 1, x.shape[-1]))
+    """Of (M, d, B T) the step `at` (M, B) of each sample: (M, d, B)."""
+    steps = x.unflatten(-1, (at.shape[1], -1))  # type: ignore[no-untyped-call]
+    return cast("Tensor", steps.gather(3, at[:, None, :, None].expand(-1, x.shape[1], -1, 1))[..., 0])

@@ -9,8 +9,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from dhmd.model.transformer import EncoderLayer, Members, standardise
-from dhmd.prediction.maps import Affine, Map, joined
+from dhmd.model.transformer import EncoderLayer, Members
+from dhmd.prediction.maps import Affine, ColumnMap, centred, joined, scaled
 
 SAFE: Final = 80.0
 """Scores up to here may go through exp as they are: neither it nor a sum of some hundred overflows or vanishes."""
@@ -18,7 +18,7 @@ LEAST: Final = -1e30
 
 
 class Stack(nn.Module):
-    """One layer of G transformers side by side, those that attend (A) first.
+    """One layer of G transformers side by side, those that attend (A) first. Their residual streams are centred.
 
     Attention is written as plain products, which beat torch's fused kernels on sequences this short and narrow:
 
@@ -30,7 +30,7 @@ class Stack(nn.Module):
     """
 
     out: Tensor
-    """(A, H (e + 1), d)."""
+    """(A, d, H (e + 1))."""
 
     def __init__(self, parts: Sequence[tuple[EncoderLayer, Members]], reading: int, attending: int) -> None:
         """parts: which transformers of which group, one part behind the other. reading: how many, of those that stand
@@ -42,34 +42,33 @@ class Stack(nn.Module):
         scale = torch.cat([torch.full((d,), 1 / math.sqrt(d // self.heads)), torch.ones(2 * d)])
         weight, bias = (weight * scale[:, None])[:attending], (bias * scale)[:attending]
         self.safe = largest_score((weight, bias), self.heads) <= SAFE
-        self.query = Map(weight[:, :d], bias[:, :d])
-        self.key_value = Map(weight[reading:, d:], bias[reading:, d:])
-        weight, bias = joined(layer.attention.out_proj.of(m) for layer, m in parts)
+        self.query = ColumnMap(weight[:, :d], bias[:, :d])
+        self.key_value = ColumnMap(weight[reading:, d:], bias[reading:, d:])
+        weight, bias = centred(joined(layer.attention.out_proj.of(m) for layer, m in parts))
         by_head = weight[:attending].view(attending, d, self.heads, -1)
         shares = (bias[:attending, :, None, None] / self.heads).expand(-1, -1, self.heads, 1)
-        self.register_buffer("out", torch.cat([by_head, shares], dim=-1).flatten(2).transpose(1, 2).contiguous())
-        self.expand = Map(*joined(layer.feed_forward_norm.into(layer.expand, m) for layer, m in parts))
-        self.contract = Map(*joined(layer.contract.of(m) for layer, m in parts))
+        self.register_buffer("out", torch.cat([by_head, shares], dim=-1).flatten(2))
+        self.expand = ColumnMap(*joined(layer.feed_forward_norm.into(layer.expand, m) for layer, m in parts))
+        self.contract = ColumnMap(*centred(joined(layer.contract.of(m) for layer, m in parts)))
 
     def attend(self, x: Tensor, standard: Tensor, read: Read, seen: Seen, scores: Tensor) -> None:
-        """Adds to x (G, B T, d) what is read. standard: x, standardised. scores: room for (A, B, H, U, T)."""
+        """Adds to x (G, d, B T) what is read. standard: x, standardised. scores: room for (A, B, H, U, T)."""
         batch, heads, e, steps = read.keys.shape[1:]
-        query = self.query(standard[: self.attending]).view(-1, batch, steps, heads, e).transpose(2, 3)
-        keys, query = read.keys.flatten(0, 2).transpose(1, 2), query.reshape(-1, steps, e).transpose(1, 2)
-        torch.bmm(keys, query, out=scores.flatten(0, 2))  # the library is slow where just one side is transposed
+        query = self.query(standard[: self.attending]).view(-1, heads, e, batch, steps).permute(0, 3, 1, 2, 4)
+        keys = read.keys.flatten(0, 2).transpose(1, 2)
+        torch.bmm(keys, query.reshape(-1, e, steps), out=scores.flatten(0, 2))
         if not self.safe:
             scores = torch.where(seen.allowed, scores, LEAST)
             scores = scores - scores.amax(dim=3, keepdim=True)
         weights = scores.exp_().mul_(seen.causal)
         found = torch.bmm(read.values.flatten(0, 2), weights.flatten(0, 2)).view(read.values.shape)
         found = found / found[:, :, :, -1:].clamp(min=torch.finfo(found.dtype).tiny)
-        by_step = found.permute(0, 1, 4, 2, 3).reshape(-1, batch * steps, heads * (e + 1))
-        x[: self.attending].baddbmm_(by_step, self.out)
+        x[: self.attending].baddbmm_(self.out, found.permute(0, 2, 3, 1, 4).reshape(-1, heads * (e + 1), batch * steps))
 
     def feed_forward(self, x: Tensor, hidden: Tensor) -> None:
-        """Adds to x (G, N, d). hidden: room for (G, N, 4 d)."""
-        torch.baddbmm(self.expand.bias, standardise(x), self.expand.weight, out=hidden).relu_()
-        x.baddbmm_(hidden, self.contract.weight).add_(self.contract.bias)
+        """Adds to x (G, d, N). hidden: room for (G, 4 d, N)."""
+        torch.baddbmm(self.expand.bias, self.expand.weight, scaled(x), out=hidden).relu_()
+        self.contract.onto(hidden, x)
 
 
 class Seen:
@@ -106,19 +105,19 @@ class Read:
         return cls(keys, values)
 
     def fill(self, made: Tensor, present: Tensor) -> None:
-        """made: (A, B U, [layers,] 2 d), keys before values; present: as of `Seen`, of the same transformers."""
+        """made: (A, [layers x] 2 d, B U), keys before values; present: as of `Seen`, of the same transformers."""
         *layers, transformers, batch, heads, e, steps = self.keys.shape
-        made = made.view(transformers, batch, steps, *layers, 2, heads, e)
-        order = (*range(3, 3 + len(layers)), 0, 1, -2, -1, 2)
-        self.keys.copy_(made.select(-3, 0).permute(order))
-        torch.mul(made.select(-3, 1).permute(order), present, out=self.values[..., :-1, :])
+        made = made.view(transformers, *layers, 2, heads, e, batch, steps)
+        order = (*range(1, 1 + len(layers)), 0, -2, -4, -3, -1)
+        self.keys.copy_(made.select(-5, 0).permute(order))
+        torch.mul(made.select(-5, 1).permute(order), present, out=self.values[..., :-1, :])
 
     def __getitem__(self, where: tuple[int | slice, ...]) -> Read:
         return Read(self.keys[where], self.values[where])
 
 
 def largest_score(maps: Affine, heads: int) -> float:
-    """A bound on the attention scores of standardised rows, whose length is at most sqrt(d).
+    """A bound on the attention scores of standardised columns, whose length is at most sqrt(d).
 
     maps: of queries, scaled, keys and values: (A, 3 d, d) and (A, 3 d).
     """
