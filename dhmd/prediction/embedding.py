@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dhmd.modality import Modality
 from dhmd.model import DHMD
 from dhmd.model.decoupling import Normaliser, Projection
+from dhmd.prediction.maps import copied
 
 
 class Embedding(nn.Module):
@@ -28,7 +29,7 @@ class Embedding(nn.Module):
         self.register_buffer("shift", -normaliser.mean / normaliser.std)
         # All taps of the kernel side by side, (inputs, kernel * d): one product, then a sum along its diagonals.
         conv = projection.conv
-        self.register_buffer("taps", None if conv is None else conv.weight.permute(1, 2, 0).flatten(1).contiguous())
+        self.register_buffer("taps", None if conv is None else copied(conv.weight.permute(1, 2, 0).flatten(1)))
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, inputs) and (B, T) bool -> (B, T', d) and (B, T') bool."""

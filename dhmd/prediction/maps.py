@@ -29,8 +29,8 @@ class Map(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         """weight: (G, outputs, inputs); bias: (G, outputs)."""
         super().__init__()
-        self.register_buffer("weight", weight.transpose(1, 2).contiguous())
-        self.register_buffer("bias", bias[:, None].contiguous())
+        self.register_buffer("weight", copied(weight.transpose(1, 2)))
+        self.register_buffer("bias", copied(bias[:, None]))
 
     @classmethod
     def of(cls, linears: Iterable[nn.Module]) -> Map:
@@ -52,8 +52,8 @@ class ColumnMap(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         """weight: (G, outputs, inputs); bias: (G, outputs)."""
         super().__init__()
-        self.register_buffer("weight", weight.contiguous())
-        self.register_buffer("bias", bias[..., None].contiguous())
+        self.register_buffer("weight", copied(weight))
+        self.register_buffer("bias", copied(bias[..., None]))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.baddbmm(self.bias, self.weight, x)
@@ -61,6 +61,11 @@ class ColumnMap(nn.Module):
     def onto(self, x: Tensor, sum_: Tensor) -> None:
         """Adds what the maps make of `x` to `sum_`."""
         sum_.baddbmm_(self.weight, x).add_(self.bias)
+
+
+def copied(x: Tensor) -> Tensor:
+    """With memory of its own, laid out as it is read."""
+    return x.detach().clone(memory_format=torch.contiguous_format)
 
 
 def standardise(x: Tensor) -> Tensor:

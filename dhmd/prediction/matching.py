@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dhmd.modality import Modality
 from dhmd.model.dictionary import Dictionary
-from dhmd.prediction.maps import ColumnMap, Map, after, after_norm, stacked, standardise
+from dhmd.prediction.maps import ColumnMap, Map, after, after_norm, copied, stacked, standardise
 
 
 class Matching(nn.Module):
@@ -25,7 +25,7 @@ class Matching(nn.Module):
         scores = dictionary.atoms * dictionary.scale, torch.zeros(len(dictionary.atoms))
         self.first = ColumnMap(*stacked(after_norm(query[1], query[0]) for query in queries))
         self.second = Map(*stacked(after(scores, after_norm(query[4], query[3])) for query in queries))
-        self.register_buffer("atoms", dictionary.atoms.detach())
+        self.register_buffer("atoms", copied(dictionary.atoms))
 
     def forward(self, x: Tensor, absent: Tensor) -> Tensor:
         """x: (M, width, B T); absent: (M, B, T, 1), -inf for a step that is not there. Returns the greatest score of

@@ -16,6 +16,7 @@ from dhmd.model.dictionary import sparsemax
 from dhmd.model.transformer import newest_present
 from dhmd.prediction.embedding import Embedding
 from dhmd.prediction.fusion import Fusion
+from dhmd.prediction.maps import copied
 from dhmd.prediction.matching import Matching
 from dhmd.prediction.trunk import Trunk
 
@@ -47,7 +48,7 @@ class Predictor(nn.Module):
         self.embedding = nn.ModuleList(Embedding(model, m) for m in modalities)
         kernels = [cast("Embedding", embedding).kernel for embedding in self.embedding]
         self.steps = [steps[m] - kernel + 1 for m, kernel in zip(modalities, kernels, strict=True)]
-        self.register_buffer("common", model.shared_encoder.weight.detach())
+        self.register_buffer("common", copied(model.shared_encoder.weight))
         self.trunk = Trunk(model, modalities, self.steps)
         homo, hetero = model.homo_dictionary, model.hetero_dictionary
         self.homo_matching = None if homo is None else Matching(homo, modalities)

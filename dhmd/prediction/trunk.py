@@ -14,7 +14,7 @@ from dhmd.model import DHMD
 from dhmd.model.decoupling import Decoupler
 from dhmd.model.dhmd import CROSS_ORDER
 from dhmd.model.transformer import EncoderLayer, Members, StackedNorm, sinusoidal_positions
-from dhmd.prediction.maps import Affine, ColumnMap, centred, places, scaled
+from dhmd.prediction.maps import Affine, ColumnMap, centred, copied, places, scaled
 from dhmd.prediction.stack import Read, Seen, Stack
 
 Pair = tuple[Modality, Modality]
@@ -68,10 +68,10 @@ class Trunk(nn.Module):
         embedding = torch.stack(encoders) * math.sqrt(d), sinusoidal_positions(longest, d, model.shared_encoder.weight)
         spaces, positions = centred(embedding)
         self.register_buffer("spaces", spaces)
-        self.register_buffer("positions", positions.T.contiguous())
+        self.register_buffer("positions", copied(positions.T))
         late = [abs(steps[key] - steps[query]) for query, key in zip(queries, keys, strict=False)]
         causal = torch.stack([torch.ones(longest, longest).tril(offset).T for offset in late])
-        self.register_buffer("causal", causal[:, None, None].contiguous())
+        self.register_buffer("causal", copied(causal[:, None, None]))
 
         def crossing(pairs: Sequence[Pair]) -> Members:
             names = model.cross_attention.names
@@ -141,8 +141,8 @@ class Norm(nn.Module):
     def __init__(self, norm: StackedNorm, members: Members) -> None:
         super().__init__()
         scale, shift = norm.of(members)
-        self.register_buffer("scale", scale[..., None])
-        self.register_buffer("shift", shift[..., None])
+        self.register_buffer("scale", copied(scale[..., None]))
+        self.register_buffer("shift", copied(shift[..., None]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Centred (M, d, N) -> (M, d, N)."""

@@ -89,6 +89,18 @@ def test_scores_that_exp_could_not_take() -> None:
             torch.testing.assert_close(predictor(*given), Readout(model)(*given), atol=1e-4, rtol=0)
 
 
+def test_weights_are_copied() -> None:
+    model = network()
+    predictor, given = Predictor(model, STEPS), windows(frozenset(Modality), 1.0)
+    with torch.inference_mode():
+        before = predictor(*given)
+    with torch.no_grad():
+        for weight in [*model.parameters(), *model.buffers()]:
+            weight.zero_()
+    with torch.inference_mode():
+        assert torch.equal(predictor(*given), before)
+
+
 def test_what_an_absent_modality_holds_is_not_read() -> None:
     model = network()
     present = frozenset({Modality.VISION})
