@@ -1,0 +1,139 @@
+"""`edge`, `serve`, `watch`, `forget`: the commands that meet others at a broker."""
+
+from __future__ import annotations
+
+import argparse
+
+from realtime.cli.flags import (
+    Commands,
+    access_of,
+    add_broker_flags,
+    add_metrics_flags,
+    add_prefix_flag,
+    add_stream_flags,
+    settings_of,
+    without_page,
+)
+
+EDGE_EXAMPLES = """examples:
+  dhmd-live edge --broker mqtt://broker.local --stream hall
+                                                           webcam and microphone; no model runs here
+  dhmd-live edge --broker mqtt://broker.local --stream hall --source rtsp://camera.local/live --hop 0.5
+  dhmd-live serve --broker mqtt://broker.local             elsewhere, on as many machines as it takes
+
+About 17 kB a second and stream, at one window a second. The estimates are published by who serves; the statuses of the
+stream are ours, as with `dhmd-live run`.
+
+exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
+"""
+
+SERVE_EXAMPLES = """examples:
+  dhmd-live serve --broker mqtt://broker.local
+  dhmd-live serve --broker mqtt://broker.local --device cuda --group second
+
+Serves the streams of all edges at the broker, together with all other servers of its group; needs MQTT 5 there, as
+Mosquitto 2 has it. More servers carry more streams. One that goes leaves its streams to the others.
+
+exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
+"""
+
+
+def add_edge(commands: Commands) -> None:
+    edge = commands.add_parser(
+        "edge",
+        help="capture and extract here, have servers recognise",
+        description="Capture and extract; publish feature windows, which `dhmd-live serve` turns into estimates.",
+        epilog=EDGE_EXAMPLES,
+    )
+    edge.set_defaults(command=_edge)
+    add_stream_flags(edge, hop="1")
+
+
+def _edge(options: argparse.Namespace) -> int:
+    settings = without_page(settings_of(options, hop_s=1.0))
+    from rich.console import Console
+
+    from realtime.scale.edge import edge
+
+    console = Console()
+    summary = edge(settings, console)
+    windows = summary.windows
+    for line in (
+        f"{windows.sent} windows sent, {windows.full} of them full, {summary.bytes_a_second / 1000:.1f} kB a second",
+        f"{summary.estimates} estimates came back",
+        f"dropped: {summary.dropped.video} frames, {summary.dropped.audio} blocks of sound",
+        f"{summary.missed} windows found no broker, {windows.withheld} no server",
+        f"words: {summary.transcript or 'none heard'}",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def add_serve(commands: Commands) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="recognise for the edges at a broker",
+        description="Turn the feature windows of many edges into estimates, in batches.",
+        epilog=SERVE_EXAMPLES,
+    )
+    serve.set_defaults(command=_serve)
+    add_broker_flags(serve)
+    add_metrics_flags(serve)
+    serve.add_argument("--group", default="dhmd-serve", metavar="NAME", help="who shares work (default: %(default)s)")
+    serve.add_argument("--checkpoint", default="base", metavar="base|DIR", help="the model (default: %(default)s)")
+    serve.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: auto)")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from realtime.broker import named_broker
+    from realtime.prometheus import exposed
+    from realtime.scale.serve import serve
+    from realtime.scale.topics import check_group_name
+
+    broker, group = named_broker(options.broker, access_of(options)), check_group_name(options.group)
+    console = Console()
+    with exposed(options.metrics_host, options.metrics_port, console) as registry:
+        return serve(broker, group, options.checkpoint, options.device, console, registry)
+
+
+def add_watch(commands: Commands) -> None:
+    watch = commands.add_parser("watch", help="print a stream readably as it is published")
+    watch.set_defaults(command=_watch)
+    add_broker_flags(watch)
+    watch.add_argument("--stream", default="+", help="name of one stream; all without it")
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from realtime.broker import named_broker
+    from realtime.mqtt import check_stream_name
+    from realtime.watch import watch
+
+    stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
+    return watch(named_broker(options.broker, access_of(options)), stream, Console())
+
+
+def add_forget(commands: Commands) -> None:
+    forget = commands.add_parser(
+        "forget",
+        help="remove what a broker keeps of a stream that ended",
+        description="Remove all that a broker keeps of a stream that ended; takes its device out of Home Assistant.",
+    )
+    forget.set_defaults(command=_forget)
+    forget.add_argument("stream", metavar="STREAM")
+    add_broker_flags(forget)
+    add_prefix_flag(forget)
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from realtime.broker import named_broker
+    from realtime.mqtt import check_stream_name
+    from realtime.mqtt.discovery import PREFIX, forget
+
+    broker, stream = named_broker(options.broker, access_of(options)), check_stream_name(options.stream)
+    cleared = forget(broker, stream, options.discovery_prefix or PREFIX)
+    print("\n".join(cleared) or f"{broker} keeps nothing of {stream}")
+    return 0

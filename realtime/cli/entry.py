@@ -1,0 +1,125 @@
+"""The process: parse, run one command, and leave with its status; what goes wrong is told in one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from dhmd.errors import DHMDError
+from realtime.cli import broker, live, machine, replay, sessions
+from realtime.cli.flags import Parser
+from realtime.memory import keep_freed_memory
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = (
+    """Emotion of the person in front of the camera, from face, voice and words, ten times a second over MQTT."""
+)
+
+COMMANDS = (
+    live.add_run,
+    live.add_demo,
+    live.add_web,
+    broker.add_edge,
+    broker.add_serve,
+    replay.add_replay,
+    broker.add_watch,
+    broker.add_forget,
+    sessions.add_export,
+    sessions.add_info,
+    sessions.add_repair,
+    machine.add_devices,
+    machine.add_doctor,
+    machine.add_assets,
+    machine.add_bench,
+)
+"""In the order in which help lists them."""
+
+
+def program() -> NoReturn:
+    """The process `dhmd-live`: `main`, and out without taking the interpreter down.
+
+    Threads may still be deep in native code (a model that loads, a camera that hangs); finalising under them aborts.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its status."""
+    options = _parser().parse_args(arguments)
+    # The pipeline's own threads fill the cores: a BLAS thread that spins beside them takes a third of one for nothing.
+    os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
+    keep_freed_memory()
+    # Fewer messages of the libraries underneath.
+    os.environ.update(GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
+    _set_up_logging(verbose=options.verbose)
+    command: Callable[[argparse.Namespace], int] = options.command
+    if url := getattr(options, "broker", None):
+        _warn_of_password(url)
+    try:
+        code = command(options)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException as error:
+        known = _known(error)
+        if known is None:
+            raise
+        for line in str(known).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        code = known.exit_code
+    sys.exit(code)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="dhmd-live", description=DESCRIPTION)
+    parser.add_argument("--verbose", action="store_true", help="tell what happens inside")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in COMMANDS:
+        add(commands)
+    return parser
+
+
+def _known(error: BaseException) -> DHMDError | None:
+    """The error that has a line for people: itself, or the first such one in a group; None for a fault of ours."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((known for part in error.exceptions if (known := _known(part))), None)
+    return error if isinstance(error, DHMDError) else None
+
+
+def _warn_of_password(url: str) -> None:
+    """Other users of the machine can read the arguments of its processes."""
+    from realtime.broker import BrokerAddress
+    from realtime.errors import SettingsInvalid
+
+    with contextlib.suppress(SettingsInvalid):
+        if BrokerAddress.parse(url).password is not None:
+            logger.warning(
+                "--broker: a password among the arguments can be read by others on this machine; "
+                "use DHMD_BROKER_PASSWORD or --broker-password-file"
+            )
+
+
+class _Lines(logging.Handler):
+    """One line a message on stderr, found anew each time: a live view puts itself in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
+def _set_up_logging(*, verbose: bool) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[_Lines()], format="%(message)s")

@@ -1,0 +1,138 @@
+"""The parser, and the flags that several commands share, written and read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+if TYPE_CHECKING:
+    from realtime.broker import BrokerAccess
+    from realtime.settings import RunSettings
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, as everything else here, and shows its examples as they are written."""
+
+    def __init__(self, **about: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **about)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it has no public name
+
+
+def add_run_flags(run: Parser, source: str = "camera:0") -> None:
+    """One flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
+    add_stream_flags(run, hop="0.1", source=source, brokers="URL|embedded|none")
+    add_record_flags(run)
+    run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
+
+
+def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: str = "URL") -> None:
+    """Those of a source and its stream."""
+    run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with these keys; flags override it")
+    run.add_argument(
+        "--source",
+        metavar="PATH|URL|camera:N|none",
+        help=f"media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: {source})",
+    )
+    run.add_argument(
+        "--microphone",
+        metavar="NAME|default|none",
+        help="see `dhmd-live devices` (default: the default one with a camera; with a file, the file's own sound)",
+    )
+    run.add_argument("--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)")
+    run.add_argument(
+        "--broker",
+        metavar=brokers,
+        help="mqtt[s]://[user@]host[:port]"
+        + (", embedded on loopback, or none (default: embedded)" if "embedded" in brokers else ""),
+    )
+    add_access_flags(run)
+    run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
+    run.add_argument(
+        "--state", action="store_true", default=None, help="publish single values too, retained: dhmd/NAME/state/..."
+    )
+    run.add_argument(
+        "--discovery",
+        action="store_true",
+        default=None,
+        help="announce the stream to Home Assistant (adds --state); `dhmd-live forget` takes it back",
+    )
+    add_prefix_flag(run)
+    run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
+    run.add_argument(
+        "--allow-control", action="store_true", default=None, help="carry out commands that come on dhmd/NAME/set/..."
+    )
+    run.add_argument("--record-dir", metavar="DIR", help="where recordings go that are begun by command")
+    add_metrics_flags(run)
+    run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
+    run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
+    run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
+
+
+def add_broker_flags(command: Parser) -> None:
+    """Of a command that is nothing without a broker."""
+    command.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
+    add_access_flags(command)
+
+
+def add_access_flags(command: Parser) -> None:
+    """What it takes to be let in by a broker. A password itself has no place among a process's arguments."""
+    command.add_argument(
+        "--broker-ca", metavar="FILE", help="CA of the broker's certificate, PEM (default: the system's)"
+    )
+    command.add_argument("--broker-cert", metavar="FILE", help="our own certificate, PEM")
+    command.add_argument("--broker-key", metavar="FILE", help="its key, PEM, if it is not in the same file")
+    command.add_argument(
+        "--broker-password-file",
+        metavar="FILE",
+        help="its first line is the password; or set DHMD_BROKER_USER and DHMD_BROKER_PASSWORD",
+    )
+
+
+def add_prefix_flag(command: Parser) -> None:
+    command.add_argument(
+        "--discovery-prefix", metavar="TOPIC", help="where Home Assistant looks for devices (default: homeassistant)"
+    )
+
+
+def add_metrics_flags(command: Parser) -> None:
+    command.add_argument(
+        "--metrics-port", type=int, metavar="PORT", help="answer Prometheus on this port of 127.0.0.1; 0: a free one"
+    )
+    command.add_argument("--metrics-host", metavar="ADDRESS", help="answer on this address instead: 0.0.0.0 for all")
+
+
+def add_record_flags(command: Parser) -> None:
+    command.add_argument("--record", metavar="FILE.mcap", help="record features, words and estimates; no media")
+    command.add_argument("--record-video", action="store_true", default=None, help="record the pictures too")
+    command.add_argument("--record-audio", action="store_true", default=None, help="record the sound too")
+
+
+def settings_of(options: argparse.Namespace, **defaults: object) -> RunSettings:
+    """What was asked for, as far as the command has flags for it, over the command's own defaults."""
+    from realtime.settings import RunSettings, read_settings
+
+    flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
+    return read_settings(getattr(options, "config", None), flags, defaults)
+
+
+def without_page(settings: RunSettings) -> RunSettings:
+    """For commands that serve no page. Raises SettingsInvalid where a visitor's camera is asked for."""
+    from realtime.errors import SettingsInvalid
+    from realtime.settings import BROWSER
+
+    if settings.source == BROWSER:
+        raise SettingsInvalid("--source browser: a browser's camera needs a page; use dhmd-live web")
+    return settings
+
+
+def access_of(options: argparse.Namespace) -> BrokerAccess:
+    """What `add_access_flags` asked for."""
+    from realtime.broker import BrokerAccess
+
+    return BrokerAccess(options.broker_ca, options.broker_cert, options.broker_key, options.broker_password_file)

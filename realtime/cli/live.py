@@ -1,0 +1,153 @@
+"""`run`, `demo`, `web`: recognise now."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from realtime.cli.flags import Commands, add_metrics_flags, add_record_flags, add_run_flags, settings_of, without_page
+from realtime.cli.page import add_address_flags, address_of, page_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from realtime.run import Summary
+
+RUN_EXAMPLES = """examples:
+  dhmd-live run                                            webcam and default microphone, embedded broker
+  dhmd-live run --source camera:1 --microphone none        a second camera, no sound
+  dhmd-live run --source talk.mp4                          a file at its own pace
+  dhmd-live run --source talk.mp4 --pace max --broker none --estimates talk.jsonl
+                                                           a file as fast as the machine allows
+  dhmd-live run --source rtsp://camera.local/live --broker mqtts://me@broker.local --broker-password-file secret
+                                                           user and password also by DHMD_BROKER_USER, ..._PASSWORD
+  dhmd-live run --config configs/live.yaml                 the same keys from a file; flags override it
+
+exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
+"""
+
+WEB_EXAMPLES = """examples:
+  dhmd-live web                                            a page that reads whoever opens it, by their own camera
+  dhmd-live web --source camera:0                          webcam and microphone of this machine, shown on a page
+  dhmd-live web --source talk.mp4                          a file
+  dhmd-live web --host 0.0.0.0 --source rtsp://camera.local/live
+                                                           for other machines: the address printed holds a token
+  dhmd-live web --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+                                                           the same over TLS: browsers give their camera to such a page
+  openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=dhmd \\
+      -addext subjectAltName=DNS:$(hostname)               makes both files; browsers ask once whether to trust them
+
+Without --source each visitor is a stream of their own: STREAM-1, STREAM-2, ... All flags of `dhmd-live run` apply;
+those that belong to one stream (--microphone, --estimates, --record) need a --source.
+"""
+
+
+def add_run(commands: Commands) -> None:
+    run = commands.add_parser(
+        "run",
+        help="recognise live or from a file, and publish",
+        description="Recognise a person's emotion live or from a file, and publish it.",
+        epilog=RUN_EXAMPLES,
+    )
+    run.set_defaults(command=_run)
+    add_run_flags(run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = without_page(settings_of(options))
+    from rich.console import Console
+
+    from realtime.run import run
+
+    console = Console()
+    _show(run(settings, console), console)
+    return 0
+
+
+def add_demo(commands: Commands) -> None:
+    demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline, with an embedded broker")
+    demo.set_defaults(command=_demo)
+    add_record_flags(demo)
+    add_metrics_flags(demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from realtime.demo import CLIP
+
+    settings = settings_of(options, source=str(CLIP), stream="demo")
+    from rich.console import Console
+
+    from realtime.run import run
+
+    console = Console()
+    _show(run(settings, console, title="dhmd demo", web=page_of(settings.stream)), console)
+    return 0
+
+
+def add_web(commands: Commands) -> None:
+    web = commands.add_parser(
+        "web",
+        help="recognise, and show it on a page",
+        description="Serve a page that reads whoever opens it, or one that shows what `dhmd-live run` would recognise.",
+        epilog=WEB_EXAMPLES,
+    )
+    web.set_defaults(command=_web)
+    add_address_flags(web)
+    web.add_argument(
+        "--max-streams",
+        type=_positive,
+        metavar="N",
+        help="visitors at a time (default: as many as this machine can follow, measured at the start)",
+    )
+    add_run_flags(web, source="browser, that of each visitor")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
+    return int(text)
+
+
+def _web(options: argparse.Namespace) -> int:
+    from realtime.settings import BROWSER
+
+    settings = settings_of(options, source=BROWSER)
+    address = address_of(options)
+    from rich.console import Console
+
+    console = Console()
+    if settings.source == BROWSER:
+        from realtime.web.host import host
+
+        served = host(settings, address, options.max_streams, console)
+        console.print(f"{served.visits} {'visit' if served.visits == 1 else 'visits'}", highlight=False)
+        return 0
+    from realtime.run import run
+
+    _show(run(settings, console, web=page_of(settings.stream, address)), console)
+    return 0
+
+
+def _show(summary: Summary, console: Console) -> None:
+    from rich.table import Table
+
+    from realtime.pipeline import percentiles
+
+    statistics = summary.statistics
+    table = Table(title="summary", show_header=False, box=None, padding=(0, 2), title_justify="left")
+    table.add_row("estimates", f"{statistics.estimates} at {statistics.rate_hz:.1f} per second")
+    for name, values in (
+        ("capture to estimate", statistics.capture_to_estimate_ms),
+        ("capture to published", statistics.capture_to_published_ms),
+        ("model", statistics.inference_ms),
+    ):
+        if measured := percentiles(values):
+            table.add_row(name, f"p50 {measured[0]:.0f} ms, p95 {measured[1]:.0f} ms")
+    if summary.first_estimate_s is not None:
+        table.add_row("first estimate", f"{summary.first_estimate_s:.1f} s after start")
+    missed = f", {statistics.missed_ticks} ticks missed" if statistics.missed_ticks else ", no tick missed"
+    table.add_row("dropped", f"{summary.dropped.video} frames, {summary.dropped.audio} blocks of sound{missed}")
+    if summary.undelivered:
+        table.add_row("undelivered", f"{summary.undelivered} estimates found no broker")
+    table.add_row("words", summary.words or "none heard")
+    console.print(table)

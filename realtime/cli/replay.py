@@ -1,0 +1,122 @@
+"""`replay`: recorded sessions through a model again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from realtime.cli.flags import Commands, access_of, add_access_flags
+from realtime.cli.page import page_of
+
+EXAMPLES = """examples:
+  dhmd-live run --record talk.mcap                         record a session: features, words, estimates
+  dhmd-live replay talk.mcap --verify                      does the same model say the same again?
+  dhmd-live replay talk.mcap --broker mqtt://localhost     publish it again, at the pace it had
+  dhmd-live replay talk.mcap --checkpoint DIR --plot two.png
+                                                           another model on the same session, side by side
+  dhmd-live replay talk.mcap --again                       from recorded pictures and sound, features anew
+  dhmd-live replay films/ --out sessions/ --jobs 4         every media file becomes a session; goes on where it was cut
+
+exit status: as of `dhmd-live run`; 1 too where --verify finds a difference.
+"""
+
+
+def add_replay(commands: Commands) -> None:
+    replay = commands.add_parser(
+        "replay",
+        help="run recorded sessions through a model again",
+        description="Replay a recorded session: to a broker, to a file, to verify it, or to compare another model.",
+        epilog=EXAMPLES,
+    )
+    replay.set_defaults(command=_replay)
+    replay.add_argument("paths", type=Path, nargs="+", metavar="FILE", help="one session; or media files and folders")
+    replay.add_argument(
+        "--pace",
+        type=_pace,
+        default=None,
+        metavar="realtime|max|N",
+        help="as it was, as fast as possible, or N times as fast (default: realtime with --broker or --web, else max)",
+    )
+    replay.add_argument("--verify", action="store_true", help="fail unless the model says again what was recorded")
+    replay.add_argument("--checkpoint", metavar="base|DIR", help="another model, compared with what was recorded")
+    replay.add_argument("--again", action="store_true", help="extract the features again, from recorded media")
+    replay.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
+    replay.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one for two cores)")
+    replay.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the comparison")
+    replay.add_argument("--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user@]host[:port]")
+    add_access_flags(replay)
+    replay.add_argument("--web", action="store_true", help="show it on a page, at the pace it had")
+    replay.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
+    replay.add_argument("--estimates", metavar="FILE", help="write the estimates here, one JSON object a line")
+    replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="compute device (default: auto)")
+
+
+def _pace(text: str) -> float:
+    """Session seconds a second; infinite for max."""
+    named = {"realtime": 1.0, "max": float("inf")}
+    try:
+        pace = named[text] if text in named else float(text)
+    except ValueError:
+        pace = 0.0
+    if not pace > 0:
+        raise argparse.ArgumentTypeError(f"expected realtime, max, or a number above 0, found {text!r}")
+    return pace
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from realtime.errors import SettingsInvalid
+    from realtime.mqtt import check_stream_name
+    from realtime.session.player import Request, replay
+
+    sessions = [path for path in options.paths if path.suffix == ".mcap"]
+    if not sessions and not (len(options.paths) == 1 and _begins_as_session(options.paths[0])):
+        return _replay_media(options)
+    if len(options.paths) > 1:
+        raise SettingsInvalid("one session at a time, or media files and folders alone")
+    watched = options.web or options.broker != "none"
+    pace = options.pace or (1.0 if watched else float("inf"))
+    if options.web and (options.again or pace == float("inf")):
+        raise SettingsInvalid("--web shows a replay at a pace; leave --again and --pace max out")
+    stream = None if options.stream is None else check_stream_name(options.stream)
+    request = Request(
+        path=options.paths[0],
+        pace=None if pace == float("inf") else pace,
+        verify=options.verify,
+        checkpoint=options.checkpoint,
+        again=options.again,
+        broker=options.broker,
+        access=access_of(options),
+        stream=stream,
+        estimates=options.estimates,
+        plot=options.plot,
+        web=page_of(stream or options.paths[0].stem) if options.web else None,
+        device=options.device,
+    )
+    return replay(request, Console())
+
+
+def _begins_as_session(path: Path) -> bool:
+    from dhmd.session.reader import MAGIC
+
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _replay_media(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from realtime.session.batch import process
+
+    return process(
+        options.paths,
+        out=options.out,
+        checkpoint=options.checkpoint or "base",
+        jobs=options.jobs or max(1, (os.cpu_count() or 2) // 2),
+        console=Console(),
+    )

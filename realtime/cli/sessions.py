@@ -1,0 +1,102 @@
+"""`export`, `info`, `repair`: what becomes of a recorded session."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from realtime.cli.flags import Commands, Parser
+
+EXPORT_EXAMPLES = """formats:
+{formats}
+
+examples:
+  dhmd-live export talk.mcap --to html                     talk.html, a report to look at
+  dhmd-live export talk.mcap --to parquet --out data/1.parquet
+                                                           pandas.read_parquet("data/1.parquet")
+  dhmd-live export talk.mcap --to srt --force              subtitles; the ones from before are replaced
+  dhmd-live export talk.mcap --to jsonl                    what was published, one estimate a line
+
+A session is recorded with `dhmd-live run --record talk.mcap`. One that was cut exports up to where it was cut.
+
+exit status: 0 done, 1 no session or nothing in it to export, 2 the request is wrong.
+"""
+
+INFO_EXAMPLES = """examples:
+  dhmd-live info talk.mcap
+  dhmd-live info talk.mcap --json | jq .length_s
+
+exit status: 0 done, 1 no session.
+"""
+
+REPAIR_EXAMPLES = """examples:
+  dhmd-live repair talk.mcap                               talk.repaired.mcap, if talk.mcap needs it
+  dhmd-live repair talk.mcap --out whole.mcap
+
+A recording that is killed loses its last second and its index. Replay and export read it as it is; other programs may
+want it repaired. The file itself is never changed.
+
+exit status: 0 done or nothing to do, 1 no session or nothing of it left, 2 the request is wrong.
+"""
+
+
+def add_export(commands: Commands) -> None:
+    from realtime.session.export.formats import FORMATS
+
+    formats = "\n".join(f"  {name:<10} {one.what}" for name, one in FORMATS.items())
+    examples = EXPORT_EXAMPLES.format(formats=formats)
+    export = _add(commands, "export", _export, "write a session in another format", examples)
+    export.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
+    _add_output_flags(export, "FILE with the format's suffix")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from realtime.session.export.write import export
+
+    print(export(options.file, options.to, options.out, force=options.force))
+    return 0
+
+
+def add_info(commands: Commands) -> None:
+    info = _add(commands, "info", _info, "say what is in a session", INFO_EXAMPLES)
+    info.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _info(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from realtime.session.info import show_info
+
+    return show_info(options.file, Console(), as_json=options.json)
+
+
+def add_repair(commands: Commands) -> None:
+    repair = _add(commands, "repair", _repair, "make a whole file of a session that was cut", REPAIR_EXAMPLES)
+    _add_output_flags(repair, "FILE.repaired.mcap")
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from realtime.session.repair import repair
+
+    repaired = repair(options.file, options.out, force=options.force)
+    if repaired is None:
+        print(f"{options.file}: whole; nothing to repair")
+    else:
+        print(f"{repaired.out}: {repaired.messages} messages saved, up to {repaired.last_s:.1f} s")
+    return 0
+
+
+def _add(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], summary: str, examples: str
+) -> Parser:
+    """A command that reads one session."""
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=examples)
+    parser.set_defaults(command=run)
+    parser.add_argument("file", type=Path, metavar="FILE", help="a recorded session (.mcap)")
+    return parser
+
+
+def _add_output_flags(command: Parser, default: str) -> None:
+    command.add_argument("--out", type=Path, metavar="PATH", help=f"where to write it (default: {default})")
+    command.add_argument("--force", action="store_true", help="replace what is there")
