@@ -18,6 +18,7 @@ from dhmd.modality import Modality
 from dhmd.model import DHMD, EMOTION, SENTIMENT, DHMDConfig, ModalityConfig, Readout
 from dhmd.prediction import Predictor
 from realtime.engine import MOST_AT_ONCE, Windows, captured, traced
+from realtime.memory import keep_freed_memory
 from realtime.turns import cores
 
 PAPER: Final = DHMDConfig(
@@ -82,6 +83,7 @@ def model_rows() -> list[Row]:
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    keep_freed_memory()  # as servers do
     base = load("base")
     steps = {m: spec.steps for m, spec in base.features.items()}
     rows = _products()

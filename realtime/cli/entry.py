@@ -13,7 +13,6 @@ from typing import NoReturn
 from dhmd.errors import DHMDError
 from realtime.cli import broker, live, machine, replay, sessions
 from realtime.cli.flags import Parser
-from realtime.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = _parser().parse_args(arguments)
     # The pipeline's own threads fill the cores: a BLAS thread that spins beside them takes a third of one for nothing.
     os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
-    keep_freed_memory()
     # Fewer messages of the libraries underneath.
     os.environ.update(GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
     _set_up_logging(verbose=options.verbose)

@@ -22,6 +22,7 @@ from realtime.batching import MOST
 from realtime.broker import BrokerAddress
 from realtime.engine import Engine, resolve_device
 from realtime.interrupts import stop_when_asked
+from realtime.memory import keep_freed_memory
 from realtime.mqtt.connection import properties_of
 from realtime.mqtt.topics import EMOTION
 from realtime.pipeline import LATENCIES_KEPT, percentiles
@@ -223,6 +224,7 @@ def serve(
     loaded = load(checkpoint)
     # A second thread would wait for the first more than it computes; a second server takes the second core.
     torch.set_num_threads(1)
+    keep_freed_memory()
     with console.status("loading models") if console.is_terminal else nullcontext():
         estimator = Estimator(loaded, Engine(loaded, on))
         estimator.warm_up(loaded.features)
