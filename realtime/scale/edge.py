@@ -206,6 +206,10 @@ class EdgeSummary:
     transcript: str
 
 
+OF_RUN: Final = ("state", "discovery", "allow_control", "record_dir", "record")
+"""Settings of who makes estimates; they may stand in a configuration file that an edge is given."""
+
+
 class EstimateLines:
     """A file of payloads as they come, a line each. Raises SettingsInvalid where it cannot be written."""
 
@@ -227,6 +231,9 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
     """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on."""
     if settings.broker in {"none", "embedded"}:
         raise SettingsInvalid("--broker: edge and servers meet at one; give --broker mqtt://host[:port]")
+    for key in OF_RUN:
+        if getattr(settings, key):
+            raise SettingsInvalid(f"{key}: an edge publishes windows alone; leave it out, or use dhmd-live run")
     with ExitStack() as stack:
         media = None if settings.is_live else MediaFile(settings.source)
         lines = EstimateLines(settings.estimates) if settings.estimates else None

@@ -347,6 +347,15 @@ def test_an_edge_needs_a_broker_that_servers_share(refuse: Callable[..., str], b
     assert "edge and servers meet at one" in refuse(2, "edge", "--source", "none.mp4", "--broker", broker)
 
 
+@pytest.mark.parametrize("setting", ["state: true", "discovery: true", "allow_control: true", "record: talk.mcap"])
+def test_an_edge_refuses_what_is_of_a_run(refuse: Callable[..., str], tmp_path: Path, setting: str) -> None:
+    """As flags it does not know them; in a file that runs share with it they would do nothing."""
+    (tmp_path / "live.yaml").write_text(setting)
+    told = refuse(2, "edge", "--broker", "mqtt://127.0.0.1", "--config", tmp_path / "live.yaml")
+    key = setting.partition(":")[0]
+    assert told == f"{key}: an edge publishes windows alone; leave it out, or use dhmd-live run"
+
+
 def test_a_group_is_a_level_of_a_topic(refuse: Callable[..., str]) -> None:
     assert refuse(2, "serve", "--broker", "mqtt://127.0.0.1", "--group", "a/b").startswith("--group: expected")
 
