@@ -23,7 +23,8 @@ from realtime.memory import MemoryLog
 from realtime.model_bench import model_rows
 from realtime.mqtt.bench import mqtt_rows
 from realtime.pipeline import percentiles
-from realtime.run import Summary, run
+from realtime.run import run
+from realtime.running import Summary
 from realtime.scale.bench import scale_rows
 from realtime.session.player import Replay, Request
 from realtime.settings import RunSettings

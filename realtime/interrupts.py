@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as one event."""
+"""Ctrl-C and SIGTERM as one event, and waiting for it or for another."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def stop_when_asked(stop: asyncio.Event | None = None) -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
     return asked
+
+
+async def either(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()

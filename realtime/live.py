@@ -53,17 +53,17 @@ class Steering:
 
 
 class Delivery:
-    """The queues between capture and perception, and what they lost."""
+    """The queues between a source and perception, and what was lost on the way."""
 
     def __init__(self, source: LiveSource) -> None:
+        self.source = source
         self.frames = LatestFrame()
         self.voice = AudioRing(VOICE_RING_S)
         self.transcript = AudioRing(TRANSCRIPT_RING_S)
         self.sound = AudioFanOut([self.voice, self.transcript])
-        self._source = source
 
     def dropped(self) -> Dropped:
-        lost = self._source.lost()
+        lost = self.source.lost()
         return Dropped(
             video=lost.video + self.frames.dropped,
             audio=lost.audio + max(self.voice.dropped, self.transcript.dropped),
@@ -72,7 +72,6 @@ class Delivery:
 
 async def run_live(
     pipeline: Hopping[Due],
-    source: LiveSource,
     delivery: Delivery,
     *,
     hop_s: float,
@@ -86,7 +85,7 @@ async def run_live(
     In a pause, the workers of capture are ended; the rest goes on, and perceives nothing.
     """
     steering = steering or Steering()
-    capture, perceive = _capture(source, delivery, steering), _perceive(pipeline.perception, delivery, source)
+    capture, perceive = _capture(delivery, steering), _perceive(pipeline.perception, delivery)
     async with asyncio.TaskGroup() as group:
 
         def start(workers: dict[str, BlockingWorker], pause: Pause | None = None) -> list[asyncio.Task[None]]:
@@ -113,9 +112,10 @@ async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
 
 
-def _capture(source: LiveSource, delivery: Delivery, steering: Steering) -> dict[str, BlockingWorker]:
+def _capture(delivery: Delivery, steering: Steering) -> dict[str, BlockingWorker]:
     """One worker a stream. A stream that ends closes its queue; one that fails or is stopped leaves it open for the
     next try."""
+    source = delivery.source
     workers: dict[str, BlockingWorker] = {}
     if source.frames is not None:
         workers["video"] = _producer(source.frames, delivery.frames, steering)
@@ -154,8 +154,9 @@ def _producer(
     return work
 
 
-def _perceive(perception: Perception, delivery: Delivery, source: LiveSource) -> dict[str, BlockingWorker]:
+def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingWorker]:
     """One worker a modality that the source feeds."""
+    source = delivery.source
     frames, voice, transcript = delivery.frames, delivery.voice, delivery.transcript
 
     def see() -> None:

@@ -11,7 +11,7 @@ from realtime.cli.page import add_address_flags, address_of, page_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from realtime.run import Summary
+    from realtime.running import Summary
 
 RUN_EXAMPLES = """examples:
   dhmd-live run                                            webcam and default microphone, embedded broker

@@ -24,19 +24,19 @@ from realtime.capture.media import MediaFile
 from realtime.clock import MediaClock, SessionClock
 from realtime.errors import SettingsInvalid
 from realtime.estimate import Dropped, Estimate
-from realtime.interrupts import stop_when_asked
+from realtime.interrupts import either, stop_when_asked
 from realtime.live import Delivery, run_live
 from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perception
 from realtime.pipeline import Statistics
 from realtime.prometheus import exposed
-from realtime.run import either, open_source
 from realtime.scale import topics
 from realtime.scale.edge_stream import EdgeStatistics, EdgeStream, Hop
 from realtime.scale.link import keep_connected, payload_of, user_properties
 from realtime.scale.window_log import WindowLog
 from realtime.settings import RunSettings
+from realtime.sources import open_source
 from realtime.view import Dashboard, TerminalView
 from realtime.workers import WorkerStatus
 
@@ -262,8 +262,7 @@ async def _edge(
     stop = stop_when_asked()
     broker = named_broker(settings.broker, settings.access)
     dashboard = Dashboard(f"dhmd-live edge · {settings.stream}", f"{broker}")
-    source = open_source(settings, media, clock)
-    delivery = Delivery(source)
+    delivery = Delivery(open_source(settings, media, clock))
     received = 0
 
     def on_estimate(_: str, payload: bytes) -> None:
@@ -318,7 +317,7 @@ async def _edge(
             await either(link.ready, stop)
             await run_offline(pipeline, media.samples(), clock, delivered=delivered, **common)
         else:
-            await run_live(pipeline, source, delivery, on_status=on_status, **common)
+            await run_live(pipeline, delivery, on_status=on_status, **common)
         lasted_s = asyncio.get_running_loop().time() - begun_s
         await link.answer(stream, FAREWELL_S)
     return EdgeSummary(

@@ -136,7 +136,7 @@ class Recorder:
         self._closing = False
         self.failed: str | None = None
         """Why recording stopped before the run did."""
-        self.blank = True
+        self._blank = True
         """Whether nothing was perceived yet."""
         self.cpu_s = 0.0
         """Processor time of the writing thread, once it has ended."""
@@ -165,7 +165,7 @@ class Recorder:
             self._put(schema.LANDMARKS, captured_s, lambda when: messages.landmarks(observation, when))
 
     def on_rows(self, modality: Modality, rows: Rows, revision: int) -> None:
-        self.blank = False
+        self._blank = False
         topic, captured_s = schema.FEATURES[modality], float(rows.times_s[-1])
         self._put(topic, captured_s, lambda when: messages.features(rows, revision, when), rows.values.nbytes)
 
@@ -284,6 +284,16 @@ class Recorder:
         """Begin to write; until then what comes waits. on_status: told from the writing thread."""
         self._thread = threading.Thread(target=self._write, args=(on_status,), name=WORKER, daemon=True)
         self._thread.start()
+
+    @contextlib.contextmanager
+    def emptied_if_blank(self) -> Iterator[None]:
+        """What fails before anything was perceived leaves an empty file: it is tried again under the same name."""
+        try:
+            yield
+        except BaseException:
+            if self._blank and not self._file.closed:
+                self._file.truncate(0)
+            raise
 
     def __enter__(self) -> Self:
         self.start()

@@ -83,8 +83,7 @@ class Visit:
         self.feed.atoms = common.engine.checkpoint.model.atoms
         self.perception = Perception(extractors, common.device, [self.feed], common.turns)
         self.publisher = Publisher(common.broker, stream, self.feed.on_connection) if common.broker else None
-        self._source = LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost)
-        self._delivery = Delivery(self._source)
+        self._delivery = Delivery(LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost))
         self.pipeline = Pipeline(self.perception, common.engine, self.clock, stream, self._delivery.dropped, timed=True)
         description = describe(
             common.engine.checkpoint, stream=stream, hop_s=common.hop_s, timed=True, settings=common.settings
@@ -122,7 +121,6 @@ class Visit:
             async with publishing(publisher, published) if publisher else nullcontext():
                 await run_live(
                     self.pipeline,
-                    self._source,
                     self._delivery,
                     hop_s=self._common.hop_s,
                     duration_s=None,

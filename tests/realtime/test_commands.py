@@ -128,8 +128,7 @@ class Run:
         engine: Any = SimpleNamespace(checkpoint=checkpoint, infer=lambda cut: inference() if cut.present else None)
         text = SimpleNamespace(spec=SPECS[Modality.TEXT])
         extractors = cast("Extractors", SimpleNamespace(specs=SPECS, face=Face(), text=text))
-        self._source = LiveSource(self.camera.frames, None)
-        self._delivery = Delivery(self._source)
+        self._delivery = Delivery(LiveSource(self.camera.frames, None))
         perception = Perception(extractors, torch.device("cpu"))
         self.pipeline = Pipeline(perception, engine, self.clock, "hall", self._delivery.dropped, timed=True)
         described = describe(checkpoint, stream="hall", hop_s=0.05, timed=True, settings={"checkpoint": "canned"})
@@ -163,7 +162,6 @@ class Run:
     async def _live(self) -> None:
         await run_live(
             self.pipeline,
-            self._source,
             self._delivery,
             hop_s=0.05,
             duration_s=None,

@@ -20,7 +20,8 @@ from dhmd.contract import Rows
 from dhmd.modality import Modality
 from realtime.demo import CLIP
 from realtime.estimate import Estimate
-from realtime.run import Summary, run
+from realtime.run import run
+from realtime.running import Summary
 from realtime.settings import RunSettings
 from realtime.window import SlidingWindow
 
