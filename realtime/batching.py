@@ -7,6 +7,8 @@ from collections import Counter, deque
 from concurrent.futures import Future
 from typing import Final, Self
 
+import torch
+
 from realtime.engine import Engine, Inference
 from realtime.window import WindowCut
 
@@ -31,6 +33,10 @@ class SharedEngine:
         self._thread = threading.Thread(target=self._work, name="shared engine", daemon=True)
         self.batches: Counter[int] = Counter()
         """How many batches there were of each size."""
+
+    @property
+    def device(self) -> torch.device:
+        return self._engine.device
 
     def infer(self, cut: WindowCut) -> Inference | None:
         """As Engine.infer; waits for its turn. Raises what the engine raised, and RuntimeError once closed."""

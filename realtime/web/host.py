@@ -53,7 +53,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
                 most = streams_at_once(extractors, engine, settings.hop_s)
         stack.enter_context(extractors.face)
         shared = stack.enter_context(SharedEngine(engine))
-        return asyncio.run(_host(settings, address, most, extractors, shared, device, registry, console))
+        return asyncio.run(_host(settings, address, most, extractors, shared, registry, console))
 
 
 async def _host(
@@ -62,7 +62,6 @@ async def _host(
     most: int,
     extractors: Extractors,
     engine: SharedEngine,
-    device: torch.device,
     registry: CollectorRegistry | None,
     console: Console,
 ) -> Served:
@@ -77,7 +76,7 @@ async def _host(
             # The server's own: a broker that refuses it would refuse every visitor.
             await stack.enter_async_context(publishing(Publisher(broker, settings.stream, lambda _: None)))
         recordings = await stack.enter_async_context(Recordings(address))
-        common = Common(engine, device, settings.hop_s, settings.shown(), broker, recordings, settings.state)
+        common = Common(engine, settings.hop_s, settings.shown(), broker, recordings, settings.state)
         visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
         if registry is not None:
             from realtime.collectors import Streams

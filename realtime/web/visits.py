@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from starlette.websockets import WebSocket
 
@@ -60,7 +59,6 @@ class Common:
     """What all visits share. settings: as recordings are to tell them."""
 
     engine: SharedEngine
-    device: torch.device
     hop_s: float
     settings: Mapping[str, object]
     broker: BrokerAddress | None
@@ -81,7 +79,7 @@ class Visit:
         self.capture = BrowserCapture(self.clock, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
         self.feed.atoms = common.engine.checkpoint.model.atoms
-        self.perception = Perception(extractors, common.device, [self.feed], common.turns)
+        self.perception = Perception(extractors, common.engine.device, [self.feed], common.turns)
         self.publisher = Publisher(common.broker, stream, self.feed.on_connection) if common.broker else None
         self._delivery = Delivery(LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost))
         self.pipeline = Pipeline(self.perception, common.engine, self.clock, stream, self._delivery.dropped, timed=True)

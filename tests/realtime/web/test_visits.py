@@ -59,7 +59,7 @@ def serve(models: tuple[Extractors, SharedEngine]) -> Serve:
         extractors, engine = models
         address = WebAddress.of("127.0.0.1", 0)
         async with asyncio.timeout(PATIENCE_S), Recordings(address) as recordings:
-            common = Common(engine, torch.device("cpu"), 0.1, {"checkpoint": "base"}, broker, recordings)
+            common = Common(engine, 0.1, {"checkpoint": "base"}, broker, recordings)
             visits = Visits(extractors, common, stream="hall", most=most, tell=told.append)
             async with WebServer(visits, address, recordings).open() as page:
                 yield page, told
