@@ -54,7 +54,6 @@ class BrowserCapture:
         """Of the sound that comes; 0 until it was told."""
         self._life = 0
         self._lost_pictures = self._lost_sounds = 0
-        self._ended = False
 
     def picture(self, jpeg: bytes, captured_s: float) -> None:
         """Take in a picture; one that still waits is dropped for it, and counted."""
@@ -82,12 +81,6 @@ class BrowserCapture:
             self._changed.notify_all()
         return length_s
 
-    def end(self) -> None:
-        """Nothing more will come."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
     def lost(self) -> Dropped:
         """What nobody took in time."""
         return Dropped(video=self._lost_pictures, audio=self._lost_sounds)
@@ -96,10 +89,8 @@ class BrowserCapture:
         newest_s = -np.inf
         while not stop.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: self._picture is not None or self._ended, _POLL_S)
+                self._changed.wait_for(lambda: self._picture is not None, _POLL_S)
                 picture, self._picture = self._picture, None
-                if picture is None and self._ended:
-                    return
             if picture is None or picture.captured_s <= newest_s:
                 continue
             image = _decoded(picture.jpeg)
@@ -114,10 +105,7 @@ class BrowserCapture:
         life, end_s = 0, -np.inf
         while not stop.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._sounds) or self._ended, _POLL_S)
-                if not self._sounds:
-                    if self._ended:
-                        return
+                if not self._changed.wait_for(lambda: bool(self._sounds), _POLL_S):
                     continue
                 sound = self._sounds.popleft()
                 self._waiting_s -= len(sound.samples) / sound.rate_hz

@@ -46,21 +46,15 @@ from realtime.session.folder import FolderRecording
 from realtime.session.recorder import describe
 from realtime.smoothing import Smoothing
 from realtime.workers import WorkerState, WorkerStatus
+from tests.realtime.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_S = 40.0
 SPECS = {
     Modality.TEXT: FeatureSpec(Modality.TEXT, "test", "1", 2, None, 4, 2.0, 2.0),
     Modality.VISION: FeatureSpec(Modality.VISION, "test", "1", 2, 20.0, 40, 2.0, 0.5),
     Modality.AUDIO: FeatureSpec(Modality.AUDIO, "test", "1", 2, 2.5, 5, 2.0, 1.0),
 }
-
-
-async def until(happened: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not happened():  # noqa: ASYNC110 - what happens, happens in another thread or another program
-            await asyncio.sleep(0.02)
 
 
 class Face:

@@ -21,21 +21,14 @@ from realtime.broker import BrokerAddress, embedded_broker
 from realtime.mqtt import Publisher, connection, publishing
 from realtime.mqtt.connection import Client, in_words, properties_of
 from realtime.mqtt.topics import COMPACT, EMOTION, EVENT, STATUS, TOPICS
+from tests.realtime.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE_S = 60.0
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_known_of_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_known", {})
-
-
-async def until(happened: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not happened():  # noqa: ASYNC110 - what happens, happens in another thread or another program
-            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager

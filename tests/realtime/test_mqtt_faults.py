@@ -25,6 +25,7 @@ from realtime.mqtt import Publisher, publishing
 from realtime.mqtt.publisher import OUTBOX
 from realtime.mqtt.topics import EMOTION, EVENT
 from realtime.workers import WorkerState, WorkerStatus
+from tests.realtime.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -41,12 +42,6 @@ ADDED_WHILE_LOADING = (
 )
 """To the environment, by libraries. libfaketime reads it in every wait of every thread, which crashes while it grows:
 these are there from the start."""
-
-
-async def until(happened: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not happened():  # noqa: ASYNC110 - what happens, happens in another thread or another program
-            await asyncio.sleep(0.02)
 
 
 class Stream:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import logging
 import re
@@ -29,6 +28,7 @@ from realtime.scale.serve import Server
 from realtime.scale.served import Estimator, ServedStreams
 from realtime.scale.simulated import Recording, SimulatedEdge, simulate
 from tests.realtime.test_prometheus import Samples, address_of, free_address, port_of, scrape, value
+from tests.realtime.waiting import until
 
 StartLive = Callable[..., Any]
 Subscribe = Callable[..., Any]
@@ -177,14 +177,6 @@ def last_read(address: str) -> Iterator[tuple[str, list[Samples]]]:
     finally:
         over.set()
         reading.join()
-
-
-async def until(happened: Callable[[], Any]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        for _ in itertools.count():
-            if happened():
-                return
-            await asyncio.sleep(0.05)
 
 
 STREAMS = 50

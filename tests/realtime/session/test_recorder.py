@@ -170,22 +170,6 @@ def test_where_time_is_a_file_s_own_nothing_is_lost(tmp_path: Path, monkeypatch:
         assert mine == sorted(mine)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 128 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("needs root and mount for a disk that is full")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def wait_for(recorder: Recorder) -> str:
     deadline_s = time.monotonic() + 120
     while recorder.failed is None:
