@@ -176,10 +176,14 @@ class EstimateFile:
             ) from None
 
     def put(self, emission: Emission) -> None:
+        self.write(emission.payload)
+
+    def write(self, payload: bytes) -> None:
+        """One estimate, as it was published."""
         if self._file.closed:
             return
         try:
-            self._file.write(emission.payload + b"\n")
+            self._file.write(payload + b"\n")
         except OSError as error:
             logger.warning("%s: %s; nothing more is written to it, recognition goes on", self._path, error.strerror)
             self._file.close()

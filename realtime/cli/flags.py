@@ -27,7 +27,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it 
 def add_run_flags(run: Parser, source: str = "camera:0") -> None:
     """One flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
     add_stream_flags(run, hop="0.1", source=source, brokers="URL|embedded|none")
-    add_publishing_flags(run)
+    add_control_flags(run)
     add_record_flags(run)
     run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
 
@@ -54,15 +54,6 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
     )
     add_access_flags(run)
     run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
-    run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
-    add_metrics_flags(run)
-    run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
-    run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
-    run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
-
-
-def add_publishing_flags(run: Parser) -> None:
-    """What is published and taken besides estimates, by who makes them."""
     run.add_argument(
         "--state", action="store_true", default=None, help="publish single values too, retained: dhmd/NAME/state/..."
     )
@@ -73,6 +64,15 @@ def add_publishing_flags(run: Parser) -> None:
         help="announce the stream to Home Assistant (adds --state); `dhmd-live forget` takes it back",
     )
     add_prefix_flag(run)
+    run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
+    add_metrics_flags(run)
+    run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
+    run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
+    run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
+
+
+def add_control_flags(run: Parser) -> None:
+    """What a stream is told from outside."""
     run.add_argument(
         "--allow-control", action="store_true", default=None, help="carry out commands that come on dhmd/NAME/set/..."
     )

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiomqtt
 import torch
@@ -27,9 +27,10 @@ from realtime.estimate import Dropped, Estimate
 from realtime.interrupts import either, stop_when_asked
 from realtime.live import Delivery, run_live
 from realtime.mqtt import Publisher, PublisherSink, publishing
+from realtime.mqtt.discovery import announce
 from realtime.offline import run_offline
 from realtime.perception import Extractors, Perception
-from realtime.pipeline import Statistics
+from realtime.pipeline import EstimateFile, Statistics
 from realtime.prometheus import exposed
 from realtime.scale import topics
 from realtime.scale.edge_stream import EdgeStatistics, EdgeStream, Hop
@@ -183,12 +184,12 @@ class EdgePipeline:
         self.perception = perception
         self.clock = clock
         self.statistics = Statistics()
-        self._dropped = dropped
+        self.dropped = dropped
         self._offer = offer
         self._timed = timed
 
     def estimate(self, end_s: float) -> Hop:
-        return Hop(end_s, self.perception.perceive(end_s).faces, self._dropped(), self._timed)
+        return Hop(end_s, self.perception.perceive(end_s).faces, self.dropped(), self._timed)
 
     def emit(self, hop: Hop) -> None:
         self._offer(hop)
@@ -206,25 +207,8 @@ class EdgeSummary:
     transcript: str
 
 
-OF_RUN: Final = ("state", "discovery", "allow_control", "record_dir", "record")
-"""Settings of who makes estimates; they may stand in a configuration file that an edge is given."""
-
-
-class EstimateLines:
-    """A file of payloads as they come, a line each. Raises SettingsInvalid where it cannot be written."""
-
-    def __init__(self, path: str) -> None:
-        self._file: IO[bytes]
-        try:
-            self._file = Path(path).open("wb", buffering=0)  # noqa: SIM115 - closed by the run
-        except OSError as error:
-            raise SettingsInvalid(f"--estimates {path}: cannot be written ({error.strerror})") from None
-
-    def put(self, payload: bytes) -> None:
-        self._file.write(payload + b"\n")
-
-    def close(self) -> None:
-        self._file.close()
+OF_RUN: Final = ("allow_control", "record")
+"""Settings that an edge cannot follow; they may stand in a configuration file that it shares with runs."""
 
 
 def edge(settings: RunSettings, console: Console) -> EdgeSummary:
@@ -233,12 +217,10 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         raise SettingsInvalid("--broker: edge and servers meet at one; give --broker mqtt://host[:port]")
     for key in OF_RUN:
         if getattr(settings, key):
-            raise SettingsInvalid(f"{key}: an edge publishes windows alone; leave it out, or use dhmd-live run")
+            raise SettingsInvalid(f"{key}: an edge takes no commands and records nothing; leave it out")
     with ExitStack() as stack:
         media = None if settings.is_live else MediaFile(settings.source)
-        lines = EstimateLines(settings.estimates) if settings.estimates else None
-        if lines is not None:
-            stack.callback(lines.close)
+        file = stack.enter_context(EstimateFile(Path(settings.estimates))) if settings.estimates else None
         registry = stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console))
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
@@ -246,7 +228,7 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(Perception(extractors, torch.device("cpu"), [log]))
         clock = MediaClock() if settings.pace == "max" else SessionClock()
-        return asyncio.run(_edge(settings, console, media, perception, log, clock, lines, registry))
+        return asyncio.run(_edge(settings, console, media, perception, log, clock, file, registry))
 
 
 async def _edge(
@@ -256,7 +238,7 @@ async def _edge(
     perception: Perception,
     log: WindowLog,
     clock: SessionClock,
-    lines: EstimateLines | None,
+    file: EstimateFile | None,
     registry: CollectorRegistry | None,
 ) -> EdgeSummary:
     stop = stop_when_asked()
@@ -268,8 +250,8 @@ async def _edge(
     def on_estimate(_: str, payload: bytes) -> None:
         nonlocal received
         received += 1
-        if lines is not None:
-            lines.put(payload)
+        if file is not None:
+            file.write(payload)
         with contextlib.suppress(ValidationError):
             estimate = Estimate.model_validate_json(payload)
             view.show(estimate)
@@ -288,14 +270,11 @@ async def _edge(
         lambda hop: link.offer(settings.stream, hop),
         timed=settings.pace == "realtime",
     )
-    published = PublisherSink(publisher, clock, pipeline.statistics, state=settings.state)
+    if settings.discovery:
+        announce(publisher, settings.stream, settings.discovery_prefix)
+    published = PublisherSink(publisher, clock, pipeline.statistics, state=settings.state or settings.discovery)
     perception.join(published, clock.now())
-    if registry is not None:
-        from realtime.collectors import StreamFigures, Streams, Windows
-
-        figures = StreamFigures(settings.stream, pipeline.statistics, delivery.dropped, dashboard.workers, publisher)
-        registry.register(Streams(lambda: [figures]))
-        registry.register(Windows(settings.stream, stream.statistics, link))
+    _expose(registry, pipeline, stream, link, dashboard, publisher)
     common: dict[str, Any] = {"hop_s": settings.hop_s, "duration_s": settings.duration, "stop": stop}
 
     def on_status(status: WorkerStatus) -> None:
@@ -328,3 +307,21 @@ async def _edge(
         dropped=delivery.dropped(),
         transcript=" ".join(word.text for word in perception.words),
     )
+
+
+def _expose(
+    registry: CollectorRegistry | None,
+    pipeline: EdgePipeline,
+    stream: EdgeStream,
+    link: EdgeLink,
+    dashboard: Dashboard,
+    publisher: Publisher,
+) -> None:
+    """To Prometheus, if it was asked for."""
+    if registry is not None:
+        from realtime.collectors import StreamFigures, Streams, Windows
+
+        statistics, dropped = pipeline.statistics, pipeline.dropped
+        figures = StreamFigures(stream.stream, statistics, dropped, dashboard.workers, publisher)
+        registry.register(Streams(lambda: [figures]))
+        registry.register(Windows(stream.stream, stream.statistics, link))

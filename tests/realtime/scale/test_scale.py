@@ -23,6 +23,7 @@ from dhmd.modality import Modality
 from realtime import asyncapi
 from realtime.broker import BrokerAddress
 from realtime.estimate import Estimate
+from realtime.mqtt.discovery import announced_at
 from realtime.scale.edge import EdgeLink, linked
 from realtime.scale.serve import Server
 from realtime.scale.served import Estimator, ServedStreams
@@ -137,8 +138,9 @@ def test_a_live_edge_keeps_its_statuses_and_knows_its_latency(
     live: Callable[..., Any], start_server: Any, mosquitto: Any, subscribe: Subscribe, talking_clip: Path
 ) -> None:
     listener = subscribe(mosquitto.port)
+    announced = subscribe(mosquitto.port, topic="homeassistant/#")
     start_server(mosquitto.url)
-    flags = ["--source", talking_clip, "--broker", mosquitto.url, "--stream", "hall", "--hop", "0.5"]
+    flags = ["--source", talking_clip, "--broker", mosquitto.url, "--stream", "hall", "--hop", "0.5", "--discovery"]
     with last_read(free_address()) as (address, read):
         edge = live("edge", *flags, "--metrics-port", port_of(address))
     assert edge.code == 0, edge
@@ -154,6 +156,8 @@ def test_a_live_edge_keeps_its_statuses_and_knows_its_latency(
     assert all(one["latency_ms"]["capture_to_estimate"] > 0 for one in told)
     assert len(listener.payloads("dhmd/hall/emotion/compact")) > 0
     assert any(json.loads(payload)["final"] for payload in listener.payloads("dhmd/hall/transcript"))
+    assert {payload.decode() for payload in listener.payloads("dhmd/hall/state/emotion")} & set(EMOTIONS)
+    assert [topic for topic, _, _ in announced.received] == [announced_at("hall")]
     states = [json.loads(payload)["state"] for payload in listener.payloads("dhmd/hall/status/face")]
     assert "running" in states
     assert states[-1] == "ended"
@@ -339,13 +343,13 @@ def test_an_edge_needs_a_broker_that_servers_share(refuse: Callable[..., str], b
     assert "edge and servers meet at one" in refuse(2, "edge", "--source", "none.mp4", "--broker", broker)
 
 
-@pytest.mark.parametrize("setting", ["state: true", "discovery: true", "allow_control: true", "record: talk.mcap"])
+@pytest.mark.parametrize("setting", ["allow_control: true", "record: talk.mcap"])
 def test_an_edge_refuses_what_is_of_a_run(refuse: Callable[..., str], tmp_path: Path, setting: str) -> None:
     """As flags it does not know them; in a file that runs share with it they would do nothing."""
     (tmp_path / "live.yaml").write_text(setting)
     told = refuse(2, "edge", "--broker", "mqtt://127.0.0.1", "--config", tmp_path / "live.yaml")
     key = setting.partition(":")[0]
-    assert told == f"{key}: an edge publishes windows alone; leave it out, or use dhmd-live run"
+    assert told == f"{key}: an edge takes no commands and records nothing; leave it out"
 
 
 def test_a_group_is_a_level_of_a_topic(refuse: Callable[..., str]) -> None:
