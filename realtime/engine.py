@@ -82,7 +82,7 @@ class Inference:
 
 
 class Engine:
-    """Runs one checkpoint on one device. Not safe between threads; give each its own, or one thread to it.
+    """Runs one checkpoint on one device. `infer` belongs to one thread; `infer_many` may run in several at once.
 
     For each set of modalities that comes, a predictor that computes these alone is made. The one for all of them is
     traced for single windows when the engine is made (0.2 s), on a GPU captured in a CUDA graph: the same numbers a

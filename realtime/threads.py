@@ -27,7 +27,6 @@ class ThreadLog:
         self._first_s: dict[str, float] = {}
         self._newest_s: dict[str, float] = {}
         self._name: dict[str, str] = {}
-        self._begun_s: float | None = None
         self._lasted_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="thread log", daemon=True)
@@ -51,10 +50,10 @@ class ThreadLog:
     def _watch(self) -> None:
         if not Path("/proc/self/task").is_dir() or self._stop.wait(SETTLED_S):
             return
-        self._begun_s, self._first_s = time.monotonic(), self._read()
+        begun_s, self._first_s = time.monotonic(), self._read()
         while not self._stop.wait(EVERY_S):
             self._newest_s |= self._read()
-            self._lasted_s = time.monotonic() - self._begun_s
+            self._lasted_s = time.monotonic() - begun_s
 
     def _read(self) -> dict[str, float]:
         """Seconds so far by the number of the thread."""
