@@ -19,6 +19,7 @@ from rich.table import Table
 from dhmd.checkpoint import load
 from dhmd.session import Session
 from realtime.demo import CLIP
+from realtime.measured import Row
 from realtime.memory import MemoryLog
 from realtime.model_bench import model_rows
 from realtime.mqtt.bench import mqtt_rows
@@ -155,7 +156,7 @@ def _energy_j() -> float | None:
         return None
 
 
-def _imports() -> tuple[str, str, str]:
+def _imports() -> Row:
     """How long the package takes to import, beside torch."""
     took_s: dict[str, list[float]] = {"torch": [], "dhmd": [], "dhmd.prediction": []}
     for _ in range(STARTS):

@@ -18,6 +18,7 @@ from dhmd.modality import Modality
 from dhmd.model import DHMD, EMOTION, SENTIMENT, DHMDConfig, ModalityConfig, Readout
 from dhmd.prediction import Predictor
 from realtime.engine import MOST_AT_ONCE, Windows, captured, traced
+from realtime.measured import Row
 from realtime.memory import keep_freed_memory
 from realtime.turns import cores
 
@@ -41,9 +42,6 @@ ROUNDS: Final = 9
 ROUND_S: Final = 0.3
 MATRIX: Final = 1024
 """Side of the square matrices whose product gives the machine's rate."""
-
-Row = tuple[str, str, str]
-"""What it is, what was measured, what is aimed at."""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from rich.console import Console
 from realtime.broker import BrokerAddress
 from realtime.demo import CLIP
 from realtime.estimate import Estimate
+from realtime.measured import Row
 from realtime.mqtt.publisher import Publisher, publishing
 from realtime.mqtt.topics import COMPACT, EMOTION
 from realtime.payloads import COMPACT_LIMIT, Compact
@@ -41,9 +42,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-Row = tuple[str, str, str]
-"""What it is, what was measured, what is aimed at."""
 
 
 def mqtt_rows(seconds: float) -> list[Row]:

@@ -20,7 +20,8 @@ from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
 from realtime.broker import BrokerAddress
 from realtime.demo import CLIP
-from realtime.mqtt.bench import Row, mosquitto, mosquitto_program
+from realtime.measured import Row
+from realtime.mqtt.bench import mosquitto, mosquitto_program
 from realtime.pipeline import percentiles
 from realtime.run import run
 from realtime.scale.simulated import Recording, SimulatedEdge, simulate

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from realtime.capture.media import MediaFile
+from realtime.measured import Row
 from realtime.memory import MemoryLog
 from realtime.pipeline import percentiles
 from realtime.web.simulated import SimulatedVisitor
@@ -31,10 +32,6 @@ OBSERVE: Final = """
     const count = () => { bench.frames += 1; requestAnimationFrame(count); };
     requestAnimationFrame(count);
 """
-
-
-Row = tuple[str, str, str]
-"""What it is, what was measured, what is aimed at."""
 
 
 def visitor_rows(media: Path, seconds: float) -> list[Row]:
