@@ -7,7 +7,7 @@ which is what their kernels are fast at, norms run along the wide side, and head
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 Affine = tuple[Tensor, Tensor]
 """Weight (..., outputs, inputs) and bias (..., outputs), as of `nn.Linear`."""
 
-EPS = 1e-5
+EPS: Final = 1e-5
+"""Of every layer norm, as in the model."""
 
 
 class Map(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -71,22 +71,25 @@ class Stack(nn.Module):
         self.contract.onto(hidden, x)
 
 
-class Seen:
+class Seen(NamedTuple):
     """Which keys the queries of A transformers may see: those no later than they are, and of them those present."""
 
-    def __init__(self, causal: Tensor, present: Tensor) -> None:
-        """causal: (A, 1, 1, U, T) of 0 and 1; present: (A, B, U) bool."""
-        self.causal = causal
-        self.present = present[:, :, None, None].to(causal.dtype)
-        """(A, B, 1, 1, U) of 0 and 1."""
-        self.allowed = (causal > 0) & present[:, :, None, :, None]
-        """(A, B, 1, U, T) bool."""
+    causal: Tensor
+    """(A, 1, 1, U, T) of 0 and 1."""
+    present: Tensor
+    """(A, B, 1, 1, U) of 0 and 1."""
+    allowed: Tensor
+    """(A, B, 1, U, T) bool: both."""
 
-    def of(self, first: int) -> Seen:
+    @classmethod
+    def of(cls, causal: Tensor, present: Tensor) -> Seen:
+        """present: (A, B, U) bool."""
+        allowed = (causal > 0) & present[:, :, None, :, None]
+        return cls(causal, present[:, :, None, None].to(causal.dtype), allowed)
+
+    def behind(self, first: int) -> Seen:
         """From the `first` transformer on."""
-        part = Seen.__new__(Seen)
-        part.causal, part.present, part.allowed = self.causal[first:], self.present[first:], self.allowed[first:]
-        return part
+        return Seen(*(each[first:] for each in self))
 
 
 class Read:

@@ -100,7 +100,7 @@ class Trunk(nn.Module):
         """x: (M, d, B T), mask: (M, B, T). Returns the homogeneous transformers' output (M, d, B T) before its norm,
         `own_norm`, and H (M, 2d, B T)."""
         (count, batch, steps), d = mask.shape, self.d
-        seen = Seen(self.causal, mask[self.keys])
+        seen = Seen.of(self.causal, mask[self.keys])
         scores = x.new_empty(self.attending, batch, self.heads, steps, steps)
 
         hidden = torch.baddbmm(self.positions.repeat(1, batch), self.spaces, x[self.queries])
@@ -121,7 +121,7 @@ class Trunk(nn.Module):
         joint = scaled(hidden[self.crossed]).view(count, 2 * d, batch, steps)
         memory = torch.addcmul(self.joined_shift, joint, self.joined_scale).flatten(2)
         memory -= memory.mean(dim=1, keepdim=True)
-        seen, scores = seen.of(self.reading), scores[self.reading :]
+        seen, scores = seen.behind(self.reading), scores[self.reading :]
         read = Read.room(seen, self.heads, 2 * d)
         wide = x.new_empty(count, 8 * d, batch * steps)
         for stack in cast("Sequence[Stack]", self.memory):
