@@ -12,8 +12,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from realtime.bench.page import fake_devices, served
 from realtime.demo import CLIP
-from realtime.web.bench import fake_devices, served
 
 
 def main() -> None:

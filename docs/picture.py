@@ -14,10 +14,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from realtime.broker import BrokerAddress
-from realtime.estimate import Estimate
+from realtime.messages.estimate import Estimate
 from realtime.mqtt import connect
-from realtime.view import PANEL_WIDTH, Dashboard
+from realtime.mqtt.broker import BrokerAddress
+from realtime.terminal.view import PANEL_WIDTH, Dashboard
 
 
 async def picture(at_s: float) -> str:

@@ -11,17 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from realtime.client import subscribe
-    from realtime.estimate import Estimate
-    from realtime.payloads import Compact, Event, Metrics, Transcript
+    from realtime.messages.estimate import Estimate
+    from realtime.messages.stream import Compact, Event, Metrics, Transcript
+    from realtime.mqtt.client import subscribe
 
 _LATE = {
-    "subscribe": "realtime.client",
-    "Estimate": "realtime.estimate",
-    "Compact": "realtime.payloads",
-    "Event": "realtime.payloads",
-    "Metrics": "realtime.payloads",
-    "Transcript": "realtime.payloads",
+    "subscribe": "realtime.mqtt.client",
+    "Estimate": "realtime.messages.estimate",
+    "Compact": "realtime.messages.stream",
+    "Event": "realtime.messages.stream",
+    "Metrics": "realtime.messages.stream",
+    "Transcript": "realtime.messages.stream",
 }
 """Imported when first asked for: who runs a part of the live path does not wait for what takes one in."""
 

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dhmd.yaml_config import explain, read_config
-from realtime.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.capture.camera import is_camera, masked
 from realtime.errors import SettingsInvalid
 from realtime.mqtt import check_stream_name
+from realtime.mqtt.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.mqtt.discovery import PREFIX
 
 
@@ -103,7 +103,7 @@ class RunSettings(BaseModel):
 
 
 BROWSER = "browser"
-"""The source that visitors bring along: see `realtime.web.host`."""
+"""The source that visitors bring along: see `realtime.programs.visitors`."""
 
 
 def read_settings(

@@ -168,7 +168,7 @@ def require(program: str, package: str) -> None:
 
 def save_untrained_encoders(folder: Path) -> None:
     """What the three extractors have learned, by chance; the text encoder's adapter is empty."""
-    from dhmd.assets import fetch
+    from dhmd.assets.store import fetch
     from dhmd.checkpoint import encoder_path
     from dhmd.features.expression import ExpressionNet
     from dhmd.features.speech import SPEECH_ASSET

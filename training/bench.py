@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dhmd.modality import Modality
 from dhmd.model import DHMD, SENTIMENT
-from training import losses
 from training.config import Network, SequenceConfig
+from training.learning import losses
 
 PUBLISHED_WIDTHS: Final = {Modality.TEXT: 768, Modality.VISION: 20, Modality.AUDIO: 5}
 """Of CMU-MOSI's published features."""

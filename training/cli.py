@@ -202,9 +202,9 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _fit_sequences(config: SequenceConfig, folder: Path, args: argparse.Namespace) -> None:
-    from training.device import first
-    from training.fit_sequences import RESULTS, described, fit_sequences, read_sequences
-    from training.loop import check_run
+    from training.learning.device import first
+    from training.learning.fit_sequences import RESULTS, described, fit_sequences, read_sequences
+    from training.learning.loop import check_run
 
     if not args.features:
         raise ConfigInvalid(f"{args.config} trains on a file of features: give it with --features FILE")
@@ -217,10 +217,10 @@ def _fit_sequences(config: SequenceConfig, folder: Path, args: argparse.Namespac
 
 
 def _fit_utterances(config: FitConfig, folder: Path, args: argparse.Namespace) -> None:
-    from training.device import fabric, first
-    from training.extractors import ENCODERS
-    from training.fit import Data, described, fit
-    from training.loop import check_run
+    from training.features.extractors import ENCODERS
+    from training.learning.device import fabric, first
+    from training.learning.fit import Data, described, fit
+    from training.learning.loop import check_run
     from training.sources import Sources
 
     if args.features:
@@ -261,7 +261,7 @@ def _test_examples(checkpoint: Checkpoint, args: argparse.Namespace) -> list[Exa
 
 def _evaluate(args: argparse.Namespace) -> None:
     from training.data.items import Split
-    from training.evaluate import evaluate, measure
+    from training.evaluation.evaluate import evaluate, measure
     from training.sources import Sources
 
     checkpoint = load(args.checkpoint)
@@ -285,7 +285,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _plot(args: argparse.Namespace) -> None:
-    from training.plots import plot, read_log, require_matplotlib
+    from training.evaluation.plots import plot, read_log, require_matplotlib
 
     require_matplotlib()
     checkpoint = load(args.checkpoint)

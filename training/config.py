@@ -14,7 +14,7 @@ from dhmd.checkpoint import subset_name
 from dhmd.modality import Modality
 from dhmd.model import EMOTION, SENTIMENT, DHMDConfig, Head, ModalityConfig
 from training.data.compose import SUBSETS, Composition
-from training.losses import Weights
+from training.learning.losses import Weights
 
 
 class _Strict(BaseModel):
@@ -56,7 +56,7 @@ class Network(_Strict):
 
 
 class Optimisation(_Strict):
-    """How long and how fast, on composed windows; a `training.loop.Plan`.
+    """How long and how fast, on composed windows; a `training.learning.loop.Plan`.
 
     An epoch is `steps` batches; the rate rises over `warm_up` steps, then falls as a cosine.
 
@@ -86,8 +86,8 @@ class Optimisation(_Strict):
 
 
 class PlateauOptimisation(_Strict):
-    """How long and how fast, on sequences; a `training.loop.Plan`. An epoch is every utterance once, the optimiser is
-    Adam. The rate is halved after `plateau` epochs without a better validation score and one more.
+    """How long and how fast, on sequences; a `training.learning.loop.Plan`. An epoch is every utterance once, the
+    optimiser is Adam. The rate is halved after `plateau` epochs without a better validation score and one more.
 
     accumulation: batches whose gradients are summed for one step. patience: epochs without a better score before
     stopping. gradient_clip: by value. ema: as in `Optimisation`.

@@ -15,10 +15,10 @@ from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
 from training.data.items import Example, Split, Utterance, is_session
 from training.data.manifest import Manifest, read_manifests
-from training.data.store import FeatureStore
 from training.errors import ManifestInvalid, TooLittleData
-from training.extract import STORE, Extraction, extract
-from training.extractors import ENCODERS
+from training.features.extract import STORE, Extraction, extract
+from training.features.extractors import ENCODERS
+from training.features.store import FeatureStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Sources:
         return Extraction(encoders, self.jobs, self.address, self.skip_bad)
 
     def extract(self, encoders: Path | None = None) -> tuple[list[Example], dict[Modality, FeatureSpec]]:
-        """See `training.extract.extract`."""
+        """See `training.features.extract.extract`."""
         utterances = self.utterances
         examples, specs = extract(utterances, self.store, self.extraction(encoders or ENCODERS))
         if len(examples) < len(utterances):

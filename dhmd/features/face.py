@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dhmd.assets import fetch, sha256_of
+from dhmd.assets.store import fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.expression import EMBEDDING_WIDTH, ExpressionNet, aligned_crop
 from dhmd.features.landmarks import BLENDSHAPES, MAX_SIDE, POSE, Face, FaceLandmarks, RunningMode

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.assets import fetch
+from dhmd.assets.store import fetch
 from dhmd.contract import Word
 from dhmd.errors import DHMDError
 from dhmd.features.timeline import SAMPLE_RATE_HZ

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.assets import ASSETS, fetch, sha256_of
+from dhmd.assets.store import ASSETS, fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.features.low_rank import merge
 from dhmd.features.token_vectors import WEIGHTS, TextEncoderUnavailable, open_encoder

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dhmd.assets import sha256_of
+from dhmd.assets.store import sha256_of
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.prosody import PROSODY_HISTORY, PROSODY_ROW, PROSODY_WIDTH, prosody
 from dhmd.features.speech import ENCODER_HOP, SPEECH_ASSET, VOICE_FRAME, LogMel, VoiceActivity, voice_activity_sha256

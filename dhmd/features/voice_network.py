@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dhmd.assets import fetch
+from dhmd.assets.store import fetch
 from dhmd.features.low_rank import adapter_of, merge
 from dhmd.features.speech import SPEECH_ASSET
 from dhmd.features.speech_encoder import SpeechEncoder

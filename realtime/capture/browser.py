@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.capture.steady import SteadySound
 from realtime.clock import SessionClock
-from realtime.estimate import Dropped
+from realtime.messages.estimate import Dropped
 
 LARGEST_SIDE: Final = 1920
 RATES_HZ: Final = range(8_000, 192_001)

@@ -53,7 +53,7 @@ def _edge(options: argparse.Namespace) -> int:
     settings = without_page(settings_of(options, hop_s=1.0))
     from rich.console import Console
 
-    from realtime.scale.edge import edge
+    from realtime.programs.edge import edge
 
     console = Console()
     summary = edge(settings, console)
@@ -87,9 +87,9 @@ def add_serve(commands: Commands) -> None:
 def _serve(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from realtime.broker import named_broker
-    from realtime.prometheus import exposed
-    from realtime.scale.serve import serve
+    from realtime.metrics.prometheus import exposed
+    from realtime.mqtt.broker import named_broker
+    from realtime.programs.serve import serve
     from realtime.scale.topics import check_group_name
 
     broker, group = named_broker(options.broker, access_of(options)), check_group_name(options.group)
@@ -108,9 +108,9 @@ def add_watch(commands: Commands) -> None:
 def _watch(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from realtime.broker import named_broker
     from realtime.mqtt import check_stream_name
-    from realtime.watch import watch
+    from realtime.mqtt.broker import named_broker
+    from realtime.programs.watch import watch
 
     stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
     return watch(named_broker(options.broker, access_of(options)), stream, Console())
@@ -129,8 +129,8 @@ def add_forget(commands: Commands) -> None:
 
 
 def _forget(options: argparse.Namespace) -> int:
-    from realtime.broker import named_broker
     from realtime.mqtt import check_stream_name
+    from realtime.mqtt.broker import named_broker
     from realtime.mqtt.discovery import PREFIX, forget
 
     broker, stream = named_broker(options.broker, access_of(options)), check_stream_name(options.stream)

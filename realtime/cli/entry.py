@@ -98,8 +98,8 @@ def _known(error: BaseException) -> DHMDError | None:
 
 def _warn_of_password(url: str) -> None:
     """Other users of the machine can read the arguments of its processes."""
-    from realtime.broker import BrokerAddress
     from realtime.errors import SettingsInvalid
+    from realtime.mqtt.broker import BrokerAddress
 
     with contextlib.suppress(SettingsInvalid):
         if BrokerAddress.parse(url).password is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
-    from realtime.broker import BrokerAccess
+    from realtime.mqtt.broker import BrokerAccess
     from realtime.settings import RunSettings
 
 
@@ -138,6 +138,6 @@ def without_page(settings: RunSettings) -> RunSettings:
 
 def access_of(options: argparse.Namespace) -> BrokerAccess:
     """What `add_access_flags` asked for."""
-    from realtime.broker import BrokerAccess
+    from realtime.mqtt.broker import BrokerAccess
 
     return BrokerAccess(options.broker_ca, options.broker_cert, options.broker_key, options.broker_password_file)

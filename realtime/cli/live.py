@@ -11,7 +11,7 @@ from realtime.cli.page import add_address_flags, address_of, page_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from realtime.running import Summary
+    from realtime.programs.running import Summary
 
 RUN_EXAMPLES = """examples:
   dhmd-live run                                            webcam and default microphone, embedded broker
@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = without_page(settings_of(options))
     from rich.console import Console
 
-    from realtime.run import run
+    from realtime.programs.run import run
 
     console = Console()
     _show(run(settings, console), console)
@@ -77,7 +77,7 @@ def _demo(options: argparse.Namespace) -> int:
     settings = settings_of(options, source=str(CLIP), stream="demo")
     from rich.console import Console
 
-    from realtime.run import run
+    from realtime.programs.run import run
 
     console = Console()
     _show(run(settings, console, title="dhmd demo", web=page_of(settings.stream)), console)
@@ -117,12 +117,12 @@ def _web(options: argparse.Namespace) -> int:
 
     console = Console()
     if settings.source == BROWSER:
-        from realtime.web.host import host
+        from realtime.programs.visitors import host
 
         served = host(settings, address, options.max_streams, console)
         console.print(f"{served.visits} {'visit' if served.visits == 1 else 'visits'}", highlight=False)
         return 0
-    from realtime.run import run
+    from realtime.programs.run import run
 
     _show(run(settings, console, web=page_of(settings.stream, address)), console)
     return 0
@@ -131,7 +131,7 @@ def _web(options: argparse.Namespace) -> int:
 def _show(summary: Summary, console: Console) -> None:
     from rich.table import Table
 
-    from realtime.pipeline import percentiles
+    from realtime.pipeline.pipeline import percentiles
 
     statistics = summary.statistics
     table = Table(title="summary", show_header=False, box=None, padding=(0, 2), title_justify="left")

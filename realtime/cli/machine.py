@@ -15,7 +15,7 @@ def add_devices(commands: Commands) -> None:
 def _devices(_: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from realtime.doctor import show_devices
+    from realtime.programs.doctor import show_devices
 
     return show_devices(Console())
 
@@ -28,7 +28,7 @@ def add_doctor(commands: Commands) -> None:
 def _doctor(_: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from realtime.doctor import show_checks
+    from realtime.programs.doctor import show_checks
 
     return show_checks(Console())
 
@@ -42,7 +42,7 @@ def add_assets(commands: Commands) -> None:
 def _assets(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from realtime.doctor import show_assets
+    from realtime.programs.doctor import show_assets
 
     return show_assets(options.action, Console())
 
@@ -56,6 +56,6 @@ def add_bench(commands: Commands) -> None:
 def _bench(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from realtime.bench import bench
+    from realtime.bench.bench import bench
 
     return bench(options.seconds, Console())

@@ -69,7 +69,7 @@ def _replay(options: argparse.Namespace) -> int:
 
     from realtime.errors import SettingsInvalid
     from realtime.mqtt import check_stream_name
-    from realtime.session.player import Request, replay
+    from realtime.programs.replay import Request, replay
 
     sessions = [path for path in options.paths if path.suffix == ".mcap"]
     if not sessions and not (len(options.paths) == 1 and _begins_as_session(options.paths[0])):
@@ -111,7 +111,7 @@ def _begins_as_session(path: Path) -> bool:
 def _replay_media(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from realtime.session.batch import process
+    from realtime.programs.films import process
 
     return process(
         options.paths,

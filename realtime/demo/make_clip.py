@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.assets import AssetUnavailable, fetch
+from dhmd.assets.store import AssetUnavailable, fetch
 from realtime.demo import CLIP, DURATION_S, SCRIPT, Segment
 from realtime.demo.moods import MOODS, act
 from realtime.demo.puppet import Image, Puppet

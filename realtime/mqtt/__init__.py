@@ -4,11 +4,11 @@
 `stream` turns what a pipeline makes into messages, and `commands` takes what others want of it.
 """
 
+from realtime.messages.topics import check_stream_name
 from realtime.mqtt.commands import taking_commands
 from realtime.mqtt.connection import connect, in_words, refusal
 from realtime.mqtt.publisher import Publisher, publishing
 from realtime.mqtt.stream import PublisherSink, publish_pipeline
-from realtime.mqtt.topics import check_stream_name
 
 __all__ = [
     "Publisher",

@@ -21,10 +21,10 @@ from pydantic_core import from_json
 
 from dhmd.yaml_config import explain
 from realtime.allowance import Allowance
-from realtime.commands import LARGEST, Answer, Command, CommandName
 from realtime.errors import CommandRefused
+from realtime.messages.commands import LARGEST, Answer, Command, CommandName
+from realtime.messages.topics import COMMANDS, RESPONSE
 from realtime.mqtt.publisher import Publisher
-from realtime.mqtt.topics import COMMANDS, RESPONSE
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from realtime.broker import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress, tls_context
 from realtime.errors import BrokerRefused
-from realtime.mqtt.topics import RESPONSE, Topic
+from realtime.messages.topics import RESPONSE, Topic
+from realtime.mqtt.broker import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress, tls_context
 
 logger = logging.getLogger(__name__)
 # What the libraries underneath complain of is told here in words, once.

@@ -17,13 +17,13 @@ from paho.mqtt.client import MQTTMessage
 from pydantic import BaseModel, RootModel
 
 from dhmd.labels import EMOTIONS
-from realtime.broker import BrokerAddress
 from realtime.errors import BrokerUnavailable, StreamAlive
-from realtime.estimate import Part
+from realtime.messages.estimate import Part
+from realtime.messages.stream import AnyEvent
+from realtime.messages.topics import EVENT, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import Client, connect, in_words, refusal
 from realtime.mqtt.publisher import Publisher
-from realtime.mqtt.topics import EVENT, STATE, STATUS, WORKER, Topic, base_topic
-from realtime.payloads import AnyEvent
 
 PREFIX: Final = "homeassistant"
 QUIET_S: Final = 1.0

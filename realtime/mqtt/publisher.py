@@ -15,10 +15,10 @@ from typing import Any, Final, Protocol
 import aiomqtt
 from paho.mqtt.client import MQTTMessage, topic_matches_sub
 
-from realtime.broker import BrokerAddress
+from realtime.messages.stream import WorkerReport
+from realtime.messages.topics import EMOTION, NO_VALUE, RESPONSE, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import Client, Untrusted, connect, in_words, reach, refusal
-from realtime.mqtt.topics import EMOTION, NO_VALUE, RESPONSE, STATE, STATUS, WORKER, Topic, base_topic
-from realtime.payloads import WorkerReport
 from realtime.workers import WorkerStatus
 
 logger = logging.getLogger(__name__)

@@ -12,18 +12,18 @@ import numpy as np
 
 from dhmd.contract import Word
 from realtime.clock import SessionClock
-from realtime.estimate import Dropped, Estimate
-from realtime.events import Events
 from realtime.memory import resident_mb
+from realtime.messages.estimate import Dropped, Estimate
+from realtime.messages.stream import Compact, Latencies, Metrics, Percentiles, SpokenWord, Transcript
+from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, NO_VALUE, STATE, TRANSCRIPT
 from realtime.mqtt.publisher import Publisher
-from realtime.mqtt.topics import COMPACT, EMOTION, EVENT, METRICS, NO_VALUE, STATE, TRANSCRIPT
-from realtime.payloads import Compact, Latencies, Metrics, Percentiles, SpokenWord, Transcript
+from realtime.recognition.events import Events
 from realtime.workers import WorkerStatus
 
 if TYPE_CHECKING:
     # Who takes a stream in loads nothing of what makes one.
-    from realtime.pipeline import Emission, Pipeline, Statistics
-    from realtime.transcript import TranscriptUpdate
+    from realtime.perception.transcript import TranscriptUpdate
+    from realtime.pipeline.pipeline import Emission, Pipeline, Statistics
 
 METRICS_EVERY_S: Final = 10.0
 STATE_EVERY_S: Final = 1.0

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from realtime.estimate import Dropped
-from realtime.pipeline import LATENCIES_KEPT
+from realtime.messages.estimate import Dropped
+from realtime.pipeline.pipeline import LATENCIES_KEPT
 from realtime.scale import topics
 from realtime.scale.window_log import NOTHING, WindowLog
 from realtime.scale.window_message import WindowMessage

@@ -11,9 +11,9 @@ from typing import Final
 
 import aiomqtt
 
-from realtime.broker import BrokerAddress
 from realtime.errors import BrokerTooOld
 from realtime.mqtt import connect, in_words, refusal
+from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import reach
 from realtime.mqtt.publisher import FIRST_WAIT_S, LONGEST_WAIT_S
 from realtime.scale.window_message import LARGEST

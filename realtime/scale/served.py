@@ -14,11 +14,11 @@ import torch
 from dhmd.checkpoint import Checkpoint
 from dhmd.contract import ContractMismatch, FeatureSpec, Rows, Word
 from dhmd.modality import Modality
-from realtime.engine import Engine
-from realtime.estimate import Estimate, ModelName, build_estimate
+from realtime.messages.estimate import Estimate, ModelName, build_estimate
+from realtime.perception.window import SlidingWindow, WindowCut
+from realtime.recognition.engine import Engine
 from realtime.scale import topics
 from realtime.scale.window_message import APPENDED, WindowInvalid, WindowMessage
-from realtime.window import SlidingWindow, WindowCut
 
 MOST_STREAMS: Final = 2000
 IDLE_S: Final = 90.0

@@ -6,9 +6,9 @@ from typing import Final, Literal
 
 from pydantic import Field, RootModel
 
-from realtime.estimate import Part
+from realtime.messages.estimate import Part
+from realtime.messages.topics import EMOTION, ROOT, Topic
 from realtime.mqtt import check_stream_name
-from realtime.mqtt.topics import EMOTION, ROOT, Topic
 from realtime.scale.window_message import SCHEMA
 
 HERE, GONE = b"here", b"gone"

@@ -13,9 +13,9 @@ from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.perception.transcript import TranscriptUpdate
+from realtime.perception.words import SpokenWords
 from realtime.scale.window_message import APPENDED
-from realtime.transcript import TranscriptUpdate
-from realtime.words import SpokenWords
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from dhmd import protobuf
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.modality import Modality
-from realtime.estimate import Dropped
+from realtime.messages.estimate import Dropped
 
 LARGEST: Final = 256 * 1024
 """Bytes of a message: a full window takes a fifth of it."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from dhmd.labels import EMOTIONS
-from realtime.engine import Inference
 from realtime.errors import DHMDLiveError
+from realtime.recognition.engine import Inference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

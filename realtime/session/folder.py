@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from realtime.errors import CommandRefused
-from realtime.pipeline import Emission, Pipeline
+from realtime.pipeline.pipeline import Emission, Pipeline
 from realtime.session.joining import join_run
 from realtime.session.recorder import WORKER, Recorder
 from realtime.workers import WorkerState, WorkerStatus

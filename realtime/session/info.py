@@ -18,7 +18,7 @@ from dhmd.modality import Modality
 from dhmd.session import Session, schema
 from dhmd.session.reader import Contents, Mark, TopicContents, mark_of
 from realtime.session.export.look import clock, length
-from realtime.view import NAMES
+from realtime.terminal.view import NAMES
 
 MEDIA = {schema.VIDEO: "video", schema.SOUND: "sound"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import IO
 
-from realtime.pipeline import Pipeline
+from realtime.pipeline.pipeline import Pipeline
 from realtime.session.recorder import Recorder
 from realtime.workers import WorkerStatus
 

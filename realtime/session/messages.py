@@ -17,10 +17,10 @@ from dhmd.modality import EDGES, Modality
 from dhmd.session import schema
 from dhmd.session.reader import LANDMARK_UNITS, Session, SessionInvalid
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
-from realtime.engine import Inference, Sentiment
-from realtime.estimate import Dropped, Estimate, ModelName, Window, build_estimate
-from realtime.pipeline import Emission
-from realtime.transcript import TranscriptUpdate
+from realtime.messages.estimate import Dropped, Estimate, ModelName, Window, build_estimate
+from realtime.perception.transcript import TranscriptUpdate
+from realtime.pipeline.pipeline import Emission
+from realtime.recognition.engine import Inference, Sentiment
 from realtime.workers import WorkerStatus
 
 

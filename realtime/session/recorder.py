@@ -29,11 +29,11 @@ from dhmd.session import schema
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import SessionClock
 from realtime.errors import SettingsInvalid
-from realtime.pipeline import Emission
+from realtime.perception.transcript import TranscriptUpdate
+from realtime.pipeline.pipeline import Emission
 from realtime.session import messages
 from realtime.session.media import VideoEncoder
 from realtime.session.writer import Build, SessionWriter
-from realtime.transcript import TranscriptUpdate
 from realtime.workers import WorkerState, WorkerStatus
 
 logger = logging.getLogger(__name__)

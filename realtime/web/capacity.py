@@ -8,9 +8,9 @@ from typing import Final
 from realtime.capture.media import MediaFile
 from realtime.capture.samples import VideoFrame
 from realtime.demo import CLIP
-from realtime.engine import Engine
-from realtime.perception import Extractors, Perception
-from realtime.turns import cores
+from realtime.perception.perception import Extractors, Perception
+from realtime.perception.turns import cores
+from realtime.recognition.engine import Engine
 
 MEASURED_S: Final = 2.0
 PICTURES_HZ: Final = 5.0

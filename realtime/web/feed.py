@@ -21,8 +21,8 @@ from dhmd.contract import Rows, Word
 from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
-from realtime.pipeline import Emission
-from realtime.transcript import TranscriptUpdate
+from realtime.perception.transcript import TranscriptUpdate
+from realtime.pipeline.pipeline import Emission
 from realtime.web.pages import Page, Picture, message
 from realtime.workers import WorkerStatus
 

@@ -21,11 +21,11 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from dhmd.errors import DHMDError
-from realtime.keys import Marking
-from realtime.pipeline import Emission, Pipeline
+from realtime.pipeline.pipeline import Emission, Pipeline
 from realtime.session.export.write import export
 from realtime.session.joining import join_run
 from realtime.session.recorder import Recorder
+from realtime.terminal.keys import Marking
 from realtime.web.address import WebAddress
 from realtime.workers import WorkerState, WorkerStatus
 

@@ -19,16 +19,16 @@ from starlette.websockets import WebSocket
 
 from dhmd.errors import DHMDError
 from realtime.allowance import Allowance
-from realtime.batching import SharedEngine
-from realtime.broker import BrokerAddress
 from realtime.capture.browser import BrowserCapture
 from realtime.clock import SessionClock
-from realtime.live import Delivery, LiveSource, run_live
 from realtime.mqtt import Publisher, publish_pipeline, publishing
-from realtime.perception import Extractors, Perception
-from realtime.pipeline import Pipeline
+from realtime.mqtt.broker import BrokerAddress
+from realtime.perception.perception import Extractors, Perception
+from realtime.perception.turns import Turns, cores
+from realtime.pipeline.live import Delivery, LiveSource, run_live
+from realtime.pipeline.pipeline import Pipeline
+from realtime.recognition.shared_engine import SharedEngine
 from realtime.session.recorder import describe
-from realtime.turns import Turns, cores
 from realtime.web.conversation import Conversation
 from realtime.web.feed import Feed
 from realtime.web.pages import Page, message
@@ -45,7 +45,7 @@ from realtime.web.recordings import Recordings
 from realtime.workers import WorkerState, WorkerStatus
 
 if TYPE_CHECKING:
-    from realtime.collectors import StreamFigures
+    from realtime.metrics.collectors import StreamFigures
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Visit:
 
     def figures(self) -> StreamFigures:
         """For Prometheus."""
-        from realtime.collectors import StreamFigures
+        from realtime.metrics.collectors import StreamFigures
 
         statistics, dropped = self.pipeline.statistics, self._delivery.dropped
         return StreamFigures(self.stream, statistics, dropped, self.feed.statuses, self.publisher)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dhmd.assets import fetch
+from dhmd.assets.store import fetch
 from dhmd.features.landmarks import BLENDSHAPES, FaceLandmarks
 from dhmd.labels import EMOTIONS
 from realtime.capture.samples import SAMPLE_RATE_HZ

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dhmd.assets import ASSETS, fetch
+from dhmd.assets.store import ASSETS, fetch
 from realtime.demo import CLIP
 
 CALLS = "connect,sendto,sendmsg,sendmmsg"

@@ -68,7 +68,7 @@ def made(specs: dict[Modality, FeatureSpec]) -> list[Example]:
 def few_windows() -> Iterator[None]:
     """What is measured on composed windows takes as many times less; what it says of made examples is the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.evaluate.PER_CLASS", 25)
+        patch.setattr("training.evaluation.evaluate.PER_CLASS", 25)
         yield
 
 

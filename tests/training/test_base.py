@@ -23,9 +23,9 @@ from training.data.compose import SUBSETS
 from training.data.corpora import prepare
 from training.data.items import Split, Utterance
 from training.data.manifest import read_manifests
-from training.data.store import FeatureStore
-from training.evaluate import measure
-from training.extract import Extraction, extract
+from training.evaluation.evaluate import measure
+from training.features.extract import Extraction, extract
+from training.features.store import FeatureStore
 
 ITEMS = 84
 """Few, so that the test is quick. Guessing gets 12 of 84 right, and more than 24 in one of 5000 draws."""
@@ -59,7 +59,7 @@ def test_it_is_whole(base: Checkpoint) -> None:
 @pytest.mark.parametrize("corpus", ["ravdess", "emodb", "meld"])
 def test_voice_and_words_of_strangers(base: Checkpoint, shared: Path, corpus: str, tmp_path: Path) -> None:
     with FeatureStore(tmp_path / "features.sqlite") as store, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.data.store.probe", lambda *_: None)  # only the few that are chosen are read
+        patch.setattr("training.features.store.probe", lambda *_: None)  # only the few that are chosen are read
         (manifest,) = read_manifests(prepare([corpus], shared / "corpora", tmp_path / "data"), store)
         examples, specs = extract(thinned(manifest.utterances), store, Extraction(base.folder, jobs=1))
     for modality, spec in base.features.items():

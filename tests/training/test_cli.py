@@ -14,7 +14,7 @@ from rich.console import Console
 from dhmd.checkpoint import load
 from dhmd.modality import Modality
 from dhmd.yaml_config import ConfigInvalid
-from realtime.run import run
+from realtime.programs.run import run
 from realtime.settings import RunSettings
 from training.cli import CORPORA, main
 from training.config import FitConfig, read_config

@@ -26,7 +26,7 @@ from dhmd.modality import Modality
 from training.data.items import Example
 from training.data.placement import arrived, arrived_together, whole, whole_together
 from training.errors import TooLittleData
-from training.losses import Labels
+from training.learning.losses import Labels
 
 SUBSETS: Final[tuple[frozenset[Modality], ...]] = tuple(
     frozenset(chosen) for size in (1, 2, 3) for chosen in combinations(Modality, size)

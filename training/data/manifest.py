@@ -28,9 +28,9 @@ from dhmd.session import SessionInvalid
 from training.data.items import SESSION, Split, Utterance, is_session
 from training.data.labels import LABELS, labels_beside, overlaps, read_labels
 from training.data.media import Kind
-from training.data.store import FeatureStore
 from training.data.table import EXTRA, Table, read_table
 from training.errors import ManifestInvalid
+from training.features.store import FeatureStore
 
 COLUMNS: Final = (
     "id",

@@ -14,7 +14,7 @@ from dhmd.modality import Modality
 from dhmd.model import SENTIMENT
 from training.data.compose import Batch
 from training.data.items import Split
-from training.losses import Labels
+from training.learning.losses import Labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
-from dhmd.assets import fetch
+from dhmd.assets.store import fetch
 from dhmd.features.low_rank import adapt
 from dhmd.features.speech import SPEECH_ASSET, LogMel
 from dhmd.features.speech_encoder import SpeechEncoder

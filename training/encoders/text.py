@@ -15,13 +15,13 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dhmd.assets import fetch
+from dhmd.assets.store import fetch
 from dhmd.features.low_rank import adapt
 from dhmd.features.text import DEFAULT_ENCODER
 from dhmd.labels import EMOTIONS
 from training.data.items import Split, Utterance
 from training.encoders.tuning import Group, Plan, tune
-from training.metrics import sentiment_metrics, weighted_f1
+from training.evaluation.metrics import sentiment_metrics, weighted_f1
 
 RANK: Final = 16
 ADAPTED: Final = ("self.query", "self.key", "self.value", "output.dense", "intermediate.dense")

@@ -18,10 +18,10 @@ from training.data.items import Split, Utterance
 from training.encoders import audio, text, vision
 from training.encoders.tuning import Plan
 from training.errors import TooLittleData
-from training.extract import face_images
-from training.face_images import SPLITS
-from training.results import versions
-from training.run_files import keep
+from training.features.extract import face_images
+from training.features.face_images import SPLITS
+from training.learning.results import versions
+from training.learning.run_files import keep
 from training.sources import Sources
 
 MANIFESTS: Final[Mapping[Modality, tuple[str, ...]]] = {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.run_files import damaged, read_state, restoring, write_state
+from training.learning.run_files import damaged, read_state, restoring, write_state
 
 
 @dataclass(frozen=True)

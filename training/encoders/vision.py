@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from dhmd.features.expression import CROP_SIDE, ExpressionNet
 from dhmd.labels import EMOTIONS
-from training.face_images import SPLITS, FaceImages, inner, jittered
-from training.run_files import read_state, restoring, write_state
+from training.features.face_images import SPLITS, FaceImages, inner, jittered
+from training.learning.run_files import read_state, restoring, write_state
 
 _EVALUATION_BATCH: Final = 256
 

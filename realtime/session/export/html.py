@@ -22,7 +22,7 @@ from realtime.session.export import look
 from realtime.session.export.look import Drawn
 from realtime.session.sentences import Sentence, join, printable, sentences
 from realtime.session.timeline import Floats, Timeline
-from realtime.view import NAMES
+from realtime.terminal.view import NAMES
 
 WIDTH = 1000.0
 """Of all plots, in their own units."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
-from realtime.pipeline import percentiles
+from realtime.pipeline.pipeline import percentiles
 from realtime.session.timeline import Floats, Timeline
-from realtime.view import NAMES
+from realtime.terminal.view import NAMES
 from realtime.workers import WorkerState
 
 COLOURS = {

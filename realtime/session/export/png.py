@@ -18,7 +18,7 @@ from realtime.session.export import look
 from realtime.session.export.look import Drawn
 from realtime.session.sentences import Sentence, printable, sentences
 from realtime.session.timeline import Floats, Timeline
-from realtime.view import NAMES
+from realtime.terminal.view import NAMES
 from realtime.workers import WorkerState, WorkerStatus
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dhmd.assets import sha256_of
+from dhmd.assets.store import sha256_of
 from dhmd.contract import ContractMismatch
 from dhmd.features.expression import ExpressionNet, aligned_crop
 from dhmd.features.face import SIGHTINGS, WIDTH, FaceExtractor, FaceObservation

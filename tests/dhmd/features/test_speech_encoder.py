@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dhmd.assets import fetch
+from dhmd.assets.store import fetch
 from dhmd.features.speech import SPEECH_ASSET, LogMel, SpeechModel
 from dhmd.features.speech_encoder import SpeechEncoder, SpeechWeightsInvalid, read_ctranslate2
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dhmd.assets import fetch, sha256_of
+from dhmd.assets.store import fetch, sha256_of
 from dhmd.contract import ContractMismatch, Word
 from dhmd.features.text import DEFAULT_ENCODER, STEPS, TextEncoderUnavailable, TextExtractor
 from dhmd.features.weights import WeightsInvalid, save_half

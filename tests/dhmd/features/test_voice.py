@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dhmd.assets import fetch
+from dhmd.assets.store import fetch
 from dhmd.contract import Rows
 from dhmd.features.prosody import PROSODY_HISTORY, PROSODY_ROW, prosody
 from dhmd.features.speech import SPEECH_ASSET, LogMel

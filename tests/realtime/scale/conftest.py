@@ -14,14 +14,14 @@ from dhmd.checkpoint import Checkpoint, encoder_path, load
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
+from realtime.bench.simulated_edges import Recording
 from realtime.cli import main
-from realtime.engine import Engine
-from realtime.estimate import Dropped
+from realtime.messages.estimate import Dropped
+from realtime.perception.transcript import TranscriptUpdate
+from realtime.recognition.engine import Engine
 from realtime.scale.edge_stream import EdgeStream, Hop
 from realtime.scale.served import Estimator
-from realtime.scale.simulated import Recording
 from realtime.scale.window_log import WindowLog
-from realtime.transcript import TranscriptUpdate
 
 
 @pytest.fixture(scope="session")

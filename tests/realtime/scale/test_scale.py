@@ -20,15 +20,15 @@ import pytest
 from dhmd.checkpoint import Checkpoint
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
-from realtime import asyncapi
-from realtime.broker import BrokerAddress
-from realtime.estimate import Estimate
+from realtime.bench.simulated_edges import Recording, SimulatedEdge, simulate
+from realtime.messages.estimate import Estimate
+from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.discovery import announced_at
-from realtime.scale.edge import EdgeLink, linked
-from realtime.scale.serve import Server
+from realtime.programs import asyncapi
+from realtime.programs.edge import EdgeLink, linked
+from realtime.programs.serve import Server
 from realtime.scale.served import Estimator, ServedStreams
-from realtime.scale.simulated import Recording, SimulatedEdge, simulate
-from tests.realtime.test_prometheus import Samples, address_of, free_address, port_of, scrape, value
+from tests.realtime.metrics.test_prometheus import Samples, address_of, free_address, port_of, scrape, value
 from tests.realtime.waiting import until
 
 StartLive = Callable[..., Any]

@@ -12,10 +12,10 @@ import torch
 
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
+from realtime.perception.window import SlidingWindow
 from realtime.scale import served
 from realtime.scale.served import Estimator, ServedStreams
 from realtime.scale.window_message import WindowMessage
-from realtime.window import SlidingWindow
 
 MakeUp = Callable[..., Any]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dhmd.contract import Rows, Word
 from dhmd.modality import Modality
-from realtime.estimate import Dropped
+from realtime.messages.estimate import Dropped
 from realtime.scale.window_message import (
     _CLASSES,
     LARGEST,

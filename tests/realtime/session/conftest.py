@@ -17,9 +17,9 @@ from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
 from realtime.cli import main
 from realtime.demo import CLIP
+from realtime.perception.transcript import TranscriptUpdate
 from realtime.session import messages
 from realtime.session.writer import SessionWriter
-from realtime.transcript import TranscriptUpdate
 from realtime.workers import WorkerState, WorkerStatus
 
 EPOCH_UNIX = 1_700_000_000.25

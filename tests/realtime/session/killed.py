@@ -30,13 +30,13 @@ from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import SessionClock
-from realtime.engine import Engine
-from realtime.estimate import Dropped
-from realtime.perception import Perception
-from realtime.pipeline import Pipeline
-from realtime.session import replay
+from realtime.messages.estimate import Dropped
+from realtime.perception.perception import Perception
+from realtime.perception.transcript import TranscriptUpdate
+from realtime.pipeline.pipeline import Pipeline
+from realtime.recognition.engine import Engine
+from realtime.session import rewound as replay
 from realtime.session.recorder import Recorder, describe, new_file
-from realtime.transcript import TranscriptUpdate
 
 AT_ONCE = 8
 HOP_S = 0.1

@@ -21,7 +21,7 @@ from PIL import Image
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
-from realtime.estimate import Estimate
+from realtime.messages.estimate import Estimate
 from realtime.session.export.formats import FORMATS
 from realtime.session.export.html import page
 from realtime.session.export.look import MOST, Drawn, clock, signed, ticks

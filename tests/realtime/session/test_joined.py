@@ -25,20 +25,20 @@ from realtime.capture.media import MediaFile
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import MediaClock
 from realtime.demo import CLIP
-from realtime.engine import Engine
-from realtime.estimate import Dropped
-from realtime.keys import Marking
-from realtime.offline import run_offline
-from realtime.perception import Extractors, Perceived, Perception
-from realtime.pipeline import Emission, Pipeline
-from realtime.session import replay as module
+from realtime.messages.estimate import Dropped
+from realtime.perception.perception import Extractors, Perceived, Perception
+from realtime.perception.transcript import TranscriptUpdate
+from realtime.perception.window import WindowCut
+from realtime.pipeline.offline import run_offline
+from realtime.pipeline.pipeline import Emission, Pipeline
+from realtime.recognition.engine import Engine
+from realtime.session import rewound as module
 from realtime.session.export.write import export
 from realtime.session.info import read_info
 from realtime.session.recorder import Recorder, describe
-from realtime.session.replay import Rewound
+from realtime.session.rewound import Rewound
 from realtime.session.timeline import Timeline
-from realtime.transcript import TranscriptUpdate
-from realtime.window import WindowCut
+from realtime.terminal.keys import Marking
 from training.data.recorded import Recording
 
 CPU = torch.device("cpu")
@@ -348,7 +348,7 @@ def test_a_replay_waits_for_no_time_before_it(
 ) -> None:
     import time
 
-    from realtime.session import player
+    from realtime.programs import replay as player
 
     due_s: list[float] = []
 

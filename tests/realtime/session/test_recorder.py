@@ -24,10 +24,10 @@ from dhmd.session.reader import MAGIC, landmarks_of, rows_of, words_of
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import MediaClock, SessionClock
 from realtime.errors import SettingsInvalid
+from realtime.perception.transcript import TranscriptUpdate
 from realtime.session import recorder as module
 from realtime.session.media import samples
 from realtime.session.recorder import Recorder, new_file
-from realtime.transcript import TranscriptUpdate
 from realtime.workers import WorkerState, WorkerStatus
 
 HEAD = {

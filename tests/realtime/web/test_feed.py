@@ -14,13 +14,13 @@ import torch
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
-from realtime.engine import Activations, Inference, Sentiment
-from realtime.estimate import Dropped, ModelName, build_estimate
-from realtime.perception import Perceived
-from realtime.pipeline import Emission
+from realtime.messages.estimate import Dropped, ModelName, build_estimate
+from realtime.perception.perception import Perceived
+from realtime.perception.window import WindowCut
+from realtime.pipeline.pipeline import Emission
+from realtime.recognition.engine import Activations, Inference, Sentiment
 from realtime.web.feed import Feed
 from realtime.web.pages import Page
-from realtime.window import WindowCut
 
 pytestmark = pytest.mark.anyio
 

@@ -25,10 +25,10 @@ from dhmd.contract import Rows
 from dhmd.modality import Modality
 from dhmd.session import Session, schema
 from realtime.clock import SessionClock
-from realtime.engine import Engine
-from realtime.estimate import Dropped
-from realtime.perception import Extractors, Perception
-from realtime.pipeline import Pipeline
+from realtime.messages.estimate import Dropped
+from realtime.perception.perception import Extractors, Perception
+from realtime.pipeline.pipeline import Pipeline
+from realtime.recognition.engine import Engine
 from realtime.session import recorder
 from realtime.session.recorder import describe
 from realtime.web import recordings as module

@@ -18,10 +18,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime import run
 from realtime.demo import CLIP
 from realtime.errors import SettingsInvalid
-from realtime.web import host
+from realtime.programs import run
+from realtime.programs import visitors as host
 from realtime.web.address import WebAddress
 from realtime.web.certificate import Certificate
 from realtime.web.feed import Feed

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from dhmd.session import Session, schema
+from realtime.bench.page import fake_devices
 from realtime.demo import CLIP
-from realtime.web.bench import fake_devices
-from tests.realtime.test_prometheus import free_address, port_of, scrape, value
+from tests.realtime.metrics.test_prometheus import free_address, port_of, scrape, value
 from tests.realtime.web.chromium import Cable, launching, needs_chromium, opened, served
 
 pytestmark = needs_chromium

@@ -18,18 +18,18 @@ from websockets.exceptions import ConnectionClosed
 
 from dhmd.checkpoint import load
 from dhmd.session import Session, schema
-from realtime.batching import SharedEngine
-from realtime.broker import BrokerAddress
+from realtime.bench.simulated_visitor import SimulatedVisitor, picture
 from realtime.capture.media import MediaFile
-from realtime.engine import Engine
-from realtime.perception import Extractors
+from realtime.mqtt.broker import BrokerAddress
+from realtime.perception.perception import Extractors
+from realtime.recognition.engine import Engine
+from realtime.recognition.shared_engine import SharedEngine
 from realtime.web import visits as visiting
 from realtime.web.address import WebAddress
 from realtime.web.conversation import MOST_MALFORMED
 from realtime.web.protocol import LARGEST_MESSAGE, LARGEST_PICTURE, MALFORMED, SUPERSEDED
 from realtime.web.recordings import Recordings
 from realtime.web.server import WebServer
-from realtime.web.simulated import SimulatedVisitor, picture
 from realtime.web.visits import Common, Visits
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dhmd.assets import fetch
+from dhmd.assets.store import fetch
 from dhmd.features.speech import SPEECH_ASSET
 from dhmd.features.speech_encoder import SpeechEncoder
 from dhmd.features.voice_network import VoiceNetwork

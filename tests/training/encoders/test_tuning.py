@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.encoders.tuning import Group, Plan, tune
 from training.errors import RunDamaged
-from training.run_files import read_state, write_state
+from training.learning.run_files import read_state, write_state
 
 STEPS = 5
 

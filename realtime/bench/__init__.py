@@ -1,0 +1,1 @@
+"""`dhmd-live bench`: what this machine does."""

@@ -1,0 +1,121 @@
+"""A stream as another program takes it in: typed messages, whatever becomes of the broker.
+
+Loads nothing of the recogniser: no torch, no camera, no models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Final, TypeVar, overload
+
+import aiomqtt
+from paho.mqtt.reasoncodes import ReasonCode
+from pydantic import BaseModel, ValidationError
+
+from realtime.errors import BrokerRefused
+from realtime.messages.estimate import Estimate
+from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, ROOT, TRANSCRIPT, Topic, check_stream_name
+from realtime.mqtt.broker import BrokerAddress, named_broker
+from realtime.mqtt.connection import Client, connect, in_words, in_words_of, reach, refusal
+from realtime.mqtt.publisher import FIRST_WAIT_S, LONGEST_WAIT_S, STABLE_S
+
+logger = logging.getLogger(__name__)
+M = TypeVar("M", bound=BaseModel)
+
+ALL_STREAMS: Final = "+"
+LIVE: Final[dict[type[BaseModel], Topic]] = {
+    topic.payload: topic for topic in (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS)
+}
+
+
+@overload
+def subscribe(broker: str | BrokerAddress, stream: str = ALL_STREAMS) -> AsyncGenerator[Estimate, None]: ...
+@overload
+def subscribe(broker: str | BrokerAddress, stream: str = ALL_STREAMS, *, what: type[M]) -> AsyncGenerator[M, None]: ...
+def subscribe(
+    broker: str | BrokerAddress, stream: str = ALL_STREAMS, *, what: type[BaseModel] = Estimate
+) -> AsyncGenerator[BaseModel, None]:
+    """The live messages of one stream, or of all, each as a model; never ends by itself.
+
+    broker: `mqtt[s]://[user@]host[:port]`; user and password also from DHMD_BROKER_USER and DHMD_BROKER_PASSWORD.
+    what: Estimate, Compact, Transcript, Event or Metrics. A broker that is away is waited for, and what it was sent
+    meanwhile is not made up for; who takes messages in too slowly misses the oldest. Messages that are none of this
+    version are told once and left out.
+
+    Raises SettingsInvalid for an address or a name that is none; BrokerRefused, while iterating, where trying again
+    would not help.
+    """
+    if what not in LIVE:
+        raise TypeError(f"what: expected {', '.join(model.__name__ for model in LIVE)}, found {what!r}")
+    address = named_broker(broker) if isinstance(broker, str) else broker
+    if stream != ALL_STREAMS:
+        check_stream_name(stream)
+    return _typed(address, f"{ROOT}/{stream}/{LIVE[what].levels}", what)
+
+
+async def _typed(broker: BrokerAddress, name: str, what: type[M]) -> AsyncGenerator[M, None]:
+    told: set[str] = set()
+    async with aclosing(received(broker, [name])) as messages:
+        async for message in messages:
+            try:
+                typed = parsed(message, what)
+            except ValidationError as error:
+                if (where := message.topic.value) not in told:
+                    told.add(where)
+                    logger.warning("%s: no %s (%d problems); left out", where, what.__name__, error.error_count())
+            else:
+                yield typed
+
+
+def parsed(message: aiomqtt.Message, what: type[M]) -> M:
+    """Fields that a later program has added are left out. Raises ValidationError."""
+    return what.model_validate_json(payload_of(message), extra="ignore")
+
+
+def payload_of(message: aiomqtt.Message) -> bytes:
+    return message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
+
+
+async def received(
+    broker: BrokerAddress, names: Sequence[str], on_connected: Callable[[], None] = lambda: None
+) -> AsyncGenerator[aiomqtt.Message, None]:
+    """All messages on these topics, which may hold wildcards; comes back when the broker does.
+
+    Raises BrokerRefused where trying again would not help.
+    """
+    failures, told_away = 0, False
+    while True:
+        connected_s = None
+        try:
+            await reach(broker)
+            async with connect(broker) as client:
+                for name in names:
+                    await _join(client, broker, name)
+                connected_s = time.monotonic()
+                on_connected()
+                async for message in client.messages:
+                    yield message
+        except (aiomqtt.MqttError, OSError) as error:
+            if refused := refusal(broker, error):
+                raise refused from error
+            if connected_s is not None and time.monotonic() - connected_s > STABLE_S:
+                failures, told_away = 0, False
+            if not told_away:
+                logger.warning("broker %s is away (%s); trying again", broker, in_words(error))
+            told_away = True
+            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures, 8))
+            failures += 1
+            # Many clients of one broker shall not come back all at once.
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+
+
+async def _join(client: Client, broker: BrokerAddress, name: str) -> None:
+    """Subscribe; the broker delivers nothing of what it does not let us read. Raises BrokerRefused."""
+    for answer in await client.subscribe(name, qos=1):
+        if isinstance(answer, ReasonCode) and answer.is_failure:
+            raise BrokerRefused(f"{broker} does not let us read {name}: {in_words_of(answer)}")

@@ -1,0 +1,1 @@
+"""Extractors of one stream, its words, and the sliding window on one clock."""

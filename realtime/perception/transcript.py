@@ -1,0 +1,236 @@
+"""Words of a stream while it is spoken: voice activity, recognition of the growing utterance, word agreement."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.contract import Word
+from dhmd.features.speech import VOICE_FRAME, SpeechModel, VoiceActivity
+from dhmd.features.timeline import SampleTimeline
+from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
+from realtime.perception.agreement import LocalAgreement
+
+FRAME_S: Final = VOICE_FRAME / SAMPLE_RATE_HZ
+"""Everything below counts in frames of voice activity, 32 ms, so that nothing depends on the sizes of the blocks."""
+
+
+def _frames(seconds: float) -> int:
+    return round(seconds / FRAME_S)
+
+
+BUFFER_S: Final = 15.0
+"""Sound kept for recognition, at most. Falling behind by more, the transcript skips ahead."""
+
+_LEAD: Final = _frames(0.64)  # sound before the first frame of speech; activity is often noticed late
+_STEP: Final = _frames(0.64)  # new sound between two hypotheses
+_PAUSE: Final = _frames(0.6)  # silence that ends an utterance
+_TAIL: Final = _frames(0.2)  # silence after the last speech that is recognised with it
+_LEAST_SPEECH: Final = 3  # frames of speech below which a sound is no utterance
+_CATCH_UP: Final = _frames(3.0)  # further behind than this, hypotheses in between are left out
+_BUFFER: Final = _frames(BUFFER_S)
+_KEPT: Final = _frames(5.0)  # what is kept of the buffer when skipping ahead, or when nothing was understood
+_TRIM: Final = _frames(8.0)  # longer utterances let go of sound whose words are final
+_FORCED_S: Final = 3.0  # in an utterance about to fill the buffer, words older than this become final unagreed
+_REMEMBERED_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptUpdate:
+    """What one recognition changed.
+
+    final: words that became final; they never change. partial: words heard after the final ones, which still may.
+    skipped_s: seconds of speech left out so far because recognition fell behind.
+    """
+
+    final: tuple[Word, ...]
+    partial: tuple[Word, ...]
+    skipped_s: float
+
+
+@dataclass(slots=True)
+class _Utterance:
+    """A stretch of speech with the pauses inside it, growing until `closed`.
+
+    frames: sound of 512 samples each. speaking: the decision on each. heard: frames that a hypothesis has covered.
+    """
+
+    start_s: float
+    frames: list[NDArray[np.float32]]
+    speaking: list[bool]
+    heard: int = 0
+    closed: bool = False
+    agreement: LocalAgreement = field(default_factory=LocalAgreement)
+
+    def time_of(self, frame: int) -> float:
+        return self.start_s + frame * FRAME_S
+
+    @property
+    def speech_end(self) -> int:
+        """Frame after the last one with speech."""
+        return max((i + 1 for i, speaking in enumerate(self.speaking) if speaking), default=0)
+
+    def drop(self, count: int) -> None:
+        """Let go of the oldest frames."""
+        del self.frames[:count], self.speaking[:count]
+        self.start_s += count * FRAME_S
+        self.heard -= count
+        self.agreement.forget(self.start_s)
+
+
+class StreamingTranscript:
+    """A state machine without threads or clocks: `push` sound, call `step` until it returns None, at last `finish`.
+
+    `step` recognises when 0.64 s of sound with speech in it are new, and when an utterance has ended. What it says
+    depends on the sound alone as long as it is called at least once for every 3 s of sound; called less often, it
+    leaves out hypotheses, and after 15 s it skips sound.
+    """
+
+    def __init__(self, speech: SpeechModel) -> None:
+        self.speech = speech
+        self._activity = VoiceActivity()
+        self._timeline = SampleTimeline()
+        self._rest = np.zeros(0, np.float32)  # samples short of a frame
+        self._framed = 0  # frames of the stream so far
+        self._lead: deque[NDArray[np.float32]] = deque(maxlen=_LEAD)
+        self._utterances: deque[_Utterance] = deque()
+        self._final: deque[Word] = deque()
+        self._unreported: list[Word] = []
+        self._skipped_s = 0.0
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """Final words of the last minute, then the partial ones, on the session clock."""
+        partial = self._utterances[0].agreement.partial if self._utterances else []
+        return (*self._final, *partial)
+
+    @property
+    def skipped_s(self) -> float:
+        """Seconds of speech left out so far because recognition fell behind."""
+        return self._skipped_s
+
+    def push(self, block: AudioBlock) -> None:
+        """Take in sound. Recognises nothing; costs about 3 ms a second of sound."""
+        if self._timeline.append(len(block.samples), block.captured_s):
+            self._close()
+            self._activity.reset()
+            self._rest, self._framed = np.zeros(0, np.float32), 0
+            self._lead.clear()
+        signal = np.concatenate([self._rest, block.samples])
+        speaking = self._activity.push(block.samples).speaking
+        for frame, spoken in zip(signal[: len(speaking) * VOICE_FRAME].reshape(-1, VOICE_FRAME), speaking, strict=True):
+            self._take(frame, bool(spoken))
+        self._rest = signal[len(speaking) * VOICE_FRAME :]
+        while sum(len(utterance.frames) for utterance in self._utterances) > _BUFFER:
+            self._skip_ahead()
+
+    def due(self) -> bool:
+        """Whether `step` has something to do."""
+        if not self._utterances:
+            return bool(self._unreported)
+        utterance = self._utterances[0]
+        return bool(self._unreported) or utterance.closed or utterance.heard + _STEP <= len(utterance.frames)
+
+    def step(self) -> TranscriptUpdate | None:
+        """Recognise once if it is time to; None when nothing is due."""
+        while self._utterances:
+            utterance = self._utterances[0]
+            ahead = utterance.heard + _STEP
+            if utterance.closed and ahead >= len(utterance.frames):
+                self._conclude(utterance)
+                self._utterances.popleft()
+                return self._update(())
+            if ahead > len(utterance.frames):
+                break
+            if len(utterance.frames) - ahead > _CATCH_UP:
+                ahead += (len(utterance.frames) - ahead) // _STEP * _STEP
+            new_speech = any(utterance.speaking[utterance.heard : ahead])
+            utterance.heard = ahead
+            if new_speech and sum(utterance.speaking[:ahead]) >= _LEAST_SPEECH:
+                self._accept(utterance.agreement.update(self._recognise(utterance, ahead)))
+                self._trim(utterance)
+                return self._update(tuple(utterance.agreement.partial))
+        return self._update(()) if self._unreported else None
+
+    def finish(self) -> TranscriptUpdate:
+        """The stream has ended: what is left becomes final."""
+        self._close()
+        final: list[Word] = []
+        while update := self.step():
+            final.extend(update.final)
+        return TranscriptUpdate(tuple(final), (), self._skipped_s)
+
+    def _take(self, frame: NDArray[np.float32], speaking: bool) -> None:
+        self._framed += 1
+        current = self._utterances[-1] if self._utterances and not self._utterances[-1].closed else None
+        if current is not None:
+            current.frames.append(frame)
+            current.speaking.append(speaking)
+            if not any(current.speaking[-_PAUSE:]):
+                current.closed = True
+        elif speaking:
+            frames = [*self._lead, frame]
+            start_s = self._timeline.time_of((self._framed - len(frames)) * VOICE_FRAME)
+            self._utterances.append(_Utterance(start_s, frames, [False] * len(self._lead) + [True]))
+        self._lead.append(frame)
+
+    def _close(self) -> None:
+        if self._utterances:
+            self._utterances[-1].closed = True
+
+    def _recognise(self, utterance: _Utterance, end: int) -> list[Word]:
+        return self.speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s)
+
+    def _conclude(self, utterance: _Utterance) -> None:
+        """The utterance has ended: its last hypothesis stands."""
+        end = min(utterance.speech_end + _TAIL, len(utterance.frames))
+        if utterance.heard < end and sum(utterance.speaking) >= _LEAST_SPEECH:
+            self._accept(utterance.agreement.update(self._recognise(utterance, end)))
+        self._accept(utterance.agreement.settle())
+
+    def _trim(self, utterance: _Utterance) -> None:
+        """Keep a long utterance short: let go of sound up to a pause between final words."""
+        if utterance.heard <= _TRIM:
+            return
+        agreement = utterance.agreement
+        full = utterance.heard + _STEP + _CATCH_UP > _BUFFER
+        if full:
+            self._accept(agreement.settle(utterance.time_of(utterance.heard) - _FORCED_S))
+        following = [*agreement.final[1:], *agreement.partial[:1]]
+        pauses = [
+            (before.text[-1] in ".?!", (before.end_s + after.start_s) / 2)
+            for before, after in zip(agreement.final, following, strict=False)
+        ]
+        if pauses:
+            sentence_ends = [time_s for ends_sentence, time_s in pauses if ends_sentence]
+            cut_s = sentence_ends[-1] if sentence_ends else pauses[-1][1]
+            utterance.drop(int((cut_s - utterance.start_s) / FRAME_S))
+        elif full or not agreement.partial:
+            utterance.drop(utterance.heard - _KEPT)  # nothing was understood in all that sound
+
+    def _skip_ahead(self) -> None:
+        """Give up the oldest utterance, or all but the newest seconds of the only one; what was heard of it stands."""
+        oldest = self._utterances[0]
+        if len(self._utterances) == 1:
+            cut = len(oldest.frames) - _KEPT
+            self._utterances.append(
+                _Utterance(oldest.time_of(cut), oldest.frames[cut:], oldest.speaking[cut:], closed=oldest.closed)
+            )
+            del oldest.frames[cut:], oldest.speaking[cut:]
+        self._accept(oldest.agreement.settle())
+        self._skipped_s += max(0, len(oldest.frames) - oldest.heard) * FRAME_S
+        self._utterances.popleft()
+
+    def _accept(self, words: tuple[Word, ...]) -> None:
+        self._unreported.extend(words)
+        self._final.extend(words)
+        while self._final and self._final[0].end_s < self._final[-1].end_s - _REMEMBERED_S:
+            self._final.popleft()
+
+    def _update(self, partial: tuple[Word, ...]) -> TranscriptUpdate:
+        final, self._unreported = tuple(self._unreported), []
+        return TranscriptUpdate(final, partial, self._skipped_s)

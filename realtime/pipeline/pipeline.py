@@ -1,0 +1,197 @@
+"""The pipeline behind every run: at each hop, the window becomes an estimate, and the estimate goes to the sinks."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, Self, TypeVar
+
+import numpy as np
+
+from dhmd.checkpoint import Checkpoint
+from realtime.clock import SessionClock
+from realtime.errors import SettingsInvalid
+from realtime.messages.estimate import Dropped, Estimate, ModelName, build_estimate
+from realtime.perception.perception import Perceived, Perception
+from realtime.perception.window import WindowCut
+from realtime.recognition.engine import Inference
+from realtime.recognition.smoothing import Smoothing
+
+logger = logging.getLogger(__name__)
+
+LATENCIES_KEPT = 36_000
+Due = TypeVar("Due")
+"""What comes due at a hop."""
+
+
+@dataclass(frozen=True)
+class Emission:
+    """An estimate on its way to the sinks; its JSON is built once, and only if a sink asks."""
+
+    estimate: Estimate
+    perceived: Perceived
+    inference: Inference | None
+    newest_s: float | None
+    """Capture time of the newest thing perceived, on the session clock."""
+    timed: bool
+    """Whether the session clock is the machine's, so that latencies mean something."""
+
+    @cached_property
+    def payload(self) -> bytes:
+        return self.estimate.model_dump_json().encode()
+
+
+class Recogniser(Protocol):
+    """What turns a window into numbers: an engine of one's own, or one that is shared."""
+
+    checkpoint: Checkpoint
+
+    def infer(self, cut: WindowCut, /) -> Inference | None: ...
+
+
+class Sink(Protocol):
+    """Takes each estimate, without waiting."""
+
+    def put(self, emission: Emission, /) -> None: ...
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What a run can say about itself when it ends."""
+
+    estimates: int = 0
+    missed_ticks: int = 0
+    first_estimate_s: float | None = None
+    last_estimate_s: float = 0.0
+    capture_to_estimate_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    capture_to_published_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    inference_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+
+    @property
+    def rate_hz(self) -> float:
+        if self.first_estimate_s is None or self.last_estimate_s <= self.first_estimate_s:
+            return 0.0
+        return (self.estimates - 1) / (self.last_estimate_s - self.first_estimate_s)
+
+
+def percentiles(values: Sequence[float]) -> tuple[float, float] | None:
+    """Median and 95th percentile; None without values."""
+    if not values:
+        return None
+    p50, p95 = np.percentile(np.asarray(values), [50, 95])
+    return float(p50), float(p95)
+
+
+class Hopping(Protocol[Due]):
+    """What a run drives from hop to hop: see Pipeline."""
+
+    @property
+    def perception(self) -> Perception: ...
+    @property
+    def clock(self) -> SessionClock: ...
+    @property
+    def statistics(self) -> Statistics: ...
+    def estimate(self, end_s: float, /) -> Due: ...
+    def emit(self, due: Due, /) -> None: ...
+
+
+class Pipeline:
+    """Perception, engine and sinks of one stream. `estimate` runs in one thread, `emit` where the sinks live."""
+
+    def __init__(
+        self,
+        perception: Perception,
+        engine: Recogniser,
+        clock: SessionClock,
+        stream: str,
+        dropped: Callable[[], Dropped],
+        *,
+        timed: bool,
+    ) -> None:
+        self.perception = perception
+        self.engine = engine
+        self.clock = clock
+        self.stream = stream
+        self.timed = timed
+        self.statistics = Statistics()
+        self.sinks: list[Sink] = []
+        self.smoothing = Smoothing()
+        self._dropped = dropped
+        self._model = ModelName(name=engine.checkpoint.name, checkpoint=engine.checkpoint.digest)
+        self._seq = 0
+
+    def estimate(self, end_s: float) -> Emission:
+        """Cut the window that ends at `end_s`, run the model, build the estimate."""
+        perceived = self.perception.perceive(end_s)
+        inference = self.engine.infer(perceived.cut)
+        fresh = [t for m in perceived.cut.present if (t := perceived.cut.newest_s[m]) is not None]
+        newest_s = max(fresh, default=None)
+        latency_ms = None if newest_s is None else (self.clock.now() - newest_s) * 1000
+        estimate = build_estimate(
+            perceived.cut,
+            self.smoothing.of(inference, end_s),
+            stream=self.stream,
+            seq=self._seq,
+            epoch_unix=self.clock.epoch_unix,
+            faces=perceived.faces,
+            transcript=" ".join(word.text for word in perceived.words),
+            capture_to_estimate_ms=latency_ms,
+            timed=self.timed,
+            dropped=self._dropped(),
+            model=self._model,
+        )
+        self._seq += 1
+        if inference is not None:
+            self.statistics.inference_ms.append(inference.inference_ms)
+        if self.timed and latency_ms is not None:
+            self.statistics.capture_to_estimate_ms.append(latency_ms)
+        return Emission(estimate, perceived, inference, newest_s, self.timed)
+
+    def emit(self, emission: Emission) -> None:
+        """Hand the estimate to every sink."""
+        end_s = emission.perceived.cut.end_s
+        self.statistics.estimates += 1
+        self.statistics.last_estimate_s = end_s
+        if self.statistics.first_estimate_s is None:
+            self.statistics.first_estimate_s = end_s
+        for sink in self.sinks:
+            sink.put(emission)
+
+
+class EstimateFile:
+    """Estimates as JSON lines. The path is opened at once, so that a wrong one is told before anything runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file: IO[bytes] = path.open("wb", buffering=0)
+        except OSError as error:
+            raise SettingsInvalid(
+                f"--estimates {path}: cannot be written ({error.strerror}); name another file"
+            ) from None
+
+    def put(self, emission: Emission) -> None:
+        self.write(emission.payload)
+
+    def write(self, payload: bytes) -> None:
+        """One estimate, as it was published."""
+        if self._file.closed:
+            return
+        try:
+            self._file.write(payload + b"\n")
+        except OSError as error:
+            logger.warning("%s: %s; nothing more is written to it, recognition goes on", self._path, error.strerror)
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,1 @@
+"""One file a command of `dhmd-live`, each composing the parts."""

@@ -1,0 +1,162 @@
+"""`dhmd-live devices`, `doctor` and `assets`: what this machine has, and what is missing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from dhmd.assets.store import ASSETS, AssetUnavailable, FileState, fetch, verify
+from realtime.capture.camera import list_cameras
+from realtime.capture.microphone import list_microphones
+from realtime.errors import DHMDLiveError, MicrophoneUnavailable
+
+LIBRARIES = {
+    "torch": "torch",
+    "opencv-python": "cv2",
+    "mediapipe": "mediapipe",
+    "faster-whisper": "faster_whisper",
+    "transformers": "transformers",
+    "av": "av",
+    "sounddevice": "sounddevice",
+    "aiomqtt": "aiomqtt",
+    "amqtt": "amqtt",
+}
+"""Distribution -> module."""
+
+
+class Check(NamedTuple):
+    """problem: empty when all is well. needed: whether a run is impossible without it."""
+
+    name: str
+    found: str
+    problem: str = ""
+    needed: bool = True
+
+
+def show_devices(console: Console) -> int:
+    """Cameras, microphones and compute devices, by the names that `run` takes."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in ("what", "give", "name"):
+        table.add_column(column)
+    cameras = list_cameras()
+    for camera in cameras:
+        table.add_row("camera", f"--source {camera.source}", camera.name)
+    if not cameras:
+        table.add_row("camera", "-", "none found; a file, rtsp:// or http:// stream does as well")
+    try:
+        microphones = list_microphones()
+        for microphone in microphones:
+            default = " (default)" if microphone.is_default else ""
+            give = f'--microphone "{microphone.name}"'
+            table.add_row("microphone", give, f"{microphone.host}, {microphone.rate_hz:.0f} Hz{default}")
+        if not microphones:
+            table.add_row("microphone", "-", "none found")
+    except MicrophoneUnavailable as error:
+        table.add_row("microphone", "-", str(error))
+    for device, name in _compute_devices():
+        table.add_row("compute", f"--device {device}", name)
+    console.print(table)
+    return 0
+
+
+def show_checks(console: Console) -> int:
+    """Everything a run needs, with the remedy for what is missing. 0 when a run can start."""
+    checks = [_python(), *(_library(*pair) for pair in LIBRARIES.items()), *map(_weights, ASSETS), _checkpoint()]
+    checks += [_listed("cameras", list_cameras), _listed("microphones", list_microphones), _broker()]
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for check in checks:
+        mark = "[green]ok[/]" if not check.problem else "[red]missing[/]" if check.needed else "[yellow]none[/]"
+        table.add_row(mark, check.name, check.problem or check.found)
+    console.print(table)
+    return int(any(check.problem and check.needed for check in checks))
+
+
+def show_assets(action: str, console: Console) -> int:
+    """List, fetch or verify the third-party weights. 0 when all are here and intact."""
+    if action == "fetch":
+        for name in ASSETS:
+            fetch(name)
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in ("asset", "file", "MB", "licence", "state"):
+        table.add_column(column, justify="right" if column == "MB" else "left")
+    whole = True
+    for name, asset in ASSETS.items():
+        states = verify(name)
+        for file in asset.files:
+            state = states[file.name]
+            whole &= state is FileState.INTACT
+            colour = "green" if state is FileState.INTACT else "red"
+            table.add_row(name, file.name, f"{file.size / 1e6:.1f}", asset.licence, f"[{colour}]{state}[/]")
+    console.print(table)
+    if not whole and action != "fetch":
+        console.print("fetch what is missing or damaged with: dhmd-live assets fetch")
+    return 0 if whole or action == "list" else 1
+
+
+def _python() -> Check:
+    return Check("Python", platform.python_version())
+
+
+def _library(distribution: str, module: str) -> Check:
+    try:
+        importlib.import_module(module)
+        return Check(distribution, importlib.metadata.version(distribution))
+    except (ImportError, OSError) as error:
+        remedy = "apt install libportaudio2" if "PortAudio" in str(error) else f"pip install {distribution}"
+        return Check(distribution, "", f"{error}; {remedy}", needed=distribution != "sounddevice")
+
+
+def _weights(name: str) -> Check:
+    try:
+        damaged = [file for file, state in verify(name).items() if state is not FileState.INTACT]
+    except AssetUnavailable as error:
+        return Check(name, "", str(error))
+    problem = f"{', '.join(damaged)} missing or damaged; dhmd-live assets fetch" if damaged else ""
+    return Check(name, f"{ASSETS[name].size / 1e6:.0f} MB, verified", problem)
+
+
+def _checkpoint() -> Check:
+    from dhmd.checkpoint import CheckpointInvalid, load
+
+    try:
+        base = load("base")
+    except CheckpointInvalid as error:
+        return Check("checkpoint base", "", str(error))
+    return Check(
+        "checkpoint base", f"{base.digest}, {sum(p.numel() for p in base.model.parameters()) / 1e6:.1f} M weights"
+    )
+
+
+def _listed(what: str, find: Callable[[], Sequence[object]]) -> Check:
+    try:
+        found = find()
+    except DHMDLiveError as error:
+        return Check(what, "", str(error), needed=False)
+    return Check(what, f"{len(found)} found", "" if found else "none found", needed=False)
+
+
+def _broker() -> Check:
+    import socket
+
+    from realtime.mqtt.broker import DEFAULT_PORT
+
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        listening = probe.connect_ex(("127.0.0.1", DEFAULT_PORT)) == 0
+    found = (
+        f"one listens on 127.0.0.1:{DEFAULT_PORT}" if listening else "none on this machine; the embedded one will do"
+    )
+    return Check("MQTT broker", found)
+
+
+def _compute_devices() -> list[tuple[str, str]]:
+    import torch
+
+    gpus = [(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
+    return [("cpu", f"{torch.get_num_threads()} threads"), *gpus]

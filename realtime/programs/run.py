@@ -1,0 +1,88 @@
+"""`dhmd-live run`: put the parts of one run together, and run it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+
+from dhmd.checkpoint import load
+from realtime.capture.media import MediaFile
+from realtime.capture.sources import open_source
+from realtime.clock import MediaClock, SessionClock
+from realtime.metrics.prometheus import exposed
+from realtime.perception.perception import Extractors, Perception
+from realtime.pipeline.live import Delivery
+from realtime.pipeline.pipeline import Emission, EstimateFile, Pipeline, Sink
+from realtime.programs.running import Run, Summary
+from realtime.recognition.engine import Engine, resolve_device
+from realtime.session.recorder import Recorder, describe, new_file
+from realtime.settings import RunSettings
+
+if TYPE_CHECKING:
+    from realtime.web.server import WebServer
+    from realtime.web.viewers import Viewers
+
+
+class Stopwatch:
+    """A sink that notes when the first estimate came, seconds after `started_s` on the monotonic clock."""
+
+    def __init__(self, started_s: float) -> None:
+        self._started_s = started_s
+        self.first_s: float | None = None
+
+    def put(self, _: Emission) -> None:
+        if self.first_s is None:
+            self.first_s = time.monotonic() - self._started_s
+
+
+def run(
+    settings: RunSettings,
+    console: Console,
+    *,
+    title: str = "dhmd-live",
+    sinks: Sequence[Sink] = (),
+    web: WebServer[Viewers] | None = None,
+) -> Summary:
+    """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on.
+
+    sinks: who else is handed the estimates. web: the page that shows them.
+    """
+    watch = Stopwatch(time.monotonic())
+    with ExitStack() as stack:
+        # What can be wrong in the request is found out before the models are loaded.
+        media = None if settings.is_live else MediaFile(settings.source)
+        device = resolve_device(settings.device)
+        session = stack.enter_context(new_file(Path(settings.record))) if settings.record else None
+        file = stack.enter_context(EstimateFile(Path(settings.estimates))) if settings.estimates else None
+        registry = stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console))
+        checkpoint = load(settings.checkpoint)
+        # One core is enough for a window; the other belongs to faces and speech.
+        torch.set_num_threads(1)
+        with console.status("loading models") if console.is_terminal else nullcontext():
+            extractors = Extractors.load(checkpoint)
+        engine = Engine(checkpoint, device, activations=web is not None)
+        clock = MediaClock() if settings.pace == "max" else SessionClock()
+        timed = settings.pace == "realtime"
+        description = describe(
+            checkpoint, stream=settings.stream, hop_s=settings.hop_s, timed=timed, settings=settings.shown()
+        )
+        recorder = None
+        if session is not None:
+            video, sound = settings.record_video, settings.record_audio
+            recorder = Recorder(session, clock, description, video=video, sound=sound, patient=not timed)
+            stack.enter_context(recorder.emptied_if_blank())
+        perception = stack.enter_context(Perception(extractors, device, [recorder] if recorder else []))
+        delivery = Delivery(open_source(settings, media, clock))
+        pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
+        pipeline.sinks += [watch, *sinks, *(sink for sink in (file, recorder) if sink is not None)]
+        under_way = Run(settings, pipeline, delivery, media, description, recorder, web, registry)
+        summary = asyncio.run(under_way.go(console, title))
+    summary.first_estimate_s = watch.first_s
+    return summary

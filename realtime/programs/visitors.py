@@ -1,0 +1,101 @@
+"""`dhmd-live web` without a source: a session for each visitor, all read by one machine."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+
+from dhmd.checkpoint import load
+from realtime.metrics.prometheus import exposed
+from realtime.mqtt import Publisher, publishing
+from realtime.mqtt.broker import opened_broker
+from realtime.perception.perception import Extractors
+from realtime.pipeline.interrupts import stop_when_asked
+from realtime.recognition.engine import Engine, resolve_device
+from realtime.recognition.shared_engine import SharedEngine
+from realtime.settings import RunSettings
+from realtime.web.address import WebAddress
+from realtime.web.capacity import streams_at_once
+from realtime.web.recordings import Recordings
+from realtime.web.server import WebServer
+from realtime.web.visits import Common, Visits
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a host achieved."""
+
+    visits: int
+
+
+def host(settings: RunSettings, address: WebAddress, most: int | None, console: Console) -> Served:
+    """Serve visitors until the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on.
+
+    most: visitors at a time; None for as many as this machine can follow.
+    """
+    device = resolve_device(settings.device)
+    with ExitStack() as stack:
+        registry = stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console))
+        checkpoint = load(settings.checkpoint)
+        torch.set_num_threads(1)
+        with console.status("loading models") if console.is_terminal else nullcontext():
+            extractors = Extractors.load(checkpoint)
+            engine = Engine(checkpoint, device, activations=True)
+            if most is None:
+                most = streams_at_once(extractors, engine, settings.hop_s)
+        stack.enter_context(extractors.face)
+        shared = stack.enter_context(SharedEngine(engine))
+        return asyncio.run(_host(settings, address, most, extractors, shared, registry, console))
+
+
+async def _host(
+    settings: RunSettings,
+    address: WebAddress,
+    most: int,
+    extractors: Extractors,
+    engine: SharedEngine,
+    registry: CollectorRegistry | None,
+    console: Console,
+) -> Served:
+    stop = stop_when_asked()
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    async with AsyncExitStack() as stack:
+        broker = await opened_broker(settings.broker, stack, settings.access)
+        if broker is not None:
+            # The server's own: a broker that refuses it would refuse every visitor.
+            await stack.enter_async_context(publishing(Publisher(broker, settings.stream, lambda _: None)))
+        recordings = await stack.enter_async_context(Recordings(address))
+        common = Common(engine, settings.hop_s, settings.shown(), broker, recordings, settings.state)
+        visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
+        if registry is not None:
+            from realtime.metrics.collectors import Streams
+
+            registry.register(Streams(visits.figures))
+        try:
+            async with WebServer(visits, address, recordings).open() as page:
+                tell(f"page: {page}")
+                streams = f"{settings.stream}-1" + (f" to {settings.stream}-{most}" if most > 1 else "")
+                tell(f"visitors at a time: {most}; published as {streams} to {broker or 'no broker'}")
+                await _sooner(stop, settings.duration)
+        finally:
+            await visits.ended()
+    return Served(visits.served)
+
+
+async def _sooner(stop: asyncio.Event, seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,82 @@
+"""What happens in a stream, told once: an emotion that stays, a face that comes or goes, speech that begins or ends.
+
+Pure state machines on the estimates' own clock; a value counts once it has held, so that nothing flickers.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeVar
+
+from realtime.messages.estimate import Estimate
+from realtime.messages.stream import AnyEvent, EmotionChanged, FaceAppeared, FaceLeft, SpeechBegan, SpeechEnded
+
+T = TypeVar("T")
+
+EMOTION_HELD_S: Final = 1.0
+FACE_APPEARED_S: Final = 0.3
+FACE_LEFT_S: Final = 1.0
+SPEECH_BEGAN_S: Final = 0.2
+SPEECH_ENDED_S: Final = 0.5
+"""On top of the second without voice after which an estimate calls the voice absent."""
+
+
+ROUNDING_S: Final = 1e-3
+
+
+class Held(Generic[T]):
+    """A value that changes only once another has been seen without interruption for a while."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+        self._seen = value
+        self._since_s = 0.0
+
+    def see(self, value: T, now_s: float, hold_s: float) -> float | None:
+        """Take in what is seen now; gives since when the new value was seen if it counts from now on, else None."""
+        if value != self._seen:
+            self._seen, self._since_s = value, now_s
+        if self._seen == self.value or now_s - self._since_s < hold_s - ROUNDING_S:
+            return None
+        self.value = self._seen
+        return self._since_s
+
+
+class Events:
+    """Turns estimates of one stream, in their order, into events."""
+
+    def __init__(self) -> None:
+        self._emotion: Held[str | None] = Held(None)
+        self._face = Held(False)
+        self._speech = Held(False)
+        self._voice_s = 0.0
+
+    @property
+    def face(self) -> bool:
+        """Whether a face is there."""
+        return self._face.value
+
+    @property
+    def speech(self) -> bool:
+        """Whether somebody speaks."""
+        return self._speech.value
+
+    def take(self, estimate: Estimate) -> list[AnyEvent]:
+        """What this estimate completes; mostly nothing."""
+        happened: list[AnyEvent] = []
+        now_s, top = estimate.t, estimate.top
+        before = self._emotion.value
+        if (since_s := self._emotion.see(top, now_s, EMOTION_HELD_S)) is not None:
+            probability = estimate.emotions[top] if estimate.emotions and top else None
+            happened.append(EmotionChanged(t=since_s, emotion=top, before=before, probability=probability))
+        face = estimate.faces > 0
+        if (since_s := self._face.see(face, now_s, FACE_APPEARED_S if face else FACE_LEFT_S)) is not None:
+            happened.append(FaceAppeared(t=since_s) if face else FaceLeft(t=since_s))
+        voice = estimate.modalities.audio
+        if voice.present and voice.age_s is not None:
+            self._voice_s = round(now_s - voice.age_s, 4)
+        if (
+            since_s := self._speech.see(voice.present, now_s, SPEECH_BEGAN_S if voice.present else SPEECH_ENDED_S)
+        ) is not None:
+            # It ended with the last voice that was heard, long before it was sure to have ended.
+            happened.append(SpeechBegan(t=since_s) if voice.present else SpeechEnded(t=self._voice_s))
+        return happened

@@ -1,0 +1,142 @@
+"""Replay a session from its features: what entered the window before a cut enters it again before the same cut.
+
+So the same model says the same. Several threads wrote the file, and its order is only nearly that of the run: the
+revisions of the window, which estimates name too, give it exactly.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from dhmd.checkpoint import Checkpoint, encoder_path
+from dhmd.contract import FeatureSpec, Rows
+from dhmd.features.text import TextExtractor
+from dhmd.modality import Modality
+from dhmd.session import Record, Session, SessionInvalid, schema
+from dhmd.session.reader import rows_of, words_of
+from realtime.perception.window import SlidingWindow, WindowCut
+from realtime.perception.words import SpokenWords
+from realtime.recognition.engine import Inference
+from realtime.session.messages import inference_of
+
+SETTLED_S = 2.0
+"""Who wrote a row may come after an estimate that saw it, by no more than this."""
+
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A window of the session again, and what was recorded of it: an Estimate message."""
+
+    cut: WindowCut
+    recorded: Any
+
+
+class Rewound:
+    """The windows of a session, one for each recorded estimate, as a checkpoint would have seen them.
+
+    Raises ContractMismatch when the recorded features are not those the checkpoint eats. The words are encoded again,
+    so their encoder may be another.
+    """
+
+    def __init__(self, session: Session, checkpoint: Checkpoint, device: torch.device) -> None:
+        require_features(session.features, checkpoint)
+        self._session = session
+        self._text = TextExtractor(adapter=encoder_path(checkpoint.folder, Modality.TEXT))
+        checkpoint.features[Modality.TEXT].require(self._text.spec)
+        self._window = SlidingWindow(checkpoint.features, device)
+        self._words = SpokenWords()
+        self._modality = {topic: m for m, topic in schema.FEATURES.items()}
+        self.lost: dict[str, int] = {}
+        """Messages that the recorder had to leave out, by topic."""
+
+    def __iter__(self) -> Iterator[Moment]:
+        entering: list[tuple[int, int, Record]] = []
+        estimates: deque[Record] = deque()
+        topics = {*self._modality, schema.WORDS, schema.ESTIMATE, schema.LOST}
+        for number, record in enumerate(self._session.records(topics)):
+            if record.topic == schema.LOST:
+                self.lost[record.message.topic] = self.lost.get(record.message.topic, 0) + record.message.count
+            elif record.topic == schema.ESTIMATE:
+                estimates.append(record)
+            else:
+                heapq.heappush(entering, (record.message.revision, number, record))
+            while estimates and record.arrived_s > estimates[0].arrived_s + SETTLED_S:
+                yield self._moment(estimates.popleft(), entering)
+        while estimates:
+            yield self._moment(estimates.popleft(), entering)
+
+    def _moment(self, estimate: Record, entering: list[tuple[int, int, Record]]) -> Moment:
+        message = estimate.message
+        while entering and entering[0][0] <= message.revision:
+            self._enter(heapq.heappop(entering)[2])
+        return Moment(self._window.cut(message.end_s), message)
+
+    def _enter(self, record: Record) -> None:
+        message = record.message
+        if record.topic != schema.WORDS:
+            try:
+                self._window.append(self._modality[record.topic], rows_of(message))
+            except ValueError as error:
+                raise SessionInvalid(f"{self._session.path}: damaged, {error}") from None
+            return
+        final, partial = words_of(message.final), words_of(message.partial)
+        words = self._words.update(final, partial, self._window.window_s)
+        rows = self._text.extract(words) if words else Rows.empty(self._text.spec.width)
+        self._window.replace(Modality.TEXT, rows)
+
+
+def require_features(recorded: Mapping[Modality, FeatureSpec], checkpoint: Checkpoint) -> None:
+    """Raise ContractMismatch unless the checkpoint eats the features that were recorded."""
+    for modality in schema.FEATURES:
+        checkpoint.features[modality].require(recorded[modality])
+
+
+@dataclass(slots=True)
+class Agreement:
+    """How far a replay is from what was recorded."""
+
+    estimates: int = 0
+    largest: dict[str, float] = field(default_factory=dict)
+    """Largest difference by what differs."""
+    absent: int = 0
+    """Estimates in which other modalities are present."""
+
+    @property
+    def holds(self) -> bool:
+        return not self.absent and all(difference <= TOLERANCE for difference in self.largest.values())
+
+    def add(self, recorded: Any, cut: WindowCut, replayed: Inference | None) -> None:
+        """recorded: an Estimate message."""
+        self.estimates += 1
+        before = inference_of(recorded)
+        present = {m for m in Modality if getattr(recorded.modalities, m.value).present}
+        if present != cut.present or (before is None) != (replayed is None):
+            self.absent += 1
+        elif before is not None and replayed is not None:
+            for name, difference in _differences(before, replayed).items():
+                # Of NumPy, as what is no number is no agreement.
+                self.largest[name] = float(np.maximum(self.largest.get(name, 0.0), difference))
+
+
+def _differences(one: Inference, other: Inference) -> dict[str, float]:
+    def largest(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+        return float(np.abs(np.subtract(a, b)).max(initial=0.0))
+
+    alone = [m for m in Modality if m in one.modality_sentiment and m in other.modality_sentiment]
+    return {
+        "sentiment": abs(one.sentiment.value - other.sentiment.value),
+        "emotions": largest(one.emotions, other.emotions),
+        "sentiment of one modality": largest(
+            tuple(one.modality_sentiment[m] for m in alone), tuple(other.modality_sentiment[m] for m in alone)
+        ),
+        "edges": largest((*one.homo_edges, *one.hetero_edges), (*other.homo_edges, *other.hetero_edges)),
+    }

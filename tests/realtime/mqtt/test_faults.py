@@ -1,0 +1,395 @@
+"""What brokers and networks do to a stream: soon after it is whole again, and its statuses are always right."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import itertools
+import json
+import re
+import socket
+import struct
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realtime.demo import CLIP
+from realtime.messages.topics import EMOTION, EVENT
+from realtime.mqtt import Publisher, publishing
+from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.publisher import OUTBOX
+from realtime.workers import WorkerState, WorkerStatus
+from tests.realtime.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE_S = 60.0
+HOP_S = 0.1
+NOTICED_S = 15.0
+WHOLE_S = 3.0
+ADDED_WHILE_LOADING = (
+    "LD_LIBRARY_PATH",
+    "QT_QPA_FONTDIR",
+    "QT_QPA_PLATFORM_PLUGIN_PATH",
+    "TOKENIZERS_PARALLELISM",
+    "TORCHINDUCTOR_CACHE_DIR",
+)
+"""To the environment, by libraries. libfaketime reads it in every wait of every thread, which crashes while it grows:
+these are there from the start."""
+
+
+class Stream:
+    """Canned estimates, ten a second, and when the connection came and went."""
+
+    def __init__(self, address: BrokerAddress) -> None:
+        self.seq = 0
+        self.states: list[tuple[float, str]] = []
+        self.late_s = 0.0
+        """By how much handing over an estimate was late, at most."""
+        self.publisher = Publisher(address, "test", lambda state: self.states.append((time.monotonic(), state)))
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Stream]:
+        async with publishing(self.publisher):
+            feeding = asyncio.create_task(self._feed())
+            try:
+                yield self
+            finally:
+                feeding.cancel()
+
+    async def _feed(self) -> None:
+        due_s = time.monotonic()
+        while True:
+            self.publisher.publish(EMOTION, json.dumps({"seq": self.seq, "pad": "x" * 1000}).encode())
+            self.seq += 1
+            due_s += HOP_S
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            self.late_s = max(self.late_s, time.monotonic() - due_s)
+
+    @property
+    def state(self) -> str:
+        return self.states[-1][1] if self.states else ""
+
+
+class Relay:
+    """TCP between a client and a broker. `cut`: it reads and forwards nothing more and closes nothing, as a network
+    that is gone."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self.cut = False
+        self._to = port
+        self._held: list[asyncio.StreamWriter] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Relay]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in self._held:
+                writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        self._held += [writer, back]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forward(reader, back))
+            group.create_task(self._forward(there, writer))
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                await until(lambda: not self.cut)
+                data = await reader.read(1024)
+                await until(lambda: not self.cut)
+                if not data:
+                    break
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+def packet(kind: int, body: bytes) -> bytes:
+    assert len(body) < 128
+    return bytes((kind, len(body))) + body
+
+
+def text(words: str) -> bytes:
+    return struct.pack(">H", len(words)) + words.encode()
+
+
+async def subscribed(port: int, topic: str, qos: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client in bytes (MQTT 3.1.1), which is free to misbehave. What it is sent begins with the answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(packet(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text("")))
+    writer.write(packet(0x82, b"\x00\x01" + text(topic) + bytes((qos,))))
+    connack, suback = await reader.readexactly(4), await reader.readexactly(5)
+    assert connack == b"\x20\x02\x00\x00"
+    assert suback == b"\x90\x03\x00\x01" + bytes((qos,))
+    return reader, writer
+
+
+def numbers(listener: Any) -> list[int]:
+    return [estimate["seq"] for estimate in listener.estimates("test")]
+
+
+async def whole_again(listener: Any, stream: Stream) -> None:
+    """From WHOLE_S after now on, no estimate is missing."""
+    from_seq = stream.seq + round(WHOLE_S / HOP_S)
+    await until(lambda: stream.seq >= from_seq + 3 and numbers(listener)[-1:] >= [from_seq + 2])
+    assert [seq for seq in numbers(listener) if from_seq <= seq <= from_seq + 2] == [
+        from_seq,
+        from_seq + 1,
+        from_seq + 2,
+    ]
+
+
+async def test_a_broker_killed_twenty_times_costs_what_it_was_away_and_nothing_else(
+    mosquitto: Any, subscribe: Callable[..., Any]
+) -> None:
+    async with Stream(BrokerAddress("127.0.0.1", mosquitto.port)).open() as stream:
+        await until(lambda: stream.state == "connected")
+        held = 0
+        for kill in range(20):
+            stream.publisher.publish_worker(
+                WorkerStatus("video", WorkerState.RESTARTING, f"kill {kill}", restarts=kill)
+            )
+            mosquitto._process.kill()
+            await asyncio.to_thread(mosquitto.stop)
+            await until(lambda: stream.state == "away")
+            assert not stream.publisher.connected
+            assert not stream.publisher._outbox
+            await asyncio.sleep(0.05 * (kill % 4))
+            await asyncio.to_thread(mosquitto.start)
+            started_s = time.monotonic()
+            await until(lambda: stream.state == "connected")
+            # Attempts are at most 2 s apart.
+            assert time.monotonic() - started_s < WHOLE_S
+            # Mosquitto forgot all: what is retained is told anew.
+            listener = await asyncio.to_thread(subscribe, mosquitto.port)
+            await until(lambda listener=listener: listener.payloads("dhmd/test/status/video"))
+            assert listener.statuses("test") == ["online"]
+            assert json.loads(listener.payloads("dhmd/test/status/video")[-1])["restarts"] == kill
+            if kill in {4, 19}:
+                await whole_again(listener, stream)
+                if kill == 4:
+                    tracemalloc.start()
+                    held = tracemalloc.get_traced_memory()[0]
+            await asyncio.to_thread(listener.close)
+        grown = tracemalloc.get_traced_memory()[0] - held
+        tracemalloc.stop()
+        assert grown < 3e6
+        assert len(stream.publisher._acknowledged) < 10
+        assert stream.late_s < 2.0
+    assert [state for _, state in stream.states] == ["connected", *["away", "connected"] * 20]
+
+
+async def test_a_network_that_is_cut_without_a_word_is_noticed_within_fifteen_seconds(
+    mosquitto: Any, subscribe: Callable[..., Any]
+) -> None:
+    listener = await asyncio.to_thread(subscribe, mosquitto.port)
+    async with Relay(mosquitto.port).open() as relay, Stream(BrokerAddress("127.0.0.1", relay.port)).open() as stream:
+        await until(lambda: numbers(listener))
+        relay.cut = True
+        cut_s = time.monotonic()
+        # The broker tells the others in our place, and we find out ourselves.
+        await until(lambda: stream.state == "away" and listener.statuses("test")[-1] == "offline")
+        assert stream.states[-1][0] - cut_s < NOTICED_S
+        assert time.monotonic() - cut_s < NOTICED_S
+        last = numbers(listener)[-1]
+        relay.cut = False
+        await until(lambda: stream.state == "connected")
+        await whole_again(listener, stream)
+        # Nothing that waited at the time of the cut is told later.
+        late = [seq for seq in numbers(listener) if last < seq < last + round(5 / HOP_S)]
+        assert len(late) <= OUTBOX // 10
+        assert listener.statuses("test") == ["online", "offline", "online"]
+        assert stream.late_s < 2.0
+
+
+async def test_what_waits_when_nobody_reads_is_bounded(mosquitto: Any) -> None:
+    """The broker's side of the connection is full: live messages are dropped, the newest kept."""
+    async with Relay(mosquitto.port).open() as relay, Stream(BrokerAddress("127.0.0.1", relay.port)).open() as stream:
+        await until(lambda: stream.state == "connected")
+        relay.cut = True
+        for number in range(2000):
+            stream.publisher.publish(EVENT, b"%d" % number)
+            stream.publisher.publish(EMOTION, b"x" * 8000)
+            if number % 50 == 0:
+                await asyncio.sleep(0.01)
+        assert len(stream.publisher._outbox) <= OUTBOX
+        assert len(stream.publisher._acknowledged) <= 192
+        assert stream.publisher.undelivered > 0
+        relay.cut = False
+
+
+async def test_the_status_is_right_at_every_moment_of_a_stream_that_ends_while_the_broker_is_away(
+    mosquitto: Any, subscribe: Callable[..., Any]
+) -> None:
+    async with Stream(BrokerAddress("127.0.0.1", mosquitto.port)).open() as stream:
+        await until(lambda: stream.state == "connected")
+        await asyncio.to_thread(mosquitto.stop)
+        await until(lambda: stream.state == "away")
+    await asyncio.to_thread(mosquitto.start)
+    # It ended unseen; a broker without memory knows of nothing, which is true.
+    listener = await asyncio.to_thread(subscribe, mosquitto.port)
+    await asyncio.sleep(0.5)
+    assert listener.statuses("test") == []
+
+
+async def test_a_subscriber_that_does_not_read_costs_nobody_else_anything(
+    start_mosquitto: Callable[..., Any], subscribe: Callable[..., Any]
+) -> None:
+    mosquitto = start_mosquitto(lines=["sys_interval 1", "max_queued_messages 100", "set_tcp_nodelay true"])
+    listener = await asyncio.to_thread(subscribe, mosquitto.port)
+    broker = await asyncio.to_thread(subscribe, mosquitto.port, topic="$SYS/broker/publish/messages/dropped")
+    deaf = [await subscribed(mosquitto.port, "dhmd/#", qos) for qos in (0, 1)]
+    for _, writer in deaf:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+    states: list[str] = []
+    publisher = Publisher(BrokerAddress("127.0.0.1", mosquitto.port), "test", states.append)
+    pad = "x" * 12_000
+    async with publishing(publisher):
+        await until(lambda: publisher.connected)
+        held = longest = 0
+        for seq in range(1980):
+            publisher.publish(EMOTION, json.dumps({"seq": seq, "pad": pad}).encode())
+            if seq % 3 == 0:
+                publisher.publish(EVENT, b"%d" % seq)
+            longest = max(longest, len(publisher._outbox))
+            # As fast as the one who does read, not as fast as the loop.
+            if seq % 45 == 44:
+                await until(lambda seq=seq: len(listener.received) >= 60 + (seq == 44))
+                assert numbers(listener) == list(range(seq - 44, seq + 1))
+                assert listener.payloads("dhmd/test/event") == [b"%d" % seq for seq in range(seq - 44, seq + 1, 3)]
+                listener.received.clear()
+            if seq == 314:
+                tracemalloc.start()
+                held = tracemalloc.get_traced_memory()[0]
+        grown = tracemalloc.get_traced_memory()[0] - held
+        tracemalloc.stop()
+        # 24 MB are more than the network holds between the broker and each of the two.
+        await until(lambda: broker.received and int(broker.received[-1][1]) > 1000)
+        assert publisher.undelivered == 0
+        assert longest <= OUTBOX
+        await until(lambda: not publisher._acknowledged)
+        assert grown < 1e6
+        assert states == ["connected"]
+    await until(lambda: listener.statuses("test") == ["stopped"])
+    for _, writer in deaf:
+        writer.transport.abort()
+
+
+async def test_a_thousand_subscribers_that_come_and_go_are_all_told_the_truth_and_cost_nothing(
+    mosquitto: Any, subscribe: Callable[..., Any]
+) -> None:
+    listener = await asyncio.to_thread(subscribe, mosquitto.port)
+
+    async def visit(number: int) -> bytes:
+        reader, writer = await subscribed(mosquitto.port, "dhmd/#", number % 2)
+        told = b""
+        # What is retained comes at once; some stay for more.
+        while b"online" not in told or (number % 10 == 0 and b'"seq"' not in told):
+            told += (more := await reader.read(256))
+            assert more, "the broker hung up"
+        if number % 3 == 0:
+            writer.write(packet(0xE0, b""))
+        elif number % 3 == 1:
+            # Reset instead of closed.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return told
+
+    async with Stream(BrokerAddress("127.0.0.1", mosquitto.port)).open() as stream:
+        await until(lambda: numbers(listener))
+        began = stream.seq
+        for batch in range(20):
+            async with asyncio.timeout(PATIENCE_S):
+                told = await asyncio.gather(*(visit(50 * batch + number) for number in range(50)))
+            assert all(b"offline" not in one and b"stopped" not in one for one in told)
+        ended = stream.seq
+        assert ended >= began + 10
+        await until(lambda: numbers(listener)[-1] >= ended)
+        received = numbers(listener)
+        assert received == list(range(received[0], received[0] + len(received)))
+        assert listener.statuses("test") == ["online"]
+        assert [state for _, state in stream.states] == ["connected"]
+        assert stream.publisher.undelivered <= received[0]
+        assert stream.late_s < 2.0
+
+
+def test_the_wall_clock_may_be_set_under_a_run(
+    mosquitto: Any,
+    subscribe: Callable[..., Any],
+    start_live: Callable[..., Any],
+    untrained_checkpoint: Path,
+    tmp_path: Path,
+) -> None:
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not libraries:
+        pytest.skip("needs libfaketime; sudo apt install libfaketime")
+    clock, recordings = tmp_path / "clock", tmp_path / "recordings"
+    recordings.mkdir()
+
+    def set_clock(hours: int) -> None:
+        (tmp_path / "new").write_text(f"{hours * 3600:+d}\n")
+        (tmp_path / "new").replace(clock)
+
+    set_clock(24)
+    listener = subscribe(mosquitto.port)
+    command = start_live(
+        "run", "--source", str(CLIP), "--broker", mosquitto.url, "--stream", "hall", "--allow-control",
+        "--record-dir", str(recordings), "--checkpoint", str(untrained_checkpoint),
+        environment={
+            "LD_PRELOAD": str(libraries[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+            "TZ": "UTC",
+            **dict.fromkeys(ADDED_WHILE_LOADING, ""),
+        },
+    )  # fmt: skip
+
+    def recorded_hours() -> float:
+        """How far ahead the process believes to be, by the name that it gives to a recording."""
+        before = set(recordings.iterdir())
+        listener.say("dhmd/hall/set/record", b'{"on": true}')
+        command.wait_for(lambda: set(recordings.iterdir()) - before)
+        (new,) = set(recordings.iterdir()) - before
+        listener.say("dhmd/hall/set/record", b'{"on": false}')
+        named = dt.datetime.strptime(new.stem, "hall-%Y%m%d-%H%M%S").replace(tzinfo=dt.UTC)
+        return (named.timestamp() - time.time()) / 3600
+
+    command.wait_for(lambda: listener.estimates("hall"))
+    for hours in (25, 23):
+        set_clock(hours)
+        seen = len(listener.estimates("hall"))
+        command.wait_for(lambda seen=seen: len(listener.estimates("hall")) >= seen + 15)
+        assert abs(recorded_hours() - hours) < 0.1
+    command.interrupt()
+    assert command.wait() == 0
+    assert not re.search("broker|next try", command.err), command.err
+    listener.wait_for(lambda: listener.statuses("hall")[-1] == "stopped")
+    assert listener.statuses("hall") == ["online", "stopped"]
+    estimates = listener.estimates("hall")
+    first = estimates[0]
+    assert abs(first["t"] - time.time() - 24 * 3600) < PATIENCE_S * 10
+    assert [estimate["seq"] for estimate in estimates] == list(range(first["seq"], first["seq"] + len(estimates)))
+    hops = [(later["t"] - earlier["t"]) / HOP_S for earlier, later in itertools.pairwise(estimates)]
+    # A busy machine may leave hops out, and ticks move a little towards the pictures; neither sets a clock.
+    assert all(round(hop) >= 1 and abs(hop - round(hop)) < 0.02 for hop in hops)
+    assert sum(hops) * HOP_S < 10 * PATIENCE_S
+    workers = [json.loads(payload)["state"] for topic, payload, _ in listener.received if "hall/status/" in topic]
+    assert not {"paused", "restarting", "failed"} & set(workers)

@@ -1,0 +1,122 @@
+"""What perception makes of the transcript: the words of a window, and a plain word when recognition falls behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dhmd.checkpoint import load
+from dhmd.contract import Rows
+from dhmd.features.face import FaceObservation
+from dhmd.features.speech import SpeechModel
+from dhmd.features.text import TextExtractor
+from dhmd.modality import Modality
+from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
+from realtime.perception.perception import Extractors, Perception
+from realtime.perception.transcript import StreamingTranscript
+
+BLOCK = 1600
+
+
+@pytest.fixture
+def perception(speech: SpeechModel) -> Perception:
+    """Perception of words alone: with the real transcript and text encoder, without a camera's extractor."""
+    parts: Any = SimpleNamespace(
+        specs=load("base").features,
+        transcript=StreamingTranscript(speech),
+        text=TextExtractor(),
+        face=SimpleNamespace(spec=load("base").features[Modality.VISION]),
+    )
+    return Perception(cast("Extractors", parts), torch.device("cpu"))
+
+
+def blocks(sound: NDArray[np.float32]) -> list[AudioBlock]:
+    return [
+        AudioBlock(sound[i : i + BLOCK], i / SAMPLE_RATE_HZ, i / SAMPLE_RATE_HZ) for i in range(0, len(sound), BLOCK)
+    ]
+
+
+def test_speech_that_is_left_out_is_told_and_counted(
+    perception: Perception, say: Callable[[str], NDArray[np.float32]], caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = np.concatenate([say("the cat sat on the mat and looked out of the window for a while")] * 8)
+    perception.listen(blocks(sound))
+    told = [record.getMessage() for record in caplog.records if "left out so far" in record.getMessage()]
+    skipped_s = perception.extractors.transcript.skipped_s
+    assert skipped_s > 1.0
+    assert told == [f"words fell behind the speech: {skipped_s:.1f} s of it left out so far"]
+
+
+def test_a_window_holds_the_words_spoken_in_it_and_the_session_all(
+    perception: Perception, say: Callable[[str], NDArray[np.float32]]
+) -> None:
+    pause = np.zeros(3 * SAMPLE_RATE_HZ, np.float32)
+    sound = np.concatenate([say("good morning everybody"), pause, say("we won the prize"), pause])
+    for block in blocks(sound):
+        perception.listen([block])
+    perception.finish()
+    end_s = perception.words[-1].end_s + 0.1
+    spoken = " ".join(word.text.lower().strip(".,!") for word in perception.perceive(end_s).words)
+    everything = " ".join(word.text.lower().strip(".,!") for word in perception.words)
+    assert "we won the prize" in spoken
+    assert "good" not in spoken
+    assert "good morning everybody" in everything
+    assert Modality.TEXT in perception.perceive(end_s).cut.present
+
+
+class SlowFace:
+    """Looks at a picture until told to have seen it."""
+
+    def __init__(self) -> None:
+        self.spec = load("base").features[Modality.VISION]
+        self.looking, self.seen = threading.Event(), threading.Event()
+
+    def due(self, captured_s: float) -> bool:
+        return True
+
+    def push(self, image: NDArray[np.uint8], captured_s: float) -> FaceObservation:
+        self.looking.set()
+        self.seen.wait(60)
+        row = np.zeros((1, self.spec.width), np.float32)
+        return FaceObservation(captured_s, Rows(np.array([captured_s]), row), faces=1)
+
+
+@pytest.fixture
+def looking() -> Iterator[tuple[Perception, SlowFace]]:
+    """A picture of second 1 is being looked at."""
+    face = SlowFace()
+    parts: Any = SimpleNamespace(specs=load("base").features, face=face)
+    perception = Perception(cast("Extractors", parts), torch.device("cpu"))
+    see = threading.Thread(target=lambda: perception.see(VideoFrame(np.zeros((8, 8, 3), np.uint8), 1.0, 1.0)))
+    see.start()
+    assert face.looking.wait(60)
+    yield perception, face
+    face.seen.set()
+    see.join()
+
+
+def test_an_estimate_waits_for_the_picture_that_is_being_looked_at(
+    looking: tuple[Perception, SlowFace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perception, face = looking
+    monkeypatch.setattr("realtime.perception.perception.PATIENCE_S", 60.0)
+    threading.Timer(0.05, face.seen.set).start()
+    perceived = perception.perceive(1.1)
+    assert perceived.cut.newest_s[Modality.VISION] == 1.0
+    assert perceived.faces == 1
+
+
+def test_an_estimate_does_not_wait_long_and_not_for_a_picture_of_later(
+    looking: tuple[Perception, SlowFace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perception, _ = looking
+    assert perception.perceive(1.1).faces == 0
+    monkeypatch.setattr("realtime.perception.perception.PATIENCE_S", threading.TIMEOUT_MAX)
+    assert perception.perceive(0.9).faces == 0

@@ -1,0 +1,54 @@
+"""Ticks find their place behind the pictures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from realtime.pipeline.live import Phase
+
+
+def waits_s(every_s: float, hop_s: float, first_s: float, ticks: int = 300, jitter_s: float = 0.0) -> list[float]:
+    """How long the newest picture has been taken up at each tick, pictures coming every `every_s`."""
+    chance = np.random.default_rng(1)
+    taken_s = np.arange(0, ticks * hop_s * 1.2, every_s)
+    taken_s = taken_s + chance.uniform(0, 1, len(taken_s)) * jitter_s
+    phase, due_s, waits = Phase(), 1.0 + first_s, []
+    for _ in range(ticks):
+        due_s += hop_s
+        waits.append(due_s - taken_s[taken_s <= due_s].max())
+        due_s += phase.shift_s(waits[-1])
+    return waits
+
+
+@pytest.mark.parametrize("first_s", [0.0, 0.011, 0.03, 0.052])
+@pytest.mark.parametrize(
+    ("every_s", "hop_s"),
+    [(1 / 15, 0.1), (1 / 15 * 1.0005, 0.1), (1 / 15, 0.2), (1 / 10, 0.05), (1 / 7, 0.1)],
+    ids=["10 Hz of 15", "a clock that runs otherwise", "5 Hz of 15", "20 Hz of 10", "10 Hz of 7"],
+)
+def test_the_best_of_the_ticks_falls_right_behind_a_picture(every_s: float, hop_s: float, first_s: float) -> None:
+    settled = waits_s(every_s, hop_s, first_s)[100:]
+    least = [min(settled[i : i + 12]) for i in range(len(settled) - 11)]
+    assert max(least) < Phase.AFTER_S + 0.004
+    assert min(least) > 0.0
+
+
+def test_pictures_that_come_unevenly_are_not_missed() -> None:
+    settled = waits_s(1 / 15, 0.1, 0.02, jitter_s=0.006)[100:]
+    # Of three ticks in a row one or two are right behind a picture.
+    assert all(min(settled[i : i + 3]) < 0.02 for i in range(len(settled) - 2))
+
+
+def test_without_pictures_the_ticks_stay_where_they_are() -> None:
+    phase = Phase()
+    assert {phase.shift_s(math.inf) for _ in range(20)} == {0.0}
+    assert {Phase().shift_s(30.0)} == {0.0}
+
+
+def test_no_tick_is_moved_by_more_than_a_millisecond() -> None:
+    phase = Phase()
+    shifts = [phase.shift_s(wait_s) for wait_s in np.random.default_rng(0).uniform(0, 0.2, 500)]
+    assert max(map(abs, shifts)) <= 0.001

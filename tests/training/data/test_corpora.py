@@ -1,0 +1,180 @@
+"""The importers: fixed splits, labels of the names, and that a second time is quick."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+import pytest
+
+from dhmd.labels import EMOTIONS
+from training.cli import CORPORA as OFFERED
+from training.data.corpora import CORPORA, GOEMOTIONS_PER_CLASS, prepare
+from training.data.items import Split, Utterance
+from training.data.manifest import read_manifests
+from training.errors import CorpusMissing
+from training.features.store import FeatureStore
+
+NAMES = ("ravdess", "emodb", "meld", "goemotions", "mosi", "ck48")
+"""FER2013 has 32,000 files; its rules are tested on a small archive."""
+
+
+def read(manifests: list[Path], store: Path) -> list[Utterance]:
+    with FeatureStore(store) as opened:
+        return [one for manifest in read_manifests(manifests, opened) for one in manifest.utterances]
+
+
+@pytest.fixture(scope="module")
+def utterances(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
+    out = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        # Whether the files can be read is not what is tested here.
+        patch.setattr("training.features.store.probe", lambda *_: None)
+        return read(prepare(NAMES, shared / "corpora", out), out / "features.sqlite")
+
+
+def test_no_group_stands_in_two_splits(utterances: list[Utterance]) -> None:
+    splits: dict[str, set[Split]] = {}
+    for one in utterances:
+        splits.setdefault(one.group, set()).add(one.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert len({one.id for one in utterances}) == len(utterances)
+
+
+def test_the_fixed_splits(utterances: list[Utterance]) -> None:
+    groups: dict[tuple[str, Split], set[str]] = {}
+    for one in utterances:
+        groups.setdefault((one.corpus, one.split), set()).add(one.group.split("/")[1])
+    assert groups["ravdess", Split.TEST] == {"17", "18", "19", "20"}
+    assert groups["ravdess", Split.VALIDATION] == {"15", "16"}
+    assert groups["emodb", Split.TEST] == {"13", "14"}
+    assert groups["emodb", Split.VALIDATION] == {"12"}
+    assert 10 <= len(groups["ck48", Split.VALIDATION]) <= 40
+    sizes = Counter((one.corpus, one.split) for one in utterances)
+    assert [sizes["mosi", split] for split in Split] == [1284, 229, 686]
+    assert [sizes["meld", split] for split in Split] == [9989, 1109, 1306]
+    assert [sizes["ravdess", split] for split in Split] == [840, 120, 240]
+    assert [sizes["emodb", split] for split in Split] == [208, 30, 112]
+    assert [sizes["ck48", split] for split in Split] == [723, 204, 0]
+
+
+def test_labels_are_those_of_the_names(utterances: list[Utterance]) -> None:
+    by_id = {one.id: one for one in utterances}
+    assert by_id["ravdess/03-01-02-01-01-01-01"].emotion == "neutral"
+    assert by_id["ravdess/03-01-06-01-01-01-01"].emotion == "fear"
+    assert by_id["emodb/03a01Fa"].emotion == "happy"
+    assert by_id["emodb/03a01Wa"].emotion == "angry"
+    assert not any(one.id[-2] == "L" for one in utterances if one.corpus == "emodb")
+    assert by_id["meld/train/0/0"].emotion == "neutral"
+    assert by_id["mosi/03bSnISJMiM_1"].sentiment == pytest.approx(2.4)
+    assert {one.emotion for one in utterances if one.emotion} == set(EMOTIONS)
+    assert all((one.sentiment is None) != (one.emotion is None) for one in utterances)
+
+
+def test_goemotions_is_thinned_by_class(utterances: list[Utterance]) -> None:
+    most = Counter((one.split, one.emotion) for one in utterances if one.corpus == "goemotions")
+    assert max(n for (split, _), n in most.items() if split is Split.TRAIN) == GOEMOTIONS_PER_CLASS[Split.TRAIN]
+
+
+def test_words_of_mosi_are_timed_where_they_match(utterances: list[Utterance]) -> None:
+    own = [one for one in utterances if one.corpus == "mosi"]
+    timed = [one.words for one in own if one.words is not None]
+    assert len(own) / 2 < len(timed) < len(own)
+    assert all(words[0].start_s == 0.0 for words in timed)
+
+
+@pytest.fixture
+def corpora(tmp_path: Path) -> Path:
+    """FER2013 and CK+ in small."""
+
+    def png(level: int) -> bytes:
+        return bytes(cv2.imencode(".png", np.full((48, 48), level, np.uint8))[1])
+
+    folder = tmp_path / "corpora"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "fer2013.zip", "w") as archive:
+        for i in range(40):
+            archive.writestr(f"train/{EMOTIONS[i % 7]}/Training_{i}.jpg", png(i))
+        archive.writestr("train/sad/Training_copy.jpg", png(3))
+        archive.writestr("train/sad/Training_copy_of_a_test_image.jpg", png(100))
+        archive.writestr("test/angry/PrivateTest_1.jpg", png(100))
+    with zipfile.ZipFile(folder / "ck48.zip", "w") as archive:
+        for name, subject in (("anger", "S010"), ("sadness", "S011"), ("contempt", "S012")):
+            archive.writestr(f"{name}/{subject}_004_00000014.png", png(7))
+    return folder
+
+
+def test_copies_of_a_face_fall_on_one_side(corpora: Path, tmp_path: Path) -> None:
+    found = read(prepare(["fer2013", "ck48"], corpora, tmp_path / "data"), tmp_path / "features.sqlite")
+    by_id = {one.id: one for one in found}
+    assert by_id["fer2013/test/angry/PrivateTest_1"].split is Split.TEST
+    assert "fer2013/train/sad/Training_copy_of_a_test_image" not in by_id
+    copy, original = by_id["fer2013/train/sad/Training_copy"], by_id["fer2013/train/angry/Training_3"]
+    assert (copy.group, copy.split) == (original.group, original.split)
+    assert {one.split for one in found if one.corpus == "fer2013"} == set(Split)
+    ck = [(one.group, one.emotion, one.split) for one in found if one.corpus == "ck48"]
+    assert ck == [("ck48/S010", "angry", Split.TRAIN), ("ck48/S011", "sad", Split.VALIDATION)]
+
+
+def test_a_second_time_nothing_is_done_unless_the_archive_changed(
+    corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (manifest,) = prepare(["ck48"], corpora, tmp_path / "data")
+    first = manifest.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("training.data.corpora.zipfile", None)
+        assert prepare(["ck48"], corpora, tmp_path / "data") == [manifest]
+    with zipfile.ZipFile(corpora / "ck48.zip", "a") as archive:
+        archive.writestr("happy/S013_004_00000014.png", archive.read("anger/S010_004_00000014.png"))
+    prepare(["ck48"], corpora, tmp_path / "data")
+    assert len(manifest.read_bytes().splitlines()) == len(first.splitlines()) + 1
+
+
+def test_what_a_cut_left_behind_is_completed(corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = prepare(["fer2013"], corpora, tmp_path / "whole")[0].read_bytes()
+    out, copies, copy = tmp_path / "cut", [], shutil.copyfileobj
+
+    def cut(source: IO[bytes], target: IO[bytes]) -> None:
+        copies.append(source)
+        if len(copies) == 10:
+            raise KeyboardInterrupt
+        copy(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.data.corpora.shutil.copyfileobj", cut)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(["fer2013"], corpora, out)
+    assert not (out / "fer2013.csv").exists()
+    assert prepare(["fer2013"], corpora, out)[0].read_bytes() == whole
+
+
+def test_everything_that_is_missing_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(CorpusMissing, match=r"ravdess_speech_16k\.zip, .*mosi_words\.jsonl; pass the folder"):
+        prepare(["ravdess", "mosi"], tmp_path, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ravdess_speech_16k.zip").write_bytes(b"no archive")
+    with pytest.raises(CorpusMissing, match=r"ravdess_speech_16k.zip is damaged"):
+        prepare(["ravdess"], tmp_path, tmp_path / "data")
+    (tmp_path / "mosi").mkdir()
+    (tmp_path / "mosi" / "mosi_words.jsonl").write_text('{"id": "x"}\n')
+    with pytest.raises(CorpusMissing, match=r"mosi_words.jsonl is not what it should be"):
+        prepare(["mosi"], tmp_path, tmp_path / "data")
+
+
+def test_no_file_of_an_archive_lands_outside(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "emodb_16k.zip", "w") as archive:
+        archive.writestr("../../03a01Fa.flac", b"")
+    with pytest.raises(CorpusMissing, match="outside of it"):
+        prepare(["emodb"], tmp_path, tmp_path / "data")
+
+
+def test_the_command_offers_what_there_is() -> None:
+    assert tuple(CORPORA) == OFFERED

@@ -1,0 +1,158 @@
+"""Published feature files train end to end: a planted signal is found, and a cut run goes on to the same curve."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from dhmd.modality import Modality
+from training.cli import main
+from training.config import PlateauOptimisation, SequenceConfig, read_config
+from training.data.compose import Batch
+from training.data.items import Split
+from training.data.sequences import ShuffledBatches
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+SMALL = {"d": 8, "attention_heads": 2, "layers": 1, "atoms": 8, "text_dropout": 0.1, "output_dropout": 0.1}
+FAST = {"accumulation": 1, "learning_rate": 5e-3, "epochs": 6}
+
+Made = Callable[..., dict[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def features(published: Made, tmp_path: Path) -> Callable[..., Path]:
+    def make(kind: str, *count: int) -> Path:
+        path = tmp_path / f"{kind}.pkl"
+        path.write_bytes(pickle.dumps(published(kind, *count)))
+        return path
+
+    return make
+
+
+def configuration(folder: Path, name: str, network: dict[str, Any] = SMALL, **optimisation: float) -> Path:
+    """A shipped configuration, made small and quick."""
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    config["network"] |= network
+    config["optimisation"] |= FAST | optimisation
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.mark.parametrize(("name", "kind"), [("mosi", "aligned"), ("mosei", "unaligned"), ("sims", "sims")])
+def test_a_planted_signal_is_learned(name: str, kind: str, features: Callable[..., Path], tmp_path: Path) -> None:
+    run, file = tmp_path / "run", features(kind)
+    assert main(["fit", str(configuration(tmp_path, name)), "--features", str(file), "--run", str(run)]) == 0
+    results, log = json.loads((run / "results.json").read_text()), json.loads((run / "log.json").read_text())
+    with file.open("rb") as opened:
+        label = pickle.load(opened)["test"]["regression_labels"]  # noqa: S301, made here
+    assert results["test"]["corr"] > 0.6
+    assert results["test"]["mae"] < 0.8 * np.abs(label - np.median(label)).mean()
+    accuracies = {"acc2", "acc3", "acc5"} if kind == "sims" else {"acc2_has0", "acc2_non0", "acc7", "acc5"}
+    f1 = {"f1"} if kind == "sims" else {"f1_has0", "f1_non0"}
+    assert set(results["test"]) == set(results["validation"]) == {"mae", "corr"} | accuracies | f1
+    assert results["data"]["utterances"] == {"train": 96, "validation": 48, "test": 48}
+    assert results["seed"] == 1111
+    assert set(results["versions"]) == {"dhmd", "python", "torch", "numpy"}
+    assert (results["device"], results["processes"]) == ("cpu", 1)
+    assert results["config"]["optimisation"]["learning_rate"] == 5e-3
+    assert results["data"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    least = min(log, key=lambda entry: entry["validation"]["mae"])
+    assert results["best_epoch"] == least["epoch"]
+    assert results["validation"] == pytest.approx(least["validation"])
+
+
+def test_a_cut_run_goes_on_to_the_same_curve(
+    features: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = features("aligned", 40)
+    argv = ["fit", str(configuration(tmp_path, "mosi", epochs=3, accumulation=2)), "--features", str(file), "--run"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*argv, str(whole)]) == 0
+    epoch = ShuffledBatches.epoch
+
+    def failing(self: ShuffledBatches, number: int) -> Iterator[Batch]:
+        for index, batch in enumerate(epoch(self, number)):
+            if (number, index) == (1, 1):
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(ShuffledBatches, "epoch", failing)
+    assert main([*argv, str(cut)]) == 130
+    monkeypatch.undo()
+    assert len(json.loads((cut / "log.json").read_text())) == 1
+    assert main([*argv, str(cut)]) == 1  # it would be overwritten
+    assert main([*argv, str(cut), "--resume"]) == 0
+    for name in ("log.json", "best.safetensors"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    results = [json.loads((run / "results.json").read_text()) for run in (cut, whole)]
+    assert all(result.pop("seconds") > 0 for result in results)
+    assert results[0] == results[1]
+
+
+def test_a_run_does_not_go_on_with_other_data(
+    features: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["fit", str(configuration(tmp_path, "mosi", epochs=1)), "--run", str(tmp_path / "run")]
+    assert main([*argv, "--features", str(features("aligned", 20))]) == 0
+    assert main([*argv, "--features", str(features("unaligned", 20)), "--resume"]) == 1
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_what_to_train_on_must_fit_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", str(CONFIGS / "mosi.yaml")]) == 2
+    assert "give it with --features FILE" in capsys.readouterr().err
+    assert main(["fit", str(CONFIGS / "base.yaml"), "--features", "x.pkl"]) == 2
+    assert "reads no --features" in capsys.readouterr().err
+    assert main(["fit", str(CONFIGS / "mosi.yaml"), "--features", str(tmp_path / "x.pkl")]) == 1
+    assert "x.pkl: cannot be read" in capsys.readouterr().err
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("name: x\nfeatures: printed\n")
+    assert main(["fit", str(wrong), "--features", "x.pkl"]) == 2
+    assert "line 2: 'features': input should be 'published' or 'mosi-context'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mosi", "mosei", "sims"])
+def test_the_shipped_configurations_are_the_papers(name: str) -> None:
+    config = read_config(CONFIGS / f"{name}.yaml")
+    assert isinstance(config, SequenceConfig)
+    network, plan = config.network, config.optimisation
+    assert (network.d, network.attention_heads, network.layers, network.atoms) == (50, 10, 4, 512)
+    assert (plan.batch, plan.accumulation, plan.patience, plan.gradient_clip) == (16, 10, 10, 0.6)
+    assert (plan.learning_rate, plan.dictionary_learning_rate) == (1e-4, 1e-3)
+
+
+def test_the_rate_is_halved_when_the_score_stands_still() -> None:
+    plan = PlateauOptimisation(plateau=2)
+    assert plan.rate(0, []) == 1
+    assert plan.rate(9, [1, 2, 2, 1]) == 1
+    assert plan.rate(9, [1, 2, 2, 1, 1]) == 0.5
+    assert plan.rate(9, [1, 2, 2, 1, 1, 1, 1]) == 0.5
+    assert plan.rate(9, [1, 2, 2, 1, 1, 1, 1, 1]) == 0.25
+    assert plan.rate(9, [1, 2, 2, 1, 1, 3, 2, 2]) == 0.5
+
+
+def test_an_epoch_holds_every_utterance_once_in_an_order_of_its_own(features: Callable[..., Path]) -> None:
+    from training.data.published import read_published
+
+    training = read_published(features("aligned", 40), 3).splits[Split.TRAIN]
+    source = ShuffledBatches(training, 16, seed=1)
+
+    def order(epoch: int) -> np.ndarray:
+        return np.concatenate([batch.inputs[Modality.AUDIO][:, 0].numpy() for batch in source.epoch(epoch)])
+
+    assert len(source) == len(list(source.epoch(0))) == 3
+    assert not np.array_equal(order(0), order(1))
+    np.testing.assert_array_equal(order(1), order(1))
+    for epoch in range(2):
+        np.testing.assert_array_equal(
+            np.sort(order(epoch), axis=0), np.sort(training.inputs[Modality.AUDIO][:, 0], axis=0)
+        )

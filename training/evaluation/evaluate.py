@@ -1,0 +1,133 @@
+"""Measure a checkpoint on labelled utterances: those of a manifest, and composed windows by modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.checkpoint import Calibration, Checkpoint, subset_name
+from dhmd.modality import Modality
+from training.data.compose import SUBSETS, Composer, Composition, Sample
+from training.data.items import Example
+from training.evaluation.metrics import emotion_metrics, sentiment_metrics
+from training.evaluation.predict import Predictions, batches, predict
+
+PER_CLASS: Final = 100
+"""Composed windows of each class."""
+
+SEED: Final = 0
+
+
+def evaluate(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
+    """examples: of the test split. Returns {"corpora": {name: see `measure`}, "composed": see `by_modalities`}."""
+    return {"corpora": by_corpus(checkpoint, examples), "composed": by_modalities(checkpoint, examples)}
+
+
+def by_corpus(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
+    """{name of a manifest: see `measure`}."""
+    names = dict.fromkeys(example.utterance.corpus for example in examples)
+    return {
+        name: measure(checkpoint, [example for example in examples if example.utterance.corpus == name])
+        for name in names
+    }
+
+
+def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
+    """Every utterance as it was recorded: {n, coverage, modalities, emotion, sentiment, by_modalities}.
+
+    coverage: share of the utterances in which anything was perceived (a face, a voice, words). The measures leave out
+    the rest. modalities: those that any of them has, by `subset_name`.
+    emotion, sentiment: over those that are labelled so; absent when none is. An utterance is shown with all it has.
+    by_modalities: {set of modalities: {n, emotion, sentiment}} over the utterances that have all of the set, shown only
+    that.
+    """
+    composer = _composer(checkpoint, examples)
+    samples = [composer.alone(example) for example in examples if example.rows]
+    samples = [sample for sample in samples if _present(sample)]
+    present = [_present(sample) for sample in samples]
+    result: dict[str, Any] = {
+        "n": len(examples),
+        "coverage": len(samples) / max(len(examples), 1),
+        "modalities": subset_name(frozenset().union(*present)),
+        **_measures(checkpoint, samples, present),
+    }
+    result["by_modalities"] = {}
+    for subset in SUBSETS:
+        having = [sample for sample, own in zip(samples, present, strict=True) if subset <= own]
+        if having:
+            measured = _measures(checkpoint, having, [subset] * len(having))
+            result["by_modalities"][subset_name(subset)] = {"n": len(having), **measured}
+    return result
+
+
+def _measures(
+    checkpoint: Checkpoint, samples: Sequence[Sample], shown: Sequence[frozenset[Modality]]
+) -> dict[str, Any]:
+    """Of each window only the modalities in `shown` are seen by the model."""
+    calibration, result = checkpoint.calibration, {}
+    parts: list[tuple[Predictions, str]] = []
+    for subset in dict.fromkeys(shown):
+        own = [sample for sample, other in zip(samples, shown, strict=True) if other == subset]
+        parts.append((predict(checkpoint.model, batches(own, subset)), subset_name(subset)))
+    if not parts:
+        return {}
+    label = np.concatenate([said.emotion_label for said, _ in parts])
+    if (label >= 0).any():
+        probabilities = np.concatenate([said.probabilities(_temperature(calibration, name)) for said, name in parts])
+        result["emotion"] = emotion_metrics(probabilities[label >= 0], label[label >= 0])
+    labelled = [_labelled(samples, shown, name) for _, name in parts]
+    truth = np.concatenate([said.sentiment_label[known] for (said, _), known in zip(parts, labelled, strict=True)])
+    if len(truth):
+        guess = np.concatenate([said.sentiment[known] for (said, _), known in zip(parts, labelled, strict=True)])
+        result["sentiment"] = sentiment_metrics(guess, truth)
+        widths = np.concatenate(
+            [
+                np.full(int(known.sum()), calibration.sentiment_half_width.get(name, np.nan))
+                for (_, name), known in zip(parts, labelled, strict=True)
+            ]
+        )
+        if not np.isnan(widths).any():
+            result["sentiment"]["within_half_width"] = float((np.abs(guess - truth) <= widths).mean())
+    return result
+
+
+def _labelled(samples: Sequence[Sample], shown: Sequence[frozenset[Modality]], name: str) -> NDArray[np.bool_]:
+    """Of the windows with that set of modalities, which have a sentiment that people labelled."""
+    own = [sample for sample, subset in zip(samples, shown, strict=True) if subset_name(subset) == name]
+    return np.array([sample.sentiment_labelled for sample in own], np.bool_)
+
+
+def _present(sample: Sample) -> frozenset[Modality]:
+    return frozenset(m for m, mask in sample.masks.items() if mask.any())
+
+
+def by_modalities(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
+    """Composed windows that hold all three modalities, the same for every subset and only shown in part:
+    {n, by_modalities: {subset: emotion}}; no subset where the examples lack a modality."""
+    samples = composed(checkpoint, examples)
+    measured = {
+        subset_name(subset): emotion_metrics(
+            said.probabilities(_temperature(checkpoint.calibration, subset_name(subset))), said.emotion_label
+        )
+        for subset in SUBSETS
+        if samples and (said := predict(checkpoint.model, batches(samples, subset)))
+    }
+    return {"n": len(samples), "by_modalities": measured}
+
+
+def composed(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Sample]:
+    """Windows of all three modalities, as many of every emotion, always the same for the same examples."""
+    return _composer(checkpoint, examples).fixed(frozenset(Modality), PER_CLASS)
+
+
+def _composer(checkpoint: Checkpoint, examples: Sequence[Example]) -> Composer:
+    scale = {m: checkpoint.model.normaliser[m].state_dict()["std"].numpy() for m in Modality}
+    return Composer(examples, checkpoint.features, scale, Composition(), SEED)
+
+
+def _temperature(calibration: Calibration, name: str) -> float:
+    """That of live use: 1 where a set of modalities was not calibrated."""
+    return calibration.temperature.get(name, 1.0)

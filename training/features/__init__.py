@@ -1,0 +1,1 @@
+"""Extractors over manifests: what each utterance becomes, cached by content."""

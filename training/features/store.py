@@ -1,0 +1,163 @@
+"""Extracted features on disk, found by what they were extracted from and by which extractor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+from rich.progress import track
+
+from dhmd.contract import FeatureSpec, Rows
+from training.data.items import is_session
+from training.data.media import Kind, Unreadable, probe
+from training.data.recorded import extent
+from training.features.face_images import SIDE, Seen
+
+_TABLES: Final = (
+    "rows (key TEXT PRIMARY KEY, times BLOB, vectors BLOB)",
+    "seen (key TEXT PRIMARY KEY, found INTEGER, crop BLOB, measures BLOB)",
+    "found (kind TEXT, path TEXT, mark TEXT, digest TEXT, duration REAL, cut INTEGER, PRIMARY KEY (kind, path))",
+)
+_MANY: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it was found. digest: sha256 of its content; duration_s: of a recording that states it.
+
+    cut: whether it is a session that breaks off after that. fault: why it cannot be read, None if it can.
+    """
+
+    digest: str = ""
+    duration_s: float | None = None
+    cut: bool = False
+    fault: str | None = None
+
+
+def feature_key(digest: str, spec: FeatureSpec) -> str:
+    """Name of the rows that the extractor of `spec` makes of the content with that digest."""
+    described = spec.to_dict()
+    # These say where rows stand in a window, not what they hold.
+    for name in ("steps", "window_s", "absent_after_s"):
+        del described[name]
+    return hashlib.sha256(f"{digest} {json.dumps(described, sort_keys=True)}".encode()).hexdigest()
+
+
+class FeatureStore:
+    """One SQLite file: rows, values in half precision; crops of faces in stills; which files were readable.
+
+    What was committed survives a cut. One process writes; it may be read from several.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, timeout=60)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")  # many small commits, without waiting for the disk
+        for table in _TABLES:
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.commit()
+        self._database.close()
+
+    def put(self, rows: Mapping[str, Rows], seen: Mapping[str, Seen] | None = None) -> None:
+        """Rows and seen stills by key; all or, when cut, none. Raises ValueError for rows that are not finite."""
+        with self._database:
+            named = (_row(key, one) for key, one in rows.items())
+            self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", named)
+            self._database.executemany(
+                "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
+                (
+                    (
+                        key,
+                        int(one.found),
+                        None if one.crop is None else one.crop.tobytes(),
+                        one.measures.astype(np.float32).tobytes(),
+                    )
+                    for key, one in (seen or {}).items()
+                ),
+            )
+
+    def get(self, keys: Sequence[str], width: int) -> list[Rows]:
+        """Rows (N, width) for each key; KeyError where there are none."""
+        return [self._get(key, width) for key in keys]
+
+    def _get(self, key: str, width: int) -> Rows:
+        found = self._database.execute("SELECT times, vectors FROM rows WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            raise KeyError(key)
+        vectors = np.frombuffer(found[1], np.float16).reshape(-1, width)
+        return Rows(np.frombuffer(found[0], np.float64), vectors.astype(np.float32))
+
+    def missing(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` under which no rows are kept."""
+        wanted = set(keys)
+        return wanted - {key for (key,) in self._database.execute("SELECT key FROM rows")}
+
+    def seen(self, key: str) -> Seen | None:
+        """What the landmarker saw in a still, if it was looked at."""
+        found = self._database.execute("SELECT found, crop, measures FROM seen WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return None
+        crop = None if found[1] is None else np.frombuffer(found[1], np.uint8).reshape(SIDE, SIDE)
+        return Seen(crop, bool(found[0]), np.frombuffer(found[2], np.float32))
+
+    def files(self, named: Iterable[tuple[Kind, Path]]) -> dict[tuple[Kind, Path], File]:
+        """Look into every file that was not found readable before, or has changed since."""
+        known = {(kind, path): rest for kind, path, *rest in self._database.execute("SELECT * FROM found")}
+        result: dict[tuple[Kind, Path], File] = {}
+        fresh: list[tuple[Kind, Path, str]] = []
+        for kind, path in dict.fromkeys(named):
+            mark = _mark(path)
+            before = known.get((kind, str(path.absolute())))
+            if mark and before and before[0] == mark:
+                result[kind, path] = File(before[1], before[2], bool(before[3]))
+            else:
+                fresh.append((kind, path, mark))
+        looked: list[tuple[str, str, str, str, float | None, bool]] = []
+        for kind, path, mark in track(fresh, "Looking into the files", disable=len(fresh) < _MANY):
+            result[kind, path] = file = _look(kind, path)
+            if file.fault is None:
+                looked.append((kind, str(path.absolute()), mark, file.digest, file.duration_s, file.cut))
+        with self._database:
+            self._database.executemany("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?)", looked)
+        return result
+
+
+def _look(kind: Kind, path: Path) -> File:
+    try:
+        recorded = kind is Kind.VIDEO and is_session(path)
+        duration_s, cut = extent(path) if recorded else (probe(kind, path), False)
+        with path.open("rb") as content:
+            return File(hashlib.file_digest(content, "sha256").hexdigest(), duration_s, cut)
+    except (Unreadable, OSError) as error:
+        return File(fault=str(error))
+
+
+def _mark(path: Path) -> str:
+    """Another one when the file was written again; empty where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _row(key: str, rows: Rows) -> tuple[str, bytes, bytes]:
+    vectors = rows.values.astype(np.float16)
+    if not np.isfinite(vectors).all():
+        raise ValueError("features are not finite, or too large for half precision")
+    return key, rows.times_s.astype(np.float64).tobytes(), vectors.tobytes()

@@ -1,0 +1,1 @@
+"""Fitting: losses, the loop, its files and devices."""

@@ -1,0 +1,206 @@
+"""Train a DHMD on windows of labelled utterances: from examples to a checkpoint folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from dhmd.checkpoint import CARD, Calibration, Checkpoint, load, save, subset_name, write_atomically
+from dhmd.contract import FeatureSpec
+from dhmd.modality import Modality
+from dhmd.model import DHMD
+from training.config import FitConfig, Optimisation
+from training.data.compose import SUBSETS, Batch, Composer, Sample, collate, statistics
+from training.data.items import Example, Split
+from training.errors import TooLittleData
+from training.evaluation.card import model_card
+from training.evaluation.evaluate import evaluate
+from training.evaluation.metrics import emotion_metrics, sentiment_metrics
+from training.evaluation.predict import FEW, batches, calibrate, predict
+from training.features.extractors import copy_learned
+from training.learning.device import first
+from training.learning.loop import Trained, open_run, train
+from training.learning.results import run_record
+
+CHECKPOINT: Final = "checkpoint"
+RESULTS: Final = "results.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Everything a run learns from and is measured on. manifests: sha256 of each by its name."""
+
+    examples: Mapping[Split, Sequence[Example]]
+    specs: Mapping[Modality, FeatureSpec]
+    manifests: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        examples: Sequence[Example],
+        specs: Mapping[Modality, FeatureSpec],
+        manifests: Mapping[str, str] | None = None,
+    ) -> Data:
+        by_split = {split: [e for e in examples if e.utterance.split is split] for split in Split}
+        return cls(by_split, specs, manifests or {})
+
+
+def described(config: FitConfig, manifests: Mapping[str, str]) -> dict[str, Any]:
+    """What shapes a run. manifests: see `Data`."""
+    return config.model_dump(mode="json") | {"data_sha256": dict(manifests)}
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedBatches:
+    """Windows that are composed anew each epoch."""
+
+    composer: Composer
+    plan: Optimisation
+
+    def __len__(self) -> int:
+        return self.plan.steps
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        for step in range(self.plan.steps):
+            first = step * self.plan.batch
+            yield collate([self.composer.sample(epoch, first + i) for i in range(self.plan.batch)])
+
+
+def fit(config: FitConfig, data: Data, run: Path, encoders: Path, start: Checkpoint | None = None) -> Path:
+    """Train, calibrate on validation, measure on test, and write `run`/checkpoint.
+
+    run: a folder that `check_run` agreed to; what a cut run left there is gone on with.
+    encoders: folder of the learned parts that made the features; they go into the checkpoint.
+    start: the checkpoint to begin from, as `config.start` asks.
+    Returns the checkpoint's folder. Of several processes the first alone measures and writes it. Raises TooLittleData.
+    """
+    open_run(run, described(config, data.manifests))
+    torch.manual_seed(config.seed)
+    model = _begun(config, data, start)
+    scales = {m: model.normaliser[m].state_dict()["std"].numpy() for m in Modality}
+    composers = {
+        split: Composer(data.examples[split], data.specs, scales, config.composition, config.seed) for split in Split
+    }
+    if not composers[Split.TRAIN]:
+        raise TooLittleData("nothing to learn from: no utterance of the split train has features for these subsets")
+    validation = validation_windows(composers[Split.VALIDATION], data.examples[Split.VALIDATION], config)
+    chosen_by = validation
+    if sum(bool(example.rows) for example in data.examples[Split.VALIDATION]) < FEW:
+        # Too few to choose the weights by: those learned from are measured with them.
+        both = [*data.examples[Split.TRAIN], *data.examples[Split.VALIDATION]]
+        chosen_by = validation_windows(
+            Composer(both, data.specs, scales, config.composition, config.seed), both, config
+        )
+    source = ComposedBatches(composers[Split.TRAIN], config.optimisation)
+
+    def validate(model: DHMD) -> tuple[float, dict[str, float]]:
+        scores = score_of(model, chosen_by)
+        return sum(scores.values()) / len(scores), scores
+
+    trained = train(model, source, validate, config.optimisation, config.losses, config.seed, run)
+    if not first():
+        return run / CHECKPOINT
+    calibration = calibrate(model, validation)
+    if start is not None:
+        calibration = Calibration(
+            {**start.calibration.temperature, **calibration.temperature},
+            {**start.calibration.sentiment_half_width, **calibration.sentiment_half_width},
+        )
+    return _finish(config, model, data, calibration, trained, run, encoders)
+
+
+def _begun(config: FitConfig, data: Data, start: Checkpoint | None) -> DHMD:
+    """A network by chance with the statistics of the training data, or that of `start` with its own."""
+    if start is not None:
+        for m, spec in start.features.items():
+            spec.require(data.specs[m])
+        return start.model.train()
+    model = DHMD(config.network.dhmd({m: spec.width for m, spec in data.specs.items()}))
+    for m, (mean, deviation) in statistics(data.examples[Split.TRAIN], data.specs).items():
+        model.normaliser[m].load_state_dict({"mean": torch.from_numpy(mean), "std": torch.from_numpy(deviation)})
+    return model
+
+
+def _finish(
+    config: FitConfig,
+    model: DHMD,
+    data: Data,
+    calibration: Calibration,
+    trained: Trained,
+    run: Path,
+    encoders: Path,
+) -> Path:
+    """Write the checkpoint, measure it as it was written, and write its card."""
+    folder, counts = run / CHECKPOINT, _counts(data)
+    folder.mkdir(exist_ok=True)
+    copy_learned(encoders, folder)
+    save(
+        folder,
+        name=config.name,
+        model=model,
+        features=data.specs,
+        calibration=calibration,
+        training={
+            "config": config.model_dump(mode="json"),
+            "items": counts,
+            "best_epoch": trained.best_epoch,
+            "torch": torch.__version__,
+        },
+        card=f"# {config.name}\n",
+    )
+    checkpoint = load(folder)
+    measured = evaluate(checkpoint, data.examples[Split.TEST])
+    record = run_record(
+        config.name, config.seed, config.model_dump(mode="json"), {"sha256": dict(data.manifests)}, trained
+    )
+    write_atomically(run / RESULTS, json.dumps(record | {"utterances": counts, "test": measured}, indent=1) + "\n")
+    write_atomically(folder / CARD, model_card(config, counts, trained.log, measured, checkpoint.calibration))
+    return folder
+
+
+def validation_windows(
+    composer: Composer, examples: Sequence[Example], config: FitConfig
+) -> dict[frozenset[Modality], list[Sample]]:
+    """For each set of modalities: the utterances that have it, and composed windows where it is more than one."""
+    windows: dict[frozenset[Modality], list[Sample]] = {}
+    for subset in SUBSETS:
+        own = [e for e in examples if subset <= set(e.rows)]
+        order = np.random.default_rng(config.seed).permutation(len(own))[: config.validation.items]
+        windows[subset] = [composer.alone(own[i], subset) for i in sorted(order)]
+        if len(subset) > 1:
+            windows[subset] += composer.fixed(subset, config.validation.per_class)
+    return windows
+
+
+def score_of(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Sample]]) -> dict[str, float]:
+    """Unweighted recall of the emotions for each set of modalities, and the correlation of labelled sentiment."""
+    scores: dict[str, float] = {}
+    for subset, samples in validation.items():
+        if not samples:
+            continue
+        said = predict(model, batches(samples))
+        known = said.emotion_label >= 0
+        if known.any():
+            probabilities = said.probabilities()[known]
+            scores[subset_name(subset)] = emotion_metrics(probabilities, said.emotion_label[known])["unweighted_recall"]
+        labelled = np.array([sample.sentiment_labelled for sample in samples])
+        if labelled.any():
+            name = f"{subset_name(subset)} sentiment"
+            scores[name] = sentiment_metrics(said.sentiment[labelled], said.sentiment_label[labelled])["corr"]
+    return scores
+
+
+def _counts(data: Data) -> dict[str, dict[str, int]]:
+    """Utterances of each manifest and split."""
+    counts: dict[str, dict[str, int]] = {}
+    for split, examples in data.examples.items():
+        for example in examples:
+            corpus = counts.setdefault(example.utterance.corpus, dict.fromkeys(Split, 0))
+            corpus[split] += 1
+    return counts
