@@ -18,7 +18,7 @@ from realtime.messages.estimate import Dropped
 from realtime.mqtt.broker import BrokerAddress
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.words import SpokenWords
-from realtime.programs.edge import EdgeLink, linked
+from realtime.scale.edge_link import EdgeLink, linked
 from realtime.scale.edge_stream import EdgeStream, Hop
 from realtime.scale.window_log import WindowLog
 

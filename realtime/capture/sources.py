@@ -5,31 +5,33 @@ from __future__ import annotations
 import logging
 
 from realtime.capture.camera import Camera
+from realtime.capture.delivery import LiveSource
 from realtime.capture.media import MediaFile
 from realtime.capture.microphone import Microphone, list_microphones
 from realtime.capture.playback import MediaPlayer
 from realtime.clock import SessionClock
 from realtime.errors import MicrophoneUnavailable
 from realtime.messages.estimate import Dropped
-from realtime.pipeline.live import LiveSource
-from realtime.settings import RunSettings
 
 logger = logging.getLogger(__name__)
 
 
-def open_source(settings: RunSettings, media: MediaFile | None, clock: SessionClock) -> LiveSource:
-    """What to capture, and from where. A file brings its own sound; a camera goes with the default microphone."""
-    microphone = settings.microphone or (_default_microphone() if settings.is_live else "none")
-    heard = None if microphone == "none" else Microphone(microphone, clock)
+def open_source(source: str, microphone: str | None, media: MediaFile | None, clock: SessionClock) -> LiveSource:
+    """What to capture, and from where. A file brings its own sound; a camera goes with the default microphone.
+
+    source: camera, stream or "none"; of a file, its name. microphone: None where nobody named one. media: the file.
+    """
+    named = microphone or (_default_microphone() if media is None else "none")
+    heard = None if named == "none" else Microphone(named, clock)
     if media is not None:
         player, has = MediaPlayer(media, clock), media.describe()
         for kind, present in (("video", has.has_video), ("sound", has.has_audio or heard is not None)):
             if not present:
-                logger.warning("%s has no %s: estimates come from the rest alone", settings.source, kind)
+                logger.warning("%s has no %s: estimates come from the rest alone", source, kind)
         frames = player.frames if has.has_video else None
         blocks = heard.blocks if heard else player.blocks if has.has_audio else None
     else:
-        frames = None if settings.source == "none" else Camera(settings.source, clock).frames
+        frames = None if source == "none" else Camera(source, clock).frames
         blocks = heard.blocks if heard else None
 
     def lost() -> Dropped:

@@ -8,34 +8,21 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from dhmd.modality import Modality
-from realtime.capture.queues import AudioFanOut, AudioRing, LatestFrame
-from realtime.capture.samples import AudioBlock, VideoFrame
-from realtime.messages.estimate import Dropped
+from realtime.capture.delivery import Delivery
+from realtime.capture.queues import AudioRing, LatestFrame
+from realtime.capture.samples import AudioBlock
 from realtime.perception.perception import Perception
 from realtime.pipeline.pipeline import Due, Hopping
+from realtime.pipeline.ticks import tick
 from realtime.workers import BlockingWorker, Pause, WorkerStatus, supervise
 
-VOICE_RING_S = 5.0
-TRANSCRIPT_RING_S = 15.0
 POLL_S = 0.1
 GRACE_S = 1.2
-
-
-@dataclass(frozen=True, slots=True)
-class LiveSource:
-    """What a run captures. Each stream is started in a thread of its own and ends when its event is set."""
-
-    frames: Callable[[threading.Event], Iterator[VideoFrame]] | None
-    blocks: Callable[[threading.Event], Iterator[AudioBlock]] | None
-    lost: Callable[[], Dropped] = lambda: Dropped(video=0, audio=0)
-    """Frames and blocks that were lost before they reached a queue."""
 
 
 @dataclass(slots=True)
@@ -50,24 +37,6 @@ class Steering:
     def takes(self, captured_s: float) -> bool:
         """Whether what was captured then may be perceived: nothing from a pause is, even if it is delivered later."""
         return self.pause.reason is None and captured_s >= self.resumed_s
-
-
-class Delivery:
-    """The queues between a source and perception, and what was lost on the way."""
-
-    def __init__(self, source: LiveSource) -> None:
-        self.source = source
-        self.frames = LatestFrame()
-        self.voice = AudioRing(VOICE_RING_S)
-        self.transcript = AudioRing(TRANSCRIPT_RING_S)
-        self.sound = AudioFanOut([self.voice, self.transcript])
-
-    def dropped(self) -> Dropped:
-        lost = self.source.lost()
-        return Dropped(
-            video=lost.video + self.frames.dropped,
-            audio=lost.audio + max(self.voice.dropped, self.transcript.dropped),
-        )
 
 
 async def run_live(
@@ -96,7 +65,7 @@ async def run_live(
 
         capturing = start(capture, steering.pause)
         perceiving = start(perceive)
-        ticking = group.create_task(_tick(pipeline, lambda: steering.hop_s or hop_s), name="engine")
+        ticking = group.create_task(tick(pipeline, lambda: steering.hop_s or hop_s), name="engine")
         stopping = group.create_task(stop.wait(), name="stop")
         # Perception ends by itself once capture has ended and every queue is drained.
         ending = group.create_task(_all_done(perceiving), name="ending")
@@ -203,44 +172,3 @@ def _waiting(ring: AudioRing) -> list[AudioBlock]:
     while (block := ring.get(0.0)) is not None:
         blocks.append(block)
     return blocks
-
-
-class Phase:
-    """Moves the ticks, a little each, to where a picture has just been taken up: the estimate waits for it, and is of
-    the newest picture there is. Of ticks that fall differently among the pictures the best falls there.
-    """
-
-    AFTER_S = 0.008
-    """What pictures come late by, now and then."""
-    STEP_S = 0.001
-
-    def __init__(self) -> None:
-        self._waited_s: deque[float] = deque(maxlen=12)
-
-    def shift_s(self, looking_for_s: float) -> float:
-        """For the tick that is due; `looking_for_s` as of Perception."""
-        self._waited_s.append(looking_for_s)
-        least_s = min(self._waited_s)
-        if least_s > 1.0:
-            return 0.0
-        shift_s = max(-self.STEP_S, min(self.STEP_S, self.AFTER_S - least_s))
-        # As they would have been.
-        self._waited_s = deque((waited_s + shift_s for waited_s in self._waited_s), self._waited_s.maxlen)
-        return shift_s
-
-
-async def _tick(pipeline: Hopping[Due], hop_now_s: Callable[[], float]) -> None:
-    """One estimate a hop. A tick that comes more than a hop late is missed and counted, never made up for."""
-    clock, loop, phase = pipeline.clock, asyncio.get_running_loop(), Phase()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as thread:
-        due_s = clock.now()
-        while True:
-            hop_s = hop_now_s()
-            due_s += hop_s
-            late_hops = int((clock.now() - due_s) / hop_s)
-            if late_hops > 0:
-                pipeline.statistics.missed_ticks += late_hops
-                due_s += late_hops * hop_s
-            await asyncio.sleep(max(0.0, due_s - clock.now()))
-            due_s += phase.shift_s(pipeline.perception.looking_for_s)
-            pipeline.emit(await loop.run_in_executor(thread, pipeline.estimate, due_s))

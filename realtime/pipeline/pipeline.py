@@ -16,9 +16,10 @@ import numpy as np
 from dhmd.checkpoint import Checkpoint
 from realtime.clock import SessionClock
 from realtime.errors import SettingsInvalid
-from realtime.messages.estimate import Dropped, Estimate, ModelName, build_estimate
+from realtime.messages.estimate import Dropped, Estimate, ModelName
 from realtime.perception.perception import Perceived, Perception
 from realtime.perception.window import WindowCut
+from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Inference
 from realtime.recognition.smoothing import Smoothing
 

@@ -6,19 +6,19 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import aiomqtt
 import torch
 from pydantic import ValidationError
 from rich.console import Console
 
 from dhmd.checkpoint import load
 from dhmd.modality import Modality
+from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, SessionClock
@@ -26,16 +26,15 @@ from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Dropped, Estimate
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, PublisherSink, publishing
-from realtime.mqtt.broker import BrokerAddress, named_broker
+from realtime.mqtt.broker import named_broker
 from realtime.mqtt.discovery import announce
 from realtime.perception.perception import Extractors, Perception
 from realtime.pipeline.interrupts import either, stop_when_asked
-from realtime.pipeline.live import Delivery, run_live
+from realtime.pipeline.live import run_live
 from realtime.pipeline.offline import run_offline
 from realtime.pipeline.pipeline import EstimateFile, Statistics
-from realtime.scale import topics
+from realtime.scale.edge_link import FAREWELL_S, EdgeLink, linked
 from realtime.scale.edge_stream import EdgeStatistics, EdgeStream, Hop
-from realtime.scale.link import keep_connected, payload_of, user_properties
 from realtime.scale.window_log import WindowLog
 from realtime.settings import RunSettings
 from realtime.terminal.view import Dashboard, TerminalView
@@ -48,125 +47,6 @@ logger = logging.getLogger(__name__)
 
 ANSWER_S: Final = 5.0
 """At --pace max a window that has no answer for so long is sent again."""
-FAREWELL_S: Final = 1.0
-"""How long the last windows may take to be answered."""
-
-
-class EdgeLink:
-    """The connection of edge streams: sends each stream's newest window, and hands them what comes back.
-
-    on_estimate: told of each estimate of the streams, with its stream and payload.
-    """
-
-    def __init__(
-        self, broker: BrokerAddress, streams: Sequence[EdgeStream], on_estimate: Callable[[str, bytes], None]
-    ) -> None:
-        self.stop = asyncio.Event()
-        self.ready = asyncio.Event()
-        """Set while the broker is there."""
-        self.missed = 0
-        """Windows that found no broker, or were overtaken before they were sent."""
-        self._broker = broker
-        self._streams: Mapping[str, EdgeStream] = {stream.stream: stream for stream in streams}
-        self._on_estimate = on_estimate
-        self._due: dict[str, Hop] = {}
-        self._wake, self._answered = asyncio.Event(), asyncio.Event()
-
-    def offer(self, stream: str, hop: Hop) -> None:
-        """A window is due. Never waits: it is sent, or a newer one takes its place."""
-        if not self.ready.is_set() or stream in self._due:
-            self.missed += 1
-        if self.ready.is_set():
-            self._due[stream] = hop
-            self._wake.set()
-
-    async def run(self) -> None:
-        """Until stopped, whatever the broker does. Raises BrokerRefused."""
-        await keep_connected(self._broker, self._use, self.stop)
-
-    async def answer(self, stream: EdgeStream, within_s: float) -> bool:
-        """Wait for the estimate of a stream's newest window; whether it came. False at once where none can come."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while stream.stream in self._due or stream.answered_seq < stream.last_seq:
-                    if stream.stream not in self._due and stream.heard_by_nobody:
-                        break
-                    self._answered.clear()
-                    await self._answered.wait()
-                else:
-                    return True
-        return False
-
-    async def _use(self, client: aiomqtt.Client) -> None:
-        wanted = [topics.SERVERS]
-        for name in self._streams:
-            wanted += [topics.estimates(name), topics.resync(name), topics.refused(name)]
-        await client.subscribe([(topic, 0) for topic in wanted])
-        for stream in self._streams.values():
-            stream.reconnected()
-        self.ready.set()
-        tasks = {
-            asyncio.create_task(self._send(client), name="send windows"),
-            asyncio.create_task(self._listen(client), name="listen"),
-            asyncio.create_task(self.stop.wait(), name="stop"),
-        }
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            self.ready.clear()
-            self._due.clear()
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-
-    async def _send(self, client: aiomqtt.Client) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._due:
-                name = next(iter(self._due))
-                message = self._streams[name].window(self._due.pop(name), loop.time())
-                if message is not None:
-                    await client.publish(*message)
-
-    async def _listen(self, client: aiomqtt.Client) -> None:
-        loop = asyncio.get_running_loop()
-        async for message in client.messages:
-            topic, payload = message.topic.value, payload_of(message)
-            if message.topic.matches(topics.SERVERS):
-                for stream in self._streams.values():
-                    stream.on_presence(topic.rpartition("/")[2], payload, loop.time())
-                self._answered.set()
-                continue
-            name = topics.stream_of(topic)
-            owner = self._streams.get(name)
-            if owner is None:
-                continue
-            if topic == topics.estimates(name):
-                if owner.on_answer(user_properties(message), loop.time()):
-                    self._answered.set()
-                    self._on_estimate(name, payload)
-            elif topic == topics.resync(name):
-                owner.on_resync(payload)
-                self._answered.set()
-            elif topic == topics.refused(name):
-                owner.on_refused(payload)
-
-
-@contextlib.asynccontextmanager
-async def linked(link: EdgeLink) -> AsyncIterator[None]:
-    """Keep a link connected for as long as the context lasts. Raises BrokerRefused, in a group."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(link.run(), name="windows")
-        try:
-            yield
-        finally:
-            link.stop.set()
-            await asyncio.wait({task}, timeout=FAREWELL_S)
-            task.cancel()
 
 
 class EdgePipeline:
@@ -244,7 +124,7 @@ async def _edge(
     stop = stop_when_asked()
     broker = named_broker(settings.broker, settings.access)
     dashboard = Dashboard(f"dhmd-live edge · {settings.stream}", f"{broker}")
-    delivery = Delivery(open_source(settings, media, clock))
+    delivery = Delivery(open_source(settings.source, settings.microphone, media, clock))
     received = 0
 
     def on_estimate(_: str, payload: bytes) -> None:
@@ -319,7 +199,8 @@ def _expose(
 ) -> None:
     """To Prometheus, if it was asked for."""
     if registry is not None:
-        from realtime.metrics.collectors import StreamFigures, Streams, Windows
+        from realtime.metrics.collectors import StreamFigures, Streams
+        from realtime.scale.collectors import Windows
 
         statistics, dropped = pipeline.statistics, pipeline.dropped
         figures = StreamFigures(stream.stream, statistics, dropped, dashboard.workers, publisher)

@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 
 from dhmd.checkpoint import load
+from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, SessionClock
 from realtime.metrics.prometheus import exposed
 from realtime.perception.perception import Extractors, Perception
-from realtime.pipeline.live import Delivery
 from realtime.pipeline.pipeline import Emission, EstimateFile, Pipeline, Sink
 from realtime.programs.running import Run, Summary
 from realtime.recognition.engine import Engine, resolve_device
@@ -79,7 +79,7 @@ def run(
             recorder = Recorder(session, clock, description, video=video, sound=sound, patient=not timed)
             stack.enter_context(recorder.emptied_if_blank())
         perception = stack.enter_context(Perception(extractors, device, [recorder] if recorder else []))
-        delivery = Delivery(open_source(settings, media, clock))
+        delivery = Delivery(open_source(settings.source, settings.microphone, media, clock))
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
         pipeline.sinks += [watch, *sinks, *(sink for sink in (file, recorder) if sink is not None)]
         under_way = Run(settings, pipeline, delivery, media, description, recorder, web, registry)

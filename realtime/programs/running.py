@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.clock import MediaClock
 from realtime.messages.estimate import Dropped
@@ -18,14 +19,15 @@ from realtime.mqtt import Publisher, PublisherSink, publish_pipeline, publishing
 from realtime.mqtt.broker import BrokerAddress, opened_broker
 from realtime.mqtt.discovery import announce
 from realtime.pipeline.interrupts import either, stop_when_asked
-from realtime.pipeline.live import Delivery, Steering, run_live
+from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.offline import run_offline
 from realtime.pipeline.pipeline import Pipeline, Statistics
 from realtime.programs.control import Control
 from realtime.session.folder import FolderRecording
+from realtime.session.marking import Marking
 from realtime.session.recorder import Recorder
 from realtime.settings import RunSettings
-from realtime.terminal.keys import Marking, marking_keys
+from realtime.terminal.keys import listening
 from realtime.terminal.view import Dashboard, TerminalView
 from realtime.workers import WorkerStatus
 
@@ -86,7 +88,14 @@ class Run:
             view = stack.enter_context(TerminalView(console, dashboard))
             pipeline.sinks.append(view)
             window_s = pipeline.perception.window.window_s
-            marking = stack.enter_context(marking_keys(recorder, pipeline.clock, window_s, view, self._on_marks))
+
+            def show(line: str) -> None:
+                dashboard.marks = line
+                self._on_marks(line)
+
+            marking = Marking(recorder, pipeline.clock, window_s, show)
+            if stack.enter_context(listening(view, marking.press)):
+                marking.teach()
             if self.web is not None:
                 address = await self._show(self.web, marking, stack)
                 console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)

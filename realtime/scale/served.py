@@ -14,8 +14,9 @@ import torch
 from dhmd.checkpoint import Checkpoint
 from dhmd.contract import ContractMismatch, FeatureSpec, Rows, Word
 from dhmd.modality import Modality
-from realtime.messages.estimate import Estimate, ModelName, build_estimate
+from realtime.messages.estimate import Estimate, ModelName
 from realtime.perception.window import SlidingWindow, WindowCut
+from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Engine
 from realtime.scale import topics
 from realtime.scale.window_message import APPENDED, WindowInvalid, WindowMessage

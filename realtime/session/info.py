@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dhmd.checkpoint import shipped
+from dhmd.labels import CHANNELS
 from dhmd.modality import Modality
 from dhmd.session import Session, schema
 from dhmd.session.reader import Contents, Mark, TopicContents, mark_of
 from realtime.session.export.look import clock, length
-from realtime.terminal.view import NAMES
 
 MEDIA = {schema.VIDEO: "video", schema.SOUND: "sound"}
 
@@ -133,7 +133,7 @@ def _summary(info: Info) -> Table:
     }
     for spec in info.features:
         rate = "as they come" if spec["rate_hz"] is None else f"{spec['rate_hz']:g} a second"
-        rows[NAMES[Modality(spec["modality"])]] = (
+        rows[CHANNELS[Modality(spec["modality"])]] = (
             f"{spec['extractor']} {spec['version']}: {spec['width']} numbers, {rate}, {spec['window_s']:g} s"
         )
     for number, mark in enumerate(info.marks, start=1):

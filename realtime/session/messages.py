@@ -17,9 +17,10 @@ from dhmd.modality import EDGES, Modality
 from dhmd.session import schema
 from dhmd.session.reader import LANDMARK_UNITS, Session, SessionInvalid
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
-from realtime.messages.estimate import Dropped, Estimate, ModelName, Window, build_estimate
+from realtime.messages.estimate import Dropped, Estimate, ModelName
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
+from realtime.recognition.build import Window, build_estimate
 from realtime.recognition.engine import Inference, Sentiment
 from realtime.workers import WorkerStatus
 

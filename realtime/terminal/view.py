@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dhmd.modality import Modality
+from dhmd.labels import CHANNELS
 from realtime.messages.estimate import Estimate
 from realtime.pipeline.pipeline import Emission
 from realtime.workers import WorkerState, WorkerStatus
@@ -28,7 +28,6 @@ COLOURS = {
     "disgust": "green",
     "surprise": "dark_orange",
 }
-NAMES = {Modality.VISION: "face", Modality.AUDIO: "voice", Modality.TEXT: "words"}
 REDRAW_S = 0.125
 LINE_EVERY_S = 1.0
 BAR_WIDTH = 64
@@ -57,7 +56,7 @@ def sentiment_bar(value: float, low: float, high: float, width: int = BAR_WIDTH 
 
 def describe_line(e: Estimate) -> str:
     """One estimate in one plain line."""
-    present = " ".join(f"{NAMES[m]}{'+' if getattr(e.modalities, m).present else '-'}" for m in NAMES)
+    present = " ".join(f"{CHANNELS[m]}{'+' if getattr(e.modalities, m).present else '-'}" for m in CHANNELS)
     if e.emotions is None or e.sentiment is None or e.top is None:
         what = "nobody seen or heard"
     else:
@@ -126,7 +125,7 @@ class Dashboard:
         table = Table(box=None, padding=(0, 2), header_style="grey50")
         for column in ("", "", "age", "weight", "sentiment"):
             table.add_column(column, justify="left" if not column else "right")
-        for m, name in NAMES.items():
+        for m, name in CHANNELS.items():
             part = getattr(e.modalities, m)
             age = "-" if part.age_s is None else f"{part.age_s:.2f} s"
             if part.present:

@@ -24,8 +24,8 @@ from dhmd.errors import DHMDError
 from realtime.pipeline.pipeline import Emission, Pipeline
 from realtime.session.export.write import export
 from realtime.session.joining import join_run
+from realtime.session.marking import Marking
 from realtime.session.recorder import Recorder
-from realtime.terminal.keys import Marking
 from realtime.web.address import WebAddress
 from realtime.workers import WorkerState, WorkerStatus
 

@@ -20,12 +20,13 @@ from starlette.websockets import WebSocket
 from dhmd.errors import DHMDError
 from realtime.allowance import Allowance
 from realtime.capture.browser import BrowserCapture
+from realtime.capture.delivery import Delivery, LiveSource
 from realtime.clock import SessionClock
 from realtime.mqtt import Publisher, publish_pipeline, publishing
 from realtime.mqtt.broker import BrokerAddress
 from realtime.perception.perception import Extractors, Perception
 from realtime.perception.turns import Turns, cores
-from realtime.pipeline.live import Delivery, LiveSource, run_live
+from realtime.pipeline.live import run_live
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.shared_engine import SharedEngine
 from realtime.session.recorder import describe

@@ -15,14 +15,13 @@ from typing import IO
 
 import numpy as np
 
-from dhmd.labels import EMOTIONS
+from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import Modality
 from dhmd.session import Session
 from realtime.session.export import look
 from realtime.session.export.look import Drawn
 from realtime.session.sentences import Sentence, join, printable, sentences
 from realtime.session.timeline import Floats, Timeline
-from realtime.terminal.view import NAMES
 
 WIDTH = 1000.0
 """Of all plots, in their own units."""
@@ -199,14 +198,14 @@ class _Plots:
             area = self._areas(np.zeros_like(weight), np.where(weight > 0, weight, np.nan), -0.08, 1.08, height)
             body = f'<path class="there" d="{there}"/><path d="{area}" fill="{look.GRAPH}" fill-opacity=".85"/>'
             seen = float(np.mean(self.drawn.present[m]))
-            told = f"{NAMES[m]} perceived in {look.percent(seen)} of the time, mean weight {np.mean(weight):.2f}"
-            rows.append((NAMES[m], self._svg(height, body, told)))
+            told = f"{CHANNELS[m]} perceived in {look.percent(seen)} of the time, mean weight {np.mean(weight):.2f}"
+            rows.append((CHANNELS[m], self._svg(height, body, told)))
         return _rows("Modalities", "perceived (pale), and their weights (filled, 0 to 1)", rows)
 
     def graph(self, title: str, note: str, edges: Floats) -> str:
         height = 12.0
         rows = []
-        for name, weights in zip(look.EDGE_NAMES, edges.T, strict=True):
+        for name, weights in zip(look.EDGE_CHANNELS, edges.T, strict=True):
             told = f"{name}, mean weight {np.nanmean(weights):.2f}" if np.any(~np.isnan(weights)) else f"{name}, none"
             rows.append((name, self._svg(height, self._heat(weights, height), told)))
         return _rows(title, note, rows)
@@ -399,7 +398,7 @@ def _numbers(timeline: Timeline) -> str:
         inside = (timeline.t_s >= i * step_s) & (timeline.t_s < (i + 1) * step_s)
         known = inside & ~np.isnan(timeline.emotions[:, 0])
         perceived = ", ".join(
-            NAMES[m]
+            CHANNELS[m]
             for m in (Modality.VISION, Modality.AUDIO, Modality.TEXT)
             if inside.any() and timeline.present[m][inside].mean() > 0.5
         )

@@ -11,11 +11,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.labels import EMOTIONS
+from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import EDGES, Modality
 from realtime.pipeline.pipeline import percentiles
 from realtime.session.timeline import Floats, Timeline
-from realtime.terminal.view import NAMES
 from realtime.workers import WorkerState
 
 COLOURS = {
@@ -36,7 +35,7 @@ STATE_COLOURS = {
     WorkerState.RESTARTING: NEGATIVE,
     WorkerState.FAILED: NEGATIVE,
 }
-EDGE_NAMES = tuple(f"{NAMES[edge.source]} → {NAMES[edge.target]}" for edge in EDGES)
+EDGE_CHANNELS = tuple(f"{CHANNELS[edge.source]} → {CHANNELS[edge.target]}" for edge in EDGES)
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 MOST = 800
 """Points that a plot shows; more are averaged."""

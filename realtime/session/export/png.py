@@ -11,14 +11,13 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dhmd.labels import EMOTIONS
+from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import Modality
 from dhmd.session import Session
 from realtime.session.export import look
 from realtime.session.export.look import Drawn
 from realtime.session.sentences import Sentence, printable, sentences
 from realtime.session.timeline import Floats, Timeline
-from realtime.terminal.view import NAMES
 from realtime.workers import WorkerState, WorkerStatus
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ class _Picture:
             self._fill(axes, floor + 0.06 + 0 * there, floor + 0.94 * there, THERE)
             self._fill(axes, floor + 0.06 + 0 * there, floor + 0.06 + 0.88 * drawn.weight[m], look.GRAPH, opacity=0.85)
         axes.set_ylim(0, len(order))
-        _names(axes, {len(order) - 0.5 - i: NAMES[m] for i, m in enumerate(order)})
+        _names(axes, {len(order) - 0.5 - i: CHANNELS[m] for i, m in enumerate(order)})
 
     def _graph(self, edges: Floats) -> Callable[[Axes], None]:
         from matplotlib.colors import LinearSegmentedColormap
@@ -225,7 +224,7 @@ class _Picture:
                 colours = shades(np.sqrt(np.nan_to_num(edges[:, i]).clip(0, 1)))
                 axes.broken_barh(bars, (count - 1 - i + 0.07, 0.86), facecolors=colours, linewidth=0)
             axes.set_ylim(0, count)
-            _names(axes, {count - 0.5 - i: name for i, name in enumerate(look.EDGE_NAMES)})
+            _names(axes, {count - 0.5 - i: name for i, name in enumerate(look.EDGE_CHANNELS)})
 
         return draw
 

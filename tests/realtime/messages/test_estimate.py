@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import EDGES, Modality
-from realtime.messages.estimate import Dropped, EmotionName, Estimate, ModelName, build_estimate
+from realtime.messages.estimate import Dropped, EmotionName, Estimate, ModelName
 from realtime.perception.window import WindowCut
+from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Inference, Sentiment
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "estimate.schema.json"

@@ -22,13 +22,14 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from realtime.demo import CLIP
 from realtime.messages.estimate import Dropped
-from realtime.metrics.collectors import NEWEST, Serving, StreamFigures, Streams, Windows
+from realtime.metrics.collectors import NEWEST, StreamFigures, Streams
 from realtime.mqtt import Publisher
 from realtime.mqtt.broker import BrokerAddress
 from realtime.pipeline.pipeline import Statistics
-from realtime.programs.serve import ServeStatistics
+from realtime.scale.collectors import Serving, Windows
 from realtime.scale.edge_stream import EdgeStatistics
 from realtime.scale.served import ServedStreams
+from realtime.scale.server import ServeStatistics
 from realtime.workers import WorkerState, WorkerStatus
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -26,6 +26,7 @@ from dhmd.contract import FeatureSpec, Rows
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
+from realtime.capture.delivery import Delivery, LiveSource
 from realtime.capture.samples import VideoFrame
 from realtime.clock import SessionClock
 from realtime.demo import CLIP
@@ -37,7 +38,7 @@ from realtime.mqtt import commands as module
 from realtime.mqtt.broker import BrokerAddress, embedded_broker
 from realtime.mqtt.commands import read
 from realtime.perception.perception import Extractors, Perception
-from realtime.pipeline.live import Delivery, LiveSource, Steering, run_live
+from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.pipeline import Pipeline
 from realtime.programs.control import Control
 from realtime.recognition.engine import Inference, Sentiment

@@ -25,9 +25,9 @@ from realtime.messages.estimate import Estimate
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.discovery import announced_at
 from realtime.programs import asyncapi
-from realtime.programs.edge import EdgeLink, linked
-from realtime.programs.serve import Server
+from realtime.scale.edge_link import EdgeLink, linked
 from realtime.scale.served import Estimator, ServedStreams
+from realtime.scale.server import Server
 from tests.realtime.metrics.test_prometheus import Samples, address_of, free_address, port_of, scrape, value
 from tests.realtime.waiting import until
 

@@ -35,10 +35,10 @@ from realtime.recognition.engine import Engine
 from realtime.session import rewound as module
 from realtime.session.export.write import export
 from realtime.session.info import read_info
+from realtime.session.marking import Marking
 from realtime.session.recorder import Recorder, describe
 from realtime.session.rewound import Rewound
 from realtime.session.timeline import Timeline
-from realtime.terminal.keys import Marking
 from training.data.recorded import Recording
 
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from dhmd.labels import EMOTIONS
 from dhmd.session import Session, schema
 from realtime.clock import MediaClock
 from realtime.demo import CLIP
-from realtime.terminal.keys import Marking
+from realtime.session.marking import Marking
 
 PROGRAM = (str(Path(sys.executable).with_name("dhmd-live")),)
 PATIENCE_S = 120.0

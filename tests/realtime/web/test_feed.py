@@ -14,10 +14,11 @@ import torch
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
-from realtime.messages.estimate import Dropped, ModelName, build_estimate
+from realtime.messages.estimate import Dropped, ModelName
 from realtime.perception.perception import Perceived
 from realtime.perception.window import WindowCut
 from realtime.pipeline.pipeline import Emission
+from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Activations, Inference, Sentiment
 from realtime.web.feed import Feed
 from realtime.web.pages import Page

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from realtime.pipeline.live import Phase
+from realtime.pipeline.ticks import Phase
 
 
 def waits_s(every_s: float, hop_s: float, first_s: float, ticks: int = 300, jitter_s: float = 0.0) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from realtime.programs.serve import Pressure
+from realtime.scale.server import Pressure
 
 
 def lines(periods: list[tuple[int, int]]) -> list[str | None]:

@@ -1,0 +1,112 @@
+"""From what the engine says of a window to the estimate that goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Protocol
+
+from dhmd.labels import CIRCUMPLEX, EMOTIONS
+from dhmd.modality import EDGES, Modality
+from realtime.messages.estimate import (
+    Dropped,
+    EmotionName,
+    Estimate,
+    Graph,
+    Latency,
+    Modalities,
+    ModalityEstimate,
+    ModelName,
+    SentimentEstimate,
+)
+from realtime.recognition.engine import Inference
+
+
+class Window(Protocol):
+    """What an estimate tells of the window it was made from, be it cut just now or recorded. See WindowCut."""
+
+    @property
+    def start_s(self) -> float: ...
+    @property
+    def end_s(self) -> float: ...
+    @property
+    def newest_s(self) -> Mapping[Modality, float | None]: ...
+    @property
+    def present(self) -> AbstractSet[Modality]: ...
+
+
+def build_estimate(
+    cut: Window,
+    inference: Inference | None,
+    *,
+    stream: str,
+    seq: int,
+    epoch_unix: float,
+    faces: int,
+    transcript: str,
+    capture_to_estimate_ms: float | None,
+    timed: bool,
+    dropped: Dropped,
+    model: ModelName,
+) -> Estimate:
+    """Put together what goes out. `timed` is false where the clock is the media's own and latencies mean nothing."""
+    emotions: dict[EmotionName, float] | None = None
+    valence = arousal = None
+    sentiment = None
+    if inference is not None:
+        emotions = _rounded_to_one(inference.emotions)
+        valence = round(sum(p * CIRCUMPLEX[name][0] for name, p in emotions.items()), 4)
+        arousal = round(sum(p * CIRCUMPLEX[name][1] for name, p in emotions.items()), 4)
+        s = inference.sentiment
+        sentiment = SentimentEstimate(value=round(s.value, 4), low=round(s.low, 4), high=round(s.high, 4))
+    return Estimate(
+        stream=stream,
+        seq=seq,
+        t=round(epoch_unix + cut.end_s, 4),
+        window=(round(epoch_unix + cut.start_s, 4), round(epoch_unix + cut.end_s, 4)),
+        sentiment=sentiment,
+        emotions=emotions,
+        top=max(emotions, key=lambda name: emotions[name]) if emotions else None,
+        valence=valence,
+        arousal=arousal,
+        modalities=Modalities(**{m.value: _modality(m, cut, inference) for m in Modality}),
+        graph=Graph(
+            homo=_edges(inference.homo_edges if inference else (0.0,) * len(EDGES)),
+            hetero=_edges(inference.hetero_edges if inference else (0.0,) * len(EDGES)),
+        ),
+        faces=faces,
+        transcript=transcript,
+        latency_ms=Latency(
+            capture_to_estimate=None
+            if capture_to_estimate_ms is None or not timed
+            else round(capture_to_estimate_ms, 2),
+            inference=round(inference.inference_ms, 2) if inference and timed else None,
+        ),
+        dropped=dropped,
+        model=model,
+    )
+
+
+def _rounded_to_one(probabilities: tuple[float, ...]) -> dict[EmotionName, float]:
+    """Four digits each, cut down, and what is missing given to the largest remainders: sum 1, order unchanged."""
+    scaled = [p * 10_000 for p in probabilities]
+    units = [int(s) for s in scaled]
+    by_remainder = sorted(range(len(units)), key=lambda i: units[i] - scaled[i])
+    for i in by_remainder[: 10_000 - sum(units)]:
+        units[i] += 1
+    return dict(zip(EMOTIONS, (count / 10_000 for count in units), strict=True))
+
+
+def _edges(weights: tuple[float, ...]) -> dict[str, float]:
+    return {str(edge): round(weight, 4) for edge, weight in zip(EDGES, weights, strict=True)}
+
+
+def _modality(m: Modality, cut: Window, inference: Inference | None) -> ModalityEstimate:
+    newest_s = cut.newest_s[m]
+    present = m in cut.present
+    return ModalityEstimate(
+        present=present,
+        age_s=None if newest_s is None else round(cut.end_s - newest_s, 3),
+        weight=round(inference.weights.get(m, 0.0), 4) if inference else 0.0,
+        sentiment=round(inference.modality_sentiment[m], 4) if inference and present else None,
+    )

@@ -1,0 +1,135 @@
+"""The connection of edge streams to those who serve."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Final
+
+import aiomqtt
+
+from realtime.mqtt.broker import BrokerAddress
+from realtime.scale import topics
+from realtime.scale.edge_stream import EdgeStream, Hop
+from realtime.scale.link import keep_connected, payload_of, user_properties
+
+FAREWELL_S: Final = 1.0
+"""How long the last windows may take to be answered."""
+
+
+class EdgeLink:
+    """The connection of edge streams: sends each stream's newest window, and hands them what comes back.
+
+    on_estimate: told of each estimate of the streams, with its stream and payload.
+    """
+
+    def __init__(
+        self, broker: BrokerAddress, streams: Sequence[EdgeStream], on_estimate: Callable[[str, bytes], None]
+    ) -> None:
+        self.stop = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set while the broker is there."""
+        self.missed = 0
+        """Windows that found no broker, or were overtaken before they were sent."""
+        self._broker = broker
+        self._streams: Mapping[str, EdgeStream] = {stream.stream: stream for stream in streams}
+        self._on_estimate = on_estimate
+        self._due: dict[str, Hop] = {}
+        self._wake, self._answered = asyncio.Event(), asyncio.Event()
+
+    def offer(self, stream: str, hop: Hop) -> None:
+        """A window is due. Never waits: it is sent, or a newer one takes its place."""
+        if not self.ready.is_set() or stream in self._due:
+            self.missed += 1
+        if self.ready.is_set():
+            self._due[stream] = hop
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Until stopped, whatever the broker does. Raises BrokerRefused."""
+        await keep_connected(self._broker, self._use, self.stop)
+
+    async def answer(self, stream: EdgeStream, within_s: float) -> bool:
+        """Wait for the estimate of a stream's newest window; whether it came. False at once where none can come."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while stream.stream in self._due or stream.answered_seq < stream.last_seq:
+                    if stream.stream not in self._due and stream.heard_by_nobody:
+                        break
+                    self._answered.clear()
+                    await self._answered.wait()
+                else:
+                    return True
+        return False
+
+    async def _use(self, client: aiomqtt.Client) -> None:
+        wanted = [topics.SERVERS]
+        for name in self._streams:
+            wanted += [topics.estimates(name), topics.resync(name), topics.refused(name)]
+        await client.subscribe([(topic, 0) for topic in wanted])
+        for stream in self._streams.values():
+            stream.reconnected()
+        self.ready.set()
+        tasks = {
+            asyncio.create_task(self._send(client), name="send windows"),
+            asyncio.create_task(self._listen(client), name="listen"),
+            asyncio.create_task(self.stop.wait(), name="stop"),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.ready.clear()
+            self._due.clear()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _send(self, client: aiomqtt.Client) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._due:
+                name = next(iter(self._due))
+                message = self._streams[name].window(self._due.pop(name), loop.time())
+                if message is not None:
+                    await client.publish(*message)
+
+    async def _listen(self, client: aiomqtt.Client) -> None:
+        loop = asyncio.get_running_loop()
+        async for message in client.messages:
+            topic, payload = message.topic.value, payload_of(message)
+            if message.topic.matches(topics.SERVERS):
+                for stream in self._streams.values():
+                    stream.on_presence(topic.rpartition("/")[2], payload, loop.time())
+                self._answered.set()
+                continue
+            name = topics.stream_of(topic)
+            owner = self._streams.get(name)
+            if owner is None:
+                continue
+            if topic == topics.estimates(name):
+                if owner.on_answer(user_properties(message), loop.time()):
+                    self._answered.set()
+                    self._on_estimate(name, payload)
+            elif topic == topics.resync(name):
+                owner.on_resync(payload)
+                self._answered.set()
+            elif topic == topics.refused(name):
+                owner.on_refused(payload)
+
+
+@contextlib.asynccontextmanager
+async def linked(link: EdgeLink) -> AsyncIterator[None]:
+    """Keep a link connected for as long as the context lasts. Raises BrokerRefused, in a group."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(link.run(), name="windows")
+        try:
+            yield
+        finally:
+            link.stop.set()
+            await asyncio.wait({task}, timeout=FAREWELL_S)
+            task.cancel()

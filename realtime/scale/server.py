@@ -1,0 +1,202 @@
+"""One server of a group: estimates for the streams of many edges, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import aiomqtt
+
+from realtime.messages.topics import EMOTION
+from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.connection import properties_of
+from realtime.pipeline.pipeline import LATENCIES_KEPT
+from realtime.recognition.shared_engine import MOST
+from realtime.scale import topics
+from realtime.scale.link import keep_connected, payload_of
+from realtime.scale.served import Answer, Estimator, ServedStreams
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S: Final = 0.02
+"""A batch closes so long after its first window came, or when it is as large as it may be."""
+
+
+@dataclass(slots=True)
+class ServeStatistics:
+    """What a server can say when it ends."""
+
+    estimates: int = 0
+    batches: Counter[int] = field(default_factory=Counter)
+    held_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    busy_s: float = 0.0
+    """Time spent in batches."""
+
+
+class Pressure:
+    """Tells when windows come faster than they are estimated, and when that is over.
+
+    A newer window of a stream takes the place of the one that waits: each stream then has fewer estimates, none of them
+    later than before.
+    """
+
+    EVERY_S: Final = 10.0
+    SHARE: Final = 0.05
+    """Of the windows, overtaken by newer ones: more of them than now and then."""
+
+    def __init__(self) -> None:
+        self._begun_s: float | None = None
+        self._windows = self._overtaken = 0
+        self._behind = False
+
+    def told(self, now_s: float, counts: Mapping[str, int]) -> str | None:
+        """A line for people, if there is news. counts: `windows` and `overtaken` since the start."""
+        if self._begun_s is not None and now_s - self._begun_s < self.EVERY_S:
+            return None
+        windows, overtaken = counts["windows"] - self._windows, counts["overtaken"] - self._overtaken
+        lasted_s = now_s - (self._begun_s or now_s)
+        self._begun_s, self._windows, self._overtaken = now_s, counts["windows"], counts["overtaken"]
+        behind = overtaken > self.SHARE * windows and lasted_s > 0
+        if behind == self._behind or not lasted_s:
+            return None
+        self._behind = behind
+        if not behind:
+            return "keeps up again: every stream has an estimate for each of its windows"
+        return (
+            f"{windows / lasted_s:.0f} windows come a second, more than this server can estimate: "
+            f"{overtaken / windows:.0%} are overtaken by newer ones, and the streams have fewer estimates, none later; "
+            "start another server"
+        )
+
+
+class Server:
+    """One member of a group. `run` until `stop` is set."""
+
+    def __init__(
+        self,
+        broker: BrokerAddress,
+        group: str,
+        estimator: Estimator,
+        streams: Callable[[str], ServedStreams],
+        tell: Callable[[str], None],
+    ) -> None:
+        """streams: makes those of a server of that name."""
+        self.name = secrets.token_hex(6)
+        self.streams = streams(self.name)
+        self.statistics = ServeStatistics()
+        self.stop = asyncio.Event()
+        self.joined = asyncio.Event()
+        """Set while the group has us."""
+        self._broker = broker
+        self._group = group
+        self._estimator = estimator
+        self._tell = tell
+        self._came, self._full = asyncio.Event(), asyncio.Event()
+        self._told: set[str] = set()
+        self._pressure = Pressure()
+
+    async def run(self) -> None:
+        """Serve until stopped, whatever the broker does. Raises BrokerRefused."""
+        will = aiomqtt.Will(topics.presence(self.name), topics.GONE, qos=1)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as thread:
+
+            async def join(client: aiomqtt.Client) -> None:
+                self.streams.clear()
+                await client.subscribe(topics.directed("+", self.name))
+                await client.subscribe(topics.shared(self._group))
+                await client.publish(topics.presence(self.name), topics.HERE, qos=1)
+                self.joined.set()
+                self._tell(f"serving {topics.OPENINGS} on {self._broker}, as {self.name} of the group {self._group}")
+                try:
+                    await self._serve(client, thread)
+                finally:
+                    self.joined.clear()
+
+            await keep_connected(self._broker, join, self.stop, will)
+
+    async def _serve(self, client: aiomqtt.Client, thread: ThreadPoolExecutor) -> None:
+        """Until stopped. Raises MqttError when the broker goes away."""
+        tasks = {
+            asyncio.create_task(self._read(client), name="read"),
+            asyncio.create_task(self._batches(client, thread), name="batches"),
+            asyncio.create_task(self.stop.wait(), name="stop"),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            # In order: nothing more is handed to us, then everybody may know.
+            await client.unsubscribe(topics.shared(self._group))
+            await client.publish(topics.presence(self.name), topics.GONE, qos=1)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _read(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            reply = self.streams.receive(message.topic.value, payload_of(message))
+            if reply is not None:
+                stream = topics.stream_of(reply.topic)
+                if reply.topic == topics.refused(stream):
+                    self._warn(f"{stream}: refused: {reply.payload.decode()}")
+                await client.publish(reply.topic, reply.payload)
+            if self.streams.counts["malformed"]:
+                self._warn("malformed window messages come; they are counted and dropped")
+            if self.streams.waiting:
+                self._came.set()
+                if len(self.streams.waiting) >= MOST:
+                    self._full.set()
+
+    def _warn(self, line: str) -> None:
+        if line not in self._told and len(self._told) < 1000:
+            self._told.add(line)
+            logger.warning("%s", line)
+
+    async def _batches(self, client: aiomqtt.Client, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._came.wait()
+            first = next(iter(self.streams.waiting.values()))
+            left_s = first.arrived_s + DEADLINE_S - time.monotonic()
+            if left_s > 0 and len(self.streams.waiting) < MOST:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._full.wait(), left_s)
+            batch = self.streams.take(MOST)
+            self._full.clear()
+            if not self.streams.waiting:
+                self._came.clear()
+            begun_s = time.monotonic()
+            answers = await loop.run_in_executor(thread, self._estimator.answer, batch)
+            self.statistics.busy_s += time.monotonic() - begun_s
+            self.statistics.batches[len(batch)] += 1
+            if line := self._pressure.told(time.monotonic(), self.streams.counts):
+                logger.warning("%s", line)
+            for answer in answers:
+                await self._publish(client, answer)
+
+    async def _publish(self, client: aiomqtt.Client, answer: Answer) -> None:
+        properties = properties_of(EMOTION)
+        message = answer.request.message
+        # paho adds them to those that are there.
+        properties.UserProperty = [
+            ("server", self.name),
+            ("session", message.session),
+            ("window", str(message.seq)),
+            ("held_ms", f"{(time.monotonic() - answer.request.arrived_s) * 1000:.2f}"),
+        ]
+        payload = answer.estimate.model_dump_json().encode()
+        await client.publish(topics.estimates(answer.request.stream), payload, properties=properties)
+        self.statistics.estimates += 1
+        self.statistics.held_ms.append((time.monotonic() - answer.request.arrived_s) * 1000)
