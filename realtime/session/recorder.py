@@ -125,8 +125,8 @@ class Recorder:
         """Bytes of the file, in whole chunks."""
         self._clock = clock
         self._patient = patient
-        self._video = VideoEncoder() if video else None
-        self._sound = sound
+        self.video, self.sound = video, sound
+        self._encoder = VideoEncoder() if video else None
         self._landmarks_s = -LANDMARKS_EVERY_S
         self._words: TranscriptUpdate | None = None
         self._wake = threading.Condition()
@@ -148,12 +148,12 @@ class Recorder:
         self._thread: threading.Thread | None = None
 
     def on_frame(self, frame: VideoFrame) -> None:
-        if (encoder := self._video) is not None:
+        if (encoder := self._encoder) is not None:
             image = frame.image
             self._put(schema.VIDEO, frame.captured_s, lambda when: encoder.encode(image, when), image.nbytes)
 
     def on_sound(self, block: AudioBlock) -> None:
-        if self._sound:
+        if self.sound:
             self._put(schema.SOUND, block.captured_s, lambda when: messages.sound(block, when), block.samples.nbytes)
 
     def on_face(self, observation: FaceObservation) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,23 +19,18 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from dhmd.errors import DHMDError
-from realtime.pipeline.pipeline import Emission, Pipeline
+from realtime.errors import CommandRefused
+from realtime.pipeline.pipeline import Pipeline
 from realtime.session.export.write import export
-from realtime.session.joining import join_run
+from realtime.session.limited import MOST_BYTES_IN_ALL, LimitedRecording
 from realtime.session.marking import Marking
 from realtime.session.recorder import Recorder
 from realtime.web.address import WebAddress
-from realtime.workers import WorkerState, WorkerStatus
 
-MOST_S: Final = 3600.0
-MOST_BYTES: Final = 10**9
-"""Of one recording."""
-MOST_BYTES_IN_ALL: Final = 4 * 10**9
 MOST_OF_SESSION: Final = 4
 """Recordings that a session keeps; the oldest makes room."""
 KEPT_S: Final = 600.0
 """How long what was recorded can be fetched after its session is over."""
-CHECK_EVERY_S: Final = 0.5
 MEDIA_TYPES: Final = {".mcap": "application/octet-stream", ".csv": "text/csv; charset=utf-8"}
 
 
@@ -78,11 +71,11 @@ class Recordings:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._kept.clear()
         for session in list(self._sessions):
             await session.abandon()
         for timer in self._forgetting:
             timer.cancel()
-        self._kept.clear()
         if self._scratch is not None:
             await asyncio.to_thread(self._scratch.cleanup)
 
@@ -115,6 +108,10 @@ class Recordings:
         kept = Kept(Path(tempfile.mkdtemp(dir=self._scratch.name)))
         self._kept[kept.token] = kept
         return kept
+
+    def at(self, folder: Path) -> Kept | None:
+        """Return what is kept there; None once it is forgotten."""
+        return next((kept for kept in self._kept.values() if kept.folder == folder), None)
 
     def forget(self, kept: Kept) -> None:
         self._kept.pop(kept.token, None)
@@ -155,24 +152,10 @@ class Recordings:
         return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], filename=path.name)
 
 
-@dataclass(eq=False)
-class _Running:
-    """The recording that is under way."""
+class SessionRecording(LimitedRecording):
+    """The recordings of one session, begun, marked and ended by its page.
 
-    recorder: Recorder
-    marking: Marking
-    file: IO[bytes]
-    kept: Kept
-    video: bool
-    audio: bool
-    checked_s: float = 0.0
-
-
-class SessionRecording:
-    """The recordings of one session, one at a time: a sink of its estimates, told of its workers, and of its end.
-
-    All of it in the event loop. description: see `describe`. on_change: given `state()` whenever it changes. on_marks:
-    shows what was marked.
+    description: see `describe`. on_change: given `state()` whenever it changes. on_marks: shows what was marked.
     """
 
     def __init__(
@@ -184,138 +167,96 @@ class SessionRecording:
         on_change: Callable[[Mapping[str, Any]], object],
         on_marks: Callable[[str], object],
     ) -> None:
+        super().__init__(pipeline)
         self._recordings = recordings
-        self._pipeline = pipeline
         self._description = description
         self._on_change = on_change
         self._on_marks = on_marks
-        self._running: _Running | None = None
+        self._marking: Marking | None = None
+        """Of the recording that is under way."""
         self._state, self._reason = "off", ""
-        self._statuses: dict[str, WorkerStatus] = {}
-        self._finishing: set[asyncio.Task[None]] = set()
         self._over = False
         self.kept: list[Kept] = []
 
     def state(self) -> dict[str, Any]:
-        """The fields of the message `recording`. Files of earlier recordings of the session come after the newest."""
-        running = self._running
+        """Return the fields of the message `recording`. Files of earlier recordings come after the newest."""
+        recorder = self.recorder
         return {
             "state": self._state,
             "reason": self._reason,
-            "started": None if running is None else round(running.recorder.start_s, 4),
-            "video": running is not None and running.video,
-            "audio": running is not None and running.audio,
+            "started": None if recorder is None else round(recorder.start_s, 4),
+            "video": recorder is not None and recorder.video,
+            "audio": recorder is not None and recorder.sound,
             "files": [file for kept in reversed(self.kept) for file in self._recordings.files(kept)],
         }
 
     def on_request(self, on: bool, video: bool, audio: bool) -> None:
         """Start, keeping pictures or sound too only if asked, or stop; what is so already stays so."""
-        if on and self._running is None and not self._over:
+        if not on:
+            self.end()
+        elif self.recorder is None and not self._over:
             self._start(video=video, audio=audio)
-        elif not on and self._running is not None:
-            self._stop(self._running)
-
-    def on_worker(self, status: WorkerStatus) -> None:
-        """A recording begins with the newest status of each worker."""
-        self._statuses[status.worker] = status
-        if self._running is not None:
-            self._running.recorder.on_worker(status)
 
     def on_key(self, key: str) -> None:
         """Mark what is recorded."""
-        if self._running is None:
+        if self._marking is None:
             self._on_marks("marks need a recording: start one first")
         else:
-            self._running.marking.press(key)
-
-    def put(self, emission: Emission) -> None:
-        if (running := self._running) is None:
-            return
-        running.recorder.put(emission)
-        end_s = emission.perceived.cut.end_s
-        if end_s - running.checked_s >= CHECK_EVERY_S:
-            running.checked_s = end_s
-            if (limit := self._limit(running, end_s)) is not None:
-                self._stop(running, limit)
+            self._marking.press(key)
 
     def close(self) -> None:
-        """The session is over: what is being recorded is ended, and all can be fetched for ten minutes more."""
+        """End with the session; all that was recorded can be fetched for ten minutes more."""
         if self._over:
             return
         self._over = True
-        if self._running is not None:
-            self._stop(self._running)
+        self.end()
         self._recordings.end(self)
 
     async def abandon(self) -> None:
         """End at once what is under way; the server goes, and nobody can fetch anything."""
         self._over = True
-        if (running := self._running) is not None:
-            self._detach(running)
-            await asyncio.to_thread(_end, running)
-        if self._finishing:
-            await asyncio.wait(self._finishing)
+        await self.stop()
 
     def _start(self, *, video: bool, audio: bool) -> None:
-        if self._recordings.bytes >= MOST_BYTES_IN_ALL:
-            self._tell("failed", "there is no room for another recording now; try again later")
-            return
-        while len(self.kept) >= MOST_OF_SESSION:
-            self._recordings.forget(self.kept.pop(0))
-        pipeline, loop = self._pipeline, asyncio.get_running_loop()
         try:
-            kept = self._recordings.make()
-            self.kept.append(kept)
-            stream = re.sub(r"[^\w.-]+", "_", pipeline.stream)
-            name = f"{stream}-{time.strftime('%Y%m%d-%H%M%S')}.mcap"
-            file = (kept.folder / name).open("xb")
-        except OSError as error:
-            self._tell("failed", f"nothing can be recorded: {error.strerror}")
+            recorder = self.begin(self._description, video=video, sound=audio)
+        except CommandRefused as refusal:
+            self._tell("failed", str(refusal))
             return
-        statuses = self._statuses.values()
-        recorder = join_run(pipeline, file, self._description, statuses, video=video, sound=audio)
-        window_s = pipeline.perception.window.window_s
-        marking = Marking(recorder, pipeline.clock, window_s, self._on_marks)
-        running = self._running = _Running(recorder, marking, file, kept, video, audio, recorder.start_s)
-        recorder.start(lambda status: loop.call_soon_threadsafe(self._on_writer, running, status))
-        marking.teach()
+        window_s = self._pipeline.perception.window.window_s
+        self._marking = Marking(recorder, self._pipeline.clock, window_s, self._on_marks)
+        self._marking.teach()
         self._tell("on")
 
-    def _on_writer(self, running: _Running, status: WorkerStatus) -> None:
-        if status.state is WorkerState.FAILED and self._running is running:
-            self._stop(running)
-
-    def _limit(self, running: _Running, now_s: float) -> str | None:
-        """Why a recording may not go on."""
-        if now_s - running.recorder.start_s >= MOST_S:
-            return f"stopped after {MOST_S / 60:g} minutes, the longest that is recorded"
-        if running.recorder.written >= MOST_BYTES:
-            return f"stopped at {MOST_BYTES / 1e9:g} GB, the largest that is recorded"
+    def _new_file(self, name: str) -> IO[bytes]:
         if self._recordings.bytes >= MOST_BYTES_IN_ALL:
-            return "stopped, as there is no room for more recordings"
-        return None
+            raise CommandRefused("there is no room for another recording now; try again later")
+        while len(self.kept) >= MOST_OF_SESSION:
+            self._recordings.forget(self.kept.pop(0))
+        self.kept.append(self._recordings.make())
+        return (self.kept[-1].folder / f"{name}.mcap").open("xb")
 
-    def _detach(self, running: _Running) -> None:
-        self._running = None
-        self._pipeline.perception.leave(running.recorder)
-        running.marking.end()
+    def _full(self) -> str:
+        full = self._recordings.bytes >= MOST_BYTES_IN_ALL
+        return "stopped, as there is no room for more recordings" if full else ""
 
-    def _stop(self, running: _Running, reason: str = "") -> None:
-        self._detach(running)
+    def _on_end(self) -> None:
+        if self._marking is not None:
+            self._marking.end()
+            self._marking = None
         self._tell("off", "the files are being made")
-        task = asyncio.create_task(self._finish(running, reason), name="recording")
-        self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
 
-    async def _finish(self, running: _Running, reason: str) -> None:
-        running.kept.files = await asyncio.to_thread(_files, running)
-        recorder = running.recorder
-        if self._running is not None:
+    async def _on_written(self, recorder: Recorder, reason: str) -> None:
+        path = Path(recorder.name)
+        kept = self._recordings.at(path.parent)
+        if kept is not None:
+            kept.files = await asyncio.to_thread(_files, path)
+        if self.recorder is not None:
             self._on_change(self.state())  # another one is under way already
         elif recorder.failed is not None:
             what = recorder.failed.removeprefix(f"{recorder.name}: ")
-            kept = "; what was recorded before can be fetched" if running.kept.files else ""
-            self._tell("failed", f"recording stopped: {what}{kept}")
+            fetched = "; what was recorded before can be fetched" if kept is not None and kept.files else ""
+            self._tell("failed", f"recording stopped: {what}{fetched}")
         else:
             self._tell("ready", reason)
 
@@ -324,18 +265,9 @@ class SessionRecording:
         self._on_change(self.state())
 
 
-def _end(running: _Running) -> None:
-    """Write what waits. May take a while, as all that the disk does."""
-    running.recorder.close()
-    with contextlib.suppress(OSError):
-        running.file.close()
-
-
-def _files(running: _Running) -> dict[str, Path]:
-    """End a recording and put its table beside it. Returns the files by name; the table is missing without estimates,
-    or room for it."""
-    _end(running)
-    path = Path(running.recorder.name)
+def _files(path: Path) -> dict[str, Path]:
+    """Put the table of a recording beside it. Returns the files by name; the table is missing without estimates, or
+    room for it."""
     if not path.exists() or not path.stat().st_size:
         return {}
     files = [path]

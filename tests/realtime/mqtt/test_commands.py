@@ -44,6 +44,7 @@ from realtime.programs.control import Control
 from realtime.recognition.engine import Inference, Sentiment
 from realtime.recognition.smoothing import Smoothing
 from realtime.session import folder as folders
+from realtime.session import limited
 from realtime.session.folder import FolderRecording
 from realtime.session.recorder import describe
 from realtime.workers import WorkerState, WorkerStatus
@@ -298,7 +299,7 @@ async def test_recordings_end_with_the_run_and_at_their_limits(
     mosquitto: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(mosquitto.port, tmp_path) as (run, caller):
-        monkeypatch.setattr(folders, "MOST_S", 1.0)
+        monkeypatch.setattr(limited, "MOST_S", 1.0)
         assert (await caller.ask("record", on=True)).ok
         await until(lambda: "the longest" in run.last("recording").reason)
         await until(lambda: "the longest" in caller.status("recording")["reason"])

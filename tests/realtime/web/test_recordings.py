@@ -29,7 +29,7 @@ from realtime.messages.estimate import Dropped
 from realtime.perception.perception import Extractors, Perception
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.engine import Engine
-from realtime.session import recorder
+from realtime.session import limited, recorder
 from realtime.session.recorder import describe
 from realtime.web import recordings as module
 from realtime.web.address import WebAddress
@@ -225,8 +225,8 @@ async def test_the_end_of_the_server_ends_what_is_recorded(folder: Path) -> None
 
 @pytest.mark.parametrize(("limit", "told"), [("MOST_S", "stopped after "), ("MOST_BYTES", "stopped at ")])
 async def test_it_stops_itself_at_its_limit_and_says_so(monkeypatch: pytest.MonkeyPatch, limit: str, told: str) -> None:
-    monkeypatch.setattr(module, limit, 0.1 if limit == "MOST_S" else 100)
-    monkeypatch.setattr(module, "CHECK_EVERY_S", 0.05)
+    monkeypatch.setattr(limited, limit, 0.1 if limit == "MOST_S" else 100)
+    monkeypatch.setattr(limited, "CHECK_EVERY_S", 0.05)
     monkeypatch.setattr(recorder, "CHUNK_S", 0.05)
     async with recordings() as (kept, _):
         stream = Stream(kept)
