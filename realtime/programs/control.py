@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from realtime.errors import CommandRefused
@@ -12,19 +11,11 @@ from realtime.messages.commands import Command, SetHop, SetMark, SetPause, SetRe
 from realtime.pipeline.live import Steering
 from realtime.pipeline.pipeline import Pipeline
 from realtime.session.folder import FolderRecording
+from realtime.session.marks import Label, Marks
 from realtime.session.recorder import Recorder
 
 RELEASED_WITHIN_S: Final = 3.0
 """How long the answer to a pause waits for camera and microphone."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A mark that is under way."""
-
-    start_s: float
-    emotion: str | None
-    sentiment: float | None
 
 
 class Control:
@@ -45,9 +36,8 @@ class Control:
         self._pipeline = pipeline
         self._steering = steering
         self._description = dict(description)
-        self._whole = recorder
+        self._whole = Marks(recorder) if recorder is not None else None
         self._recording = recording
-        self._begun: _Begun | None = None
 
     async def carry_out(self, command: Command, received_s: float) -> str:
         """What is so now. received_s: on the monotonic clock. Raises CommandRefused."""
@@ -68,31 +58,31 @@ class Control:
 
     async def close(self) -> None:
         """The run is over, and with it what is being recorded and marked."""
-        self._end_mark(self._pipeline.clock.now())
+        if self._whole is not None:
+            self._whole.close(self._pipeline.clock.now())
         if self._recording is not None:
             await self._recording.stop()
 
     @property
-    def _recorder(self) -> Recorder | None:
-        """Where marks go now."""
-        recorder = self._whole or (self._recording.recorder if self._recording else None)
-        return None if recorder is None or recorder.failed is not None else recorder
+    def _marks(self) -> Marks | None:
+        """Of what is recorded now."""
+        marks = self._whole or (self._recording.marks if self._recording else None)
+        return None if marks is None or marks.recorder.failed is not None else marks
 
     def _record(self) -> str:
         if self._whole is not None:
             raise CommandRefused("the whole run is recorded already, by --record")
         if self._recording is None:
             raise CommandRefused("no folder for recordings; start the run with --record-dir")
-        if self._recorder is not None:
+        if self._marks is not None:
             raise CommandRefused("it is recorded already; stop that first")
         return f"recording into {self._recording.start(self._description)}"
 
     async def _stop_recording(self) -> str:
-        if self._recording is None or (recorder := self._recorder) is None or self._whole is not None:
+        if self._recording is None or (marks := self._marks) is None or self._whole is not None:
             raise CommandRefused("nothing is recorded that could be stopped")
-        self._end_mark(self._pipeline.clock.now())
         await self._recording.stop()
-        if recorder.failed is not None:
+        if marks.recorder.failed is not None:
             raise CommandRefused("the recording failed; what was written before is kept")
         return "recorded"
 
@@ -113,40 +103,19 @@ class Control:
         return "resumed"
 
     def _mark(self, command: SetMark, now_s: float) -> str:
-        if (recorder := self._recorder) is None:
+        if (marks := self._marks) is None:
             raise CommandRefused("marks label a recording, and there is none")
+        label = Label(command.emotion, command.sentiment)
         if command.mark == "begin":
-            if self._begun is not None:
-                raise CommandRefused("a mark is under way already; end it first")
-            self._begun = _Begun(max(now_s, recorder.start_s), command.emotion, command.sentiment)
+            marks.begin(now_s, label)
             return "marking"
         if command.mark == "end":
-            if (begun := self._begun) is None:
-                raise CommandRefused("no mark is under way; begin one first")
-            labelled = command.emotion is not None or command.sentiment is not None
-            return self._end_mark(now_s, command if labelled else begun)
-        seconds = command.seconds or self._pipeline.perception.window.window_s
-        start_s = max(recorder.start_s, now_s - seconds)
-        return _write(recorder, start_s, now_s, command.emotion, command.sentiment)
-
-    def _end_mark(self, now_s: float, label: SetMark | _Begun | None = None) -> str:
-        begun, self._begun = self._begun, None
-        if begun is None or (recorder := self._recorder) is None:
-            return ""
-        label = label or begun
-        # One that is left over from a recording that failed is of the next one at most.
-        return _write(recorder, max(begun.start_s, recorder.start_s), now_s, label.emotion, label.sentiment)
+            return marks.end(now_s, label)
+        return marks.last(command.seconds or self._pipeline.perception.window.window_s, now_s, label)
 
     def _set_hop(self, seconds: float) -> str:
-        if self._recorder is not None:
+        if self._marks is not None:
             raise CommandRefused("a recording keeps one hop; stop it first")
         self._steering.hop_s = seconds
         self._description["hop_s"] = repr(seconds)
         return f"an estimate every {seconds:g} s"
-
-
-def _write(recorder: Recorder, start_s: float, end_s: float, emotion: str | None, sentiment: float | None) -> str:
-    if end_s <= start_s:
-        raise CommandRefused("nothing was recorded yet that could be marked")
-    recorder.mark(start_s, end_s, emotion, sentiment)
-    return f"marked {start_s - recorder.start_s:.1f} to {end_s - recorder.start_s:.1f} s"

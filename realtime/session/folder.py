@@ -11,6 +11,7 @@ from typing import IO, Final
 from realtime.errors import CommandRefused
 from realtime.pipeline.pipeline import Pipeline
 from realtime.session.limited import MOST_BYTES_IN_ALL, LimitedRecording
+from realtime.session.marks import Marks
 from realtime.session.recorder import WORKER, Recorder
 from realtime.workers import WorkerState, WorkerStatus
 
@@ -33,12 +34,16 @@ class FolderRecording(LimitedRecording):
         sound: bool,
     ) -> None:
         super().__init__(pipeline, on_status)
+        self.marks: Marks | None = None
+        """Those made by command on the recording that is under way."""
         self._folder = folder
         self._video, self._sound = video, sound
 
     def start(self, description: Mapping[str, str]) -> str:
         """Begin one; returns the name of its file. description: see `describe`. Raises CommandRefused."""
-        return Path(self.begin(description, video=self._video, sound=self._sound).name).name
+        recorder = self.begin(description, video=self._video, sound=self._sound)
+        self.marks = Marks(recorder)
+        return Path(recorder.name).name
 
     def _new_file(self, name: str) -> IO[bytes]:
         sizes = [path.stat().st_size for path in self._folder.glob("*.mcap")]
@@ -50,7 +55,9 @@ class FolderRecording(LimitedRecording):
         raise CommandRefused("too many recordings in one second")
 
     def _on_end(self) -> None:
-        pass
+        if self.marks is not None:
+            self.marks.close(self._pipeline.clock.now())
+            self.marks = None
 
     async def _on_written(self, recorder: Recorder, reason: str) -> None:
         if reason:

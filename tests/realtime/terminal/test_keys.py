@@ -233,7 +233,7 @@ class Recorded:
         self.start_s = 0.0
         self.marks: list[tuple[float, float, str | None]] = []
 
-    def mark(self, start_s: float, end_s: float, emotion: str | None) -> None:
+    def mark(self, start_s: float, end_s: float, emotion: str | None, _: float | None) -> None:
         self.marks.append((start_s, end_s, emotion))
 
 
