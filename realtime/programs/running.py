@@ -169,8 +169,7 @@ class Run:
         recording = None
         if settings.record_dir is not None:
             folder, video, sound = Path(settings.record_dir), settings.record_video, settings.record_audio
-            outputs = self.pipeline.outputs
-            recording = FolderRecording(folder, self.pipeline, outputs.on_worker, video=video, sound=sound)
-            outputs.add(recording)
+            recording = FolderRecording(folder, self.pipeline, video=video, sound=sound)
+            self.pipeline.outputs.add(recording)
         control = Control(self.pipeline, self.steering, self.description, self.recorder, recording)
         return taking_commands(publisher, control)

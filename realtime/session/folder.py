@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final
 
@@ -24,16 +24,8 @@ MOST_FILES: Final = 1000
 class FolderRecording(LimitedRecording):
     """Recordings into one folder. video, sound: whether they are recorded, too."""
 
-    def __init__(
-        self,
-        folder: Path,
-        pipeline: Pipeline,
-        on_status: Callable[[WorkerStatus], object],
-        *,
-        video: bool,
-        sound: bool,
-    ) -> None:
-        super().__init__(pipeline, on_status)
+    def __init__(self, folder: Path, pipeline: Pipeline, *, video: bool, sound: bool) -> None:
+        super().__init__(pipeline, pipeline.outputs.on_worker)
         self.marks: Marks | None = None
         """Those made by command on the recording that is under way."""
         self._folder = folder

@@ -35,7 +35,6 @@ class LimitedRecording(abc.ABC):
         """The one that is under way."""
         self._pipeline = pipeline
         self._on_status = on_status
-        self._statuses: dict[str, WorkerStatus] = {}
         self._file: IO[bytes] | None = None
         self._checked_s = 0.0
         self._finishing: set[asyncio.Task[None]] = set()
@@ -72,10 +71,10 @@ class LimitedRecording(abc.ABC):
         recorder = Recorder(
             self._file, pipeline.clock, description, video=video, sound=sound, patient=patient, start_s=now_s
         )
-        for status in self._statuses.values():
-            recorder.on_worker(status)
-        recorder.from_revision = pipeline.perception.join(recorder, now_s)
         self.recorder, self._checked_s = recorder, now_s
+        for status in pipeline.outputs.workers.values():
+            self.on_worker(status)
+        recorder.from_revision = pipeline.perception.join(recorder, now_s)
         recorder.start(lambda status: loop.call_soon_threadsafe(self._on_writer, recorder, status))
         return recorder
 
@@ -108,11 +107,7 @@ class LimitedRecording(abc.ABC):
                 self.end(reason)
 
     def on_worker(self, status: WorkerStatus) -> None:
-        """Keep the newest status of each worker for the next recording, and record it now if one is under way."""
-        if status.worker == WORKER:
-            return
-        self._statuses[status.worker] = status
-        if self.recorder is not None:
+        if self.recorder is not None and status.worker != WORKER:
             self.recorder.on_worker(status)
 
     def _limit(self, recorder: Recorder, now_s: float) -> str:

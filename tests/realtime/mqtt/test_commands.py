@@ -130,16 +130,13 @@ class Run:
         described = describe(checkpoint, stream="hall", hop_s=0.05, timed=True, settings={"checkpoint": "canned"})
         self.recording = None
         if folder is not None:
-            self.recording = FolderRecording(folder, self.pipeline, self.on_status, video=False, sound=False)
+            self.recording = FolderRecording(folder, self.pipeline, video=False, sound=False)
             self.pipeline.outputs.add(self.recording)
         self.control = Control(self.pipeline, self.steering, described, None, self.recording)
-        self._tell: Callable[[WorkerStatus], None] = lambda _: None
+        self.pipeline.outputs.add(self)
 
-    def on_status(self, status: WorkerStatus) -> None:
+    def on_worker(self, status: WorkerStatus) -> None:
         self.statuses.append(status)
-        self._tell(status)
-        if self.recording is not None:
-            self.recording.on_worker(status)
 
     def last(self, worker: str) -> WorkerStatus:
         return [status for status in self.statuses if status.worker == worker][-1]
@@ -148,7 +145,6 @@ class Run:
         publisher = Publisher(address, "hall", lambda _: None)
         published = PublisherSink(publisher, self.pipeline.clock, self.pipeline.statistics)
         self.pipeline.outputs.add(published)
-        self._tell = published.on_worker
         async with publishing(publisher, published):
             if allowed:
                 async with taking_commands(publisher, self.control):
@@ -163,7 +159,7 @@ class Run:
             hop_s=0.05,
             duration_s=None,
             stop=self.stop,
-            on_status=self.on_status,
+            on_status=self.pipeline.outputs.on_worker,
             steering=self.steering,
         )
 

@@ -119,7 +119,7 @@ async def test_started_and_stopped_it_is_fetched_with_its_table(folder: Path) ->
         assert stream.recording.state() == {
             "state": "off", "reason": "", "started": None, "video": False, "audio": False, "files": [],
         }  # fmt: skip
-        stream.recording.on_worker(WorkerStatus("face", WorkerState.RUNNING))
+        stream.pipeline.outputs.on_worker(WorkerStatus("face", WorkerState.RUNNING))
         await stream.estimates(5)
         stream.recording.on_request(on=True, video=False, audio=True)
         on = stream.states[-1]
