@@ -1,4 +1,4 @@
-"""What a stream may be told to do, as models, and what it answers: see docs/mqtt.md."""
+"""Commands to a stream, and its answer, as models: see docs/mqtt.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from realtime.messages.estimate import EmotionName, Part, SentimentValue
 
 LARGEST: Final = 1024
-"""Bytes of a command, at most."""
+"""Most bytes of a command."""
 LONGEST_MARK_S: Final = 300.0
 
 CommandName = Literal["record", "pause", "mark", "hop", "smoothing"]
@@ -63,7 +63,7 @@ class SetSmoothing(Command):
 
 
 class Answer(Part):
-    """What became of a command."""
+    """Outcome of a command."""
 
     v: Literal[1] = 1
     command: CommandName | None = Field(description="null: there is no such command")

@@ -1,4 +1,4 @@
-"""What a run can be told while it is under way: to record, to pause, to mark, to change its hop and its smoothing."""
+"""Commands to a run that is under way: to record, to pause, to mark, to change its hop and its smoothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from realtime.session.marks import Label, Marks
 from realtime.session.recorder import Recorder
 
 RELEASED_WITHIN_S: Final = 3.0
-"""How long the answer to a pause waits for camera and microphone."""
+"""Time for which the answer to a pause waits for camera and microphone."""
 
 
 class Control:
     """Carries out commands on one run. Lives in the event loop.
 
-    description: of a recording that is begun now, see `describe`. recorder: of the whole run. recording: into a folder;
+    description: of a recording that begins now, see `describe`. recorder: of the whole run. recording: into a folder;
     None where none was named.
     """
 
@@ -40,7 +40,10 @@ class Control:
         self._recording = recording
 
     async def carry_out(self, command: Command, received_s: float) -> str:
-        """What is so now. received_s: on the monotonic clock. Raises CommandRefused."""
+        """Carry out a command; returns in words what is so now. received_s: on the monotonic clock.
+
+        Raises CommandRefused.
+        """
         match command:
             case SetRecord():
                 return self._record() if command.on else await self._stop_recording()
@@ -57,7 +60,7 @@ class Control:
                 raise CommandRefused("there is no such command")
 
     async def close(self) -> None:
-        """The run is over, and with it what is being recorded and marked."""
+        """End what is being recorded and marked, with the run."""
         if self._whole is not None:
             self._whole.close(self._pipeline.clock.now())
         if self._recording is not None:
@@ -65,7 +68,7 @@ class Control:
 
     @property
     def _marks(self) -> Marks | None:
-        """Of what is recorded now."""
+        """Marks on what is recorded now."""
         marks = self._whole or (self._recording.marks if self._recording else None)
         return None if marks is None or marks.recorder.failed is not None else marks
 

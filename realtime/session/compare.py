@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 
 class PlotUnavailable(DHMDLiveError):
-    """The plotting library is not here, or the picture cannot be written."""
+    """The plotting library is missing, or the picture cannot be written."""
 
 
 @dataclass(slots=True)
 class Comparison:
-    """What was recorded and what another model says, moment by moment; those in which either perceived nothing count
-    apart. end_s: in seconds of the recording."""
+    """Recorded inferences beside those of another model; moments in which only one perceives anything are counted
+    apart.
+
+    end_s: in seconds of the recording. alone: how many moments those are.
+    """
 
     end_s: list[float] = field(default_factory=list)
     recorded: list[Inference] = field(default_factory=list)
@@ -42,7 +45,7 @@ class Comparison:
         self.replayed.append(replace(replayed, activations=None))
 
     def table(self, recorded: str, replayed: str) -> Table:
-        """recorded, replayed: names of the models."""
+        """Return the comparison for a terminal. recorded, replayed: names of the models."""
         table = Table(title=f"{len(self.end_s)} moments", title_justify="left", header_style="bold")
         for column in ("", recorded, replayed, "difference"):
             table.add_column(column, justify="left" if not column else "right")
@@ -67,7 +70,7 @@ class Comparison:
         return table
 
     def plot(self, path: Path, recorded: str, replayed: str) -> None:
-        """Sentiment of both, and the emotions of each, over the session. Raises PlotUnavailable."""
+        """Draw the sentiment of both, and the emotions of each, over the session. Raises PlotUnavailable."""
         try:
             from matplotlib.figure import Figure
         except ImportError:

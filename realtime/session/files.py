@@ -1,4 +1,4 @@
-"""Files made from a session: never over another one unasked, and either whole or not there."""
+"""Files made from a session: they replace none unasked, and are either whole or not there."""
 
 from __future__ import annotations
 

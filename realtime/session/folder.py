@@ -18,7 +18,7 @@ from realtime.workers import WorkerState, WorkerStatus
 logger = logging.getLogger(__name__)
 
 MOST_FILES: Final = 1000
-"""Sessions in the folder when another one begins."""
+"""Sessions in the folder at which no other one begins."""
 
 
 class FolderRecording(LimitedRecording):
@@ -27,12 +27,12 @@ class FolderRecording(LimitedRecording):
     def __init__(self, folder: Path, pipeline: Pipeline, *, video: bool, sound: bool) -> None:
         super().__init__(pipeline, pipeline.outputs.on_worker)
         self.marks: Marks | None = None
-        """Those made by command on the recording that is under way."""
+        """Marks by command on the recording that is under way."""
         self._folder = folder
         self._video, self._sound = video, sound
 
     def start(self, description: Mapping[str, str]) -> str:
-        """Begin one; returns the name of its file. description: see `describe`. Raises CommandRefused."""
+        """Begin a recording; returns the name of its file. description: see `describe`. Raises CommandRefused."""
         recorder = self.begin(description, video=self._video, sound=self._sound)
         self.marks = Marks(recorder)
         return Path(recorder.name).name

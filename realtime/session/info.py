@@ -1,4 +1,4 @@
-"""What is in a session file."""
+"""A summary of a session file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEDIA = {schema.VIDEO: "video", schema.SOUND: "sound"}
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """bytes: of the messages, before they are compressed. rate_hz: over the time between its first and its last."""
+    """One kind of message. bytes: before compression. rate_hz: over the time between its first and its last."""
 
     name: str
     messages: int
@@ -35,8 +35,11 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """started: ISO 8601 in local time; None where time was a file's own. shipped: whether the model is one of ours.
-    lost: messages of each topic that were not recorded. state: complete, cut or damaged."""
+    """Summary of one file, with the names that `--json` prints.
+
+    started: ISO 8601 in local time; None where time was a file's own. shipped: whether the model is one of ours.
+    lost: messages of each topic that were not recorded. state: complete, cut or damaged.
+    """
 
     file: str
     bytes: int
@@ -57,7 +60,7 @@ class Info:
 
 
 def read_info(path: Path) -> Info:
-    """Read all of a file. Raises SessionInvalid."""
+    """Read a whole file. Raises SessionInvalid."""
     session = Session.open(path)
     contents = Contents.of(session)
     started_unix = session.started_unix
@@ -93,7 +96,7 @@ def _topic(name: str, found: TopicContents) -> Topic:
 
 
 def _labels(session: Session) -> tuple[list[Mark], dict[str, int]]:
-    """Marks, and what was lost of each topic."""
+    """Return the marks, and how many messages of each topic were lost."""
     marks: list[Mark] = []
     lost: Counter[str] = Counter()
     for record in session.records([schema.MARK, schema.LOST]):
@@ -105,7 +108,7 @@ def _labels(session: Session) -> tuple[list[Mark], dict[str, int]]:
 
 
 def show_info(path: Path, console: Console, *, as_json: bool) -> int:
-    """Print what is in a file. Raises SessionInvalid."""
+    """Print the summary of a file. Raises SessionInvalid."""
     info = read_info(path)
     if as_json:
         print(json.dumps(asdict(info), indent=2))
@@ -118,7 +121,7 @@ def show_info(path: Path, console: Console, *, as_json: bool) -> int:
 
 
 def _summary(info: Info) -> Table:
-    """Everything but the topics. What comes from the file is plain text, never markup."""
+    """Return all but the topics. Text from the file stays plain text, never markup."""
     table = Table(title=Text(info.file), show_header=False, box=None, padding=(0, 2), title_justify="left")
     started = info.started or f"time is a file's own, recorded {info.recorded or 'at a time unknown'}"
     whose = "the one shipped here" if info.shipped else "not one shipped here"
@@ -154,7 +157,7 @@ def _topics(info: Info) -> Table:
 
 
 def size(count: int) -> str:
-    """In a unit that people read."""
+    """Return a number of bytes in a unit that people read."""
     if count < 1000:
         return f"{count} B"
     return f"{count / 1000:,.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:,.1f} MB"

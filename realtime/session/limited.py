@@ -17,9 +17,9 @@ from realtime.workers import WorkerState, WorkerStatus
 
 MOST_S: Final = 3600.0
 MOST_BYTES: Final = 10**9
-"""Of one recording."""
+"""Limit of one recording."""
 MOST_BYTES_IN_ALL: Final = 4 * 10**9
-"""Of all that are kept in one place."""
+"""Limit of all recordings that are kept in one place."""
 CHECK_EVERY_S: Final = 0.5
 
 
@@ -32,7 +32,7 @@ class LimitedRecording(abc.ABC):
 
     def __init__(self, pipeline: Pipeline, on_status: Callable[[WorkerStatus], object] = lambda _: None) -> None:
         self.recorder: Recorder | None = None
-        """The one that is under way."""
+        """Writes the recording that is under way."""
         self._pipeline = pipeline
         self._on_status = on_status
         self._file: IO[bytes] | None = None
@@ -128,7 +128,7 @@ class LimitedRecording(abc.ABC):
 
 
 def _close(recorder: Recorder, file: IO[bytes]) -> None:
-    """Write what waits. May take a while, as all that the disk does."""
+    """Write what still waits, which may take a while."""
     recorder.close()
     with contextlib.suppress(OSError):
         file.close()

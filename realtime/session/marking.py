@@ -16,10 +16,10 @@ _LABEL_OF: Final = {str(number): Label(name) for number, name in enumerate(EMOTI
 
 
 class Marking:
-    """Keys to marks: m begins a stretch and ends it, 1 to 7 say its emotion; with none under way they mark the last
-    window.
+    """Turns keys into marks: m begins a stretch and ends it, 1 to 7 give its emotion; with none under way they mark the
+    last window.
 
-    recorder: None where nothing is recorded; a key then says how it would be. show: draws what there is to know.
+    recorder: None where nothing is recorded; a key then shows how to record. show: draws a line or two.
     """
 
     def __init__(

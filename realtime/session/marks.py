@@ -12,7 +12,7 @@ from realtime.session.recorder import Recorder
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a mark says of its stretch; a recording may also hold stretches without a label."""
+    """Emotion and sentiment of a stretch; either may be missing, or both."""
 
     emotion: str | None = None
     sentiment: float | None = None
@@ -22,9 +22,9 @@ NO_LABEL: Final = Label()
 
 
 class Marks:
-    """Marks on one recording, one at a time. Times are on the session clock; what they say is of the recording.
+    """Marks on one recording, one at a time. Times are on the session clock, in answers from the recording's start.
 
-    Each mark is refused by CommandRefused: out of turn, once the recording has failed, and where nothing is recorded.
+    Raises CommandRefused out of turn, once the recording has failed, and for a stretch of no length.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -32,10 +32,10 @@ class Marks:
         self.begun_s: float | None = None
         """Start of the mark that is under way."""
         self.label = NO_LABEL
-        """Of the mark that is under way."""
+        """Label of the mark that is under way."""
 
     def last(self, seconds: float, now_s: float, label: Label) -> str:
-        """Mark the last seconds, or what of them is recorded; returns which stretch that is."""
+        """Mark the last seconds, as far as they are recorded; returns in words which stretch that is."""
         return self._write(now_s - seconds, now_s, label)
 
     def begin(self, now_s: float, label: Label = NO_LABEL) -> None:
@@ -45,14 +45,17 @@ class Marks:
         self.begun_s, self.label = now_s, label
 
     def end(self, now_s: float, label: Label = NO_LABEL) -> str:
-        """End the mark that is under way, whose label this one replaces unless it is empty; returns its stretch."""
+        """End the mark that is under way; returns in words which stretch it is.
+
+        label: replaces that of the begin, unless it is empty.
+        """
         if self.begun_s is None:
             raise CommandRefused("no mark is under way; begin one first")
         begun_s, self.begun_s = self.begun_s, None
         return self._write(begun_s, now_s, self.label if label == NO_LABEL else label)
 
     def close(self, now_s: float) -> None:
-        """End the mark that is under way with its recording; nobody asked for it, so nobody is told a refusal."""
+        """End the mark that is under way with its recording. Nobody asked for it, so nobody is told of a refusal."""
         with contextlib.suppress(CommandRefused):
             self.end(now_s)
 

@@ -1,4 +1,4 @@
-"""The pictures and the sound of a session, where they are recorded: written as H.264, read as a source of samples."""
+"""Pictures and sound of a session, where they are recorded: written as H.264, read as a source of samples."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from realtime.session import messages
 
 
 def has_media(session: Session) -> bool:
-    """Whether pictures or sound were recorded."""
+    """Return whether pictures or sound were recorded."""
     return next(session.records({schema.VIDEO, schema.SOUND}), None) is not None
 
 
 def samples(session: Session) -> Iterator[VideoFrame | AudioBlock]:
-    """In the order they were recorded; that of perception, which is nearly that of arrival. Raises SessionInvalid."""
+    """Yield pictures and sound in the order they were perceived, which is nearly that of arrival.
+
+    Raises SessionInvalid.
+    """
     decoder = VideoDecoder(session)
     newest_s = 0.0
     for record in session.records({schema.VIDEO, schema.SOUND}):
@@ -54,7 +57,7 @@ class VideoDecoder:
 
 
 class VideoEncoder:
-    """Pictures as H.264, each to be read as soon as it is written; a key picture every two seconds."""
+    """Encodes pictures as H.264, each readable as soon as it is written; a key picture every two seconds."""
 
     def __init__(self) -> None:
         self._context: Any = None
@@ -62,7 +65,7 @@ class VideoEncoder:
         self._count = 0
 
     def encode(self, image: NDArray[np.uint8], when: Timestamp) -> Any:
-        """image: (H, W, 3) BGR. A message, or None where the encoder keeps the picture back."""
+        """Return a message, or None where the encoder keeps the picture back. image: (H, W, 3) BGR."""
         import av
 
         height, width = (side // 2 * 2 for side in image.shape[:2])

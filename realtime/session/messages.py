@@ -1,4 +1,4 @@
-"""What a run holds in memory, as the messages of a session file, and back."""
+"""Conversion of what a run holds in memory to the messages of a session file, and back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from realtime.workers import WorkerStatus
 
 
 def features(rows: Rows, revision: int, when: Timestamp) -> Any:
-    """rows: in half precision already, see Rows.halved."""
+    """Return a Features message. rows: in half precision already, see Rows.halved."""
     return schema.Features(
         timestamp=when,
         revision=revision,
@@ -56,7 +56,7 @@ def face(observation: FaceObservation, when: Timestamp) -> Any:
 
 
 def landmarks(observation: FaceObservation, when: Timestamp) -> Any:
-    """A flat point cloud in steps of a thousandth of the picture."""
+    """Return a flat point cloud in steps of a thousandth of the picture."""
     from foxglove_schemas_protobuf.PackedElementField_pb2 import PackedElementField
     from foxglove_schemas_protobuf.PointCloud_pb2 import PointCloud
 
@@ -77,7 +77,7 @@ def sound(block: AudioBlock, when: Timestamp) -> Any:
 
 
 def video(data: bytes, when: Timestamp) -> Any:
-    """data: one picture in H.264, Annex B, with its parameter sets where it is a key picture."""
+    """Return a CompressedVideo message. data: a picture in H.264, Annex B, with parameter sets if a key picture."""
     from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 
     return CompressedVideo(timestamp=when, frame_id="camera", data=data, format="h264")
@@ -103,7 +103,7 @@ def lost(topic: str, count: int, when: Timestamp) -> Any:
 
 
 def estimate(emission: Emission, when: Timestamp) -> Any:
-    """The numbers as the model gave them, before they are rounded for publishing."""
+    """Return an Estimate message with the numbers as the model gave them, before they are rounded for publishing."""
     cut, inference, published = emission.perceived.cut, emission.inference, emission.estimate
     message = schema.Estimate(
         timestamp=when,
@@ -140,7 +140,7 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
 
 
 def inference_of(message: Any) -> Inference | None:
-    """Of an Estimate message; None where nothing was perceived."""
+    """Return what the model made of an Estimate message's window; None where nothing was perceived."""
     if not message.HasField("emotions"):
         return None
     states = {m: getattr(message.modalities, m.value) for m in Modality}
@@ -161,7 +161,7 @@ def inference_of(message: Any) -> Inference | None:
 
 @dataclass(frozen=True, slots=True)
 class RecordedWindow:
-    """The window of a recorded estimate, without what was in it. See WindowCut."""
+    """Window of a recorded estimate, without its content. See WindowCut."""
 
     start_s: float
     end_s: float
@@ -170,7 +170,7 @@ class RecordedWindow:
 
 
 def window_of(message: Any) -> RecordedWindow:
-    """Of an Estimate message."""
+    """Return the window of an Estimate message."""
     states = {m: getattr(message.modalities, m.value) for m in Modality}
     return RecordedWindow(
         start_s=message.start_s,
@@ -181,7 +181,10 @@ def window_of(message: Any) -> RecordedWindow:
 
 
 def estimate_of(message: Any, session: Session) -> Estimate:
-    """What was published of an Estimate message, to the last digit but one. Raises SessionInvalid."""
+    """Return the estimate that was published, equal to the last digit but one. Raises SessionInvalid.
+
+    message: of type Estimate.
+    """
     model = ModelName(name=session.metadata["model"], checkpoint=session.metadata["checkpoint"])
     try:
         return estimate_again(message, window_of(message), inference_of(message), session, session.stream, model)
@@ -194,7 +197,7 @@ def estimate_of(message: Any, session: Session) -> Estimate:
 def estimate_again(
     message: Any, window: Window, inference: Inference | None, session: Session, stream: str, model: ModelName
 ) -> Estimate:
-    """An estimate of a recorded moment, an Estimate message, with what a model makes of its window now."""
+    """Return an estimate of a recorded moment with what a model makes of its window now. message: of type Estimate."""
     timed = message.HasField("capture_to_estimate_ms")
     return build_estimate(
         window,

@@ -1,8 +1,8 @@
-"""Record a run: what was perceived, when, and what the model made of it, as an MCAP file that survives a crash.
+"""Recording of a run: what was perceived, when, and what the model made of it, as an MCAP file that survives a crash.
 
-Everything is handed over without waiting, to a bounded queue; one thread encodes and writes. What finds the queue full
-is left out, counted, and named in the file. At least once a second all that has come goes to the file as one complete
-chunk: a killed run loses no more than that.
+Everything is handed over without waiting, to a bounded queue; one thread encodes and writes. A message that finds the
+queue full is dropped, counted, and named in the file. At least once a second all that has arrived goes to the file as
+one complete chunk: a killed run loses no more than that.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ logger = logging.getLogger(__name__)
 WORKER = "recording"
 CHUNK_S = 0.8
 ENCODE_S = 0.2
-"""What has come is encoded so often, so that little is left to do when a chunk is due."""
+"""Time between two encodings of what has arrived, so that little is left to do when a chunk is due."""
 QUEUE_MESSAGES = 4096
 QUEUE_BYTES = 64 * 2**20
 LANDMARKS_EVERY_S = 0.3
 CLOSING_S = 5.0
-"""How long what still waits may take to be written at the end."""
+"""Time in which what still waits has to be written at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Waits to be written. weight: bytes it holds on to."""
+    """Message that waits to be written. weight: bytes it holds on to."""
 
     topic: str
     arrived_s: float
@@ -62,7 +62,7 @@ class Entry:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file for a recording, never over another one, be it old or under way; left empty, it is removed again.
+    """Open a file for a recording, which replaces none; left empty, it is removed again.
 
     Raises SettingsInvalid.
     """
@@ -85,7 +85,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 def describe(
     checkpoint: Checkpoint, *, stream: str, hop_s: float, timed: bool, settings: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The metadata of a session. settings: without secrets."""
+    """Return the metadata of a session. settings: without secrets."""
     specs = [checkpoint.features[m].to_dict() for m in Modality]
     return {
         "stream": stream,
@@ -102,8 +102,8 @@ class Recorder:
     """A sink of estimates and an observer of perception that writes a session file.
 
     file: see `new_file`. description: see `describe`. video, sound: whether pictures and sound are recorded too.
-    patient: wait when the queue is full, where time is the file's own and nothing is late.
-    start_s: when it begins, on the session clock: now, where it joins a run that is under way.
+    patient: whether to wait when the queue is full, where time is the file's own and nothing is late.
+    start_s: the beginning on the session clock: now, where it joins a run that is under way.
     """
 
     def __init__(
@@ -120,9 +120,9 @@ class Recorder:
         self.name = file.name
         self.start_s = start_s
         self.from_revision = 0
-        """Of the window (see Perception.join): what was cut from an earlier one cannot be replayed and is left out."""
+        """First revision of the window (see Perception.join) whose estimates are recorded; earlier ones lack rows."""
         self.written = 0
-        """Bytes of the file, in whole chunks."""
+        """Bytes in the file, in whole chunks."""
         self._clock = clock
         self._patient = patient
         self.video, self.sound = video, sound
@@ -135,9 +135,9 @@ class Recorder:
         self._lost: Counter[str] = Counter()
         self._closing = False
         self.failed: str | None = None
-        """Why recording stopped before the run did."""
+        """Reason why recording stopped before the run did; None while it goes on."""
         self._blank = True
-        """Whether nothing was perceived yet."""
+        """True until something is perceived."""
         self.cpu_s = 0.0
         """Processor time of the writing thread, once it has ended."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -190,7 +190,7 @@ class Recorder:
 
     @property
     def lost(self) -> int:
-        """Messages that found the queue full."""
+        """Number of messages that found the queue full."""
         with self._wake:
             return self._lost.total()
 
@@ -215,14 +215,14 @@ class Recorder:
 
     @property
     def _filling(self) -> bool:
-        """Whether the queue had better be emptied before the end of the chunk: pictures are large."""
+        """True when the queue had better be emptied before the chunk is due: pictures are large."""
         return len(self._queue) >= QUEUE_MESSAGES // 2 or self._weight >= QUEUE_BYTES // 4
 
     def _full(self, weight: int) -> bool:
         return len(self._queue) >= QUEUE_MESSAGES or (bool(self._queue) and self._weight + weight > QUEUE_BYTES)
 
     def _take(self, timeout_s: float) -> tuple[list[Entry], bool]:
-        """What has come by then, or as soon as it is much, and whether it is the last."""
+        """Return what arrives within a time, earlier if it is much, and whether it is the last."""
         with self._wake:
             self._wake.wait_for(lambda: self._closing or self._filling, timeout_s)
             entries = list(self._queue)
@@ -256,7 +256,7 @@ class Recorder:
         self.cpu_s = time.thread_time()
 
     def _chunks(self) -> Iterator[int]:
-        """Write chunk after chunk until all is told; yields the length of the file after each."""
+        """Write chunk after chunk until the recording is closed; yields the length of the file after each."""
         writer = SessionWriter(self._file, self._clock.epoch_unix, self._head)
         yield self._file.tell()
         told: Counter[str] = Counter()
@@ -281,13 +281,13 @@ class Recorder:
         writer.finish()
 
     def start(self, on_status: Callable[[WorkerStatus], object] = lambda _: None) -> None:
-        """Begin to write; until then what comes waits. on_status: told from the writing thread."""
+        """Begin to write; until then all that arrives waits. on_status: called from the writing thread."""
         self._thread = threading.Thread(target=self._write, args=(on_status,), name=WORKER, daemon=True)
         self._thread.start()
 
     @contextlib.contextmanager
     def emptied_if_blank(self) -> Iterator[None]:
-        """What fails before anything was perceived leaves an empty file: it is tried again under the same name."""
+        """Empty the file on a failure before anything was perceived, so that the same name can be used again."""
         try:
             yield
         except BaseException:
@@ -305,7 +305,7 @@ class Recorder:
         self.close()
 
     def close(self) -> None:
-        """Write what waits and end the file in order. Closing again does nothing."""
+        """Write what still waits and complete the file. Closing again does nothing."""
         with self._wake:
             self._closing = True
             self._wake.notify_all()
@@ -317,7 +317,7 @@ class Recorder:
 
 
 def _cut(file: IO[bytes], length: int) -> None:
-    """Close a file and leave so much of it. What its buffer still holds would go behind a gap."""
+    """Close a file and cut it to a length: what its buffer still holds would go behind a gap."""
     with contextlib.suppress(OSError, ValueError):
         descriptor = os.dup(file.fileno())
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Make a whole file of a session that was cut or whose end is damaged: all up to the last complete chunk."""
+"""Repair of a session that was cut or whose end is damaged: a whole file of all up to the last complete chunk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from realtime.session.files import check_out, whole_file
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """messages: how many were saved. last_s: when the last of them arrived, in seconds of the recording."""
+    """Outcome of a repair. messages: how many were saved. last_s: arrival of the last, in seconds of the recording."""
 
     out: Path
     messages: int
@@ -39,7 +39,7 @@ def repair(path: Path, out: Path | None = None, *, force: bool = False) -> Repai
 
 
 def _copy(file: IO[bytes], copy: IO[bytes]) -> None:
-    """Schemas, channels, metadata and messages as they are; the index is made anew."""
+    """Copy schemas, channels, metadata and messages as they are, with a new index."""
     from mcap.records import Channel, Header, Message, Metadata, Schema
     from mcap.writer import CompressionType, Writer
 

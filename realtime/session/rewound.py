@@ -1,7 +1,7 @@
-"""Replay a session from its features: what entered the window before a cut enters it again before the same cut.
+"""Replay of a session from its features: what entered the window before a cut enters it again before the same cut.
 
-So the same model says the same. Several threads wrote the file, and its order is only nearly that of the run: the
-revisions of the window, which estimates name too, give it exactly.
+The same model therefore says the same. Several threads wrote the file, so its order is only nearly that of the run:
+the revisions of the window, which estimates name too, give it exactly.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from realtime.recognition.engine import Inference
 from realtime.session.messages import inference_of
 
 SETTLED_S = 2.0
-"""Who wrote a row may come after an estimate that saw it, by no more than this."""
+"""Longest time by which a row may be written after an estimate that saw it."""
 
 TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A window of the session again, and what was recorded of it: an Estimate message."""
+    """Window of the session again, with the Estimate message that was recorded of it."""
 
     cut: WindowCut
     recorded: Any
 
 
 class Rewound:
-    """The windows of a session, one for each recorded estimate, as a checkpoint would have seen them.
+    """Windows of a session, one for each recorded estimate, as a checkpoint would have seen them.
 
-    Raises ContractMismatch when the recorded features are not those the checkpoint eats. The words are encoded again,
-    so their encoder may be another.
+    Raises ContractMismatch unless the recorded features are those the checkpoint takes. Words are encoded again, so
+    their encoder may be another.
     """
 
     def __init__(self, session: Session, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -95,27 +95,27 @@ class Rewound:
 
 
 def require_features(recorded: Mapping[Modality, FeatureSpec], checkpoint: Checkpoint) -> None:
-    """Raise ContractMismatch unless the checkpoint eats the features that were recorded."""
+    """Raise ContractMismatch unless the checkpoint takes the features that were recorded."""
     for modality in schema.FEATURES:
         checkpoint.features[modality].require(recorded[modality])
 
 
 @dataclass(slots=True)
 class Agreement:
-    """How far a replay is from what was recorded."""
+    """Difference between a replay and what was recorded."""
 
     estimates: int = 0
     largest: dict[str, float] = field(default_factory=dict)
-    """Largest difference by what differs."""
+    """Largest difference by name of what differs."""
     absent: int = 0
-    """Estimates in which other modalities are present."""
+    """Number of estimates in which other modalities are present."""
 
     @property
     def holds(self) -> bool:
         return not self.absent and all(difference <= TOLERANCE for difference in self.largest.values())
 
     def add(self, recorded: Any, cut: WindowCut, replayed: Inference | None) -> None:
-        """recorded: an Estimate message."""
+        """Compare one moment. recorded: an Estimate message."""
         self.estimates += 1
         before = inference_of(recorded)
         present = {m for m in Modality if getattr(recorded.modalities, m.value).present}
@@ -123,7 +123,7 @@ class Agreement:
             self.absent += 1
         elif before is not None and replayed is not None:
             for name, difference in _differences(before, replayed).items():
-                # Of NumPy, as what is no number is no agreement.
+                # NumPy's maximum keeps NaN, which is no agreement.
                 self.largest[name] = float(np.maximum(self.largest.get(name, 0.0), difference))
 
 

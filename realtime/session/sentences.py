@@ -1,4 +1,4 @@
-"""Words put together to sentences, each with what the estimates said while it was spoken."""
+"""Sentences put together from words, each with what the estimates said while it was spoken."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dhmd.contract import Word
 from realtime.session.timeline import Timeline
 
 PAUSE_S = 0.8
-"""A silence this long ends a sentence."""
+"""Silence that ends a sentence."""
 HEARD_S = 1.0
-"""Words reach the estimates about this much later than they are spoken."""
+"""Time after which words, once spoken, reach the estimates."""
 ENDINGS = (".", "?", "!", "…")
 CLOSING = "\"')\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
 
@@ -38,21 +38,21 @@ class Sentence:
 
 
 def join(words: Sequence[Word]) -> str:
-    """As one line, whatever the words hold."""
+    """Return words as one line, whatever they hold."""
     return printable(" ".join(" ".join(word.text.split()) for word in words))
 
 
 def printable(text: str) -> str:
-    """Without what neither XML nor HTML may hold, escaped or not."""
+    """Replace characters that neither XML nor HTML may hold, escaped or not."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def sentences(timeline: Timeline, fits: Callable[[str], bool] = lambda _: True) -> list[Sentence]:
-    """Words up to a full stop or a pause, or as many as fit."""
+    """Return sentences up to a full stop or a pause, or of as many words as fit."""
     groups = list(_groups(timeline.words, fits))
     told = []
     for words in groups:
-        # From when half of it is said: what the estimates before tell of is mostly the sentence before.
+        # Estimates of its first half are mostly about the sentence before.
         middle_s = (words[0].start_s + words[-1].end_s) / 2
         mean = timeline.mean(middle_s, words[-1].end_s + HEARD_S)
         told.append(Sentence(words, *(mean or (None, None))))

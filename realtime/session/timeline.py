@@ -1,4 +1,4 @@
-"""A session as arrays over time: what all exported formats are made of."""
+"""Session as arrays over time, from which all exported formats are made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Timeline:
-    """One entry an estimate, N in all, oldest first; seconds are of the recording. NaN is what there was none of.
+    """Arrays of N estimates, oldest first, in seconds of the recording. NaN stands for what is missing.
 
     t_s, start_s: (N,) end and start of the window. seq, faces, dropped_video, dropped_audio: (N,).
     emotions: (N, 7) probabilities in the order of EMOTIONS. sentiment: (N, 3) value, low and high in [-3, 3].
@@ -71,7 +71,7 @@ class Timeline:
 
     @classmethod
     def read(cls, session: Session) -> Self:
-        """Raises SessionInvalid, also for a session without a single estimate."""
+        """Read a session. Raises SessionInvalid, also for one without a single estimate."""
         estimates: list[Any] = []
         words: list[Word] = []
         marks: list[Mark] = []
@@ -115,13 +115,13 @@ class Timeline:
 
     @property
     def length_s(self) -> float:
-        """From the start of the recording to the last thing in it."""
+        """Time from the start of the recording to the last thing in it."""
         ends = [float(self.t_s[-1]), *(w.end_s for w in self.words), *(m.end_s for m in self.marks)]
         return max(ends, default=0.0)
 
     @property
     def top(self) -> list[str | None]:
-        """The likeliest emotion of each estimate."""
+        """Likeliest emotion of each estimate."""
         known = ~np.isnan(self.emotions[:, 0])
         best = np.where(known[:, None], self.emotions, 0).argmax(axis=1)
         return [EMOTIONS[i] if there else None for i, there in zip(best, known, strict=True)]
@@ -141,12 +141,12 @@ class Timeline:
 
     @property
     def missed_ticks(self) -> int:
-        """Hops at which there should have been an estimate and is none."""
+        """Number of hops that should have an estimate and have none."""
         hops = np.round(np.diff(self.t_s) / self.session.hop_s)
         return int(np.maximum(hops - 1, 0).sum())
 
     def mean(self, start_s: float, end_s: float) -> tuple[str, float] | None:
-        """The likeliest emotion and the mean sentiment of the estimates between two moments; None without any."""
+        """Return the likeliest emotion and the mean sentiment between two moments; None without estimates."""
         chosen = (self.t_s >= start_s) & (self.t_s <= end_s) & ~np.isnan(self.emotions[:, 0])
         if not chosen.any():
             return None
@@ -154,7 +154,7 @@ class Timeline:
         return top, float(self.sentiment[chosen, 0].mean())
 
     def sentiment_at(self, t_s: float) -> float | None:
-        """Of the estimate nearest to a moment; None where nothing was perceived."""
+        """Return the sentiment of the estimate nearest to a moment; None where nothing was perceived."""
         after = int(np.clip(np.searchsorted(self.t_s, t_s), 1, max(len(self) - 1, 1)))
         nearest = min((after - 1, min(after, len(self) - 1)), key=lambda i: abs(self.t_s[i] - t_s))
         value = float(self.sentiment[nearest, 0])
@@ -168,7 +168,10 @@ _COLUMNS = (
 
 
 def _numbers(message: Any) -> tuple[Any, ...]:
-    """Of an Estimate message, in the order of _COLUMNS; states: (3, 4) present, newest_s, weight, sentiment."""
+    """Return the columns of an Estimate message in the order of _COLUMNS.
+
+    states: (3, 4) present, newest_s, weight, sentiment.
+    """
     nan = float("nan")
     told = message.HasField("emotions")
     graphs = (
@@ -201,7 +204,7 @@ def _numbers(message: Any) -> tuple[Any, ...]:
 
 
 def _since(start_s: float, words: Sequence[Word]) -> Sequence[Word]:
-    """Words in seconds of a recording that began at `start_s`, if in the middle of a run; without those of before."""
+    """Return words in seconds of a recording that began at `start_s` of a run, without earlier ones."""
     if not start_s:
         return words
     return [
@@ -212,7 +215,7 @@ def _since(start_s: float, words: Sequence[Word]) -> Sequence[Word]:
 
 
 def _count_from(numbers: dict[str, Any], start_s: float) -> None:
-    """Put the columns of a recording that began at `start_s`, if in the middle of a run, in its own seconds."""
+    """Shift the columns of a recording that began at `start_s` of a run to its own seconds and counts."""
     if start_s:
         for name in ("t_s", "start_s"):
             numbers[name] = numbers[name] - start_s
@@ -221,7 +224,7 @@ def _count_from(numbers: dict[str, Any], start_s: float) -> None:
 
 
 def status_of(message: Any, session: Session) -> WorkerStatus:
-    """Of a Status message. Raises SessionInvalid."""
+    """Return the status that a Status message holds. Raises SessionInvalid."""
     try:
         state = WorkerState(message.state)
     except ValueError:

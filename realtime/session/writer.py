@@ -1,4 +1,4 @@
-"""Messages as a session file, chunk by chunk."""
+"""Session file, written chunk by chunk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dhmd.session import schema
 
 NANO = 1_000_000_000
 Build = Callable[[Timestamp], Any]
-"""Makes a message, given the time of what it tells of; None where there is nothing to write after all."""
+"""Makes a message with the time of what it is about; None where there is nothing to write after all."""
 
 
 class SessionWriter:
-    """Messages as an MCAP file of whole chunks. Times are on the session clock."""
+    """Writes messages as an MCAP file of whole chunks. Times are on the session clock."""
 
     def __init__(self, file: IO[bytes], epoch_unix: float, head: Mapping[str, str]) -> None:
         from mcap.writer import CompressionType, Writer
@@ -49,7 +49,7 @@ class SessionWriter:
         self._channels[topic] = self._writer.register_channel(topic, "protobuf", self._schemas[name])
 
     def end_chunk(self) -> None:
-        """Write what was added since the last one."""
+        """Write what was added since the last chunk."""
         # The library ends a chunk by size alone; a recording must end it by time.
         self._writer._Writer__finalize_chunk()  # type: ignore[attr-defined]  # noqa: SLF001
         self._file.flush()

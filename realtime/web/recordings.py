@@ -30,22 +30,22 @@ from realtime.web.address import WebAddress
 MOST_OF_SESSION: Final = 4
 """Recordings that a session keeps; the oldest makes room."""
 KEPT_S: Final = 600.0
-"""How long what was recorded can be fetched after its session is over."""
+"""Time in which recordings can be fetched after their session is over."""
 MEDIA_TYPES: Final = {".mcap": "application/octet-stream", ".csv": "text/csv; charset=utf-8"}
 
 
 @dataclass(eq=False)
 class Kept:
-    """What one recording leaves: files in a folder of its own, under a name that nobody guesses."""
+    """Files of one recording, in a folder of its own, under a name that nobody guesses."""
 
     folder: Path
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     files: dict[str, Path] = field(default_factory=dict)
-    """Those that can be fetched."""
+    """Files that can be fetched, by name."""
 
     @property
     def bytes(self) -> int:
-        """On the disk, with what cannot be fetched yet."""
+        """Size on the disk, with what cannot be fetched yet."""
         total = 0
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
@@ -54,7 +54,7 @@ class Kept:
 
 
 class Recordings:
-    """All recordings of a server. A context: what was not fetched at its end is gone. Lives in the event loop."""
+    """All recordings of a server. Lives in the event loop; recordings are deleted when its context ends."""
 
     def __init__(self, address: WebAddress) -> None:
         self.address = address
@@ -81,7 +81,7 @@ class Recordings:
 
     @property
     def route(self) -> Route:
-        """Where the files are fetched."""
+        """Route by which files are fetched."""
         return Route("/recordings/{token}/{name}", self._fetch)
 
     def of(
@@ -92,7 +92,7 @@ class Recordings:
         on_change: Callable[[Mapping[str, Any]], object],
         on_marks: Callable[[str], object],
     ) -> SessionRecording:
-        """The recordings of one session; see SessionRecording."""
+        """Return the recordings of one session; see SessionRecording."""
         session = SessionRecording(self, pipeline, description, on_change=on_change, on_marks=on_marks)
         self._sessions.append(session)
         return session
@@ -102,7 +102,7 @@ class Recordings:
         return sum(kept.bytes for kept in self._kept.values())
 
     def make(self) -> Kept:
-        """Room for one more. Raises OSError."""
+        """Make a folder for one more recording. Raises OSError."""
         if self._scratch is None:
             raise RuntimeError("recordings are made while their context lasts")
         kept = Kept(Path(tempfile.mkdtemp(dir=self._scratch.name)))
@@ -110,7 +110,7 @@ class Recordings:
         return kept
 
     def at(self, folder: Path) -> Kept | None:
-        """Return what is kept there; None once it is forgotten."""
+        """Return what is kept in a folder; None once it is deleted."""
         return next((kept for kept in self._kept.values() if kept.folder == folder), None)
 
     def forget(self, kept: Kept) -> None:
@@ -118,7 +118,7 @@ class Recordings:
         shutil.rmtree(kept.folder, ignore_errors=True)
 
     def end(self, session: SessionRecording) -> None:
-        """The session is over; what it recorded is kept for KEPT_S more."""
+        """Keep the recordings of a session that is over for KEPT_S more."""
 
         def forget() -> None:
             self._forgetting.discard(timer)
@@ -130,7 +130,7 @@ class Recordings:
         self._forgetting.add(timer)
 
     def files(self, kept: Kept) -> list[dict[str, Any]]:
-        """What can be fetched of a recording: name, bytes and url of each file; nothing once it is forgotten."""
+        """Return name, bytes and url of each file of a recording that can be fetched; none once it is deleted."""
         if kept.token not in self._kept:
             return []
         return [
@@ -153,7 +153,7 @@ class Recordings:
 
 
 class SessionRecording(LimitedRecording):
-    """The recordings of one session, begun, marked and ended by its page.
+    """Recordings of one session, begun, marked and ended by its page.
 
     description: see `describe`. on_change: given `state()` whenever it changes. on_marks: shows what was marked.
     """
@@ -173,7 +173,7 @@ class SessionRecording(LimitedRecording):
         self._on_change = on_change
         self._on_marks = on_marks
         self._marking: Marking | None = None
-        """Of the recording that is under way."""
+        """Keys that mark the recording that is under way."""
         self._state, self._reason = "off", ""
         self._over = False
         self.kept: list[Kept] = []
@@ -191,7 +191,7 @@ class SessionRecording(LimitedRecording):
         }
 
     def on_request(self, on: bool, video: bool, audio: bool) -> None:
-        """Start, keeping pictures or sound too only if asked, or stop; what is so already stays so."""
+        """Start, with pictures or sound only if asked, or stop; does nothing where that is so already."""
         if not on:
             self.end()
         elif self.recorder is None and not self._over:
@@ -205,7 +205,7 @@ class SessionRecording(LimitedRecording):
             self._marking.press(key)
 
     def close(self) -> None:
-        """End with the session; all that was recorded can be fetched for ten minutes more."""
+        """End with the session; its recordings can be fetched for ten minutes more."""
         if self._over:
             return
         self._over = True
@@ -213,7 +213,7 @@ class SessionRecording(LimitedRecording):
         self._recordings.end(self)
 
     async def abandon(self) -> None:
-        """End at once what is under way; the server goes, and nobody can fetch anything."""
+        """End what is under way as the server ends; nobody can fetch it any more."""
         self._over = True
         await self.stop()
 
@@ -266,8 +266,8 @@ class SessionRecording(LimitedRecording):
 
 
 def _files(path: Path) -> dict[str, Path]:
-    """Put the table of a recording beside it. Returns the files by name; the table is missing without estimates, or
-    room for it."""
+    """Put the table of a recording beside it; returns the files by name, without a table if there are no estimates, or
+    there is no room for it."""
     if not path.exists() or not path.stat().st_size:
         return {}
     files = [path]

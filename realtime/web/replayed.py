@@ -1,4 +1,4 @@
-"""A replayed session on the page: the words, the face and, where they were recorded, the pictures, as they came."""
+"""Replayed session on the page: words, face and, where they were recorded, pictures, as they arrived."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from realtime.session.timeline import status_of
 from realtime.web.feed import Feed
 
 FRESH_S = 0.4
-"""Landmarks are recorded less often than faces: those of so long ago are drawn still."""
+"""Age up to which landmarks are drawn, as they are recorded less often than faces."""
 
 
 class Shown:
-    """A sink that shows each estimate, and before it what else had come by then."""
+    """Sink that shows each estimate, and before it what else had arrived by then."""
 
     def __init__(self, session: Session, feed: Feed) -> None:
         self._session = session
@@ -59,7 +59,7 @@ class Shown:
                 self._feed.on_frame(frame)
 
     def _face(self, one: Any) -> FaceObservation:
-        """one: a Face message."""
+        """Return the face of a Face message, with the newest landmarks if they are fresh."""
         fresh = self._points is not None and one.captured_s - self._points[0] <= FRESH_S
         points = self._points[1] if fresh and self._points is not None else None
         box = (one.box[0], one.box[1], one.box[2], one.box[3]) if len(one.box) == 4 else None
