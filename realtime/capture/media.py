@@ -38,6 +38,7 @@ class MediaFile:
     def __init__(self, path: str | Path) -> None:
         self.reader = MediaReader(Path(path))
         self.skipped = 0
+        self._told_of_cut = False
 
     @property
     def missing_s(self) -> float:
@@ -111,5 +112,7 @@ class MediaFile:
             return
         if track.damaged:
             logger.warning("%s: %d damaged packets of %s left out", self.reader.path, track.damaged, track.name)
-        if self.missing_s:
+        # Pictures may end while the last block of sound is still held.
+        if self.missing_s and not self._told_of_cut:
+            self._told_of_cut = True
             logger.warning("%s: cut off %.1f s before its stated end", self.reader.path, self.missing_s)
