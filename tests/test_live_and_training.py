@@ -20,7 +20,8 @@ MakeMedia = Callable[..., Path]
 PICTURES: Final = ("-f", "lavfi", "-i", "testsrc=s=160x120:r=25:d=2")
 TONE: Final = ("-f", "lavfi", "-i", "aevalsrc='0.4*sin(2800*t)|0.3*sin(2000*t)':s=44100:d=2")
 H264: Final = ("-c:v", "libx264", "-g", "10", "-pix_fmt", "yuv420p")
-GAPS: Final = ("-af", "aselect='lt(t,0.4)+gt(t,0.44)*lt(t,0.8)+gt(t,1.2)'")
+GAPS: Final = ("-af", "aselect='not(between(t,0.2,0.25)+between(t,0.6,1)+between(t,1.4,1.42))'")
+"""Leaves out two, many and one of the pieces of 23 ms that FFmpeg makes: a short gap, a long one, and mere jitter."""
 MADE: Final = {
     "plain.mp4": (*PICTURES, *TONE, *H264),
     "gaps.mkv": (*PICTURES, *TONE, *GAPS, *H264, "-c:a", "pcm_s16le"),
@@ -76,7 +77,7 @@ def test_a_whole_file(path: Path) -> None:
 
 
 def test_a_part_of_a_file(path: Path) -> None:
-    start_s, end_s = 0.25, 1.5
+    start_s, end_s = 0.25, 1.3
     live = MediaFile(path)
     meant = [frame for frame in live.frames() if start_s <= frame.captured_s < end_s]
     pictures = list(media.pictures(path, start_s, end_s))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_media(path: Path) -> InputContainer:
-    """Only the file itself: a playlist that names network addresses or other files stays unread.
+    """Open the file itself and nothing else: a playlist that names network addresses or other files stays unread.
 
     Raises MediaUnreadable.
     """

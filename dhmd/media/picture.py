@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture of a film, whose pixels are converted when they are asked for. time_s: on the film's timeline.
+    """A picture of a film, converted when its image is asked for: many are left out before that.
 
-    frame: as the decoder gave it.
+    time_s: on the timeline of whoever yields it. frame: as the decoder gave it.
     """
 
     time_s: float

@@ -53,7 +53,7 @@ class MediaReader:
             rate = None if film is None else film.average_rate or film.guessed_rate
             self._step_s = 1.0 / (float(rate) if rate else DEFAULT_FPS)
             self.duration_s = None if container.duration is None else container.duration / 1e6
-            self._is_exact = container.format.name.startswith(EXACT_DURATION)
+            self._duration_is_exact = container.format.name.startswith(EXACT_DURATION)
             film_index, sound_index = (None if stream is None else stream.index for stream in (film, sound))
         self.film = Track.decodable(path, film_index, VideoFrame)
         self.soundtrack = Track.decodable(path, sound_index, AudioFrame)
@@ -74,13 +74,16 @@ class MediaReader:
     def missing_s(self) -> float:
         """How much the file ends before the duration it states; 0 until all of it was read."""
         ends_s = [track.end_s for track in self.tracks if track.end_s is not None]
-        if self.duration_s is None or not self._is_exact or len(ends_s) < len(self.tracks):
+        if self.duration_s is None or not self._duration_is_exact or len(ends_s) < len(self.tracks):
             return 0.0
         missing_s = self.duration_s - max(ends_s)
         return missing_s if missing_s > CUT_OFF_S else 0.0
 
     def pictures(self, wanted: Callable[[float, bool], bool] | None = None) -> Iterator[Picture]:
-        """Pictures at increasing times; none if there is no film. wanted: see `Track.decode`, with the time here."""
+        """Pictures at increasing times; none if there is no film.
+
+        wanted: see `Track.decode`; asked with times on the file's timeline.
+        """
         if self.film is None:
             return
         last_s, origin_s = -self._step_s, self._origin_s

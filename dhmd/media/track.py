@@ -15,7 +15,7 @@ Decoded = TypeVar("Decoded", "av.VideoFrame", "av.AudioFrame")
 
 
 class Track(Generic[Decoded]):
-    """Stamps are the container's own.
+    """A stream; stamps are the container's own.
 
     damaged: packets left out of the last pass, as they could not be decoded. end_s: on the file's timeline, None until
     all of it was read.

@@ -91,7 +91,7 @@ class MediaFile:
         self._tell(self.reader.soundtrack)
 
     def _not_late(self, late_by: Callable[[float], float]) -> Callable[[float, bool], bool]:
-        """Whether to decode what is shown at a time, see SKIP_S."""
+        """Returns what tells whether to decode a packet, see SKIP_S; it counts those that are not."""
         skipping = False
 
         def wanted(time_s: float, is_key: bool) -> bool:
