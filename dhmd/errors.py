@@ -7,3 +7,7 @@ class DHMDError(Exception):
     """Ends a command with its line on stderr and `exit_code`, never with a traceback."""
 
     exit_code = 1
+
+
+class MediaUnreadable(DHMDError):
+    """A file is missing, empty, cut off, or holds nothing that can be decoded."""

@@ -13,10 +13,6 @@ class SettingsInvalid(DHMDLiveError):
     exit_code = 2
 
 
-class MediaUnreadable(DHMDLiveError):
-    """A file is missing, empty, truncated, or holds neither picture nor sound."""
-
-
 class CameraUnavailable(DHMDLiveError):
     """A camera or a network stream cannot be opened, or stopped delivering."""
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from realtime.errors import DHMDLiveError
+from dhmd.errors import DHMDError
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ async def supervise(
 ) -> None:
     """Run `worker` in a thread until it ends; start it again with backoff when it raises. In a pause, it is stopped.
 
-    A DHMDLiveError raised before the worker ever called `running()` is final and propagates: what was asked for is
+    A DHMDError raised before the worker ever called `running()` is final and propagates: what was asked for is
     not there. Anything later (a camera pulled out, a stream that stalls) only restarts this worker. Cancelling sets
     the stop event and waits at most `grace_s` for the thread; one that is stuck in native code is left behind.
     `on_status` is called in the event loop.
@@ -148,9 +148,9 @@ async def supervise(
             if error is None:
                 report(WorkerState.ENDED)
                 return
-            reason = str(error) if isinstance(error, DHMDLiveError) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, DHMDError) else f"{type(error).__name__}: {error}"
             ever_ran |= attempt.running_since_s is not None
-            if isinstance(error, DHMDLiveError) and not ever_ran:
+            if isinstance(error, DHMDError) and not ever_ran:
                 report(WorkerState.FAILED, reason)
                 raise error
             ran_s = 0.0 if attempt.running_since_s is None else time.monotonic() - attempt.running_since_s

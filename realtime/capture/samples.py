@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_RATE_HZ = 16_000
+from dhmd.features.timeline import SAMPLE_RATE_HZ
+
+__all__ = ["SAMPLE_RATE_HZ", "AudioBlock", "VideoFrame"]
 
 
 @dataclass(frozen=True, slots=True)

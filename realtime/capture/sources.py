@@ -24,12 +24,13 @@ def open_source(source: str, microphone: str | None, media: MediaFile | None, cl
     named = microphone or (_default_microphone() if media is None else "none")
     heard = None if named == "none" else Microphone(named, clock)
     if media is not None:
-        player, has = MediaPlayer(media, clock), media.describe()
-        for kind, present in (("video", has.has_video), ("sound", has.has_audio or heard is not None)):
+        player = MediaPlayer(media, clock)
+        has_video, has_sound = media.reader.film is not None, media.reader.soundtrack is not None
+        for kind, present in (("video", has_video), ("sound", has_sound or heard is not None)):
             if not present:
                 logger.warning("%s has no %s: estimates come from the rest alone", source, kind)
-        frames = player.frames if has.has_video else None
-        blocks = heard.blocks if heard else player.blocks if has.has_audio else None
+        frames = player.frames if has_video else None
+        blocks = heard.blocks if heard else player.blocks if has_sound else None
     else:
         frames = None if source == "none" else Camera(source, clock).frames
         blocks = heard.blocks if heard else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.capture.resample import Resampler
+from dhmd.media.resample import Resampler
 from realtime.capture.samples import SAMPLE_RATE_HZ
 from realtime.clock import SampleClock
 

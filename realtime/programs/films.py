@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from dhmd.checkpoint import load
-from dhmd.errors import DHMDError
+from dhmd.errors import DHMDError, MediaUnreadable
+from dhmd.media.container import open_media
 from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
 from realtime.errors import SettingsInvalid
@@ -173,12 +174,10 @@ def _watched(
 
 
 def _length_s(path: Path) -> float:
-    import av
-
     try:
-        with av.open(str(path)) as container:
+        with open_media(path) as container:
             return (container.duration or 0) / 1e6
-    except (av.FFmpegError, OSError):
+    except MediaUnreadable:
         return 0.0
 
 

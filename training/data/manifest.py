@@ -337,7 +337,7 @@ def _look(readings: Sequence[_Reading], store: FeatureStore) -> None:
             reading.notes.append(f"{path}: breaks off after {file.duration_s:.1f} s; what was recorded before is used")
         over = f"where {kind} {path} {'breaks off' if file.cut else 'is over'} ({file.duration_s or 0:.1f} s)"
         if file.fault is not None:
-            reading.fault(row, f"{kind} {path}: {file.fault}")
+            reading.fault(row, f"{kind} {file.fault}")
         elif kind is Kind.IMAGE or file.duration_s is None:
             continue
         elif one.start_s >= file.duration_s:

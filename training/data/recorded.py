@@ -14,13 +14,11 @@ from dhmd.contract import Rows, Word
 from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
 from dhmd.session.reader import Contents, Mark, mark_of, rows_of, words_of
-from training.data.media import Unreadable
 
 
 def extent(path: Path) -> tuple[float, bool]:
-    """Seconds up to the last thing in it, and whether it was cut or is damaged there. Raises Unreadable."""
-    with _unreadable(path):
-        contents = Contents.of(Session.open(path))
+    """Seconds up to the last thing in it, and whether it was cut or is damaged there. Raises SessionInvalid."""
+    contents = Contents.of(Session.open(path))
     return contents.last_s, not contents.whole
 
 
@@ -62,11 +60,11 @@ class Recording:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Up to where it was cut. Raises Unreadable."""
+        """Up to where it was cut. Raises SessionInvalid."""
         modality_of = {topic: m for m, topic in schema.FEATURES.items()}
         parts: dict[Modality, list[Rows]] = {m: [] for m in schema.FEATURES}
         words: list[Word] = []
-        with _unreadable(path):
+        with _readable(path):
             session = Session.open(path)
             width = {m: session.features[m].width for m in parts}
             began_s = session.start_s
@@ -79,7 +77,8 @@ class Recording:
                     continue
                 m, rows = modality_of[record.topic], rows_of(record.message)
                 if rows.values.shape[1] != width[m]:
-                    raise Unreadable(f"damaged, a row of {m} has {rows.values.shape[1]} numbers and not {width[m]}")
+                    numbers = rows.values.shape[1]
+                    raise SessionInvalid(f"{path}: damaged, a row of {m} has {numbers} numbers and not {width[m]}")
                 parts[m].append(Rows(rows.times_s - began_s, rows.values))
         return cls({m: Rows.concatenate(own, width[m]) for m, own in parts.items()}, tuple(words))
 
@@ -104,10 +103,8 @@ def _end(end_s: float | None) -> float:
 
 
 @contextmanager
-def _unreadable(path: Path) -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except SessionInvalid as error:
-        raise Unreadable(str(error).removeprefix(f"{path}: ")) from None
     except OSError as error:
-        raise Unreadable(f"cannot be read ({error.strerror})") from None
+        raise SessionInvalid(f"{path}: cannot be read ({error.strerror})") from None

@@ -24,14 +24,17 @@ from numpy.typing import NDArray
 
 from dhmd.assets.store import sha256_of
 from dhmd.contract import FeatureSpec, Rows, Word
+from dhmd.errors import MediaUnreadable
 from dhmd.features.face import WIDTH
 from dhmd.features.speech import LONGEST_S, SPEECH_ASSET, VOICE_FRAME, VoiceActivity
 from dhmd.features.timeline import SAMPLE_RATE_HZ
 from dhmd.features.voice import HOP
+from dhmd.media.picture import read_image
 from dhmd.modality import Modality
+from dhmd.session import SessionInvalid
 from training.data import media
 from training.data.items import Utterance
-from training.data.media import Kind, Unreadable
+from training.data.media import Kind
 from training.data.recorded import Recording
 from training.features.extractors import Extractors
 from training.features.face_images import DETECTION_CONFIDENCE, LARGEST_CROP, MARGIN, Seen, feature_rows, see
@@ -186,7 +189,7 @@ class PieceExtractor:
             if piece.recipe in {Recipe.STILL, Recipe.SIGHT}:
                 return self._still(piece)
             rows = self._make[piece.recipe](piece.utterance)
-        except Unreadable as error:
+        except (MediaUnreadable, SessionInvalid) as error:
             return Made(piece, fault=str(error))
         if not np.isfinite(rows.values.astype(np.float16)).all():
             return Made(piece, fault="its features are not finite, or too large for half precision")
@@ -198,7 +201,7 @@ class PieceExtractor:
     def _still(self, piece: Piece) -> Made:
         if piece.utterance.image is None:
             raise ValueError(f"{piece.utterance.id}: no still in it")
-        seen = piece.seen or see(media.read_image(piece.utterance.image), self._extractors.landmarks)
+        seen = piece.seen or see(read_image(piece.utterance.image), self._extractors.landmarks)
         if piece.recipe is Recipe.SIGHT:
             return Made(piece, None, seen)
         if seen.crop is None:
@@ -211,9 +214,9 @@ class PieceExtractor:
             raise ValueError(f"{utterance.id}: no film in it")
         with self._extractors.face() as extractor:
             parts = [
-                extractor.push(media.upright(frame), time_s).rows
-                for time_s, frame in media.pictures(utterance.video, utterance.start_s, utterance.end_s)
-                if extractor.due(time_s)
+                extractor.push(picture.image(), picture.time_s).rows
+                for picture in media.pictures(utterance.video, utterance.start_s, utterance.end_s)
+                if extractor.due(picture.time_s)
             ]
             return Rows.concatenate(parts, extractor.spec.width)
 

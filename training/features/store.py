@@ -15,8 +15,10 @@ import numpy as np
 from rich.progress import track
 
 from dhmd.contract import FeatureSpec, Rows
+from dhmd.errors import MediaUnreadable
+from dhmd.session import SessionInvalid
 from training.data.items import is_session
-from training.data.media import Kind, Unreadable, probe
+from training.data.media import Kind, probe
 from training.data.recorded import extent
 from training.features.face_images import SIDE, Seen
 
@@ -32,7 +34,7 @@ _MANY: Final = 2000
 class File:
     """A file as it was found. digest: sha256 of its content; duration_s: of a recording that states it.
 
-    cut: whether it is a session that breaks off after that. fault: why it cannot be read, None if it can.
+    cut: whether it is a session that breaks off after that. fault: which file cannot be read and why, None if it can.
     """
 
     digest: str = ""
@@ -143,8 +145,10 @@ def _look(kind: Kind, path: Path) -> File:
         duration_s, cut = extent(path) if recorded else (probe(kind, path), False)
         with path.open("rb") as content:
             return File(hashlib.file_digest(content, "sha256").hexdigest(), duration_s, cut)
-    except (Unreadable, OSError) as error:
+    except (MediaUnreadable, SessionInvalid) as error:
         return File(fault=str(error))
+    except OSError as error:
+        return File(fault=f"{path}: cannot be read ({error.strerror})")
 
 
 def _mark(path: Path) -> str:

@@ -124,11 +124,11 @@ FAULTS = {
     "has no id": {"id": ""},
     "id 'fine' stands in row 2 already": {"id": "fine"},
     "audio {}/gone.wav: no such file": {"audio": "gone.wav"},
-    "image {}/broken.png: is no image that OpenCV knows": {"image": "broken.png"},
-    "video {}/broken.mp4: is no media file": {"video": "broken.mp4"},
+    "image {}/broken.png: is not an image that OpenCV knows": {"image": "broken.png"},
+    "video {}/broken.mp4: is not a media file": {"video": "broken.mp4"},
     "audio {}/text.txt: is": {"audio": "text.txt"},
-    "audio {}/empty.wav: is no media file": {"audio": "empty.wav"},
-    "video {}: is no file": {"video": "."},
+    "audio {}/empty.wav: is empty (0 bytes)": {"audio": "empty.wav"},
+    "video {}: is a directory": {"video": "."},
     "start 3 and end 2 are no stretch of time": {"audio": "gone.wav", "start": "3", "end": "2"},
     "start and end say which part of audio or video": {"start": "1"},
     "has an image and a video": {"image": "broken.png", "video": "broken.png"},
@@ -209,7 +209,7 @@ def test_a_file_is_looked_into_again_only_when_it_changed(
         patch.setattr("training.features.store.probe", lambda *_: pytest.fail("looked again"))
         read(path, store)
     image.write_bytes(b"something else")
-    with pytest.raises(ManifestInvalid, match="is no image"):
+    with pytest.raises(ManifestInvalid, match="is not an image"):
         read(path, store)
 
 

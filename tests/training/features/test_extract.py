@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from dhmd.contract import Rows
+from dhmd.errors import MediaUnreadable
 from dhmd.features.face import WIDTH, FaceExtractor
 from dhmd.features.voice import HOP
 from dhmd.modality import Modality
+from realtime.capture.media import MediaFile
 from training.data import media
 from training.data.items import Example, Split, Utterance
 from training.errors import EncodersMissing, ManifestInvalid
@@ -72,16 +74,16 @@ def test_typed_words_are_timed_as_if_spoken() -> None:
 def test_a_film_gives_the_rows_of_a_live_run(shared: Path, store: FeatureStore) -> None:
     clip = shared / "clips" / "grid_swwp2s.mpg"
     example = one(store, video=clip, end_s=2.0)
-    extractors = Extractors(ENCODERS)
-    parts = []
+    extractors, live_media = Extractors(ENCODERS), MediaFile(clip)
     with FaceExtractor(extractors.expression) as face:
-        for time_s, frame in media.pictures(clip):
-            if time_s < 2.0 and face.due(time_s):
-                parts.append(face.push(media.upright(frame), time_s).rows)
+        parts = [
+            face.push(frame.image, frame.captured_s).rows
+            for frame in live_media.frames()
+            if frame.captured_s < 2.0 and face.due(frame.captured_s)
+        ]
     same(example.rows[Modality.VISION], Rows.concatenate(parts, WIDTH))
-    samples, begin_s = media.sound(clip, 0.0, 2.0)
     voice = extractors.voice()
-    blocks = [voice.push(samples[i : i + 512], begin_s + i / 16_000) for i in range(0, len(samples), 512)]
+    blocks = [voice.push(block.samples, block.captured_s) for block in live_media.blocks() if block.end_s <= 2.0]
     live = Rows.concatenate(blocks, voice.spec.width)
     heard = example.rows[Modality.AUDIO]
     same(Rows(heard.times_s[: len(live)], heard.values[: len(live)]), live)
@@ -172,11 +174,11 @@ def test_files_that_break_off_are_told_after_the_others_are_done(
     both = [utterance("a", image=tmp_path / "a.png"), utterance("b", text="fine")]
 
     def broken(*_: object) -> None:
-        raise media.Unreadable("breaks off")
+        raise MediaUnreadable("a.png: breaks off")
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.features.pieces.media.read_image", broken)
-        with pytest.raises(ManifestInvalid, match=r"my/a: breaks off; .*--skip-bad"):
+        patch.setattr("training.features.pieces.read_image", broken)
+        with pytest.raises(ManifestInvalid, match=r"my/a: a.png: breaks off; .*--skip-bad"):
             extract(both, store, Extraction(jobs=1))
         examples, _ = extract(both, store, Extraction(jobs=1, skip_bad=True))
     assert [example.utterance.id for example in examples] == ["my/b"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.capture.samples import SAMPLE_RATE_HZ
+from dhmd.features.timeline import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     import av

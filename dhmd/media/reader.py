@@ -1,0 +1,133 @@
+"""A media file as pictures and sound on one timeline, through PyAV.
+
+Time is what the file's own presentation stamps say; 0 is its first picture or sound, whichever comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.errors import MediaUnreadable
+from dhmd.features.timeline import SAMPLE_RATE_HZ
+from dhmd.media.container import open_media
+from dhmd.media.picture import Picture
+from dhmd.media.resample import Resampler
+from dhmd.media.track import Track
+
+if TYPE_CHECKING:
+    import av
+
+DEFAULT_FPS: Final = 25.0
+SOUND_GAP_S: Final = 0.03
+"""Stamps of sound jitter with the container's time base (1 ms in Matroska); from here on it is a real gap."""
+EXACT_DURATION: Final = ("mov,", "matroska,", "avi", "wav")
+"""Containers that state their duration; for others it is an estimate, which proves nothing about truncation."""
+CUT_OFF_S: Final = 0.5
+"""A file that ends this much before its stated duration was cut off."""
+
+
+class MediaReader:
+    """A file with film, sound or both. Raises MediaUnreadable, with cause and remedy, when nothing can be decoded.
+
+    Each iteration opens the file anew and decodes it from its start, pictures and sound separately: memory does not
+    depend on how the container interleaves them. What is damaged is left out, and counted.
+    film, soundtrack: None where there is none that can be decoded. duration_s: as the container states it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open_media(path) as container:
+            from av import AudioFrame, VideoFrame
+            from av.stream import Disposition
+
+            # Cover art is a stream of one picture that belongs to the sound.
+            films = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+            film, sound = next(films, None), container.streams.best("audio")
+            if film is None and sound is None:
+                raise MediaUnreadable(f"{path}: holds neither video nor sound; name a file that does")
+            rate = None if film is None else film.average_rate or film.guessed_rate
+            self._step_s = 1.0 / (float(rate) if rate else DEFAULT_FPS)
+            self.duration_s = None if container.duration is None else container.duration / 1e6
+            self._duration_is_exact = container.format.name.startswith(EXACT_DURATION)
+            film_index, sound_index = (None if stream is None else stream.index for stream in (film, sound))
+        self.film = Track.decodable(path, film_index, VideoFrame)
+        self.soundtrack = Track.decodable(path, sound_index, AudioFrame)
+        if not self.tracks:
+            raise MediaUnreadable(f"{path}: nothing in it can be decoded; it is damaged or of zero length")
+        self._origin_s = min(track.first_stamp_s for track in self.tracks)
+
+    @property
+    def tracks(self) -> list[Track[av.VideoFrame] | Track[av.AudioFrame]]:
+        return [track for track in (self.film, self.soundtrack) if track is not None]
+
+    @property
+    def sound_start_s(self) -> float:
+        """Time of the first sample of `sound`."""
+        return 0.0 if self.soundtrack is None else self.soundtrack.first_stamp_s - self._origin_s
+
+    @property
+    def missing_s(self) -> float:
+        """How much the file ends before the duration it states; 0 until all of it was read."""
+        ends_s = [track.end_s for track in self.tracks if track.end_s is not None]
+        if self.duration_s is None or not self._duration_is_exact or len(ends_s) < len(self.tracks):
+            return 0.0
+        missing_s = self.duration_s - max(ends_s)
+        return missing_s if missing_s > CUT_OFF_S else 0.0
+
+    def pictures(self, wanted: Callable[[float, bool], bool] | None = None) -> Iterator[Picture]:
+        """Pictures at increasing times; none if there is no film.
+
+        wanted: see `Track.decode`; asked with times on the file's timeline.
+        """
+        if self.film is None:
+            return
+        last_s, origin_s = -self._step_s, self._origin_s
+        shifted = None if wanted is None else lambda stamp_s, is_key: wanted(stamp_s - origin_s, is_key)
+        for frame in self.film.decode(shifted):
+            time_s = None if frame.time is None else frame.time - origin_s
+            # No stamp (a raw stream), or one that runs backwards (a splice): the next picture follows its predecessor.
+            last_s = time_s if time_s is not None and time_s > last_s else last_s + self._step_s
+            yield Picture(last_s, frame)
+        self.film.end_s = last_s + self._step_s
+
+    def sound(self, until_s: float | None = None) -> Iterator[NDArray[np.float32]]:
+        """Sound from `sound_start_s` on, 16 kHz mono in [-1, 1], in pieces of any length; none if there is no sound.
+
+        Pieces touch: a gap in the stamps is filled with silence; a stamp that runs backwards is passed over.
+        until_s: what is stamped from then on is left out.
+        """
+        if self.soundtrack is None:
+            return
+        resampler, given = Resampler(), 0
+        start_s = expected_s = self.soundtrack.first_stamp_s
+        for frame in self.soundtrack.decode():
+            stamp_s = frame.time
+            if until_s is not None and stamp_s is not None and stamp_s >= until_s + self._origin_s:
+                break
+            if stamp_s is not None and stamp_s - expected_s > SOUND_GAP_S:
+                tail = resampler.flush()
+                given += len(tail)
+                yield tail
+                for silence in _silence(round((stamp_s - start_s) * SAMPLE_RATE_HZ) - given):
+                    given += len(silence)
+                    yield silence
+                expected_s = stamp_s
+            expected_s += frame.samples / frame.sample_rate
+            piece = resampler.push(frame)
+            given += len(piece)
+            yield piece
+        tail = resampler.flush()
+        yield tail
+        if until_s is None:
+            self.soundtrack.end_s = self.sound_start_s + (given + len(tail)) / SAMPLE_RATE_HZ
+
+
+def _silence(samples: int) -> Iterator[NDArray[np.float32]]:
+    """At most a second in one piece: a gap may be long."""
+    for begin in range(0, samples, SAMPLE_RATE_HZ):
+        yield np.zeros(min(SAMPLE_RATE_HZ, samples - begin), np.float32)
