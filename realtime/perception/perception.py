@@ -7,9 +7,7 @@ and leave from any thread while they do.
 from __future__ import annotations
 
 import logging
-import math
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +27,7 @@ from dhmd.features.voice import VoiceExtractor
 from dhmd.features.voice_network import VoiceNetwork
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
@@ -36,9 +35,6 @@ from realtime.perception.words import SpokenWords
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-PATIENCE_S = 0.04
-"""How long an estimate waits for a picture that is being looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +140,7 @@ class Perception:
         self.window = SlidingWindow(extractors.specs, device)
         self._observers = tuple(observers)
         self._entering = threading.Lock()
-        self._looking_at_s = self._looking_since = -math.inf
-        self._looked = threading.Event()
-        self._looked.set()
+        self.picture = AwaitedPicture()
         self._face: FaceObservation | None = None
         self._words = SpokenWords()
         self._entered = TranscriptUpdate((), (), 0.0)
@@ -161,22 +155,13 @@ class Perception:
         """A picture; those that are not due on the vision grid are passed over."""
         if not self.extractors.face.due(frame.captured_s):
             return
-        self._looking_at_s, self._looking_since = frame.captured_s, time.monotonic()
-        self._looked.clear()
-        try:
+        with self.picture.looked_at(frame.captured_s):
             observation = self.extractors.face.push(frame.image, frame.captured_s)
             self._append(Modality.VISION, observation.rows)
             self._face = observation
-        finally:
-            self._looked.set()
         for observer in self._observers:
             observer.on_frame(frame)
             observer.on_face(observation)
-
-    @property
-    def looking_for_s(self) -> float:
-        """Seconds since a picture was taken up last; infinite before the first."""
-        return time.monotonic() - self._looking_since
 
     def hear(self, block: AudioBlock) -> None:
         """Sound, for the voice."""
@@ -228,13 +213,8 @@ class Perception:
             self._observers = tuple(one for one in self._observers if one is not observer)
 
     def perceive(self, end_s: float) -> Perceived:
-        """The window that ends at `end_s`, from what has arrived by now.
-
-        A picture that is being looked at is waited for, if not for long: a moment later it is in, and the estimate a
-        whole picture newer.
-        """
-        if self._looking_at_s <= end_s:
-            self._looked.wait(PATIENCE_S)
+        """The window that ends at `end_s`, from what has arrived by now and the picture that is being looked at."""
+        self.picture.wait(end_s)
         with self._entering:
             cut = self.window.cut(end_s)
         face = self._face

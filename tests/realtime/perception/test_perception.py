@@ -19,6 +19,7 @@ from dhmd.features.speech import SpeechModel
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
+from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.perception import Extractors, Perception
 from realtime.perception.transcript import StreamingTranscript
 
@@ -106,7 +107,7 @@ def test_an_estimate_waits_for_the_picture_that_is_being_looked_at(
     looking: tuple[Perception, SlowFace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     perception, face = looking
-    monkeypatch.setattr("realtime.perception.perception.PATIENCE_S", 60.0)
+    monkeypatch.setattr(AwaitedPicture, "PATIENCE_S", 60.0)
     threading.Timer(0.05, face.seen.set).start()
     perceived = perception.perceive(1.1)
     assert perceived.cut.newest_s[Modality.VISION] == 1.0
@@ -118,5 +119,5 @@ def test_an_estimate_does_not_wait_long_and_not_for_a_picture_of_later(
 ) -> None:
     perception, _ = looking
     assert perception.perceive(1.1).faces == 0
-    monkeypatch.setattr("realtime.perception.perception.PATIENCE_S", threading.TIMEOUT_MAX)
+    monkeypatch.setattr(AwaitedPicture, "PATIENCE_S", threading.TIMEOUT_MAX)
     assert perception.perceive(0.9).faces == 0
