@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16_000
+
+
+class Picture(Protocol):
+    """A picture as it waits to be looked at."""
+
+    @property
+    def captured_s(self) -> float: ...
+    def decoded(self) -> VideoFrame | None:
+        """Returns the frame, or None where there is no picture in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +27,9 @@ class VideoFrame:
     image: NDArray[np.uint8]
     captured_s: float
     arrived_s: float
+
+    def decoded(self) -> Self:
+        return self
 
 
 @dataclass(frozen=True, slots=True)
