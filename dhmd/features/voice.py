@@ -106,7 +106,7 @@ class VoiceExtractor:
 
     def _voiced(self, hop: NDArray[np.float32]) -> NDArray[np.bool_]:
         """(rows of a hop,): whether there is voice in each row. A hop is a whole number of activity frames."""
-        speaking = self._activity.push(hop).speaking
+        speaking = self._activity.push(hop)
         voiced = np.zeros(HOP, np.bool_)
         voiced[: max(0, self._voiced_until - self._done)] = True
         for frame in np.flatnonzero(speaking):

@@ -15,7 +15,6 @@ from realtime.capture.steady import SteadySound
 from realtime.clock import SessionClock
 
 LARGEST_SIDE: Final = 1920
-RATES_HZ: Final = range(8_000, 192_001)
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,6 @@ class Perception:
         self._words = SpokenWords()
         self._entered = TranscriptUpdate((), (), 0.0)
         self._revision_of_words = 0
-        self._skipped_s = 0.0
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
         """To be held while something of a modality is computed."""
@@ -238,9 +237,8 @@ class Perception:
 
     def _read(self, update: TranscriptUpdate) -> None:
         words = self._words.update(update.final, update.partial, self.window.window_s)
-        if update.skipped_s > self._skipped_s:
-            self._skipped_s = update.skipped_s
-            logger.warning("words fell behind the speech: %.1f s of it left out so far", self._skipped_s)
+        if update.skipped_s > self._entered.skipped_s:
+            logger.warning("words fell behind the speech: %.1f s of it left out so far", update.skipped_s)
         text = self.extractors.text
         # Words that are withdrawn before any is final leave the window, too.
         rows = text.extract(words) if words else Rows.empty(text.spec.width)
