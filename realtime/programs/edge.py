@@ -28,7 +28,8 @@ from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.mqtt.broker import named_broker
 from realtime.mqtt.discovery import announce
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.pipeline.interrupts import either, stop_when_asked
 from realtime.pipeline.live import run_live
 from realtime.pipeline.offline import run_offline

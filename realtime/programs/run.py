@@ -18,7 +18,8 @@ from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, SessionClock
 from realtime.metrics.prometheus import exposed
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.pipeline.pipeline import Emission, EstimateFile, Pipeline, Sink
 from realtime.programs.running import Run, Summary
 from realtime.recognition.engine import Engine, resolve_device

@@ -14,7 +14,7 @@ from dhmd.checkpoint import load
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, publishing
 from realtime.mqtt.broker import opened_broker
-from realtime.perception.perception import Extractors
+from realtime.perception.extractors import Extractors
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.recognition.engine import Engine, resolve_device
 from realtime.recognition.shared_engine import SharedEngine

@@ -24,7 +24,8 @@ from realtime.capture.delivery import Delivery
 from realtime.clock import SessionClock
 from realtime.mqtt import Publisher, publish_pipeline, publishing
 from realtime.mqtt.broker import BrokerAddress
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.perception.turns import Turns, cores
 from realtime.pipeline.live import run_live
 from realtime.pipeline.pipeline import Pipeline

@@ -37,7 +37,8 @@ from realtime.mqtt import Publisher, publish_pipeline, publishing, taking_comman
 from realtime.mqtt import commands as module
 from realtime.mqtt.broker import BrokerAddress, embedded_broker
 from realtime.mqtt.commands import read
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.pipeline import Pipeline
 from realtime.programs.control import Control

@@ -20,7 +20,8 @@ from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
 from realtime.perception.awaited import AwaitedPicture
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
 
 BLOCK = 1600
