@@ -20,7 +20,7 @@ class HandOver(ABC):
 
     @abstractmethod
     def _holds(self) -> bool:
-        """Whether something waits."""
+        """Returns whether something waits."""
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Returns whether something waits, by then at the latest; once closed, at once."""
@@ -103,7 +103,11 @@ class AudioRing(HandOver):
 
 
 class AudioFanOut:
-    """The same sound to several consumers, each at its own pace through its own ring."""
+    """The same sound to several consumers, each at its own pace through its own ring.
+
+    What each lacks is its own matter, and so are voice activity and times of what it has: shared, they would cost the
+    voice and the words their independence, to save 2 ms a second of sound, a 400th of what a person who talks takes.
+    """
 
     def __init__(self, rings: Sequence[AudioRing]) -> None:
         self._rings = tuple(rings)
