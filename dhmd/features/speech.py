@@ -233,7 +233,7 @@ class VoiceActivity:
 
 
 def voice_activity_sha256() -> str:
-    """Which Silero weights decide where there is voice: they ship inside faster-whisper."""
+    """Digest of the Silero weights that decide where there is voice; they ship inside faster-whisper."""
     return hashlib.sha256(_silero_path().read_bytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Where a sample of a stream stands on the session clock."""
+"""Times of a stream's samples on the session clock."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ TRANSCRIPT_RING_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a run captures, and None for what it does not. Each stream is iterated in a thread of its own and ends when
+    """Streams that a run captures; None for one that it does not. Each is iterated in a thread of its own and ends when
     its event is set."""
 
     frames: Callable[[threading.Event], Iterator[VideoFrame]] | None
@@ -40,12 +40,12 @@ class Delivery:
 
     @property
     def has_frames(self) -> bool:
-        """Whether pictures can come."""
+        """True where pictures may come."""
         return self.source is None or self.source.frames is not None
 
     @property
     def has_sound(self) -> bool:
-        """Whether sound can come."""
+        """True where sound may come."""
         return self.source is None or self.source.blocks is not None
 
     def dropped(self) -> Dropped:

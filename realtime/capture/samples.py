@@ -1,4 +1,4 @@
-"""What capture workers yield: pictures and sound, each with the time it was captured and the time it arrived."""
+"""Pictures and sound as they are captured, each with the time it was captured and the time it arrived."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def open_source(source: str, microphone: str | None, media: MediaFile | None, cl
 
 
 def _default_microphone() -> str:
-    """The default microphone where nobody asked for one: its absence is told, and nothing to stop for."""
+    """Name the default microphone, where nobody asked for one: its absence is told, and nothing to stop for."""
     try:
         if any(microphone.is_default for microphone in list_microphones()):
             return "default"

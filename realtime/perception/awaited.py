@@ -20,11 +20,11 @@ class AwaitedPicture:
     """
 
     PATIENCE_S: Final = 0.04
-    """How long an estimate waits, at most."""
+    """Longest wait of an estimate."""
     BEHIND_S: Final = 0.008
-    """How far behind a picture the best tick is to fall: pictures come late by that now and then."""
+    """Distance of the best tick from the picture before it: pictures come late by that now and then."""
     STEP_S: Final = 0.001
-    """How far a tick moves, at most."""
+    """Longest move of a tick."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
@@ -32,7 +32,7 @@ class AwaitedPicture:
         self._seen = threading.Event()
         self._seen.set()
         self._ages_s: deque[float] = deque(maxlen=12)
-        """How long ago a picture had been taken up at the newest ticks, had they come where they come now."""
+        """Time since a picture was taken up at each of the newest ticks, had they fallen where ticks fall now."""
 
     @contextmanager
     def looked_at(self, captured_s: float) -> Iterator[None]:

