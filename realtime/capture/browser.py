@@ -19,12 +19,12 @@ LARGEST_SIDE: Final = 1920
 
 @dataclass(frozen=True, slots=True)
 class JpegFrame:
-    """A picture that is decoded when it is looked at. on_malformed: told of what is no picture."""
+    """A picture that is decoded when it is looked at. on_refused: told if it is none."""
 
     jpeg: bytes
     captured_s: float
     arrived_s: float
-    on_malformed: Callable[[str], None]
+    on_refused: Callable[[str], None]
 
     def decoded(self) -> VideoFrame | None:
         """Returns None for what is no picture, or too large a one."""
@@ -34,7 +34,7 @@ class JpegFrame:
         if size is not None and min(size) > 0 and max(size) <= LARGEST_SIDE:
             image = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
-            self.on_malformed("not a JPEG picture")
+            self.on_refused("not a JPEG picture")
             return None
         return VideoFrame(np.asarray(image, np.uint8), self.captured_s, self.arrived_s)
 
@@ -42,13 +42,13 @@ class JpegFrame:
 class BrowserCapture:
     """Puts what a browser sends into the queues, in the event loop.
 
-    on_malformed: told of pictures that are none, in the thread that looks at them, or that come out of order.
+    on_refused: told why a picture is not taken, in the event loop, or in the thread that looks at it.
     """
 
-    def __init__(self, clock: SessionClock, delivery: Delivery, on_malformed: Callable[[str], None]) -> None:
+    def __init__(self, clock: SessionClock, delivery: Delivery, on_refused: Callable[[str], None]) -> None:
         self.clock = clock
         self._delivery = delivery
-        self._on_malformed = on_malformed
+        self._on_refused = on_refused
         self._newest_s = self._end_s = -np.inf
         self._steady: SteadySound | None = None
 
@@ -63,10 +63,10 @@ class BrowserCapture:
 
     def put_picture(self, jpeg: bytes, captured_s: float) -> None:
         if captured_s <= self._newest_s:
-            self._on_malformed("not newer than the one before")
+            self._on_refused("not newer than the one before")
             return
         self._newest_s = captured_s
-        self._delivery.frames.put(JpegFrame(jpeg, captured_s, self.clock.now(), self._on_malformed))
+        self._delivery.frames.put(JpegFrame(jpeg, captured_s, self.clock.now(), self._on_refused))
 
     def put_sound(self, samples: NDArray[np.int16], captured_s: float) -> None:
         """samples: (N,) at the rate told."""
