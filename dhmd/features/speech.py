@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,29 +37,26 @@ _FRAME_S: Final = ENCODER_HOP / SAMPLE_RATE_HZ
 _PAUSE_POWER: Final = 1e-3
 """A frame 30 dB below the loudest of its word is a pause."""
 
+_TRAILING: Final = (7 * SAMPLE_RATE_HZ, 12 * SAMPLE_RATE_HZ)
+"""Samples of silence appended before recognition, tried in order until a hypothesis is confident. Trained on 30 s
+windows, the model repeats itself and loses last words when speech fills its window. With 7 s, then 12 s where 7 s fail,
+it is about as right as with 30 s at a third of the cost."""
+_NO_SPEECH: Final = 0.6
+"""Probability of the no-speech token from which on nothing is said."""
+# A hypothesis that falls short of one of these is silence:
+_LIKELIHOOD: Final = -1.0
+"""Least mean log probability of a token."""
+_COMPRESSION: Final = 2.4
+"""Greatest ratio of text to its compressed size; repetition compresses well."""
+_SQUEEZED: Final = 3
+"""Words without any length from which on the text is longer than the sound."""
+
+_SPEECH_BEGINS: Final = 0.5
+_SPEECH_LASTS: Final = 0.35
+
 
 class SpeechUnavailable(DHMDError):
     """faster-whisper is not installed. One line: cause and remedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Confidence:
-    """What a hypothesis must show before its words count; a hypothesis that falls short is silence.
-
-    silence_above: probability of the no-speech token from which on nothing is said.
-    likelihood: least mean log probability of a token.
-    compression: greatest ratio of text to its compressed size; repetition compresses well.
-    squeezed: words without any length from which on the text is longer than the sound.
-    """
-
-    silence_above: float = 0.6
-    likelihood: float = -1.0
-    compression: float = 2.4
-    squeezed: int = 3
-
-
-CONFIDENCE: Final = Confidence()
-TRAILING_SILENCE_S: Final = (7.0, 12.0)
 
 
 class LogMel:
@@ -81,16 +76,9 @@ class LogMel:
 
 
 class SpeechModel:
-    """The speech model, safe to call from two threads at once.
+    """The speech model, safe to call from two threads at once."""
 
-    trailing_silence_s: silence appended before recognition, tried in order until a hypothesis is confident. Trained on
-        30 s windows, the model repeats itself and loses last words when speech fills its window. With 7 s, then 12 s
-        where 7 s fail, it is about as right as with 30 s at a third of the cost.
-    """
-
-    def __init__(
-        self, *, trailing_silence_s: Sequence[float] = TRAILING_SILENCE_S, confidence: Confidence = CONFIDENCE
-    ) -> None:
+    def __init__(self) -> None:
         try:
             import ctranslate2
             import tokenizers
@@ -104,8 +92,6 @@ class SpeechModel:
         self._tokenizer = Tokenizer(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), multilingual=False)
         self._log_mel = LogMel()
         self._storage = ctranslate2.StorageView.from_array
-        self._trailing = [round(silence_s * SAMPLE_RATE_HZ) for silence_s in trailing_silence_s]
-        self._confidence = confidence
 
     def transcribe(self, samples: NDArray[np.float32], start_s: float = 0.0) -> list[Word]:
         """Words of at most 20 s of speech, with times; none when the model is not confident that it heard any.
@@ -116,7 +102,7 @@ class SpeechModel:
             raise ValueError(f"{len(samples) / SAMPLE_RATE_HZ:.1f} s of speech at once; cut it into {LONGEST_S:.0f} s")
         if len(samples) < ENCODER_HOP:
             return []
-        for silence in self._trailing:
+        for silence in _TRAILING:
             words = self._hypothesis(samples, silence, start_s)
             if words is not None:
                 return words
@@ -133,7 +119,7 @@ class SpeechModel:
         tokens = self._tokenizer.encode(f" {' '.join(text.split())}")
         if len(samples) < ENCODER_HOP or not tokens:
             return []
-        encoded = self._encode(np.pad(samples, (0, self._trailing[0])))
+        encoded = self._encode(np.pad(samples, (0, _TRAILING[0])))
         start = list(self._tokenizer.sot_sequence)
         aligned = self._whisper.align(encoded, start, [tokens], len(samples) // ENCODER_HOP * 2)[0]
         return self._words(tokens, aligned, samples, start_s)
@@ -151,7 +137,7 @@ class SpeechModel:
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
-        if result.no_speech_prob >= self._confidence.silence_above:
+        if result.no_speech_prob >= _NO_SPEECH:
             return []
         tokens = [token for token in result.sequences_ids[0] if token < self._tokenizer.eot]
         if not tokens or not self._confident(tokens, result.scores[0]):
@@ -159,7 +145,7 @@ class SpeechModel:
         aligned = self._whisper.align(encoded, start, [tokens], len(samples) // ENCODER_HOP * 2)[0]
         words = self._words(tokens, aligned, samples, start_s)
         squeezed = sum(word.end_s - word.start_s < _FRAME_S for word in words)
-        return words if squeezed < self._confidence.squeezed else None
+        return words if squeezed < _SQUEEZED else None
 
     def _encode(self, samples: NDArray[np.float32]) -> ctranslate2.StorageView:
         return self._whisper.encode(self._storage(self._log_mel(samples)[None]))
@@ -167,7 +153,7 @@ class SpeechModel:
     def _confident(self, tokens: list[int], score: float) -> bool:
         text = self._tokenizer.decode(tokens).strip().encode()
         compression = len(text) / len(zlib.compress(text))
-        return score > self._confidence.likelihood and compression < self._confidence.compression
+        return score > _LIKELIHOOD and compression < _COMPRESSION
 
     def _words(self, tokens: list[int], aligned: Any, samples: NDArray[np.float32], start_s: float) -> list[Word]:
         """Tokens joined to words; a token lasts from its first frame in the alignment to that of the next."""
@@ -212,25 +198,15 @@ def _audible(power: NDArray[np.float32], begin: int, end: int) -> tuple[int, int
     return begin + int(loud[0]), begin + int(loud[-1]) + 1
 
 
-class Activity(NamedTuple):
-    """Voice activity of successive frames of 512 samples (32 ms).
-
-    probability: (N,) float32, that of speech. speaking: (N,) bool, the decision.
-    """
-
-    probability: NDArray[np.float32]
-    speaking: NDArray[np.bool_]
-
-
 class VoiceActivity:
-    """Streaming Silero VAD. Frames are counted from the start of the stream, whatever the sizes of the blocks.
+    """Streaming Silero VAD: whether somebody speaks, by successive frames of 512 samples (32 ms).
 
-    Speech begins where the probability reaches `on` and lasts until it falls below `off`.
+    Frames are counted from the start of the stream, whatever the sizes of the blocks. Speech begins where its
+    probability reaches one half, and lasts until that falls below 0.35.
     """
 
-    def __init__(self, *, on: float = 0.5, off: float = 0.35) -> None:
+    def __init__(self) -> None:
         self._session = _silero()
-        self._on, self._off = on, off
         self.reset()
 
     def reset(self) -> None:
@@ -240,26 +216,24 @@ class VoiceActivity:
         self._pending = np.zeros(_VOICE_CONTEXT, np.float32)  # the context, then what is short of a frame
         self._speaking = False
 
-    def push(self, samples: NDArray[np.float32]) -> Activity:
-        """Activity of the frames that these samples complete."""
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns the decision on each of the frames that these samples complete, (N,)."""
         signal = np.concatenate([self._pending, samples])
         count = (len(signal) - _VOICE_CONTEXT) // VOICE_FRAME
-        probability, speaking = np.empty(count, np.float32), np.empty(count, np.bool_)
+        speaking = np.empty(count, np.bool_)
         for i in range(count):
             # One frame a call: a larger batch would round differently, and rows must not depend on block sizes.
             frame = signal[None, i * VOICE_FRAME : (i + 1) * VOICE_FRAME + _VOICE_CONTEXT]
             output, self._hidden, self._cell = self._session.run(
                 None, {"input": frame, "h": self._hidden, "c": self._cell}
             )
-            probability[i] = output.item()
-            self._speaking = bool(probability[i] >= (self._off if self._speaking else self._on))
-            speaking[i] = self._speaking
+            speaking[i] = self._speaking = output.item() >= (_SPEECH_LASTS if self._speaking else _SPEECH_BEGINS)
         self._pending = signal[count * VOICE_FRAME :]
-        return Activity(probability, speaking)
+        return speaking
 
 
 def voice_activity_sha256() -> str:
-    """Which Silero weights decide where there is voice: they ship inside faster-whisper."""
+    """Digest of the Silero weights that decide where there is voice; they ship inside faster-whisper."""
     return hashlib.sha256(_silero_path().read_bytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Where a sample of a stream stands on the session clock."""
+"""Times of a stream's samples on the session clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SampleTimeline:
         self._end_s = 0.0
 
     def append(self, count: int, captured_s: float) -> bool:
-        """Take in `count` samples, the first captured at `captured_s`; True when they begin a new stream."""
+        """Count on by `count` samples, the first captured at `captured_s`; returns whether they begin a new stream."""
         begins = self._origin_s is None or abs(captured_s - self._end_s) > GAP_S
         if self._origin_s is None or begins:
             self._origin_s, self._count = captured_s, 0
@@ -31,11 +31,6 @@ class SampleTimeline:
         self._count += count
         self._end_s = captured_s + count / SAMPLE_RATE_HZ
         return begins
-
-    @property
-    def count(self) -> int:
-        """Samples since the stream began."""
-        return self._count
 
     def time_of(self, sample: int) -> float:
         """Capture time in seconds of the sample of that number, which may lie ahead."""

@@ -65,7 +65,7 @@ class VoiceExtractor:
         self._voiced_until = 0
 
     def due(self, count: int) -> bool:
-        """Whether so many samples more complete a hop, which takes some computing."""
+        """Returns whether so many samples more complete a hop, which takes some computing."""
         return len(self._hop) + count >= HOP
 
     def push(self, samples: NDArray[np.float32], captured_s: float) -> Rows:
@@ -96,7 +96,7 @@ class VoiceExtractor:
         return Rows(times_s[voiced], np.concatenate([heard, melody], axis=1)[voiced])
 
     def _heard(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(rows of a hop, VOICE_WIDTH - PROSODY_WIDTH): the newest frames, pooled to rows, embedding and logits."""
+        """Newest frames pooled to rows, embedding and logits: (rows of a hop, VOICE_WIDTH - PROSODY_WIDTH)."""
         with torch.inference_mode():
             heard = self.network(torch.from_numpy(self._log_mel(signal))[None])
         newest = heard.frames[0, -HOP // ENCODER_HOP :].unflatten(0, (-1, PROSODY_ROW // ENCODER_HOP)).mean(dim=1)
@@ -105,8 +105,8 @@ class VoiceExtractor:
         return rows
 
     def _voiced(self, hop: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """(rows of a hop,): whether there is voice in each row. A hop is a whole number of activity frames."""
-        speaking = self._activity.push(hop).speaking
+        """Presence of voice in each row, (rows of a hop,). A hop is a whole number of activity frames."""
+        speaking = self._activity.push(hop)
         voiced = np.zeros(HOP, np.bool_)
         voiced[: max(0, self._voiced_until - self._done)] = True
         for frame in np.flatnonzero(speaking):

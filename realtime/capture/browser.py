@@ -2,121 +2,83 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from realtime.capture.delivery import Delivery
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.capture.steady import SteadySound
 from realtime.clock import SessionClock
-from realtime.messages.estimate import Dropped
 
 LARGEST_SIDE: Final = 1920
-RATES_HZ: Final = range(8_000, 192_001)
-BACKLOG_S: Final = 15.0
-"""Sound that waits for its thread, at most."""
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class JpegFrame:
+    """A picture that is decoded when it is looked at. on_refused: told if it is none."""
+
     jpeg: bytes
     captured_s: float
+    arrived_s: float
+    on_refused: Callable[[str], None]
 
+    def decoded(self) -> VideoFrame | None:
+        """Returns None for what is no picture, or too large a one."""
+        import cv2
 
-@dataclass(frozen=True, slots=True)
-class _Sound:
-    samples: NDArray[np.float32]
-    rate_hz: int
-    life: int
-    captured_s: float
+        image, size = None, jpeg_size(self.jpeg)
+        if size is not None and min(size) > 0 and max(size) <= LARGEST_SIDE:
+            image = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            self.on_refused("not a JPEG picture")
+            return None
+        return VideoFrame(np.asarray(image, np.uint8), self.captured_s, self.arrived_s)
 
 
 class BrowserCapture:
-    """Pictures and sound are given in the event loop and yielded in capture threads, each with its capture time.
+    """Puts what a browser sends into the queues, in the event loop.
 
-    Of pictures the newest counts; sound waits in order. on_malformed: told, in a capture thread, of what is no picture.
+    on_refused: told why a picture is not taken, in the event loop, or in the thread that looks at it.
     """
 
-    def __init__(self, clock: SessionClock, on_malformed: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, clock: SessionClock, delivery: Delivery, on_refused: Callable[[str], None]) -> None:
         self.clock = clock
-        self._on_malformed = on_malformed
-        self._changed = threading.Condition()
-        self._picture: _Picture | None = None
-        self._sounds: deque[_Sound] = deque()
-        self._waiting_s = 0.0
-        self.rate_hz = 0
-        """Of the sound that comes; 0 until it was told."""
-        self._life = 0
-        self._lost_pictures = self._lost_sounds = 0
+        self._delivery = delivery
+        self._on_refused = on_refused
+        self._newest_s = self._end_s = -np.inf
+        self._steady: SteadySound | None = None
 
-    def picture(self, jpeg: bytes, captured_s: float) -> None:
-        """Take in a picture; one that still waits is dropped for it, and counted."""
-        with self._changed:
-            self._lost_pictures += self._picture is not None
-            self._picture = _Picture(jpeg, captured_s)
-            self._changed.notify_all()
+    @property
+    def rate_hz(self) -> int:
+        """Rate of the sound that comes; 0 until it was told."""
+        return self._steady.rate_hz if self._steady else 0
 
-    def listen(self, rate_hz: int) -> None:
-        """Sound of this rate begins; it follows nothing that came before."""
-        self.rate_hz = rate_hz
-        self._life += 1
+    def begin_sound(self, rate_hz: int) -> None:
+        """Expect sound of this rate; it follows nothing that came before."""
+        self._steady = SteadySound(rate_hz)
 
-    def sound(self, samples: NDArray[np.int16], captured_s: float) -> float:
-        """Take in sound, (N,) at the rate told. Returns how long it is, seconds."""
-        length_s = len(samples) / self.rate_hz
-        with self._changed:
-            floats = samples.astype(np.float32) / np.float32(32768)
-            self._sounds.append(_Sound(floats, self.rate_hz, self._life, captured_s))
-            self._waiting_s += length_s
-            while self._waiting_s > BACKLOG_S and len(self._sounds) > 1:
-                oldest = self._sounds.popleft()
-                self._waiting_s -= len(oldest.samples) / oldest.rate_hz
-                self._lost_sounds += 1
-            self._changed.notify_all()
-        return length_s
+    def put_picture(self, jpeg: bytes, captured_s: float) -> None:
+        if captured_s <= self._newest_s:
+            self._on_refused("not newer than the one before")
+            return
+        self._newest_s = captured_s
+        self._delivery.frames.put(JpegFrame(jpeg, captured_s, self.clock.now(), self._on_refused))
 
-    def lost(self) -> Dropped:
-        """What nobody took in time."""
-        return Dropped(video=self._lost_pictures, audio=self._lost_sounds)
-
-    def frames(self, stop: threading.Event) -> Iterator[VideoFrame]:
-        newest_s = -np.inf
-        while not stop.is_set():
-            with self._changed:
-                self._changed.wait_for(lambda: self._picture is not None, _POLL_S)
-                picture, self._picture = self._picture, None
-            if picture is None or picture.captured_s <= newest_s:
-                continue
-            image = _decoded(picture.jpeg)
-            if image is None:
-                self._on_malformed("not a JPEG picture")
-                continue
-            newest_s = picture.captured_s
-            yield VideoFrame(image, picture.captured_s, self.clock.now())
-
-    def blocks(self, stop: threading.Event) -> Iterator[AudioBlock]:
-        steady: SteadySound | None = None
-        life, end_s = 0, -np.inf
-        while not stop.is_set():
-            with self._changed:
-                if not self._changed.wait_for(lambda: bool(self._sounds), _POLL_S):
-                    continue
-                sound = self._sounds.popleft()
-                self._waiting_s -= len(sound.samples) / sound.rate_hz
-            if steady is None or sound.life != life:
-                steady, life = SteadySound(sound.rate_hz), sound.life
-            samples, captured_s = steady.push(sound.samples, sound.captured_s)
-            if len(samples):
-                # Within one life times never run backwards; from one to the next a browser may say anything.
-                block = AudioBlock(samples, max(captured_s, end_s), self.clock.now())
-                end_s = block.end_s
-                yield block
+    def put_sound(self, samples: NDArray[np.int16], captured_s: float) -> None:
+        """samples: (N,) at the rate told."""
+        if self._steady is None:
+            raise ValueError("sound came before its rate was told")
+        floats = samples.astype(np.float32) / np.float32(32768)
+        steadied, begin_s = self._steady.push(floats, captured_s)
+        if len(steadied):
+            # From one beginning to the next a browser may say anything; times never run backwards.
+            block = AudioBlock(steadied, max(begin_s, self._end_s), self.clock.now())
+            self._end_s = block.end_s
+            self._delivery.sound.put(block)
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -133,14 +95,3 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
             return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
         at += 2 + length
     return None
-
-
-def _decoded(jpeg: bytes) -> NDArray[np.uint8] | None:
-    """(H, W, 3) BGR; None for what is no picture, or too large a one."""
-    import cv2
-
-    size = jpeg_size(jpeg)
-    if size is None or not 0 < max(size) <= LARGEST_SIDE or min(size) == 0:
-        return None
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(image, np.uint8)

@@ -1,4 +1,4 @@
-"""What a run captures, and the queues that it waits in until it is perceived."""
+"""The queues in which what is captured waits until it is perceived."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ TRANSCRIPT_RING_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class LiveSource:
-    """What a run captures. Each stream is started in a thread of its own and ends when its event is set."""
+class Source:
+    """Streams that a run captures; None for one that it does not. Each is iterated in a thread of its own and ends when
+    its event is set."""
 
     frames: Callable[[threading.Event], Iterator[VideoFrame]] | None
     blocks: Callable[[threading.Event], Iterator[AudioBlock]] | None
@@ -25,17 +26,30 @@ class LiveSource:
 
 
 class Delivery:
-    """The queues between a source and perception, and what was lost on the way."""
+    """The queues between capture and perception, and what was lost on the way.
 
-    def __init__(self, source: LiveSource) -> None:
+    source: read by threads of the run. None where somebody else puts pictures and sound into the queues.
+    """
+
+    def __init__(self, source: Source | None = None) -> None:
         self.source = source
         self.frames = LatestFrame()
         self.voice = AudioRing(VOICE_RING_S)
         self.transcript = AudioRing(TRANSCRIPT_RING_S)
         self.sound = AudioFanOut([self.voice, self.transcript])
 
+    @property
+    def has_frames(self) -> bool:
+        """True where pictures may come."""
+        return self.source is None or self.source.frames is not None
+
+    @property
+    def has_sound(self) -> bool:
+        """True where sound may come."""
+        return self.source is None or self.source.blocks is not None
+
     def dropped(self) -> Dropped:
-        lost = self.source.lost()
+        lost = self.source.lost() if self.source else Dropped(video=0, audio=0)
         return Dropped(
             video=lost.video + self.frames.dropped,
             audio=lost.audio + max(self.voice.dropped, self.transcript.dropped),

@@ -1,11 +1,11 @@
-"""What a run captures, and from where."""
+"""Opening what a run captures."""
 
 from __future__ import annotations
 
 import logging
 
 from realtime.capture.camera import Camera
-from realtime.capture.delivery import LiveSource
+from realtime.capture.delivery import Source
 from realtime.capture.media import MediaFile
 from realtime.capture.microphone import Microphone, list_microphones
 from realtime.capture.playback import MediaPlayer
@@ -16,8 +16,8 @@ from realtime.messages.estimate import Dropped
 logger = logging.getLogger(__name__)
 
 
-def open_source(source: str, microphone: str | None, media: MediaFile | None, clock: SessionClock) -> LiveSource:
-    """What to capture, and from where. A file brings its own sound; a camera goes with the default microphone.
+def open_source(source: str, microphone: str | None, media: MediaFile | None, clock: SessionClock) -> Source:
+    """Choose what to capture. A file brings its own sound; a camera goes with the default microphone.
 
     source: camera, stream or "none"; of a file, its name. microphone: None where nobody named one. media: the file.
     """
@@ -38,11 +38,11 @@ def open_source(source: str, microphone: str | None, media: MediaFile | None, cl
     def lost() -> Dropped:
         return Dropped(video=media.skipped if media else 0, audio=heard.overflows if heard else 0)
 
-    return LiveSource(frames, blocks, lost)
+    return Source(frames, blocks, lost)
 
 
 def _default_microphone() -> str:
-    """The default microphone where nobody asked for one: its absence is told, and nothing to stop for."""
+    """Name the default microphone, where nobody asked for one: its absence is told, and nothing to stop for."""
     try:
         if any(microphone.is_default for microphone in list_microphones()):
             return "default"

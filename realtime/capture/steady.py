@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SteadySound:
-    """One device's stream, see SampleClock."""
+    """Stream of one device, see SampleClock."""
 
     def __init__(self, rate_hz: int) -> None:
         self.rate_hz = rate_hz
@@ -26,7 +26,7 @@ class SteadySound:
         """Seconds of sound given to the resampler and not yet returned."""
 
     def push(self, samples: NDArray[np.float32], measured_s: float) -> tuple[NDArray[np.float32], float]:
-        """What is ready at 16 kHz, (N,), and the session time of its first sample.
+        """Returns what is ready at 16 kHz, (N,), and the session time of its first sample.
 
         samples: (M,) mono in [-1, 1] at the device's rate. measured_s: capture time of the first as measured, which is
         right or late.

@@ -1,4 +1,4 @@
-"""Which words of successive hypotheses can be trusted never to change.
+"""Agreement of successive hypotheses, by which words can be trusted never to change.
 
 LocalAgreement-2 (Liu et al. 2020; Machacek et al. 2023, "Turning Whisper into Real-Time Transcription System"): a word
 is final once two successive hypotheses of the growing sound agree on it and on all before it.
@@ -38,7 +38,7 @@ class LocalAgreement:
         return self._accept(self.partial, sum(word.end_s <= until_s for word in self.partial))
 
     def forget(self, before_s: float) -> None:
-        """The sound before that time is gone, and hypotheses to come begin after it."""
+        """Forget words from before that time: their sound is gone, and hypotheses to come begin after it."""
         self.final = [word for word in self.final if word.start_s >= before_s]
 
     def _accept(self, words: list[Word], count: int) -> tuple[Word, ...]:
@@ -58,8 +58,8 @@ def _spoken(word: Word) -> str:
 
 
 def _covered(final: Sequence[Word], hypothesis: Sequence[Word]) -> int:
-    """How many words of the hypothesis say what is already final: the prefix at the least edit distance from it, and
-    among like ones that which ends nearest in time."""
+    """Count the words of the hypothesis that say what is already final: the prefix at the least edit distance from it,
+    and among like ones that which ends nearest in time."""
     distance = np.arange(len(hypothesis) + 1)
     said = [_spoken(word) for word in hypothesis]
     for row, word in enumerate(final, 1):

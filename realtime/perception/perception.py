@@ -1,4 +1,4 @@
-"""Perception: one stream's extractors and its sliding window. What is seen, heard and read becomes rows.
+"""Perception of one stream: what is seen, heard and read becomes rows of its sliding window.
 
 The three entrances (`see`, `hear`, `listen`) may run in three threads, each always in the same one. Observers may join
 and leave from any thread while they do.
@@ -7,98 +7,27 @@ and leave from any thread while they do.
 from __future__ import annotations
 
 import logging
-import math
 import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TypeVar, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 
-from dhmd.checkpoint import Checkpoint, encoder_path
-from dhmd.contract import FeatureSpec, Rows, Word
-from dhmd.features.expression import ExpressionNet
-from dhmd.features.face import FaceExtractor, FaceObservation
-from dhmd.features.speech import SpeechModel
-from dhmd.features.text import TextExtractor
-from dhmd.features.voice import VoiceExtractor
-from dhmd.features.voice_network import VoiceNetwork
+from dhmd.contract import Rows, Word
+from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
-from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
+from realtime.perception.awaited import AwaitedPicture
+from realtime.perception.extractors import Extractors
+from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.perception.words import SpokenWords
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-
-PATIENCE_S = 0.04
-"""How long an estimate waits for a picture that is being looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extractors:
-    """One extractor a modality, for one stream."""
-
-    face: FaceExtractor
-    voice: VoiceExtractor
-    transcript: StreamingTranscript
-    text: TextExtractor
-
-    @classmethod
-    def load(cls, checkpoint: Checkpoint) -> Extractors:
-        """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
-        path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
-        face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
-        voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
-        speech = _started(SpeechModel)
-        text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT]))
-        try:
-            loaded = cls(face.result(), voice.result(), StreamingTranscript(speech.result()), text.result())
-            for modality, produced in loaded.specs.items():
-                checkpoint.features[modality].require(produced)
-        except BaseException:
-            # Left to the garbage collector, MediaPipe's landmarker can wait for its own thread for ever.
-            face.add_done_callback(_close)
-            raise
-        return loaded
-
-    def another(self) -> Extractors:
-        """Extractors for another stream, with the same models behind them."""
-        return Extractors(
-            FaceExtractor(self.face.expression),
-            VoiceExtractor(self.voice.network),
-            StreamingTranscript(self.transcript.speech),
-            self.text,
-        )
-
-    @property
-    def specs(self) -> dict[Modality, FeatureSpec]:
-        return {spec.modality: spec for spec in (self.text.spec, self.face.spec, self.voice.spec)}
-
-
-def _started(load: Callable[[], T]) -> Future[T]:
-    """The result of `load`, run in a daemon thread: an interrupt while models load does not wait for them."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(load())
-        except BaseException as error:  # noqa: BLE001 - handed over whole
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return future
-
-
-def _close(loaded: Future[FaceExtractor]) -> None:
-    if loaded.exception() is None:
-        loaded.result().close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +42,7 @@ class Perceived:
 
 @runtime_checkable
 class Observer(Protocol):
-    """Is told what is perceived, in the thread that perceived it; it must not wait.
+    """Somebody who is told what is perceived, in the thread that perceived it, and must not wait.
 
     revision: of the window once the rows, or those of the words, have entered it. No window that has them is cut before
     all are told.
@@ -145,42 +74,30 @@ class Perception:
         self.window = SlidingWindow(extractors.specs, device)
         self._observers = tuple(observers)
         self._entering = threading.Lock()
-        self._looking_at_s = self._looking_since = -math.inf
-        self._looked = threading.Event()
-        self._looked.set()
+        self.picture = AwaitedPicture()
         self._face: FaceObservation | None = None
         self._words = SpokenWords()
         self._entered = TranscriptUpdate((), (), 0.0)
         self._revision_of_words = 0
-        self._skipped_s = 0.0
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
-        """To be held while something of a modality is computed."""
+        """Hold a turn while something of a modality is computed."""
         return self._shares[modality].turn() if self._shares else nullcontext()
 
     def see(self, frame: VideoFrame) -> None:
-        """A picture; those that are not due on the vision grid are passed over."""
+        """Look at a picture, or pass over one that is not due on the vision grid."""
         if not self.extractors.face.due(frame.captured_s):
             return
-        self._looking_at_s, self._looking_since = frame.captured_s, time.monotonic()
-        self._looked.clear()
-        try:
+        with self.picture.looked_at(frame.captured_s):
             observation = self.extractors.face.push(frame.image, frame.captured_s)
             self._append(Modality.VISION, observation.rows)
             self._face = observation
-        finally:
-            self._looked.set()
         for observer in self._observers:
             observer.on_frame(frame)
             observer.on_face(observation)
 
-    @property
-    def looking_for_s(self) -> float:
-        """Seconds since a picture was taken up last; infinite before the first."""
-        return time.monotonic() - self._looking_since
-
     def hear(self, block: AudioBlock) -> None:
-        """Sound, for the voice."""
+        """Hear the voice in a block of sound."""
         voice = self.extractors.voice
         with self.turn(Modality.AUDIO) if voice.due(len(block.samples)) else nullcontext():
             rows = voice.push(block.samples, block.captured_s)
@@ -189,7 +106,7 @@ class Perception:
             observer.on_sound(block)
 
     def listen(self, blocks: list[AudioBlock]) -> None:
-        """Sound, for the words."""
+        """Recognise words, these blocks of sound being the newest."""
         for block in blocks:
             self.extractors.transcript.push(block)
         while self.extractors.transcript.due():
@@ -198,7 +115,7 @@ class Perception:
                     self._read(update)
 
     def finish(self) -> None:
-        """The sound has ended: what was being said is final now."""
+        """Make final what was being said: the sound has ended."""
         self._read(self.extractors.transcript.finish())
 
     def join(self, observer: Observer, now_s: float) -> int:
@@ -229,13 +146,8 @@ class Perception:
             self._observers = tuple(one for one in self._observers if one is not observer)
 
     def perceive(self, end_s: float) -> Perceived:
-        """The window that ends at `end_s`, from what has arrived by now.
-
-        A picture that is being looked at is waited for, if not for long: a moment later it is in, and the estimate a
-        whole picture newer.
-        """
-        if self._looking_at_s <= end_s:
-            self._looked.wait(PATIENCE_S)
+        """The window that ends at `end_s`, from what has arrived by now and the picture that is being looked at."""
+        self.picture.wait(end_s)
         with self._entering:
             cut = self.window.cut(end_s)
         face = self._face
@@ -259,9 +171,8 @@ class Perception:
 
     def _read(self, update: TranscriptUpdate) -> None:
         words = self._words.update(update.final, update.partial, self.window.window_s)
-        if update.skipped_s > self._skipped_s:
-            self._skipped_s = update.skipped_s
-            logger.warning("words fell behind the speech: %.1f s of it left out so far", self._skipped_s)
+        if update.skipped_s > self._entered.skipped_s:
+            logger.warning("words fell behind the speech: %.1f s of it left out so far", update.skipped_s)
         text = self.extractors.text
         # Words that are withdrawn before any is final leave the window, too.
         rows = text.extract(words) if words else Rows.empty(text.spec.width)

@@ -36,7 +36,6 @@ _BUFFER: Final = _frames(BUFFER_S)
 _KEPT: Final = _frames(5.0)  # what is kept of the buffer when skipping ahead, or when nothing was understood
 _TRIM: Final = _frames(8.0)  # longer utterances let go of sound whose words are final
 _FORCED_S: Final = 3.0  # in an utterance about to fill the buffer, words older than this become final unagreed
-_REMEMBERED_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,30 +97,18 @@ class StreamingTranscript:
         self._framed = 0  # frames of the stream so far
         self._lead: deque[NDArray[np.float32]] = deque(maxlen=_LEAD)
         self._utterances: deque[_Utterance] = deque()
-        self._final: deque[Word] = deque()
         self._unreported: list[Word] = []
         self._skipped_s = 0.0
 
-    @property
-    def words(self) -> tuple[Word, ...]:
-        """Final words of the last minute, then the partial ones, on the session clock."""
-        partial = self._utterances[0].agreement.partial if self._utterances else []
-        return (*self._final, *partial)
-
-    @property
-    def skipped_s(self) -> float:
-        """Seconds of speech left out so far because recognition fell behind."""
-        return self._skipped_s
-
     def push(self, block: AudioBlock) -> None:
-        """Take in sound. Recognises nothing; costs about 3 ms a second of sound."""
+        """Take in sound. Recognises nothing; costs about 2 ms a second of sound."""
         if self._timeline.append(len(block.samples), block.captured_s):
             self._close()
             self._activity.reset()
             self._rest, self._framed = np.zeros(0, np.float32), 0
             self._lead.clear()
         signal = np.concatenate([self._rest, block.samples])
-        speaking = self._activity.push(block.samples).speaking
+        speaking = self._activity.push(block.samples)
         for frame, spoken in zip(signal[: len(speaking) * VOICE_FRAME].reshape(-1, VOICE_FRAME), speaking, strict=True):
             self._take(frame, bool(spoken))
         self._rest = signal[len(speaking) * VOICE_FRAME :]
@@ -129,7 +116,7 @@ class StreamingTranscript:
             self._skip_ahead()
 
     def due(self) -> bool:
-        """Whether `step` has something to do."""
+        """Returns whether `step` has something to do."""
         if not self._utterances:
             return bool(self._unreported)
         utterance = self._utterances[0]
@@ -157,7 +144,7 @@ class StreamingTranscript:
         return self._update(()) if self._unreported else None
 
     def finish(self) -> TranscriptUpdate:
-        """The stream has ended: what is left becomes final."""
+        """Make final what is left: the stream has ended."""
         self._close()
         final: list[Word] = []
         while update := self.step():
@@ -186,7 +173,7 @@ class StreamingTranscript:
         return self.speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s)
 
     def _conclude(self, utterance: _Utterance) -> None:
-        """The utterance has ended: its last hypothesis stands."""
+        """Let the last hypothesis of an utterance stand: it has ended."""
         end = min(utterance.speech_end + _TAIL, len(utterance.frames))
         if utterance.heard < end and sum(utterance.speaking) >= _LEAST_SPEECH:
             self._accept(utterance.agreement.update(self._recognise(utterance, end)))
@@ -227,9 +214,6 @@ class StreamingTranscript:
 
     def _accept(self, words: tuple[Word, ...]) -> None:
         self._unreported.extend(words)
-        self._final.extend(words)
-        while self._final and self._final[0].end_s < self._final[-1].end_s - _REMEMBERED_S:
-            self._final.popleft()
 
     def _update(self, partial: tuple[Word, ...]) -> TranscriptUpdate:
         final, self._unreported = tuple(self._unreported), []

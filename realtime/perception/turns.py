@@ -1,4 +1,4 @@
-"""Who may compute now, where many streams share a few cores."""
+"""Turns at computing, where many streams share a few cores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Turns:
-    """At most `at_once` threads compute; of those that wait, the one that has had least goes next.
+    """Turns of which at most `at_once` are taken at a time; of the threads that wait, the one that had least goes next.
 
     Without it a dozen threads share the cores with the engine, and every estimate waits for faces that are looked at
     ever later. With it each worker of each stream has a fair part of the cores. What needs less than its part (a voice)
@@ -30,7 +30,7 @@ class Turns:
         self._lock = threading.Lock()
 
     def share(self) -> Share:
-        """For one worker."""
+        """Make the share of one worker."""
         return Share(self)
 
     def _begin(self, tag_s: float) -> float:
@@ -76,5 +76,5 @@ class Share:
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,7 +17,7 @@ from dhmd.modality import Modality
 
 @dataclass(frozen=True, slots=True)
 class WindowCut:
-    """What the model sees at one moment.
+    """Inputs of the model at one moment.
 
     start_s, end_s: session clock. inputs: (1, steps, width) float32; masks: (1, steps) bool, both on the device.
     newest_s: capture time of the newest row not after `end_s`, absent modalities included; None if there was none.

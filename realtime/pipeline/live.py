@@ -14,8 +14,7 @@ from typing import Protocol, TypeVar
 
 from dhmd.modality import Modality
 from realtime.capture.delivery import Delivery
-from realtime.capture.queues import AudioRing, LatestFrame
-from realtime.capture.samples import AudioBlock
+from realtime.capture.queues import HandOver
 from realtime.perception.perception import Perception
 from realtime.pipeline.pipeline import Due, Hopping
 from realtime.pipeline.ticks import tick
@@ -27,15 +26,15 @@ GRACE_S = 1.2
 
 @dataclass(slots=True)
 class Steering:
-    """What may be changed of a run that is under way. hop_s: instead of the one it began with."""
+    """Changes to a run under way. hop_s: instead of the one it began with."""
 
     hop_s: float | None = None
     pause: Pause = field(default_factory=Pause)
     resumed_s: float = -math.inf
-    """When the last pause ended, session time."""
+    """End of the last pause, session time."""
 
     def takes(self, captured_s: float) -> bool:
-        """Whether what was captured then may be perceived: nothing from a pause is, even if it is delivered later."""
+        """Returns whether what was captured then may be perceived: nothing from a pause is, even if it comes later."""
         return self.pause.reason is None and captured_s >= self.resumed_s
 
 
@@ -82,10 +81,11 @@ async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
 
 
 def _capture(delivery: Delivery, steering: Steering) -> dict[str, BlockingWorker]:
-    """One worker a stream. A stream that ends closes its queue; one that fails or is stopped leaves it open for the
-    next try."""
-    source = delivery.source
-    workers: dict[str, BlockingWorker] = {}
+    """One worker a stream of the source. A stream that ends closes its queue; one that fails or is stopped leaves it
+    open for the next try."""
+    source, workers = delivery.source, dict[str, BlockingWorker]()
+    if source is None:
+        return workers
     if source.frames is not None:
         workers["video"] = _producer(source.frames, delivery.frames, steering)
     if source.blocks is not None:
@@ -124,34 +124,34 @@ def _producer(
 
 
 def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingWorker]:
-    """One worker a modality that the source feeds."""
-    source = delivery.source
+    """One worker a modality that is captured."""
     frames, voice, transcript = delivery.frames, delivery.voice, delivery.transcript
 
     def see() -> None:
         # The newest when it is our turn, not the one that was new when we began to wait for it.
         with perception.turn(Modality.VISION):
-            if (frame := frames.get(0.0)) is not None:
+            picture = frames.take()
+            frame = None if picture is None else picture.decoded()
+            if frame is not None:
                 perception.see(frame)
 
     def hear() -> None:
-        if (block := voice.get(0.0)) is not None:
+        if (block := voice.take()) is not None:
             perception.hear(block)
 
+    def listen() -> None:
+        perception.listen(list(iter(transcript.take, None)))
+
     workers: dict[str, BlockingWorker] = {}
-    if source.frames is not None:
+    if delivery.has_frames:
         workers["face"] = _consumer(frames, see)
-    if source.blocks is not None:
+    if delivery.has_sound:
         workers["voice"] = _consumer(voice, hear)
-        workers["transcript"] = _consumer(
-            transcript, lambda: perception.listen(_waiting(transcript)), perception.finish
-        )
+        workers["transcript"] = _consumer(transcript, listen, perception.finish)
     return workers
 
 
-def _consumer(
-    queue: LatestFrame | AudioRing, use: Callable[[], None], finish: Callable[[], None] = lambda: None
-) -> BlockingWorker:
+def _consumer(queue: HandOver, use: Callable[[], None], finish: Callable[[], None] = lambda: None) -> BlockingWorker:
     """A worker that uses what waits until the queue is closed and empty."""
 
     def work(stop: threading.Event, running: Callable[[], None]) -> None:
@@ -164,11 +164,3 @@ def _consumer(
                 return
 
     return work
-
-
-def _waiting(ring: AudioRing) -> list[AudioBlock]:
-    """All blocks that wait."""
-    blocks: list[AudioBlock] = []
-    while (block := ring.get(0.0)) is not None:
-        blocks.append(block)
-    return blocks

@@ -23,7 +23,8 @@ from realtime.clock import MediaClock, SessionClock
 from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Dropped, Estimate
 from realtime.mqtt.broker import named_broker
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.pipeline.interrupts import either, stop_when_asked
 from realtime.pipeline.live import run_live
 from realtime.pipeline.offline import run_offline

@@ -26,7 +26,8 @@ from realtime.clock import MediaClock
 from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Dropped, ModelName
 from realtime.mqtt.broker import BrokerAccess, named_broker
-from realtime.perception.perception import Extractors, Perceived, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perceived, Perception
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.offline import run_offline
 from realtime.pipeline.outputs import Outputs

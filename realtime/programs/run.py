@@ -17,7 +17,8 @@ from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, SessionClock
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.pipeline.outputs import Sink
 from realtime.pipeline.pipeline import Emission, Pipeline
 from realtime.programs.outputs import destinations

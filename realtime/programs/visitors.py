@@ -16,7 +16,7 @@ from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, publishing
 from realtime.mqtt.broker import BrokerAddress, opened_broker
-from realtime.perception.perception import Extractors
+from realtime.perception.extractors import Extractors
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.pipeline import Pipeline
 from realtime.programs.outputs import Destinations, assembled

@@ -8,7 +8,8 @@ from typing import Final
 from realtime.capture.media import MediaFile
 from realtime.capture.samples import VideoFrame
 from realtime.demo import CLIP
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.perception.turns import cores
 from realtime.recognition.engine import Engine
 

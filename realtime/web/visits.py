@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from dhmd.errors import DHMDError
 from realtime.allowance import Allowance
 from realtime.capture.browser import BrowserCapture
-from realtime.capture.delivery import Delivery, LiveSource
+from realtime.capture.delivery import Delivery
 from realtime.clock import SessionClock
 from realtime.messages.estimate import Dropped
 from realtime.mqtt import Publisher
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.perception.turns import Turns, cores
 from realtime.pipeline.live import run_live
 from realtime.pipeline.pipeline import Pipeline
@@ -79,12 +80,12 @@ class Visit:
         self.id = secrets.token_urlsafe(16)
         self.stream = stream
         self.clock = SessionClock()
-        self.capture = BrowserCapture(self.clock, lambda reason: self.refuse("video", reason))
+        self._delivery = Delivery()
+        self.capture = BrowserCapture(self.clock, self._delivery, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
         self.feed.atoms = common.engine.checkpoint.model.atoms
         self.perception = Perception(extractors, common.engine.device, turns=common.turns)
         self.publisher: Publisher | None = None
-        self._delivery = Delivery(LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost))
         self.pipeline = Pipeline(self.perception, common.engine, self.clock, stream, self._delivery.dropped, timed=True)
         description = describe(
             common.engine.checkpoint, stream=stream, hop_s=common.hop_s, timed=True, settings=common.settings
@@ -107,17 +108,21 @@ class Visit:
 
     async def run(self) -> None:
         """Until `leave`."""
-        pipeline, dropped = self.pipeline, self._delivery.dropped
+        pipeline = self.pipeline
         with self.perception:
-            async with self._common.assemble(pipeline, dropped) as self.publisher:
-                await run_live(
-                    pipeline,
-                    self._delivery,
-                    hop_s=self._common.hop_s,
-                    duration_s=None,
-                    stop=self.over,
-                    on_status=pipeline.outputs.on_worker,
-                )
+            async with self._common.assemble(pipeline, self._delivery.dropped) as self.publisher:
+                self._tell_of_devices(WorkerState.STARTING)
+                try:
+                    await run_live(
+                        pipeline,
+                        self._delivery,
+                        hop_s=self._common.hop_s,
+                        duration_s=None,
+                        stop=self.over,
+                        on_status=pipeline.outputs.on_worker,
+                    )
+                finally:
+                    self._tell_of_devices(WorkerState.ENDED, "stopped")
 
     def figures(self) -> StreamFigures:
         """For Prometheus."""
@@ -151,10 +156,12 @@ class Visit:
     def _wait_for_page(self) -> None:
         loop = asyncio.get_running_loop()
         self._abandoning = loop.call_later(KEPT_S, self.leave, "its page did not come back")
+        self._tell_of_devices(WorkerState.PAUSED, "connection lost; waiting for the page")
+
+    def _tell_of_devices(self, state: WorkerState, reason: str = "") -> None:
+        """What is true of camera and microphone alike."""
         for kind in ("video", "audio"):
-            self.pipeline.outputs.on_worker(
-                WorkerStatus(kind, WorkerState.PAUSED, "connection lost; waiting for the page")
-            )
+            self.pipeline.outputs.on_worker(WorkerStatus(kind, state, reason))
 
     def _on_recording(self, state: Mapping[str, Any]) -> None:
         self.feed.on_recording(state)
@@ -165,7 +172,7 @@ class Visit:
     def on_source(self, source: Source) -> None:
         """The page says what becomes of its camera or its microphone."""
         if source.kind == "audio" and source.state == "on" and source.rate is not None:
-            self.capture.listen(source.rate)
+            self.capture.begin_sound(source.rate)
         self.pipeline.outputs.on_worker(WorkerStatus(source.kind, STATES[source.state], source.reason))
 
     def on_picture(self, jpeg: bytes, captured_s: float) -> None:
@@ -178,7 +185,7 @@ class Visit:
         elif captured_s < now_s - OLDEST_S:
             self.refuse("video", "too old")
         else:
-            self.capture.picture(jpeg, min(captured_s, now_s))
+            self.capture.put_picture(jpeg, min(captured_s, now_s))
 
     def on_sound(self, samples: NDArray[np.int16], captured_s: float) -> None:
         """captured_s: session time of the first sample."""
@@ -192,7 +199,7 @@ class Visit:
         elif captured_s < now_s - OLDEST_S:
             self.refuse("audio", "too old")
         else:
-            self.capture.sound(samples, min(captured_s, now_s - length_s))
+            self.capture.put_sound(samples, min(captured_s, now_s - length_s))
 
     def refuse(self, what: str, reason: str) -> None:
         """Count what was not taken. Safe between threads."""

@@ -297,7 +297,7 @@ def voiced(samples: NDArray[np.float32]) -> list[tuple[float, float]]:
 
     Pauses shorter than 0.6 s do not part them, unless a stretch would be too long.
     """
-    speaking = VoiceActivity().push(samples).speaking
+    speaking = VoiceActivity().push(samples)
     longest = int(LONGEST_S * SAMPLE_RATE_HZ / VOICE_FRAME) - _LEAD - _TAIL
     stretches: list[list[int]] = []
     for frame in np.flatnonzero(speaking).tolist():

@@ -108,10 +108,10 @@ def test_a_camera_that_vanishes_is_back_when_it_is_back(serve_mjpeg: ServeMjpeg)
         await report_reaches(WorkerState.RUNNING)
         server.vanish()
         await report_reaches(WorkerState.RESTARTING)
-        latest.get(timeout_s=0)
+        latest.take()
         server.appear()
         await report_reaches(WorkerState.RUNNING)
-        assert await asyncio.to_thread(latest.get) is not None
+        assert await asyncio.to_thread(latest.wait)
         task.cancel()
         await asyncio.wait([task])
 

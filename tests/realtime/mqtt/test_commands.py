@@ -26,7 +26,7 @@ from dhmd.contract import FeatureSpec, Rows
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
-from realtime.capture.delivery import Delivery, LiveSource
+from realtime.capture.delivery import Delivery, Source
 from realtime.capture.samples import VideoFrame
 from realtime.clock import SessionClock
 from realtime.demo import CLIP
@@ -37,7 +37,8 @@ from realtime.mqtt import Publisher, PublisherSink, publishing, taking_commands
 from realtime.mqtt import commands as module
 from realtime.mqtt.broker import BrokerAddress, embedded_broker
 from realtime.mqtt.commands import read
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.pipeline import Pipeline
 from realtime.programs.control import Control
@@ -124,7 +125,7 @@ class Run:
         engine: Any = SimpleNamespace(checkpoint=checkpoint, infer=lambda cut: inference() if cut.present else None)
         text = SimpleNamespace(spec=SPECS[Modality.TEXT])
         extractors = cast("Extractors", SimpleNamespace(specs=SPECS, face=Face(), text=text))
-        self._delivery = Delivery(LiveSource(self.camera.frames, None))
+        self._delivery = Delivery(Source(self.camera.frames, None))
         perception = Perception(extractors, torch.device("cpu"))
         self.pipeline = Pipeline(perception, engine, self.clock, "hall", self._delivery.dropped, timed=True)
         described = describe(checkpoint, stream="hall", hop_s=0.05, timed=True, settings={"checkpoint": "canned"})

@@ -19,8 +19,10 @@ from dhmd.features.speech import SpeechModel
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
-from realtime.perception.perception import Extractors, Perception
-from realtime.perception.transcript import StreamingTranscript
+from realtime.perception.awaited import AwaitedPicture
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
+from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
 
 BLOCK = 1600
 
@@ -46,10 +48,13 @@ def blocks(sound: NDArray[np.float32]) -> list[AudioBlock]:
 def test_speech_that_is_left_out_is_told_and_counted(
     perception: Perception, say: Callable[[str], NDArray[np.float32]], caplog: pytest.LogCaptureFixture
 ) -> None:
+    updates: list[TranscriptUpdate] = []
+    observer: Any = SimpleNamespace(on_words=lambda update, _: updates.append(update))
+    perception.join(observer, 0.0)
     sound = np.concatenate([say("the cat sat on the mat and looked out of the window for a while")] * 8)
     perception.listen(blocks(sound))
     told = [record.getMessage() for record in caplog.records if "left out so far" in record.getMessage()]
-    skipped_s = perception.extractors.transcript.skipped_s
+    skipped_s = updates[-1].skipped_s
     assert skipped_s > 1.0
     assert told == [f"words fell behind the speech: {skipped_s:.1f} s of it left out so far"]
 
@@ -106,7 +111,7 @@ def test_an_estimate_waits_for_the_picture_that_is_being_looked_at(
     looking: tuple[Perception, SlowFace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     perception, face = looking
-    monkeypatch.setattr("realtime.perception.perception.PATIENCE_S", 60.0)
+    monkeypatch.setattr(AwaitedPicture, "PATIENCE_S", 60.0)
     threading.Timer(0.05, face.seen.set).start()
     perceived = perception.perceive(1.1)
     assert perceived.cut.newest_s[Modality.VISION] == 1.0
@@ -118,5 +123,5 @@ def test_an_estimate_does_not_wait_long_and_not_for_a_picture_of_later(
 ) -> None:
     perception, _ = looking
     assert perception.perceive(1.1).faces == 0
-    monkeypatch.setattr("realtime.perception.perception.PATIENCE_S", threading.TIMEOUT_MAX)
+    monkeypatch.setattr(AwaitedPicture, "PATIENCE_S", threading.TIMEOUT_MAX)
     assert perception.perceive(0.9).faces == 0

@@ -64,6 +64,9 @@ class Face:
 
 
 class Voice:
+    def due(self, _: int) -> bool:
+        return True
+
     def push(self, _: Any, captured_s: float) -> Rows:
         return rows(Modality.AUDIO, [captured_s + 0.05, captured_s + 0.1])
 
@@ -85,6 +88,9 @@ class Transcript:
             self._updates.append(TranscriptUpdate((said[0],), (said[1],), 0.0))
         elif self._pushed % 3 == 1 and self._pushed > 3:
             self._updates.append(TranscriptUpdate((), (said[1],), 0.0))
+
+    def due(self) -> bool:
+        return bool(self._updates)
 
     def step(self) -> TranscriptUpdate | None:
         return self._updates.pop(0) if self._updates else None

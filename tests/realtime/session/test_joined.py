@@ -26,7 +26,8 @@ from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import MediaClock
 from realtime.demo import CLIP
 from realtime.messages.estimate import Dropped
-from realtime.perception.perception import Extractors, Perceived, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perceived, Perception
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.window import WindowCut
 from realtime.pipeline.offline import run_offline

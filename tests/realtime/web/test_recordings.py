@@ -26,7 +26,8 @@ from dhmd.modality import Modality
 from dhmd.session import Session, schema
 from realtime.clock import SessionClock
 from realtime.messages.estimate import Dropped
-from realtime.perception.perception import Extractors, Perception
+from realtime.perception.extractors import Extractors
+from realtime.perception.perception import Perception
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.engine import Engine
 from realtime.session import limited, recorder

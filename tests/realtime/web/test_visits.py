@@ -21,7 +21,7 @@ from dhmd.session import Session, schema
 from realtime.bench.simulated_visitor import SimulatedVisitor, picture
 from realtime.capture.media import MediaFile
 from realtime.mqtt.broker import BrokerAddress
-from realtime.perception.perception import Extractors
+from realtime.perception.extractors import Extractors
 from realtime.programs.visitors import assembling
 from realtime.recognition.engine import Engine
 from realtime.recognition.shared_engine import SharedEngine

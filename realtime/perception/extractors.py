@@ -1,0 +1,82 @@
+"""The extractors of one stream, loaded side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dhmd.checkpoint import Checkpoint, encoder_path
+from dhmd.contract import FeatureSpec
+from dhmd.features.expression import ExpressionNet
+from dhmd.features.face import FaceExtractor
+from dhmd.features.speech import SpeechModel
+from dhmd.features.text import TextExtractor
+from dhmd.features.voice import VoiceExtractor
+from dhmd.features.voice_network import VoiceNetwork
+from dhmd.modality import Modality
+from realtime.perception.transcript import StreamingTranscript
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Extractors:
+    """One extractor a modality, for one stream."""
+
+    face: FaceExtractor
+    voice: VoiceExtractor
+    transcript: StreamingTranscript
+    text: TextExtractor
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint) -> Extractors:
+        """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
+        path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
+        face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
+        voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
+        speech = _started(SpeechModel)
+        text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT]))
+        try:
+            loaded = cls(face.result(), voice.result(), StreamingTranscript(speech.result()), text.result())
+            for modality, produced in loaded.specs.items():
+                checkpoint.features[modality].require(produced)
+        except BaseException:
+            # Left to the garbage collector, MediaPipe's landmarker can wait for its own thread for ever.
+            face.add_done_callback(_close)
+            raise
+        return loaded
+
+    def another(self) -> Extractors:
+        """Extractors for another stream, with the same models behind them."""
+        return Extractors(
+            FaceExtractor(self.face.expression),
+            VoiceExtractor(self.voice.network),
+            StreamingTranscript(self.transcript.speech),
+            self.text,
+        )
+
+    @property
+    def specs(self) -> dict[Modality, FeatureSpec]:
+        return {spec.modality: spec for spec in (self.text.spec, self.face.spec, self.voice.spec)}
+
+
+def _started(load: Callable[[], T]) -> Future[T]:
+    """The result of `load`, run in a daemon thread: an interrupt while models load does not wait for them."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(load())
+        except BaseException as error:  # noqa: BLE001 - handed over whole
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return future
+
+
+def _close(loaded: Future[FaceExtractor]) -> None:
+    if loaded.exception() is None:
+        loaded.result().close()
