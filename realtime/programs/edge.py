@@ -18,6 +18,7 @@ from rich.console import Console
 
 from dhmd.checkpoint import load
 from dhmd.modality import Modality
+from realtime import event_loop
 from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
@@ -108,7 +109,7 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(Perception(extractors, torch.device("cpu"), [log]))
         clock = MediaClock() if settings.pace == "max" else SessionClock()
-        return asyncio.run(_edge(settings, console, media, perception, log, clock, file, registry))
+        return event_loop.run(_edge(settings, console, media, perception, log, clock, file, registry))
 
 
 async def _edge(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -13,6 +12,7 @@ import torch
 from rich.console import Console
 
 from dhmd.checkpoint import load
+from realtime import event_loop
 from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
@@ -83,6 +83,6 @@ def run(
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
         pipeline.sinks += [watch, *sinks, *(sink for sink in (file, recorder) if sink is not None)]
         under_way = Run(settings, pipeline, delivery, media, description, recorder, web, registry)
-        summary = asyncio.run(under_way.go(console, title))
+        summary = event_loop.run(under_way.go(console, title))
     summary.first_estimate_s = watch.first_s
     return summary

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from dhmd.checkpoint import load
+from realtime import event_loop
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, publishing
 from realtime.mqtt.broker import opened_broker
@@ -53,7 +54,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
                 most = streams_at_once(extractors, engine, settings.hop_s)
         stack.enter_context(extractors.face)
         shared = stack.enter_context(SharedEngine(engine))
-        return asyncio.run(_host(settings, address, most, extractors, shared, registry, console))
+        return event_loop.run(_host(settings, address, most, extractors, shared, registry, console))
 
 
 async def _host(

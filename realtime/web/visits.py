@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from starlette.websockets import WebSocket
 
 from dhmd.errors import DHMDError
+from dhmd.machine import cores
 from realtime.allowance import Allowance
 from realtime.capture.browser import BrowserCapture
 from realtime.capture.delivery import Delivery, LiveSource
@@ -25,7 +26,7 @@ from realtime.clock import SessionClock
 from realtime.mqtt import Publisher, publish_pipeline, publishing
 from realtime.mqtt.broker import BrokerAddress
 from realtime.perception.perception import Extractors, Perception
-from realtime.perception.turns import Turns, cores
+from realtime.perception.turns import Turns
 from realtime.pipeline.live import run_live
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.shared_engine import SharedEngine
