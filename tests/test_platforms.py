@@ -56,7 +56,7 @@ from pathlib import Path
 from as_platform import become
 become(sys.argv[1])
 from training.features.spread import make
-assert list(make([], Path())) == []
+assert list(make([], Path(sys.argv[2]))) == []
 """
 
 
@@ -105,5 +105,5 @@ def test_a_file_is_replaced_where_folders_cannot_be_opened(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_features_are_made_on_as_many_cores_as_there_are(platform: str) -> None:
-    python("-c", SPREAD, platform)
+def test_features_are_made_on_as_many_cores_as_there_are(platform: str, untrained_encoders: Path) -> None:
+    python("-c", SPREAD, platform, untrained_encoders)

@@ -26,7 +26,7 @@ NAMES = ("ravdess", "emodb", "meld", "goemotions", "mosi", "ck48")
 
 def read(manifests: list[Path], store: Path) -> list[Utterance]:
     with FeatureStore(store) as opened:
-        return [one for manifest in read_manifests(manifests, opened) for one in manifest.utterances]
+        return [one for manifest in read_manifests(manifests, opened.files) for one in manifest.utterances]
 
 
 @pytest.fixture(scope="module")
