@@ -59,7 +59,7 @@ def test_it_is_whole(base: Checkpoint) -> None:
 @pytest.mark.parametrize("corpus", ["ravdess", "emodb", "meld"])
 def test_voice_and_words_of_strangers(base: Checkpoint, shared: Path, corpus: str, tmp_path: Path) -> None:
     with FeatureStore(tmp_path / "features.sqlite") as store, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.features.store.probe", lambda *_: None)  # only the few that are chosen are read
+        patch.setattr("training.data.files.probe", lambda *_: None)  # only the few that are chosen are read
         (manifest,) = read_manifests(prepare([corpus], shared / "corpora", tmp_path / "data"), store.files)
         examples, specs = extract(thinned(manifest.utterances), store, Extraction(base.folder, jobs=1))
     for modality, spec in base.features.items():

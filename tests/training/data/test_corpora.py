@@ -34,7 +34,7 @@ def utterances(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[U
     out = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         # Whether the files can be read is not what is tested here.
-        patch.setattr("training.features.store.probe", lambda *_: None)
+        patch.setattr("training.data.files.probe", lambda *_: None)
         return read(prepare(NAMES, shared / "corpora", out), out / "features.sqlite")
 
 

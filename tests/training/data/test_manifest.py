@@ -206,7 +206,7 @@ def test_a_file_is_looked_into_again_only_when_it_changed(
     path = write(spoken("1", image="face.png"))
     read(path, store)
     with monkeypatch.context() as patch:
-        patch.setattr("training.features.store.probe", lambda *_: pytest.fail("looked again"))
+        patch.setattr("training.data.files.probe", lambda *_: pytest.fail("looked again"))
         read(path, store)
     image.write_bytes(b"something else")
     with pytest.raises(ManifestInvalid, match="is no image"):
