@@ -32,29 +32,11 @@ MISSING: Mapping[str, Mapping[str, Sequence[str]]] = {
         "os": (
             *("fork", "forkpty", "openpty", "getpgrp", "getpgid", "setpgid", "getsid", "setsid", "tcgetpgrp"),
             *("tcsetpgrp", "killpg", "getuid", "geteuid", "getgid", "getegid", "getgroups", "getloadavg", "uname"),
-            *(
-                "sched_getaffinity",
-                "sched_setaffinity",
-                "sched_yield",
-                "sysconf",
-                "sysconf_names",
-                "confstr",
-                "statvfs",
-            ),
-            *(
-                "fstatvfs",
-                "nice",
-                "getpriority",
-                "setpriority",
-                "mkfifo",
-                "mknod",
-                "chown",
-                "fchown",
-                "lchown",
-                "chroot",
-            ),
+            *("sched_getaffinity", "sched_setaffinity", "sched_yield", "sysconf", "sysconf_names", "confstr"),
+            *("statvfs", "fstatvfs", "nice", "getpriority", "setpriority", "mkfifo", "mknod", "chown", "fchown"),
+            *("lchown", "chroot", "sync"),
             *("fchmod", "fchdir", "pread", "pwrite", "readv", "writev", "sendfile", "posix_fadvise", "posix_spawn"),
-            *("posix_fallocate", "memfd_create", "eventfd", "pidfd_open", "wait", "wait3", "wait4", "waitid", "sync"),
+            *("posix_fallocate", "memfd_create", "eventfd", "pidfd_open", "wait", "wait3", "wait4", "waitid"),
             *("ttyname", "ctermid", "O_DIRECTORY", "O_NONBLOCK", "O_CLOEXEC", "O_NOFOLLOW"),
         ),
         "signal": (
@@ -170,7 +152,7 @@ def become(name: str, keys: str = "") -> None:
         _loops_of_windows()
     _without_files_of_linux()
     known = {"sys": sys, "platform": platform, "os": os} | {one: importlib.import_module(one) for one in MISSING[name]}
-    seen = {one: Seen(real, MISSING[name].get(one, ()), instead.get(one, {})) for one, real in known.items()} | own
+    seen = {one: Seen(real, MISSING[name].get(one, ()), instead.get(one, {})) for one, real in known.items()}
     real_import = builtins.__import__
 
     def imported(what: str, into: Any = None, *rest: Any, **named: Any) -> Any:
