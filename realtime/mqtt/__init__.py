@@ -8,7 +8,7 @@ from realtime.messages.topics import check_stream_name
 from realtime.mqtt.commands import taking_commands
 from realtime.mqtt.connection import connect, in_words, refusal
 from realtime.mqtt.publisher import Publisher, publishing
-from realtime.mqtt.stream import PublisherSink, publish_pipeline
+from realtime.mqtt.stream import PublisherSink
 
 __all__ = [
     "Publisher",
@@ -16,7 +16,6 @@ __all__ = [
     "check_stream_name",
     "connect",
     "in_words",
-    "publish_pipeline",
     "publishing",
     "refusal",
     "taking_commands",

@@ -23,7 +23,8 @@ from realtime.workers import WorkerStatus
 if TYPE_CHECKING:
     # Who takes a stream in loads nothing of what makes one.
     from realtime.perception.transcript import TranscriptUpdate
-    from realtime.pipeline.pipeline import Emission, Pipeline, Statistics
+    from realtime.pipeline.outputs import Told
+    from realtime.pipeline.pipeline import Statistics
 
 METRICS_EVERY_S: Final = 10.0
 STATE_EVERY_S: Final = 1.0
@@ -35,14 +36,22 @@ class PublisherSink:
     """Takes what one stream makes, as a sink of its pipeline and an observer of its perception.
 
     Lives in the event loop in which it is made; `on_words` may be called in any thread. state: the flat values too.
+    published_elsewhere: somebody else publishes the estimates; what follows from them is published here.
     """
 
     every_s: Final = METRICS_EVERY_S
 
     def __init__(
-        self, publisher: Publisher, clock: SessionClock, statistics: Statistics, *, state: bool = False
+        self,
+        publisher: Publisher,
+        clock: SessionClock,
+        statistics: Statistics,
+        *,
+        state: bool = False,
+        published_elsewhere: bool = False,
     ) -> None:
         self._publisher = publisher
+        self._published_elsewhere = published_elsewhere
         self._clock = clock
         self._statistics = statistics
         self._state = _State(publisher) if state else None
@@ -54,9 +63,8 @@ class PublisherSink:
         )
         self._reported_s, self._reported = time.monotonic(), statistics.estimates
 
-    def put(self, emission: Emission) -> None:
-        estimate, publisher = emission.estimate, self._publisher
-        newest_s = emission.newest_s
+    def on_estimate(self, emission: Told) -> None:
+        estimate, publisher, newest_s = emission.estimate, self._publisher, emission.newest_s
 
         def published() -> None:
             if newest_s is not None:
@@ -66,16 +74,11 @@ class PublisherSink:
 
         self._follow(estimate)
         if publisher.connected:
-            publisher.publish(EMOTION, emission.payload, published if emission.timed else None)
+            if not self._published_elsewhere:
+                publisher.publish(EMOTION, emission.payload, published if emission.timed else None)
             publisher.publish(COMPACT, Compact.of(estimate).model_dump_json().encode())
-        else:
+        elif not self._published_elsewhere:
             publisher.undelivered += 1
-
-    def put_published(self, estimate: Estimate) -> None:
-        """What follows from an estimate that somebody else has published."""
-        self._follow(estimate)
-        if self._publisher.connected:
-            self._publisher.publish(COMPACT, Compact.of(estimate).model_dump_json().encode())
 
     def _follow(self, estimate: Estimate) -> None:
         self._dropped = estimate.dropped
@@ -160,14 +163,6 @@ class _State:
         self.keep("sentiment", _number(estimate.sentiment.value if estimate.sentiment else None))
         self.keep("valence", _number(estimate.valence))
         self.keep("arousal", _number(estimate.arousal))
-
-
-def publish_pipeline(pipeline: Pipeline, publisher: Publisher, *, state: bool = False) -> PublisherSink:
-    """Publish all that a pipeline makes. The sink is to be told of workers, and is the reporter of `publishing`."""
-    sink = PublisherSink(publisher, pipeline.clock, pipeline.statistics, state=state)
-    pipeline.sinks.append(sink)
-    pipeline.perception.join(sink, pipeline.clock.now())
-    return sink
 
 
 def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> Transcript:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 
@@ -111,6 +111,7 @@ class Perceived:
     """Words that were spoken within the window, partial ones included."""
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Is told what is perceived, in the thread that perceived it; it must not wait.
 

@@ -7,18 +7,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from dhmd.checkpoint import Checkpoint
 from realtime.clock import SessionClock
-from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Dropped, Estimate, ModelName
 from realtime.perception.perception import Perceived, Perception
 from realtime.perception.window import WindowCut
+from realtime.pipeline.outputs import Outputs
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Inference
 from realtime.recognition.smoothing import Smoothing
@@ -53,12 +51,6 @@ class Recogniser(Protocol):
     checkpoint: Checkpoint
 
     def infer(self, cut: WindowCut, /) -> Inference | None: ...
-
-
-class Sink(Protocol):
-    """Takes each estimate, without waiting."""
-
-    def put(self, emission: Emission, /) -> None: ...
 
 
 @dataclass(slots=True)
@@ -120,7 +112,7 @@ class Pipeline:
         self.stream = stream
         self.timed = timed
         self.statistics = Statistics()
-        self.sinks: list[Sink] = []
+        self.outputs = Outputs[Emission](perception, clock)
         self.smoothing = Smoothing()
         self._dropped = dropped
         self._model = ModelName(name=engine.checkpoint.name, checkpoint=engine.checkpoint.digest)
@@ -154,45 +146,10 @@ class Pipeline:
         return Emission(estimate, perceived, inference, newest_s, self.timed)
 
     def emit(self, emission: Emission) -> None:
-        """Hand the estimate to every sink."""
+        """Hand the estimate to the outputs."""
         end_s = emission.perceived.cut.end_s
         self.statistics.estimates += 1
         self.statistics.last_estimate_s = end_s
         if self.statistics.first_estimate_s is None:
             self.statistics.first_estimate_s = end_s
-        for sink in self.sinks:
-            sink.put(emission)
-
-
-class EstimateFile:
-    """Estimates as JSON lines. The path is opened at once, so that a wrong one is told before anything runs."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._file: IO[bytes] = path.open("wb", buffering=0)
-        except OSError as error:
-            raise SettingsInvalid(
-                f"--estimates {path}: cannot be written ({error.strerror}); name another file"
-            ) from None
-
-    def put(self, emission: Emission) -> None:
-        self.write(emission.payload)
-
-    def write(self, payload: bytes) -> None:
-        """One estimate, as it was published."""
-        if self._file.closed:
-            return
-        try:
-            self._file.write(payload + b"\n")
-        except OSError as error:
-            logger.warning("%s: %s; nothing more is written to it, recognition goes on", self._path, error.strerror)
-            self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.close()
+        self.outputs.on_estimate(emission)

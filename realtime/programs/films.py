@@ -190,7 +190,7 @@ class _Told:
         self._media = media
         self._told_s = 0.0
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Emission) -> None:
         end_s = emission.perceived.cut.end_s
         if end_s >= self._told_s + 1:
             self._told_s = end_s

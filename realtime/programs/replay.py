@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -26,18 +26,18 @@ from realtime import event_loop
 from realtime.clock import MediaClock
 from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Dropped, ModelName
-from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.mqtt.broker import BrokerAccess, named_broker
 from realtime.perception.perception import Extractors, Perceived, Perception
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.offline import run_offline
-from realtime.pipeline.pipeline import Emission, EstimateFile, Pipeline, Sink, Statistics
+from realtime.pipeline.outputs import Outputs
+from realtime.pipeline.pipeline import Emission, Pipeline, Statistics
+from realtime.programs.outputs import Destinations, assembled, estimate_files
 from realtime.recognition.engine import Engine, Inference, resolve_device
 from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
 from realtime.session.messages import estimate_again, inference_of
 from realtime.session.rewound import TOLERANCE, Agreement, Moment, Rewound, require_features
-from realtime.terminal.view import Dashboard, TerminalView
 from realtime.web.replayed import Shown
 
 if TYPE_CHECKING:
@@ -182,9 +182,10 @@ class Replay:
         self._console = console
         self._device = resolve_device(request.device)
         self._stream = request.stream or session.stream
-        self._sinks: list[Sink] = []
+        self._clock = MediaClock(session.epoch_unix)
+        self._outputs = Outputs[Emission](None, self._clock)
         self._stop = asyncio.Event()
-        self._publisher: Publisher | None = None
+        self._settled: Callable[[], Awaitable[None]] = _at_once
         first = next(session.records({schema.ESTIMATE}), None)
         if first is None:
             raise SessionInvalid(f"{session.path}: no estimate in it; nothing to replay")
@@ -197,27 +198,27 @@ class Replay:
         request = self._request
         async with AsyncExitStack() as stack:
             broker = None if request.broker == "none" else named_broker(request.broker, request.access)
-            dashboard = Dashboard(f"replay · {self._stream}", str(broker or "no broker"))
-            if request.estimates is not None:
-                self._sinks.append(stack.enter_context(EstimateFile(Path(request.estimates))))
-            if broker is not None:
-                self._publisher = Publisher(broker, self._stream, dashboard.set_connection)
-                self._sinks.append(PublisherSink(self._publisher, MediaClock(self._session.epoch_unix), Statistics()))
-                await stack.enter_async_context(publishing(self._publisher))
-                await self._publisher.tried.wait()
+            asked = Destinations(
+                stream=self._stream,
+                files=estimate_files(request.estimates, stack),
+                metrics=False,
+                console=self._console if request.pace is not None else None,
+                title="replay",
+            )
+            outputs = await stack.enter_async_context(
+                assembled(asked, broker, self._outputs, self._clock, Statistics(), _nothing_dropped)
+            )
+            if (publisher := outputs.publisher) is not None:
+                await publisher.tried.wait()
+                if request.pace is None:
+                    # No broker is overrun by a replay that is faster than it.
+                    self._settled = publisher.settled
             if request.web is not None:
-                self._sinks.append(Shown(self._session, request.web.audience.feed))
+                self._outputs.add(Shown(self._session, request.web.audience.feed))
                 request.web.audience.feed.atoms = self._checkpoint.model.atoms
                 address = await stack.enter_async_context(request.web.open())
                 self._console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
-            if request.pace is not None:
-                self._sinks.append(stack.enter_context(TerminalView(self._console, dashboard)))
             return await (self._extracted_again() if again else self._from_features())
-
-    async def _settled(self) -> None:
-        """No broker is overrun by a replay that is faster than it."""
-        if self._publisher is not None and self._request.pace is None:
-            await self._publisher.settled()
 
     async def _from_features(self) -> Outcome:
         engine = Engine(self._checkpoint, self._device, activations=self._request.web is not None)
@@ -239,7 +240,7 @@ class Replay:
                     outcome.agreement.add(moment.recorded, moment.cut, inference)
                     told_s = end_s - self._session.start_s
                     outcome.comparison.add(told_s, inference_of(moment.recorded), inference)
-                    self._emit(self._emission(moment, inference))
+                    self._outputs.on_estimate(self._emission(moment, inference))
                     await self._settled()
                     outcome.session_s, outcome.wall_s = passed_s, time.monotonic() - started_s
                     progress.update(bar, completed=passed_s)
@@ -250,30 +251,25 @@ class Replay:
         estimate = estimate_again(moment.recorded, moment.cut, inference, self._session, self._stream, model)
         return Emission(estimate, Perceived(moment.cut, moment.recorded.faces, ()), inference, None, timed=False)
 
-    def _emit(self, emission: Emission) -> None:
-        for sink in self._sinks:
-            sink.put(emission)
-
     async def _extracted_again(self) -> Outcome:
         """Through the extractors, as a file at --pace max; compared with the recorded estimates nearest in time."""
         outcome = Outcome()
-        clock = MediaClock(self._session.epoch_unix)
-        nothing = Dropped(video=0, audio=0)
         with (
             Perception(Extractors.load(self._checkpoint), self._device) as perception,
             Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as progress,
         ):
             engine = Engine(self._checkpoint, self._device)
-            pipeline = Pipeline(perception, engine, clock, self._stream, lambda: nothing, timed=False)
+            pipeline = Pipeline(perception, engine, self._clock, self._stream, _nothing_dropped, timed=False)
             bar = progress.add_task("extracting again", total=self._length_s)
             compared = _Compared(self._session, outcome.comparison)
             told = _Told(lambda end_s: progress.update(bar, completed=end_s - self._first_s))
-            pipeline.sinks += [*self._sinks, compared, told]
+            for sink in (self._outputs, compared, told):
+                pipeline.outputs.add(sink)
             started_s = time.monotonic()
             await run_offline(
                 pipeline,
                 samples(self._session),
-                clock,
+                self._clock,
                 hop_s=self._session.hop_s,
                 duration_s=None,
                 stop=self._stop,
@@ -286,11 +282,19 @@ class Replay:
         return outcome
 
 
+async def _at_once() -> None:
+    """There is nothing to wait for."""
+
+
+def _nothing_dropped() -> Dropped:
+    return Dropped(video=0, audio=0)
+
+
 class _Told:
     def __init__(self, tell: Callable[[float], object]) -> None:
         self._tell = tell
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Emission) -> None:
         self._tell(emission.perceived.cut.end_s)
 
 
@@ -306,7 +310,7 @@ class _Compared:
         self._hop_s = session.hop_s
         self._comparison = comparison
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Emission) -> None:
         end_s = emission.perceived.cut.end_s
         after = bisect.bisect_left(self._ends_s, end_s)
         near = [i for i in (after - 1, after) if 0 <= i < len(self._ends_s)]

@@ -17,9 +17,10 @@ from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, SessionClock
-from realtime.metrics.prometheus import exposed
 from realtime.perception.perception import Extractors, Perception
-from realtime.pipeline.pipeline import Emission, EstimateFile, Pipeline, Sink
+from realtime.pipeline.outputs import Sink
+from realtime.pipeline.pipeline import Emission, Pipeline
+from realtime.programs.outputs import destinations
 from realtime.programs.running import Run, Summary
 from realtime.recognition.engine import Engine, resolve_device
 from realtime.session.recorder import Recorder, describe, new_file
@@ -37,7 +38,7 @@ class Stopwatch:
         self._started_s = started_s
         self.first_s: float | None = None
 
-    def put(self, _: Emission) -> None:
+    def on_estimate(self, _: Emission) -> None:
         if self.first_s is None:
             self.first_s = time.monotonic() - self._started_s
 
@@ -47,7 +48,7 @@ def run(
     console: Console,
     *,
     title: str = "dhmd-live",
-    sinks: Sequence[Sink] = (),
+    sinks: Sequence[Sink[Emission]] = (),
     web: WebServer[Viewers] | None = None,
 ) -> Summary:
     """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on.
@@ -60,8 +61,7 @@ def run(
         media = None if settings.is_live else MediaFile(settings.source)
         device = resolve_device(settings.device)
         session = stack.enter_context(new_file(Path(settings.record))) if settings.record else None
-        file = stack.enter_context(EstimateFile(Path(settings.estimates))) if settings.estimates else None
-        registry = stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console))
+        asked = stack.enter_context(destinations(settings, console, title))
         checkpoint = load(settings.checkpoint)
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
@@ -78,11 +78,12 @@ def run(
             video, sound = settings.record_video, settings.record_audio
             recorder = Recorder(session, clock, description, video=video, sound=sound, patient=not timed)
             stack.enter_context(recorder.emptied_if_blank())
-        perception = stack.enter_context(Perception(extractors, device, [recorder] if recorder else []))
+        perception = stack.enter_context(Perception(extractors, device))
         delivery = Delivery(open_source(settings.source, settings.microphone, media, clock))
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
-        pipeline.sinks += [watch, *sinks, *(sink for sink in (file, recorder) if sink is not None)]
-        under_way = Run(settings, pipeline, delivery, media, description, recorder, web, registry)
-        summary = event_loop.run(under_way.go(console, title))
+        for sink in (watch, *sinks, *([recorder] if recorder else [])):
+            pipeline.outputs.add(sink)
+        under_way = Run(settings, pipeline, delivery, media, asked, description, recorder, web)
+        summary = event_loop.run(under_way.go(console))
     summary.first_estimate_s = watch.first_s
     return summary

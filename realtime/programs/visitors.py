@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, ExitStack, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,23 @@ from rich.console import Console
 
 from dhmd.checkpoint import load
 from realtime import event_loop
+from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, publishing
-from realtime.mqtt.broker import opened_broker
+from realtime.mqtt.broker import BrokerAddress, opened_broker
 from realtime.perception.perception import Extractors
 from realtime.pipeline.interrupts import stop_when_asked
+from realtime.pipeline.pipeline import Pipeline
+from realtime.programs.outputs import Destinations, assembled
 from realtime.recognition.engine import Engine, resolve_device
 from realtime.recognition.shared_engine import SharedEngine
 from realtime.settings import RunSettings
 from realtime.web.address import WebAddress
 from realtime.web.capacity import streams_at_once
+from realtime.web.conversation import Visitors
 from realtime.web.recordings import Recordings
 from realtime.web.server import WebServer
-from realtime.web.visits import Common, Visits
+from realtime.web.visits import Assemble, Common, Visits
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -77,14 +82,21 @@ async def _host(
             # The server's own: a broker that refuses it would refuse every visitor.
             await stack.enter_async_context(publishing(Publisher(broker, settings.stream, lambda _: None)))
         recordings = await stack.enter_async_context(Recordings(address))
-        common = Common(engine, settings.hop_s, settings.shown(), broker, recordings, settings.state)
+        common = Common(
+            engine,
+            settings.hop_s,
+            settings.shown(),
+            recordings,
+            str(broker or ""),
+            assembling(broker, state=settings.state),
+        )
         visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
         if registry is not None:
             from realtime.metrics.collectors import Streams
 
             registry.register(Streams(visits.figures))
         try:
-            async with WebServer(visits, address, recordings).open() as page:
+            async with WebServer(Visitors(visits), address, recordings).open() as page:
                 tell(f"page: {page}")
                 streams = f"{settings.stream}-1" + (f" to {settings.stream}-{most}" if most > 1 else "")
                 tell(f"visitors at a time: {most}; published as {streams} to {broker or 'no broker'}")
@@ -92,6 +104,19 @@ async def _host(
         finally:
             await visits.ended()
     return Served(visits.served)
+
+
+def assembling(broker: BrokerAddress | None, *, state: bool) -> Assemble:
+    """What puts the outputs of each visit together. state: publish the flat values too."""
+
+    @asynccontextmanager
+    async def assemble(pipeline: Pipeline, dropped: Callable[[], Dropped]) -> AsyncIterator[Publisher | None]:
+        asked = Destinations(stream=pipeline.stream, state=state)
+        outputs, clock, statistics = pipeline.outputs, pipeline.clock, pipeline.statistics
+        async with assembled(asked, broker, outputs, clock, statistics, dropped) as ready:
+            yield ready.publisher
+
+    return assemble
 
 
 async def _sooner(stop: asyncio.Event, seconds: float | None) -> None:

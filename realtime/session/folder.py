@@ -83,10 +83,10 @@ class FolderRecording:
         if self._ending:
             await asyncio.wait(self._ending)
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Emission) -> None:
         if (recorder := self.recorder) is None:
             return
-        recorder.put(emission)
+        recorder.on_estimate(emission)
         end_s = emission.perceived.cut.end_s
         if end_s - self._checked_s < CHECK_EVERY_S:
             return

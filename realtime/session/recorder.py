@@ -175,7 +175,7 @@ class Recorder:
         self._words = update
         self._put(schema.WORDS, self._clock.now(), lambda when: messages.words(update, revision, when))
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Emission) -> None:
         cut = emission.perceived.cut
         if cut.revision < self.from_revision or cut.end_s < self.start_s:
             return

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from dhmd.labels import CHANNELS
 from realtime.messages.estimate import Estimate
-from realtime.pipeline.pipeline import Emission
+from realtime.pipeline.outputs import Told
 from realtime.workers import WorkerState, WorkerStatus
 
 COLOURS = {
@@ -168,8 +168,14 @@ class TerminalView:
         self._telling: Estimate | None = None
         """The newest estimate in which something was perceived: what stays on the screen at the end."""
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Told) -> None:
         self.show(emission.estimate)
+
+    def on_worker(self, status: WorkerStatus) -> None:
+        self.dashboard.set_worker(status)
+
+    def on_connection(self, state: str) -> None:
+        self.dashboard.set_connection(state)
 
     def show(self, estimate: Estimate) -> None:
         if estimate.top is not None:

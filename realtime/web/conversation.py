@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from starlette.websockets import WebSocket
 
@@ -30,9 +30,7 @@ from realtime.web.protocol import (
     read_binary,
     read_text,
 )
-
-if TYPE_CHECKING:
-    from realtime.web.visits import Visit, Visits
+from realtime.web.visits import Visit, Visits
 
 Heard = Said | SentPicture | SentSound
 Refusal = tuple[str, str]
@@ -43,6 +41,20 @@ MOST_MALFORMED: Final = 20
 PING_EVERY_S: Final = 2.0
 FIRST_PINGS_S: Final = (0.05, 0.1, 0.2)
 TELL_EVERY_S: Final = 1.0
+
+
+class Visitors:
+    """The audience of a page that reads whoever opens it."""
+
+    def __init__(self, visits: Visits) -> None:
+        self._visits = visits
+
+    async def attend(self, socket: WebSocket) -> None:
+        """Serve one page until it leaves."""
+        await Conversation(self._visits, socket).run()
+
+    def end(self) -> None:
+        self._visits.end()
 
 
 class Conversation:

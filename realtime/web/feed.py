@@ -81,7 +81,7 @@ class Feed:
     def on_words(self, update: TranscriptUpdate, _: int) -> None:
         self._each(message("words", {"final": _words(update.final), "partial": _words(update.partial)}))
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Emission) -> None:
         if not self._pages:
             return
         end_s, data = emission.perceived.cut.end_s, emission.payload.decode()

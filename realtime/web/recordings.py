@@ -228,10 +228,10 @@ class SessionRecording:
         else:
             self._running.marking.press(key)
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Emission) -> None:
         if (running := self._running) is None:
             return
-        running.recorder.put(emission)
+        running.recorder.on_estimate(emission)
         end_s = emission.perceived.cut.end_s
         if end_s - running.checked_s >= CHECK_EVERY_S:
             running.checked_s = end_s

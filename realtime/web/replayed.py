@@ -33,10 +33,10 @@ class Shown:
         self._next: Record | None = next(self._records, None)
         self._points: tuple[float, NDArray[np.float32]] | None = None
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Emission) -> None:
         for record in self._until(emission.perceived.cut.end_s):
             self._show(record)
-        self._feed.put(emission)
+        self._feed.on_estimate(emission)
 
     def _until(self, end_s: float) -> Iterator[Record]:
         while self._next is not None and self._next.arrived_s <= end_s:

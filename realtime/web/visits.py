@@ -9,13 +9,12 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.websockets import WebSocket
 
 from dhmd.errors import DHMDError
 from dhmd.machine import cores
@@ -23,15 +22,14 @@ from realtime.allowance import Allowance
 from realtime.capture.browser import BrowserCapture
 from realtime.capture.delivery import Delivery, LiveSource
 from realtime.clock import SessionClock
-from realtime.mqtt import Publisher, publish_pipeline, publishing
-from realtime.mqtt.broker import BrokerAddress
+from realtime.messages.estimate import Dropped
+from realtime.mqtt import Publisher
 from realtime.perception.perception import Extractors, Perception
 from realtime.perception.turns import Turns
 from realtime.pipeline.live import run_live
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.shared_engine import SharedEngine
 from realtime.session.recorder import describe
-from realtime.web.conversation import Conversation
 from realtime.web.feed import Feed
 from realtime.web.pages import Page, message
 from realtime.web.protocol import (
@@ -56,6 +54,10 @@ KEPT_S: Final = 30.0
 STATES: Final = {"on": WorkerState.RUNNING, "paused": WorkerState.PAUSED, "off": WorkerState.FAILED}
 
 
+Assemble = Callable[[Pipeline, Callable[[], Dropped]], AbstractAsyncContextManager[Publisher | None]]
+"""Adds what was asked for to the outputs of a visit, and keeps it open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Common:
     """What all visits share. settings: as recordings are to tell them."""
@@ -63,10 +65,10 @@ class Common:
     engine: SharedEngine
     hop_s: float
     settings: Mapping[str, object]
-    broker: BrokerAddress | None
     recordings: Recordings
-    state: bool = False
-    """Whether the flat values are published, too."""
+    broker: str
+    """Where estimates are published, for people; empty where they are not."""
+    assemble: Assemble
     turns: Turns = field(default_factory=lambda: Turns(cores()))
 
 
@@ -81,8 +83,8 @@ class Visit:
         self.capture = BrowserCapture(self.clock, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
         self.feed.atoms = common.engine.checkpoint.model.atoms
-        self.perception = Perception(extractors, common.engine.device, [self.feed], common.turns)
-        self.publisher = Publisher(common.broker, stream, self.feed.on_connection) if common.broker else None
+        self.perception = Perception(extractors, common.engine.device, turns=common.turns)
+        self.publisher: Publisher | None = None
         self._delivery = Delivery(LiveSource(self.capture.frames, self.capture.blocks, self.capture.lost))
         self.pipeline = Pipeline(self.perception, common.engine, self.clock, stream, self._delivery.dropped, timed=True)
         description = describe(
@@ -91,7 +93,8 @@ class Visit:
         self.recording = common.recordings.of(
             self.pipeline, description, on_change=self._on_recording, on_marks=self.feed.on_marks
         )
-        self.pipeline.sinks += [self.feed, self.recording]
+        self.pipeline.outputs.add(self.feed)
+        self.pipeline.outputs.add(self.recording)
         self.over = asyncio.Event()
         self.why_over = ""
         self._page: Page | None = None
@@ -102,30 +105,19 @@ class Visit:
         self._sound = Allowance(SOUND_RATE, SOUND_AHEAD_S)
         self._refused: Counter[tuple[str, str]] = Counter()
         self._counting = threading.Lock()
-        self._on_status: Callable[[WorkerStatus], None] = self.feed.on_worker
 
     async def run(self) -> None:
         """Until `leave`."""
-        publisher = self.publisher
-        with ExitStack() as stack:
-            stack.enter_context(self.perception)
-            published = publish_pipeline(self.pipeline, publisher, state=self._common.state) if publisher else None
-
-            def on_status(status: WorkerStatus) -> None:
-                self.feed.on_worker(status)
-                self.recording.on_worker(status)
-                if published is not None:
-                    published.on_worker(status)
-
-            self._on_status = on_status
-            async with publishing(publisher, published) if publisher else nullcontext():
+        pipeline, dropped = self.pipeline, self._delivery.dropped
+        with self.perception:
+            async with self._common.assemble(pipeline, dropped) as self.publisher:
                 await run_live(
-                    self.pipeline,
+                    pipeline,
                     self._delivery,
                     hop_s=self._common.hop_s,
                     duration_s=None,
                     stop=self.over,
-                    on_status=on_status,
+                    on_status=pipeline.outputs.on_worker,
                 )
 
     def figures(self) -> StreamFigures:
@@ -133,7 +125,7 @@ class Visit:
         from realtime.metrics.collectors import StreamFigures
 
         statistics, dropped = self.pipeline.statistics, self._delivery.dropped
-        return StreamFigures(self.stream, statistics, dropped, self.feed.statuses, self.publisher)
+        return StreamFigures(self.stream, statistics, dropped, self.pipeline.outputs.workers, self.publisher)
 
     def leave(self, reason: str) -> None:
         """End the session; the first reason counts."""
@@ -161,7 +153,9 @@ class Visit:
         loop = asyncio.get_running_loop()
         self._abandoning = loop.call_later(KEPT_S, self.leave, "its page did not come back")
         for kind in ("video", "audio"):
-            self._on_status(WorkerStatus(kind, WorkerState.PAUSED, "connection lost; waiting for the page"))
+            self.pipeline.outputs.on_worker(
+                WorkerStatus(kind, WorkerState.PAUSED, "connection lost; waiting for the page")
+            )
 
     def _on_recording(self, state: Mapping[str, Any]) -> None:
         self.feed.on_recording(state)
@@ -173,7 +167,7 @@ class Visit:
         """The page says what becomes of its camera or its microphone."""
         if source.kind == "audio" and source.state == "on" and source.rate is not None:
             self.capture.listen(source.rate)
-        self._on_status(WorkerStatus(source.kind, STATES[source.state], source.reason))
+        self.pipeline.outputs.on_worker(WorkerStatus(source.kind, STATES[source.state], source.reason))
 
     def on_picture(self, jpeg: bytes, captured_s: float) -> None:
         """captured_s: session time."""
@@ -238,7 +232,7 @@ class Visits:
         """What a page is told before it joins."""
         return {
             "stream": self.stream,
-            "broker": str(self._common.broker or ""),
+            "broker": self._common.broker,
             "atoms": self._common.engine.checkpoint.model.atoms,
             "recordable": True,
         }
@@ -294,10 +288,6 @@ class Visits:
     def figures(self) -> list[StreamFigures]:
         """Of those that are here, for Prometheus; from any thread."""
         return [visit.figures() for visit in list(self._places.values()) if visit is not None]
-
-    async def attend(self, socket: WebSocket) -> None:
-        """Serve one page until it leaves."""
-        await Conversation(self, socket).run()
 
     def end(self) -> None:
         """Send everybody home."""

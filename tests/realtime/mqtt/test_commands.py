@@ -33,7 +33,7 @@ from realtime.demo import CLIP
 from realtime.errors import CameraUnavailable, CommandRefused
 from realtime.messages.commands import LARGEST, Answer, Command
 from realtime.messages.topics import COMMANDS
-from realtime.mqtt import Publisher, publish_pipeline, publishing, taking_commands
+from realtime.mqtt import Publisher, PublisherSink, publishing, taking_commands
 from realtime.mqtt import commands as module
 from realtime.mqtt.broker import BrokerAddress, embedded_broker
 from realtime.mqtt.commands import read
@@ -130,7 +130,7 @@ class Run:
         self.recording = None
         if folder is not None:
             self.recording = FolderRecording(folder, self.pipeline, self.on_status, video=False, sound=False)
-            self.pipeline.sinks.append(self.recording)
+            self.pipeline.outputs.add(self.recording)
         self.control = Control(self.pipeline, self.steering, described, None, self.recording)
         self._tell: Callable[[WorkerStatus], None] = lambda _: None
 
@@ -145,7 +145,8 @@ class Run:
 
     async def run(self, address: BrokerAddress, *, allowed: bool) -> None:
         publisher = Publisher(address, "hall", lambda _: None)
-        published = publish_pipeline(self.pipeline, publisher)
+        published = PublisherSink(publisher, self.pipeline.clock, self.pipeline.statistics)
+        self.pipeline.outputs.add(published)
         self._tell = published.on_worker
         async with publishing(publisher, published):
             if allowed:

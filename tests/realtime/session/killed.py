@@ -120,7 +120,7 @@ def record(path: Path, told: int, engine: Engine, *, media: bool) -> None:
     with new_file(path) as file, Recorder(file, clock, head, video=media, sound=media) as recorder:
         perception = Perception(extractors, CPU, [recorder])
         pipeline = Pipeline(perception, engine, clock, "hall", lambda: Dropped(video=0, audio=0), timed=True)
-        pipeline.sinks.append(recorder)
+        pipeline.outputs.add(recorder)
         for period_s, do in (
             (1 / 15, lambda now_s: perception.see(VideoFrame(picture, now_s, now_s))),
             (0.1, lambda now_s: perception.hear(AudioBlock(sound, now_s - 0.1, now_s))),

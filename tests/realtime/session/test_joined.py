@@ -116,7 +116,7 @@ class Run:
         cut = self.perception.perceive(self.clock.now()).cut
         if self.recorder is not None:
             self.cuts.append(cut)
-            self.recorder.put(emission(cut))
+            self.recorder.on_estimate(emission(cut))
 
     def close(self) -> None:
         if self.recorder is not None:
@@ -183,8 +183,8 @@ def test_an_estimate_of_before_is_left_out(tmp_path: Path) -> None:
     run.rows(Modality.VISION, 2, 3)
     run.join()
     assert run.recorder is not None
-    run.recorder.put(under_way)
-    run.recorder.put(early)
+    run.recorder.on_estimate(under_way)
+    run.recorder.on_estimate(early)
     run.estimate()
     run.close()
     assert [r.message.revision for r in Session.open(path).records({schema.ESTIMATE})] == [2]
@@ -215,7 +215,7 @@ class Joins:
         self.recorder: Recorder | None = None
         self.left = False
 
-    def put(self, emission: Emission) -> None:
+    def on_estimate(self, emission: Emission) -> None:
         now_s = self.pipeline.clock.now()
         if self.recorder is None and now_s >= JOINED_S:
             checkpoint = self.pipeline.engine.checkpoint
@@ -228,7 +228,7 @@ class Joins:
             self.recorder.from_revision = self.pipeline.perception.join(self.recorder, now_s)
         if self.recorder is not None and not self.left:
             self.cuts.append(emission.perceived.cut)
-            self.recorder.put(emission)
+            self.recorder.on_estimate(emission)
             if now_s >= LEFT_S:
                 marking = Marking(self.recorder, self.pipeline.clock, 5.0, lambda _: None)
                 marking.press("2")
@@ -261,7 +261,7 @@ def joins(tmp_path_factory: pytest.TempPathFactory) -> Joins:
     with Perception(Extractors.load(checkpoint), CPU) as perception:
         pipeline = Pipeline(perception, Engine(checkpoint, CPU), clock, "hall", lambda: none, timed=False)
         joins = Joins(pipeline, tmp_path_factory.mktemp("late"))
-        pipeline.sinks.append(joins)
+        pipeline.outputs.add(joins)
         asyncio.run(
             run_offline(
                 pipeline, late_samples(), clock, hop_s=0.1, duration_s=13, stop=asyncio.Event(),

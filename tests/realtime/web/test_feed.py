@@ -82,7 +82,7 @@ def taken(page: Page) -> list[dict[str, Any]]:
 
 async def test_activations_follow_their_estimate_and_decode_to_what_they_were(feed: Feed, page: Page) -> None:
     taken(page)
-    feed.put(emission(12.3))
+    feed.on_estimate(emission(12.3))
     estimate, activations = taken(page)
     assert (estimate["type"], activations["type"]) == ("estimate", "activations")
     assert estimate["end"] == activations["end"] == 12.3
@@ -97,7 +97,7 @@ async def test_activations_follow_their_estimate_and_decode_to_what_they_were(fe
 async def test_one_atom_alone_is_all_the_scale(feed: Feed, page: Page) -> None:
     one = np.array([1 + 1e-6, 0, 1e-6], np.float32)
     taken(page)
-    feed.put(emission(1.0, Activations({Modality.TEXT: one}, {Modality.TEXT: one})))
+    feed.on_estimate(emission(1.0, Activations({Modality.TEXT: one}, {Modality.TEXT: one})))
     assert base64.b64decode(taken(page)[1]["homo"]["text"]) == b"\xff\x00\x00"
 
 
@@ -106,7 +106,7 @@ async def test_activations_come_five_times_a_second_at_most(feed: Feed, page: Pa
     taken(page)
     sent = []
     for tick in range(1, 31):
-        feed.put(emission(tick / 10 + (0.004 if tick % 2 else -0.004)))
+        feed.on_estimate(emission(tick / 10 + (0.004 if tick % 2 else -0.004)))
         sent += [message["type"] for message in taken(page)]
     assert sent.count("estimate") == 30
     assert sent.count("activations") == 15
@@ -114,8 +114,8 @@ async def test_activations_come_five_times_a_second_at_most(feed: Feed, page: Pa
 
 async def test_without_activations_none_are_told(feed: Feed, page: Page) -> None:
     taken(page)
-    feed.put(emission(1.0, None))
-    feed.put(emission(2.0, perceived=False))
+    feed.on_estimate(emission(1.0, None))
+    feed.on_estimate(emission(2.0, perceived=False))
     assert [message["type"] for message in taken(page)] == ["estimate", "estimate"]
     unseen = replace(emission(3.0), estimate=None)  # type: ignore[arg-type]
-    Feed("empty").put(unseen)  # nothing is made where nobody looks
+    Feed("empty").on_estimate(unseen)  # nothing is made where nobody looks

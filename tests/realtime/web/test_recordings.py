@@ -65,7 +65,7 @@ class Stream:
         self.recording: SessionRecording = recordings.of(
             self.pipeline, head, on_change=self.states.append, on_marks=self.marks.append
         )
-        self.pipeline.sinks.append(self.recording)
+        self.pipeline.outputs.add(self.recording)
         self._width = specs[Modality.VISION].width
 
     async def estimates(self, count: int) -> None:
@@ -231,7 +231,7 @@ async def test_it_stops_itself_at_its_limit_and_says_so(monkeypatch: pytest.Monk
     async with recordings() as (kept, _):
         stream = Stream(kept)
         after: list[float] = []
-        stream.pipeline.sinks.append(SimpleNamespace(put=lambda e: after.append(e.perceived.cut.end_s)))
+        stream.pipeline.outputs.add(SimpleNamespace(on_estimate=lambda e: after.append(e.perceived.cut.end_s)))
         stream.recording.on_request(on=True, video=False, audio=False)
         while stream.states[-1]["state"] == "on":
             await stream.estimates(1)

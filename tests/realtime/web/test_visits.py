@@ -22,11 +22,12 @@ from realtime.bench.simulated_visitor import SimulatedVisitor, picture
 from realtime.capture.media import MediaFile
 from realtime.mqtt.broker import BrokerAddress
 from realtime.perception.perception import Extractors
+from realtime.programs.visitors import assembling
 from realtime.recognition.engine import Engine
 from realtime.recognition.shared_engine import SharedEngine
 from realtime.web import visits as visiting
 from realtime.web.address import WebAddress
-from realtime.web.conversation import MOST_MALFORMED
+from realtime.web.conversation import MOST_MALFORMED, Visitors
 from realtime.web.protocol import LARGEST_MESSAGE, LARGEST_PICTURE, MALFORMED, SUPERSEDED
 from realtime.web.recordings import Recordings
 from realtime.web.server import WebServer
@@ -59,9 +60,10 @@ def serve(models: tuple[Extractors, SharedEngine]) -> Serve:
         extractors, engine = models
         address = WebAddress.of("127.0.0.1", 0)
         async with asyncio.timeout(PATIENCE_S), Recordings(address) as recordings:
-            common = Common(engine, 0.1, {"checkpoint": "base"}, broker, recordings)
+            assemble = assembling(broker, state=False)
+            common = Common(engine, 0.1, {"checkpoint": "base"}, recordings, str(broker or ""), assemble)
             visits = Visits(extractors, common, stream="hall", most=most, tell=told.append)
-            async with WebServer(visits, address, recordings).open() as page:
+            async with WebServer(Visitors(visits), address, recordings).open() as page:
                 yield page, told
             await visits.ended()
 

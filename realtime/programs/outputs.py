@@ -1,0 +1,122 @@
+"""What the estimates of a stream go to, put together in one place for every program that has a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from realtime.clock import SessionClock
+from realtime.messages.estimate import Dropped
+from realtime.metrics.prometheus import exposed
+from realtime.mqtt import Publisher, PublisherSink, publishing
+from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.discovery import announce
+from realtime.pipeline.outputs import E, Outputs, Sink, Told
+from realtime.pipeline.pipeline import Statistics
+from realtime.session.estimate_file import EstimateFile
+from realtime.settings import RunSettings
+from realtime.terminal.view import Dashboard, TerminalView
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destinations:
+    """What was asked for, opened as far as it can be before there is a stream.
+
+    files: what writes the estimates. state: publish the flat values too. discovery: the prefix of Home Assistant's
+    topics. metrics: publish how the stream fares. console: of the terminal view, with its title; None for no view.
+    registry: what Prometheus reads.
+    """
+
+    stream: str
+    files: Sequence[Sink[Told]] = ()
+    state: bool = False
+    discovery: str | None = None
+    metrics: bool = True
+    console: Console | None = None
+    title: str = ""
+    registry: CollectorRegistry | None = None
+
+
+@contextmanager
+def destinations(settings: RunSettings, console: Console, title: str) -> Iterator[Destinations]:
+    """What the settings of a run or an edge ask for, open for as long as the context lasts.
+
+    Raises SettingsInvalid for what cannot be opened: to be entered before any model is loaded.
+    """
+    with ExitStack() as stack:
+        yield Destinations(
+            stream=settings.stream,
+            files=estimate_files(settings.estimates, stack),
+            state=settings.state or settings.discovery,
+            discovery=settings.discovery_prefix if settings.discovery else None,
+            console=console,
+            title=title,
+            registry=stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console)),
+        )
+
+
+def estimate_files(estimates: str | None, stack: ExitStack | AsyncExitStack) -> list[Sink[Told]]:
+    """The sinks that write to a file. Raises SettingsInvalid."""
+    return [stack.enter_context(EstimateFile(Path(estimates)))] if estimates else []
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What others need of the outputs. view: None where there is none. publisher: None without a broker."""
+
+    view: TerminalView | None
+    publisher: Publisher | None
+
+    async def settled(self) -> None:
+        """Returns once everything handed over is on the wire, or the broker is away."""
+        if self.publisher is not None:
+            await self.publisher.settled()
+
+
+@asynccontextmanager
+async def assembled(
+    asked: Destinations,
+    broker: BrokerAddress | None,
+    outputs: Outputs[E],
+    clock: SessionClock,
+    statistics: Statistics,
+    dropped: Callable[[], Dropped],
+    *,
+    published_elsewhere: bool = False,
+) -> AsyncIterator[Assembled]:
+    """Add what was asked for to the outputs of a stream, and keep it open for as long as the context lasts.
+
+    published_elsewhere: whether somebody else publishes the estimates, as for an edge. Raises BrokerRefused, in a
+    group.
+    """
+    async with AsyncExitStack() as stack:
+        for file in asked.files:
+            outputs.add(file)
+        view = None
+        if asked.console is not None:
+            dashboard = Dashboard(f"{asked.title} · {asked.stream}", str(broker or "no broker"))
+            view = stack.enter_context(TerminalView(asked.console, dashboard))
+            outputs.add(view)
+        publisher = Publisher(broker, asked.stream, outputs.on_connection) if broker is not None else None
+        if asked.registry is not None:
+            from realtime.metrics.collectors import StreamFigures, Streams
+
+            figures = StreamFigures(asked.stream, statistics, dropped, outputs.workers, publisher)
+            asked.registry.register(Streams(lambda: [figures]))
+        if publisher is not None:
+            if asked.discovery is not None:
+                announce(publisher, asked.stream, asked.discovery)
+            sink = PublisherSink(
+                publisher, clock, statistics, state=asked.state, published_elsewhere=published_elsewhere
+            )
+            outputs.add(sink)
+            await stack.enter_async_context(publishing(publisher, sink if asked.metrics else None))
+        yield Assembled(view, publisher)

@@ -1,0 +1,46 @@
+"""Estimates as JSON lines."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from realtime.errors import SettingsInvalid
+from realtime.pipeline.outputs import Told
+
+logger = logging.getLogger(__name__)
+
+
+class EstimateFile:
+    """A sink that writes a line an estimate, as it was published.
+
+    The path is opened at once, so that a wrong one is told before anything runs. Raises SettingsInvalid.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file: IO[bytes] = path.open("wb", buffering=0)
+        except OSError as error:
+            raise SettingsInvalid(
+                f"--estimates {path}: cannot be written ({error.strerror}); name another file"
+            ) from None
+
+    def on_estimate(self, emission: Told) -> None:
+        if self._file.closed:
+            return
+        try:
+            self._file.write(emission.payload + b"\n")
+        except OSError as error:
+            logger.warning("%s: %s; nothing more is written to it, recognition goes on", self._path, error.strerror)
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
