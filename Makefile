@@ -56,7 +56,9 @@ lint: $(INSTALLED)  ## style, types and the direction of imports
 	@failed=0; \
 	$(BIN)/ruff check . || failed=1; \
 	$(BIN)/ruff format --check . || failed=1; \
-	$(BIN)/mypy || failed=1; \
+	for platform in linux win32 darwin; do \
+		$(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform || failed=1; \
+	done; \
 	$(BIN)/lint-imports || failed=1; \
 	exit $$failed
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import threading
-from pathlib import Path
 from statistics import median
 from typing import Final, Self
+
+import psutil
 
 MEMORY_EVERY_S: Final = 1.0
 KEPT_MB: Final = 256
@@ -16,13 +16,13 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of mallopt(3)."""
 
 
-def resident_mb(process_id: int | None = None) -> float | None:
-    """Resident memory of a process, MB, this one without an id; None where the system does not tell."""
+def resident_mb() -> float | None:
+    """Resident memory of this process, MB; None where the system does not tell."""
     try:
-        pages = int(Path(f"/proc/{process_id or 'self'}/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
+        size: int = psutil.Process().memory_info().rss
+    except psutil.Error:
         return None
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+    return round(size / 1e6, 1)
 
 
 def keep_freed_memory() -> None:
@@ -42,7 +42,7 @@ class MemoryLog:
 
     def __init__(self, process_id: int | None = None) -> None:
         self.samples_mb: list[float] = []
-        self._file = Path(f"/proc/{process_id or 'self'}/statm")
+        self._process = psutil.Process(process_id)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -61,5 +61,4 @@ class MemoryLog:
 
     def _watch(self) -> None:
         while not self._stop.wait(MEMORY_EVERY_S):
-            pages = int(self._file.read_text().split()[1])
-            self.samples_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+            self.samples_mb.append(self._process.memory_info().rss / 1e6)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dhmd.modality import Modality
 from dhmd.model import DHMD, SENTIMENT
 from training.config import Network, SequenceConfig
+from training.data.batch import Labels
 from training.learning import losses
 
 PUBLISHED_WIDTHS: Final = {Modality.TEXT: 768, Modality.VISION: 20, Modality.AUDIO: 5}
@@ -118,7 +119,7 @@ def _step(config: SequenceConfig, widths: Mapping[Modality, int]) -> Callable[[]
     batch = config.optimisation.batch
     inputs = {m: torch.randn(batch, STEPS, widths[m]) for m in Modality}
     masks = {m: torch.ones(batch, STEPS, dtype=torch.bool) for m in Modality}
-    labels = losses.Labels({SENTIMENT.name: torch.randn(batch).clamp(-config.limit, config.limit)})
+    labels = Labels({SENTIMENT.name: torch.randn(batch).clamp(-config.limit, config.limit)})
 
     def step() -> None:
         model.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ from dhmd.yaml_config import ConfigInvalid
 if TYPE_CHECKING:
     from training.config import FitConfig, SequenceConfig
     from training.data.items import Example
+    from training.sources import Work
 
 DESCRIPTION: Final = """\
 Train and measure the recogniser. Data enters by manifests: a CSV or Parquet table of labelled utterances, one a row:
@@ -167,6 +168,12 @@ def _prepare(args: argparse.Namespace) -> None:
         print(manifest)
 
 
+def _work(args: argparse.Namespace) -> Work:
+    from training.sources import Work
+
+    return Work(args.data, args.cache, args.jobs, args.address, args.skip_bad)
+
+
 def _encoder(args: argparse.Namespace) -> None:
     import torch
 
@@ -176,7 +183,7 @@ def _encoder(args: argparse.Namespace) -> None:
     modality = Modality(args.modality)
     if args.jobs:
         torch.set_num_threads(args.jobs)
-    with Sources.of(args, args.manifest or MANIFESTS[modality]) as sources:
+    with Sources.of(_work(args), args.manifest or MANIFESTS[modality]) as sources:
         path = train_encoder(modality, sources, args.out, args.cache / "encoders", args.epochs, args.seed)
     print(f"{path}, report: {path.with_suffix('.json')}")
 
@@ -184,7 +191,7 @@ def _encoder(args: argparse.Namespace) -> None:
 def _extract(args: argparse.Namespace) -> None:
     from training.sources import Sources
 
-    with Sources.of(args, args.manifest, args.labels) as sources:
+    with Sources.of(_work(args), args.manifest, args.labels) as sources:
         examples, _ = sources.extract(args.encoders)
     empty = sum(not example.rows for example in examples)
     print(f"{len(examples)} utterances have their features in {args.cache}; nothing was perceived in {empty} of them")
@@ -196,33 +203,10 @@ def _fit(args: argparse.Namespace) -> None:
     config = read_config(args.config)
     folder = args.folder or Path("runs") / config.name
     if isinstance(config, SequenceConfig):
-        _fit_sequences(config, folder, args)
-    else:
-        _fit_utterances(config, folder, args)
-
-
-def _fit_sequences(config: SequenceConfig, folder: Path, args: argparse.Namespace) -> None:
-    from training.learning.device import first
-    from training.learning.fit_sequences import RESULTS, described, fit_sequences, read_sequences
-    from training.learning.loop import check_run
-
-    if not args.features:
-        raise ConfigInvalid(f"{args.config} trains on a file of features: give it with --features FILE")
-    data = read_sequences(config, args.features)
-    check_run(folder, described(config, data), resume=args.resume)
-    results = fit_sequences(config, data, folder)
-    if first():
-        print(json.dumps(results, indent=1))
-        print(f"results: {folder / RESULTS}")
-
-
-def _fit_utterances(config: FitConfig, folder: Path, args: argparse.Namespace) -> None:
-    from training.features.extractors import ENCODERS
-    from training.learning.device import fabric, first
-    from training.learning.fit import Data, described, fit
-    from training.learning.loop import check_run
-    from training.sources import Sources
-
+        if not args.features:
+            raise ConfigInvalid(f"{args.config} trains on a file of features: give it with --features FILE")
+        _fit_sequences(config, folder, args.features, resume=args.resume)
+        return
     if args.features:
         raise ConfigInvalid(f"{args.config} trains on manifests and reads no --features")
     if args.manifest:
@@ -231,13 +215,38 @@ def _fit_utterances(config: FitConfig, folder: Path, args: argparse.Namespace) -
         raise ConfigInvalid(f"{args.config} names no manifests: give some with --manifest")
     if config.start and args.encoders:
         raise ConfigInvalid(f"{args.config} begins from {config.start} and its encoders; leave --encoders out")
+    _fit_utterances(config, folder, _work(args), args.encoders, args.labels, resume=args.resume)
+
+
+def _fit_sequences(config: SequenceConfig, folder: Path, features: Path, *, resume: bool) -> None:
+    from training.learning.device import first
+    from training.learning.fit_sequences import RESULTS, described, fit_sequences, read_sequences
+    from training.learning.loop import check_run
+
+    data = read_sequences(config, features)
+    check_run(folder, described(config, data), resume=resume)
+    results = fit_sequences(config, data, folder)
+    if first():
+        print(json.dumps(results, indent=1))
+        print(f"results: {folder / RESULTS}")
+
+
+def _fit_utterances(
+    config: FitConfig, folder: Path, work: Work, encoders: Path | None, labels: Path | None, *, resume: bool
+) -> None:
+    from training.features.extractors import ENCODERS
+    from training.learning.device import fabric, first
+    from training.learning.fit import Data, described, fit
+    from training.learning.loop import check_run
+    from training.sources import Sources
+
     start = load(config.start) if config.start else None
-    encoders = start.folder if start else args.encoders or ENCODERS
+    encoders = start.folder if start else encoders or ENCODERS
     # The first process of a machine looks and extracts, the others read what it made.
     with fabric().rank_zero_first(local=True):
-        sources = Sources.of(args, config.manifests, args.labels)
+        sources = Sources.of(work, config.manifests, labels)
     with sources:
-        check_run(folder, described(config, sources.sha256), resume=args.resume)
+        check_run(folder, described(config, sources.sha256), resume=resume)
         with fabric().rank_zero_first(local=True):
             examples, specs = sources.extract(encoders)
     written = fit(config, Data.of(examples, specs, sources.sha256), folder, encoders, start)
@@ -246,16 +255,16 @@ def _fit_utterances(config: FitConfig, folder: Path, args: argparse.Namespace) -
         print(f"checkpoint: {written}")
 
 
-def _test_examples(checkpoint: Checkpoint, args: argparse.Namespace) -> list[Example]:
+def _test_examples(checkpoint: Checkpoint, work: Work) -> list[Example]:
     """Of the test splits of all prepared corpora, with the features that the checkpoint eats."""
     from training.data.items import Split
     from training.errors import TooLittleData
     from training.sources import Sources
 
-    names = [name for name in CORPORA if (args.data / f"{name}.csv").is_file()]
+    names = [name for name in CORPORA if (work.data / f"{name}.csv").is_file()]
     if not names:
-        raise TooLittleData(f"no corpus is in {args.data}: `dhmd-train prepare all`, or name a manifest or --data")
-    with Sources.of(args, names) as sources:
+        raise TooLittleData(f"no corpus is in {work.data}: `dhmd-train prepare all`, or name a manifest or --data")
+    with Sources.of(work, names) as sources:
         return sources.only(Split.TEST).examples(checkpoint)
 
 
@@ -266,7 +275,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     checkpoint = load(args.checkpoint)
     if args.manifest:
-        with Sources.of(args, args.manifest, args.labels) as sources:
+        with Sources.of(_work(args), args.manifest, args.labels) as sources:
             split = None if args.split == "all" else Split(args.split)
             chosen = sources.only(split, whole_without=True)
             examples = chosen.examples(checkpoint)
@@ -276,7 +285,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         }
         result = measured if len(measured) > 1 else next(iter(measured.values()))
     else:
-        result = evaluate(checkpoint, _test_examples(checkpoint, args))
+        result = evaluate(checkpoint, _test_examples(checkpoint, _work(args)))
     text = json.dumps(result, indent=1)
     print(text)
     if args.out:
@@ -292,7 +301,7 @@ def _plot(args: argparse.Namespace) -> None:
     around = checkpoint.folder.parent
     run = args.folder or (around if (around / "log.json").is_file() else None)
     log = None if run is None else read_log(run)
-    for path in plot(checkpoint, _test_examples(checkpoint, args), log, args.out):
+    for path in plot(checkpoint, _test_examples(checkpoint, _work(args)), log, args.out):
         print(path)
     if not checkpoint.model.config.dictionary:
         print("no activations: the network of this checkpoint has no dictionaries")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -14,7 +15,6 @@ from dhmd.checkpoint import subset_name
 from dhmd.modality import Modality
 from dhmd.model import EMOTION, SENTIMENT, DHMDConfig, Head, ModalityConfig
 from training.data.compose import SUBSETS, Composition
-from training.learning.losses import Weights
 
 
 class _Strict(BaseModel):
@@ -122,6 +122,22 @@ class Validation(_Strict):
 
     items: int = Field(600, ge=1)
     per_class: int = Field(40, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weight of each term of the loss in the total; the paper's."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    task: float = 1.0
+    rec: float = 0.1
+    cyc: float = 0.1
+    mar: float = 0.01
+    ort: float = 0.01
+    homo: float = 0.05
+    hetero: float = 0.05
+    dict: float = 0.1
 
 
 class FitConfig(_Strict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,36 +21,45 @@ from training.features.store import FeatureStore
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Where manifests and features lie, and who makes those that are missing; see `Extraction`."""
+
+    data: Path
+    cache: Path
+    jobs: int | None
+    address: str | None
+    skip_bad: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Manifests that were found faultless. A context manager: it closes the store."""
 
     manifests: tuple[Manifest, ...]
     store: FeatureStore
-    jobs: int | None
-    address: str | None
-    skip_bad: bool
+    work: Work
 
     @classmethod
-    def of(cls, args: argparse.Namespace, names: Sequence[str], labels: Path | None = None) -> Self:
+    def of(cls, work: Work, names: Sequence[str], labels: Path | None = None) -> Self:
         """Read the manifests: paths, or NAME for NAME.csv or NAME.parquet in the folder of the data.
 
         labels: of the one session among them. Raises ManifestInvalid with all that is wrong with any of them.
         """
-        paths = [_located(name, args.data) for name in dict.fromkeys(names)]
+        paths = [_located(name, work.data) for name in dict.fromkeys(names)]
         sessions = sum(map(is_session, paths))
         if labels is not None and sessions != 1:
             raise ManifestInvalid(
                 f"--labels are those of one session, and {sessions or 'none'} are named; "
                 "put the labels of each beside it, of talk.mcap as talk.csv"
             )
-        store = FeatureStore(args.cache / STORE)
-        manifests = read_manifests(paths, store, labels=labels, skip_bad=args.skip_bad)
+        store = FeatureStore(work.cache / STORE)
+        manifests = read_manifests(paths, store.files, labels=labels, skip_bad=work.skip_bad)
         for manifest in manifests:
             for note in manifest.notes:
                 print(note, file=sys.stderr)
             if manifest.bad:
                 print(f"{manifest.path}: {manifest.bad} rows with faults are left out", file=sys.stderr)
-        return cls(tuple(manifests), store, args.jobs, args.address, args.skip_bad)
+        return cls(tuple(manifests), store, work)
 
     @property
     def utterances(self) -> list[Utterance]:
@@ -77,7 +85,7 @@ class Sources:
         return replace(self, manifests=tuple(manifests))
 
     def extraction(self, encoders: Path = ENCODERS) -> Extraction:
-        return Extraction(encoders, self.jobs, self.address, self.skip_bad)
+        return Extraction(encoders, self.work.jobs, self.work.address, self.work.skip_bad)
 
     def extract(self, encoders: Path | None = None) -> tuple[list[Example], dict[Modality, FeatureSpec]]:
         """See `training.features.extract.extract`."""

@@ -1,4 +1,6 @@
-"""The prediction path: the numbers of a `Readout` from the same weights, with nothing computed that no estimate reads.
+"""The network as it is used: the numbers of a `Readout`, with nothing computed that no estimate reads.
+
+Made from a `dhmd.model.DHMD` and its weights, whose numbers it gives but for rounding; nothing is learned here.
 
 Everything that can be done side by side is: the six cross-modal transformers and the three homogeneous ones are one
 stack of nine, modalities are padded to one length, keys and values of all layers come from one product. Norms, scales

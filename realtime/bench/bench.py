@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
 import subprocess
 import sys
@@ -17,7 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dhmd.checkpoint import load
+from dhmd.machine import cores
 from dhmd.session import Session
+from realtime import event_loop
 from realtime.bench.model import model_rows
 from realtime.bench.mqtt import mqtt_rows
 from realtime.bench.page import page_rows, visitor_rows
@@ -26,7 +27,6 @@ from realtime.bench.scale import scale_rows
 from realtime.bench.threads import NATIVE, ThreadLog
 from realtime.demo import CLIP
 from realtime.memory import MemoryLog
-from realtime.perception.turns import cores
 from realtime.pipeline.pipeline import percentiles
 from realtime.programs.replay import Replay, Request
 from realtime.programs.run import run
@@ -110,7 +110,7 @@ def _add_sessions(table: Table, media: Path, folder: Path, seconds: float) -> No
         name = "recording with media" if kept else "recording"
         table.add_row(name, f"{share:.1%} of a core, {size_mb:.2f} MB a minute", aim)
     replay = Replay(Request(session), Session.open(session), load("base"), Console(quiet=True))
-    outcome = asyncio.run(replay.run(again=False))
+    outcome = event_loop.run(replay.run(again=False))
     table.add_row("replay", f"{outcome.session_s / outcome.wall_s:.0f} times as fast", ">= 100 times")
 
 

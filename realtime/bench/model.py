@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dhmd.checkpoint import load
+from dhmd.machine import cores
 from dhmd.modality import Modality
 from dhmd.model import DHMD, EMOTION, SENTIMENT, DHMDConfig, ModalityConfig, Readout
 from dhmd.prediction import Predictor
 from realtime.bench.row import Row
 from realtime.memory import keep_freed_memory
-from realtime.perception.turns import cores
 from realtime.recognition.engine import MOST_AT_ONCE, Windows, captured, traced
 
 PAPER: Final = DHMDConfig(

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from rich.console import Console
 
+from realtime import event_loop
 from realtime.bench.row import Row
 from realtime.demo import CLIP
 from realtime.messages.estimate import Estimate
@@ -56,7 +57,7 @@ def mqtt_rows(seconds: float) -> list[Row]:
         run(settings, Console(quiet=True))
         made = [Estimate.model_validate_json(line) for line in estimates.read_bytes().splitlines()]
         with mosquitto(program, folder) as broker:
-            latencies_ms, lost, sizes = asyncio.run(to_second_client(broker, made, seconds))
+            latencies_ms, lost, sizes = event_loop.run(to_second_client(broker, made, seconds))
     p50, p99 = np.percentile(latencies_ms, [50, 99])
     return [
         (name, f"p50 {p50:.1f} ms, p99 {p99:.1f} ms" + (f", {lost} lost" if lost else ""), "p99 <= 10 ms"),
@@ -80,7 +81,9 @@ def mosquitto(program: str, folder: Path) -> Iterator[BrokerAddress]:
         port: int = free.getsockname()[1]
     config = folder / "mosquitto.conf"
     lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "persistence false"]
-    config.write_text("\n".join([*lines, *(["user root"] if os.geteuid() == 0 else [])]) + "\n")
+    if sys.platform != "win32" and os.geteuid() == 0:
+        lines.append("user root")
+    config.write_text("\n".join(lines) + "\n")
     with subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
             while process.poll() is None:
@@ -100,18 +103,17 @@ async def to_second_client(
     sent_s: dict[int, float] = {}
     came_s: dict[int, float] = {}
     sizes: list[int] = []
-    client = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SECOND_CLIENT, str(broker), STREAM, stdout=asyncio.subprocess.PIPE
-    )
+    command = [sys.executable, "-c", SECOND_CLIENT, str(broker), STREAM]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - at once
 
-    async def read() -> None:
-        if client.stdout is not None:
-            async for line in client.stdout:
+    def read() -> None:
+        with client:
+            for line in client.stdout or ():
                 seq, at_s = line.split()
                 came_s[int(seq)] = float(at_s)
 
     publisher = Publisher(broker, STREAM, lambda _: None)
-    reading = asyncio.create_task(read())
+    reading = asyncio.create_task(asyncio.to_thread(read))
     try:
         async with publishing(publisher):
             due_s, seq, end_s = time.monotonic(), 0, None
@@ -134,9 +136,7 @@ async def to_second_client(
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             await asyncio.sleep(LAST_WAIT_S)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            client.terminate()
-        await client.wait()
+        client.terminate()
         await reading
     latencies_ms = [(came_s[seq] - at_s) * 1000 for seq, at_s in sent_s.items() if seq in came_s]
     return latencies_ms, len(sent_s) - len(latencies_ms), sizes

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from realtime import event_loop
 from realtime.bench.row import Row
 from realtime.bench.simulated_visitor import SimulatedVisitor
 from realtime.capture.media import MediaFile
@@ -42,7 +43,7 @@ def visitor_rows(media: Path, seconds: float) -> list[Row]:
 
     words = ("--max-streams", str(VISITORS), "--hop", str(VISITORS_HOP_S))
     with served(*words) as (address, process_id), MemoryLog(process_id) as memory:
-        visits = asyncio.run(all_of_them(address))
+        visits = event_loop.run(all_of_them(address))
     rates = [(len(visit) - 1) / (visit[-1]["at"] - visit[0]["at"]) for visit in visits]
     told = [one["data"] for visit in visits for one in visit]
     seen = [face["age_s"] * 1000 for one in told if (face := one["modalities"]["vision"])["present"]]

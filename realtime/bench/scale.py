@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import psutil
 from rich.console import Console
 
 from dhmd.checkpoint import encoder_path, load
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
+from realtime import event_loop
 from realtime.bench.mqtt import mosquitto, mosquitto_program
 from realtime.bench.row import Row
 from realtime.bench.simulated_edges import Recording, SimulatedEdge, simulate
@@ -46,7 +47,7 @@ def scale_rows(seconds: float, streams: int = STREAMS) -> list[Row]:
         rows = []
         for count in (1, 2):
             with mosquitto(program, Path(folder)) as broker, _servers(broker, count) as processes:
-                rows += asyncio.run(_measure(broker, recording, streams, seconds, processes))
+                rows += event_loop.run(_measure(broker, recording, streams, seconds, processes))
     return rows
 
 
@@ -85,11 +86,8 @@ async def _measure(
 
 def _cpu_s(processes: list[int]) -> float:
     """Processor time of processes so far."""
-    ticks = 0
-    for number in processes:
-        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    times = [psutil.Process(number).cpu_times() for number in processes]
+    return float(sum(one.user + one.system for one in times))
 
 
 @contextlib.contextmanager

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
+import sys
 import threading
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Final, Self
+
+import psutil
 
 EVERY_S: Final = 0.5
 SETTLED_S: Final = 5.0
@@ -24,9 +26,9 @@ class ThreadLog:
     nothing is logged."""
 
     def __init__(self) -> None:
-        self._first_s: dict[str, float] = {}
-        self._newest_s: dict[str, float] = {}
-        self._name: dict[str, str] = {}
+        self._first_s: dict[int, float] = {}
+        self._newest_s: dict[int, float] = {}
+        self._name: dict[int, str] = {}
         self._lasted_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="thread log", daemon=True)
@@ -48,26 +50,23 @@ class ThreadLog:
         self._thread.join()
 
     def _watch(self) -> None:
-        if not Path("/proc/self/task").is_dir() or self._stop.wait(SETTLED_S):
-            return
-        begun_s, self._first_s = time.monotonic(), self._read()
-        while not self._stop.wait(EVERY_S):
-            self._newest_s |= self._read()
-            self._lasted_s = time.monotonic() - begun_s
+        if sys.platform == "linux" and not self._stop.wait(SETTLED_S):
+            begun_s, self._first_s = time.monotonic(), self._read()
+            while not self._stop.wait(EVERY_S):
+                self._newest_s |= self._read()
+                self._lasted_s = time.monotonic() - begun_s
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> dict[int, float]:
         """Seconds so far by the number of the thread."""
-        ours = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+        ours = {thread.native_id: thread.name for thread in threading.enumerate()}
         plain = Path("/proc/self/comm").read_text().rstrip()
-        found: dict[str, float] = {}
-        for task in Path("/proc/self/task").iterdir():
+        found: dict[int, float] = {}
+        for thread in psutil.Process().threads():
             try:
-                before, _, after = (task / "stat").read_text().rpartition(")")
+                given = Path(f"/proc/self/task/{thread.id}/comm").read_text().rstrip()
             except OSError:
                 continue  # it has ended
-            given = before.partition("(")[2]
-            name = ours.get(task.name, NATIVE if given == plain else given)
-            self._name[task.name] = re.sub(r"[/_-]?\d+(_\d+)?$", "", name)
-            fields = after.split()
-            found[task.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            name = ours.get(thread.id, NATIVE if given == plain else given)
+            self._name[thread.id] = re.sub(r"[/_-]?\d+(_\d+)?$", "", name)
+            found[thread.id] = thread.user_time + thread.system_time
         return found

@@ -17,6 +17,7 @@ from paho.mqtt.client import MQTTMessage
 from pydantic import BaseModel, RootModel
 
 from dhmd.labels import EMOTIONS
+from realtime import event_loop
 from realtime.errors import BrokerUnavailable, StreamAlive
 from realtime.messages.estimate import Part
 from realtime.messages.stream import AnyEvent
@@ -200,7 +201,7 @@ def forget(broker: BrokerAddress, stream: str, prefix: str = PREFIX) -> list[str
     Gives the topics that were cleared. Raises StreamAlive, BrokerRefused, BrokerUnavailable.
     """
     try:
-        return asyncio.run(_forget(broker, stream, prefix))
+        return event_loop.run(_forget(broker, stream, prefix))
     except (aiomqtt.MqttError, OSError) as error:
         raise refusal(broker, error) or BrokerUnavailable(f"{broker} is away ({in_words(error)})") from error
 

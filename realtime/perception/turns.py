@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -73,8 +72,3 @@ class Share:
         finally:
             self._tag_s += time.monotonic() - begun_s
             self._turns._end()  # noqa: SLF001
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

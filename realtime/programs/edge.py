@@ -16,6 +16,7 @@ from rich.console import Console
 
 from dhmd.checkpoint import load
 from dhmd.modality import Modality
+from realtime import event_loop
 from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
@@ -117,7 +118,7 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         extractors = Extractors.load(checkpoint)
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(Perception(extractors, torch.device("cpu"), [log]))
-        return asyncio.run(_edge(settings, asked, media, perception, log))
+        return event_loop.run(_edge(settings, asked, media, perception, log))
 
 
 async def _edge(

@@ -22,6 +22,7 @@ from rich.progress import Progress
 from dhmd.checkpoint import Checkpoint, CheckpointInvalid, load
 from dhmd.contract import ContractMismatch
 from dhmd.session import Session, SessionInvalid, schema
+from realtime import event_loop
 from realtime.clock import MediaClock
 from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Dropped, ModelName
@@ -103,7 +104,7 @@ def replay(request: Request, console: Console) -> int:
     if not session.complete:
         console.print(f"{request.path} was cut; what is whole of it is replayed", markup=False, soft_wrap=True)
     torch.set_num_threads(1)
-    outcome = asyncio.run(Replay(request, session, checkpoint, console).run(again=again))
+    outcome = event_loop.run(Replay(request, session, checkpoint, console).run(again=again))
     return _conclude(request, session, checkpoint, outcome, console)
 
 

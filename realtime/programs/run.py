@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -13,6 +12,7 @@ import torch
 from rich.console import Console
 
 from dhmd.checkpoint import load
+from realtime import event_loop
 from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
@@ -85,6 +85,6 @@ def run(
         for sink in (watch, *sinks, *([recorder] if recorder else [])):
             pipeline.outputs.add(sink)
         under_way = Run(settings, pipeline, delivery, media, asked, description, recorder, web)
-        summary = asyncio.run(under_way.go(console))
+        summary = event_loop.run(under_way.go(console))
     summary.first_estimate_s = watch.first_s
     return summary

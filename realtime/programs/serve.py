@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import torch
 from rich.console import Console
 
 from dhmd.checkpoint import load
+from realtime import event_loop
 from realtime.memory import keep_freed_memory
 from realtime.mqtt.broker import BrokerAddress
 from realtime.pipeline.interrupts import stop_when_asked
@@ -59,7 +59,7 @@ def serve(
         await server.run()
         return server
 
-    for line in summary(asyncio.run(run())):
+    for line in summary(event_loop.run(run())):
         tell(line)
     return 0
 

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from dhmd.checkpoint import load
+from realtime import event_loop
 from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, publishing
@@ -58,7 +59,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
                 most = streams_at_once(extractors, engine, settings.hop_s)
         stack.enter_context(extractors.face)
         shared = stack.enter_context(SharedEngine(engine))
-        return asyncio.run(_host(settings, address, most, extractors, shared, registry, console))
+        return event_loop.run(_host(settings, address, most, extractors, shared, registry, console))
 
 
 async def _host(

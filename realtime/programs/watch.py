@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import aiomqtt
 from pydantic import ValidationError
 from rich.console import Console
 
+from realtime import event_loop
 from realtime.messages.estimate import Estimate
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.client import parsed, payload_of, received
@@ -16,7 +15,7 @@ from realtime.terminal.view import Dashboard, TerminalView
 
 def watch(broker: BrokerAddress, stream: str, console: Console) -> int:
     """Print until Ctrl-C; reconnects when the broker goes away. Raises BrokerRefused."""
-    asyncio.run(_watch(broker, stream, console))
+    event_loop.run(_watch(broker, stream, console))
     return 0
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from dhmd.machine import cores
 from realtime.capture.media import MediaFile
 from realtime.capture.samples import VideoFrame
 from realtime.demo import CLIP
 from realtime.perception.extractors import Extractors
 from realtime.perception.perception import Perception
-from realtime.perception.turns import cores
 from realtime.recognition.engine import Engine
 
 MEASURED_S: Final = 2.0

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.errors import DHMDError
+from dhmd.machine import cores
 from realtime.allowance import Allowance
 from realtime.capture.browser import BrowserCapture
 from realtime.capture.delivery import Delivery
@@ -25,7 +26,7 @@ from realtime.messages.estimate import Dropped
 from realtime.mqtt import Publisher
 from realtime.perception.extractors import Extractors
 from realtime.perception.perception import Perception
-from realtime.perception.turns import Turns, cores
+from realtime.perception.turns import Turns
 from realtime.pipeline.live import run_live
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.shared_engine import SharedEngine

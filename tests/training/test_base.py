@@ -59,8 +59,8 @@ def test_it_is_whole(base: Checkpoint) -> None:
 @pytest.mark.parametrize("corpus", ["ravdess", "emodb", "meld"])
 def test_voice_and_words_of_strangers(base: Checkpoint, shared: Path, corpus: str, tmp_path: Path) -> None:
     with FeatureStore(tmp_path / "features.sqlite") as store, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.features.store.probe", lambda *_: None)  # only the few that are chosen are read
-        (manifest,) = read_manifests(prepare([corpus], shared / "corpora", tmp_path / "data"), store)
+        patch.setattr("training.data.files.probe", lambda *_: None)  # only the few that are chosen are read
+        (manifest,) = read_manifests(prepare([corpus], shared / "corpora", tmp_path / "data"), store.files)
         examples, specs = extract(thinned(manifest.utterances), store, Extraction(base.folder, jobs=1))
     for modality, spec in base.features.items():
         spec.require(specs[modality])
@@ -71,7 +71,7 @@ def test_voice_and_words_of_strangers(base: Checkpoint, shared: Path, corpus: st
 
 def test_sentiment_of_strangers(base: Checkpoint, shared: Path, tmp_path: Path) -> None:
     with FeatureStore(tmp_path / "features.sqlite") as store:
-        (manifest,) = read_manifests(prepare(["mosi"], shared / "corpora", tmp_path / "data"), store)
+        (manifest,) = read_manifests(prepare(["mosi"], shared / "corpora", tmp_path / "data"), store.files)
         tested = [one for one in manifest.utterances if one.split is Split.TEST]
         chosen = sorted(tested, key=lambda one: sha256(one.id.encode()).digest())[:100]
         examples, _ = extract(chosen, store, Extraction(base.folder, jobs=1))
@@ -90,7 +90,7 @@ def test_faces_of_strangers(base: Checkpoint, shared: Path, tmp_path: Path) -> N
             rows += [f"{name},test,{emotion},{archive.extract(name, tmp_path)}" for name in chosen]
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
     with FeatureStore(tmp_path / "features.sqlite") as store:
-        (manifest,) = read_manifests([tmp_path / "faces.csv"], store)
+        (manifest,) = read_manifests([tmp_path / "faces.csv"], store.files)
         examples, _ = extract(manifest.utterances, store, Extraction(base.folder, jobs=1))
     measured = measure(base, examples)
     assert measured["n"] == 112

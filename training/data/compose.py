@@ -17,16 +17,15 @@ from typing import ClassVar, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dhmd.checkpoint import subset_name
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import Modality
+from training.data.batch import Batch, Labels
 from training.data.items import Example
 from training.data.placement import arrived, arrived_together, whole, whole_together
 from training.errors import TooLittleData
-from training.learning.losses import Labels
 
 SUBSETS: Final[tuple[frozenset[Modality], ...]] = tuple(
     frozenset(chosen) for size in (1, 2, 3) for chosen in combinations(Modality, size)
@@ -89,15 +88,6 @@ class Sample:
     def sentiment_labelled(self) -> bool:
         """Whether people labelled the sentiment, and it is not the valence of the class."""
         return self.sentiment_weight == 1.0 and not np.isnan(self.sentiment)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Samples as tensors: (B, steps, width) and (B, steps) by modality."""
-
-    inputs: Mapping[Modality, Tensor]
-    masks: Mapping[Modality, Tensor]
-    labels: Labels
 
 
 class Pool:

@@ -25,12 +25,12 @@ from typing import Final
 from dhmd.contract import Word
 from dhmd.labels import EMOTIONS
 from dhmd.session import SessionInvalid
+from training.data.files import Files
 from training.data.items import SESSION, Split, Utterance, is_session
 from training.data.labels import LABELS, labels_beside, overlaps, read_labels
 from training.data.media import Kind
 from training.data.table import EXTRA, Table, read_table
 from training.errors import ManifestInvalid
-from training.features.store import FeatureStore
 
 COLUMNS: Final = (
     "id",
@@ -133,11 +133,11 @@ class _Reading:
 
 
 def read_manifests(
-    paths: Sequence[Path], store: FeatureStore, *, labels: Path | None = None, skip_bad: bool = False
+    paths: Sequence[Path], files: Files, *, labels: Path | None = None, skip_bad: bool = False
 ) -> list[Manifest]:
     """Read manifests and look into every file that they name, without decoding it whole.
 
-    store: remembers which files were found readable.
+    files: remembers which were found readable.
     labels: of the sessions among them, in place of those beside them or in them.
     skip_bad: leave out the rows with faults instead of refusing them; they are counted in `Manifest.bad`.
     Raises ManifestInvalid with all faults of all manifests, one line each.
@@ -147,7 +147,7 @@ def read_manifests(
         raise ManifestInvalid("\n".join(barred))
     for path in {path for path in paths if sum(other.stem == path.stem for other in paths) > 1}:
         readings[paths.index(path)].unusable.append("another manifest has the same name; rename one of them")
-    _look(readings, store)
+    _look(readings, files)
     faults = [fault for reading in readings for fault in reading.faults()]
     if not skip_bad or any(reading.unusable for reading in readings):
         refuse(faults, "correct the manifest, or leave out such rows with --skip-bad")
@@ -321,7 +321,7 @@ def _words(reading: _Reading, row: int, cell: str) -> tuple[Word, ...] | None:
     return words
 
 
-def _look(readings: Sequence[_Reading], store: FeatureStore) -> None:
+def _look(readings: Sequence[_Reading], files: Files) -> None:
     """Note the files that are missing or unreadable, and the parts that lie past the end of their recording."""
     named = [
         (reading, row, kind, path)
@@ -330,7 +330,7 @@ def _look(readings: Sequence[_Reading], store: FeatureStore) -> None:
         for kind in Kind
         if (path := getattr(one, kind)) is not None
     ]
-    found = store.files((kind, path) for _, _, kind, path in named)
+    found = files.look((kind, path) for _, _, kind, path in named)
     for reading, row, kind, path in named:
         file, one = found[kind, path], reading.rows[row]
         if file.cut:

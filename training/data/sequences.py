@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from dhmd.modality import Modality
 from dhmd.model import SENTIMENT
-from training.data.compose import Batch
+from training.data.batch import Batch, Labels
 from training.data.items import Split
-from training.learning.losses import Labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from dhmd.model import DHMD, EMOTION
-from training.data.compose import Batch
+from training.data.batch import Batch
 
 Floats = NDArray[np.float64]
 

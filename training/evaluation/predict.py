@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from dhmd.checkpoint import Calibration, subset_name
 from dhmd.modality import Modality
 from dhmd.model import DHMD, EMOTION, SENTIMENT
-from training.data.compose import Batch, Sample, collate
+from training.data.batch import Batch
+from training.data.compose import Sample, collate
 
 BATCH = 64
 

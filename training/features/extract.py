@@ -91,7 +91,7 @@ def _check_sessions(utterances: Sequence[Utterance], specs: Mapping[Modality, Fe
 def _digests(utterances: Sequence[Utterance], store: FeatureStore) -> Callable[[Kind, Path], str]:
     """sha256 of the content of every file that they name."""
     named = [(kind, path) for one in utterances for kind in Kind if (path := getattr(one, kind)) is not None]
-    found = store.files(named)
+    found = store.files.look(named)
     return lambda kind, path: found[kind, path].digest
 
 

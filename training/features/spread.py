@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from dhmd.machine import cores
 from training.errors import WorkersUnavailable
 from training.features.pieces import COST_S, Made, Piece, PieceExtractor
 
@@ -36,7 +37,7 @@ def make(
     address: of a Ray cluster ("auto": the one this machine belongs to), whose machines see the files under the same
     paths; everything is done there, however little.
     """
-    jobs = jobs or len(os.sched_getaffinity(0))
+    jobs = jobs or cores()
     little = sum(COST_S[piece.recipe] for piece in pieces) < WORTH_S
     if address is None and (jobs == 1 or little):
         extractor = PieceExtractor(encoders)

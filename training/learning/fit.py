@@ -16,7 +16,8 @@ from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
 from dhmd.model import DHMD
 from training.config import FitConfig, Optimisation
-from training.data.compose import SUBSETS, Batch, Composer, Sample, collate, statistics
+from training.data.batch import Batch
+from training.data.compose import SUBSETS, Composer, Sample, collate, statistics
 from training.data.items import Example, Split
 from training.errors import TooLittleData
 from training.evaluation.card import model_card

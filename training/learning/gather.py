@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 
 from dhmd.modality import Modality
 from dhmd.model import DHMD, DHMDOutput
-from training.data.compose import Batch
+from training.data.batch import Batch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

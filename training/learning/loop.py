@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dhmd.model import DHMD
-from training.data.compose import Batch
+from training.config import Weights
+from training.data.batch import Batch, Labels
 from training.errors import Diverged, RunExists
 from training.learning import losses
 from training.learning.curves import Curves
@@ -94,7 +95,7 @@ class Trained:
 
 
 def train(
-    model: DHMD, source: Source, validate: Validate, plan: Plan, weights: losses.Weights, seed: int, run: Path
+    model: DHMD, source: Source, validate: Validate, plan: Plan, weights: Weights, seed: int, run: Path
 ) -> Trained:
     """Train until the epochs are over or the score stops rising. In the first process, `model` then has the best
     weights; it is on the CPU.
@@ -185,7 +186,7 @@ class _Learner:
         self._optimiser.load_state_dict(state["optimiser"])
         self.log, self.seconds = state["log"], state["seconds"]
 
-    def epoch(self, source: Source, weights: losses.Weights, epoch: int, scores: Sequence[float]) -> dict[str, float]:
+    def epoch(self, source: Source, weights: Weights, epoch: int, scores: Sequence[float]) -> dict[str, float]:
         """One pass. Returns the mean of each term of the loss and of their weighted total."""
         plan, count = self._plan, len(source)
         self.model.train()
@@ -202,7 +203,7 @@ class _Learner:
         means = (torch.stack(list(sums.values())) / count).tolist()  # the one wait for the device
         return dict(zip(sums, means, strict=True))
 
-    def _backward(self, batch: Batch, weights: losses.Weights, *, synchronise: bool) -> dict[str, Tensor]:
+    def _backward(self, batch: Batch, weights: Weights, *, synchronise: bool) -> dict[str, Tensor]:
         """Forward and backward; gradients add to those that are there. Returns the terms and their weighted total."""
         here = fabric()
         inputs, masks = share(batch, here.global_rank, here.world_size)
@@ -210,7 +211,7 @@ class _Learner:
             leaves = self._module(here.to_device(inputs), here.to_device(masks))
             if here.world_size > 1:
                 leaves = whole(here, leaves, size(batch))
-            labels = losses.Labels(here.to_device(batch.labels.values), here.to_device(batch.labels.weights))
+            labels = Labels(here.to_device(batch.labels.values), here.to_device(batch.labels.weights))
             loss, terms = losses.total(self.model, self._leaves.output(leaves), labels, weights)
             here.backward(loss * here.world_size)  # DDP divides by it: see `gather`
         return {"total": loss.detach()} | terms

@@ -7,8 +7,7 @@ is there: present steps, present modalities, labelled samples. Where nothing is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,42 +15,11 @@ from torch.nn import functional as F
 
 from dhmd.modality import EDGES, Modality
 from dhmd.model import DHMD, Branch, DHMDOutput, Head
+from training.config import Weights
+from training.data.batch import Labels
 
 MARGIN = 0.15
 LOGIT_SCALE, REPRESENTATION_SCALE, REGULARISER_SCALE = 1.0, 10.0, 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What is known of a batch.
-
-    values: head name -> (B,) class index (int64, -1 unknown) or (B,) real number (float, NaN unknown).
-    weights: head name -> (B,) weight of each sample in that head's loss; 1 where a head is not named.
-    """
-
-    values: Mapping[str, Tensor]
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def known(self, head: Head) -> Tensor:
-        """(B,) bool."""
-        value = self.values[head.name]
-        return value >= 0 if head.kind == "classification" else ~value.isnan()
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Weight of each term in the total; the paper's."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    task: float = 1.0
-    rec: float = 0.1
-    cyc: float = 0.1
-    mar: float = 0.01
-    ort: float = 0.01
-    homo: float = 0.05
-    hetero: float = 0.05
-    dict: float = 0.1
 
 
 def total(model: DHMD, out: DHMDOutput, labels: Labels, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:

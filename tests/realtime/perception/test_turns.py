@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from realtime.perception.turns import Turns, cores
+from realtime.perception.turns import Turns
 
 
 def test_no_more_compute_at_once_than_there_is_room_for() -> None:
@@ -89,7 +89,3 @@ def test_a_turn_is_given_back_when_what_was_computed_fails() -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="face"), share.turn():
             raise ValueError("no face")
-
-
-def test_there_is_a_core() -> None:
-    assert cores() >= 1

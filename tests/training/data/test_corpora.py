@@ -26,7 +26,7 @@ NAMES = ("ravdess", "emodb", "meld", "goemotions", "mosi", "ck48")
 
 def read(manifests: list[Path], store: Path) -> list[Utterance]:
     with FeatureStore(store) as opened:
-        return [one for manifest in read_manifests(manifests, opened) for one in manifest.utterances]
+        return [one for manifest in read_manifests(manifests, opened.files) for one in manifest.utterances]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def utterances(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[U
     out = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         # Whether the files can be read is not what is tested here.
-        patch.setattr("training.features.store.probe", lambda *_: None)
+        patch.setattr("training.data.files.probe", lambda *_: None)
         return read(prepare(NAMES, shared / "corpora", out), out / "features.sqlite")
 
 

@@ -49,7 +49,7 @@ def spoken(name: str, **cells: object) -> dict[str, object]:
 
 
 def read(path: Path, store: FeatureStore) -> Manifest:
-    (manifest,) = read_manifests([path], store)
+    (manifest,) = read_manifests([path], store.files)
     return manifest
 
 
@@ -152,7 +152,7 @@ def test_all_faults_are_told_at_once_up_to_a_number(write: Write, store: Feature
     first = write(*(spoken(str(i), emotion="bored", sentiment=9) for i in range(15)))
     second = write(spoken("1", image="gone.png"), name="other")
     with pytest.raises(ManifestInvalid) as refused:
-        read_manifests([first, second], store)
+        read_manifests([first, second], store.files)
     lines = str(refused.value).splitlines()
     assert len(lines) == SHOWN + 1
     assert lines[-1].startswith("and 11 more; correct the manifest")
@@ -161,11 +161,11 @@ def test_all_faults_are_told_at_once_up_to_a_number(write: Write, store: Feature
 
 def test_bad_rows_can_be_left_out_and_are_counted(write: Write, store: FeatureStore) -> None:
     path = write(spoken("1"), spoken("2", emotion="bored", image="gone.png"), spoken("1"), spoken("3"))
-    (manifest,) = read_manifests([path], store, skip_bad=True)
+    (manifest,) = read_manifests([path], store.files, skip_bad=True)
     assert [one.id for one in manifest.utterances] == ["my/1", "my/3"]
     assert manifest.bad == 2
     with pytest.raises(ManifestInvalid, match="no row of it is usable"):
-        read_manifests([write(spoken("1", emotion="bored"), name="bad")], store, skip_bad=True)
+        read_manifests([write(spoken("1", emotion="bored"), name="bad")], store.files, skip_bad=True)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_table_that_is_none(content: bytes, told: str, skip_bad: bool, store: 
     path = tmp_path / "my.csv"
     path.write_bytes(content)
     with pytest.raises(ManifestInvalid) as refused:
-        read_manifests([path], store, skip_bad=skip_bad)
+        read_manifests([path], store.files, skip_bad=skip_bad)
     assert told in str(refused.value)
 
 
@@ -206,7 +206,7 @@ def test_a_file_is_looked_into_again_only_when_it_changed(
     path = write(spoken("1", image="face.png"))
     read(path, store)
     with monkeypatch.context() as patch:
-        patch.setattr("training.features.store.probe", lambda *_: pytest.fail("looked again"))
+        patch.setattr("training.data.files.probe", lambda *_: pytest.fail("looked again"))
         read(path, store)
     image.write_bytes(b"something else")
     with pytest.raises(ManifestInvalid, match="is not an image"):
@@ -219,7 +219,7 @@ def test_two_manifests_of_one_name_are_refused(write: Write, store: FeatureStore
     second = tmp_path / "other" / "my.csv"
     second.write_bytes(first.read_bytes())
     with pytest.raises(ManifestInvalid, match="another manifest has the same name"):
-        read_manifests([first, second], store)
+        read_manifests([first, second], store.files)
 
 
 def test_a_part_past_the_end_is_told(write: Write, store: FeatureStore, make_media: Callable[..., Path]) -> None:

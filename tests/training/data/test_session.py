@@ -75,7 +75,7 @@ def label(talk: Path, *rows: str, header: str = "start,end,emotion,sentiment") -
 
 
 def examples(path: Path, store: FeatureStore, encoders: Path) -> list[Example]:
-    (manifest,) = read_manifests([path], store)
+    (manifest,) = read_manifests([path], store.files)
     return extract(manifest.utterances, store, Extraction(encoders, jobs=1))[0]
 
 
@@ -146,7 +146,7 @@ def test_a_manifest_may_name_a_session_where_it_names_a_film(
 
 def faults(path: Path, store: FeatureStore, **named: Path) -> list[str]:
     with pytest.raises(ManifestInvalid) as refused:
-        read_manifests([path], store, **named)
+        read_manifests([path], store.files, **named)
     return str(refused.value).splitlines()
 
 
@@ -167,7 +167,7 @@ def test_all_that_is_wrong_with_labels_is_told_at_once_by_row(talk: Path, store:
     }
     for row, what in expected.items():
         assert any(line.startswith(f"{table}, row {row}: {what}") for line in told), (row, told)
-    kept = read_manifests([talk], store, labels=label(talk, "0,2,happy,", "5,9,sad,"), skip_bad=True)[0]
+    kept = read_manifests([talk], store.files, labels=label(talk, "0,2,happy,", "5,9,sad,"), skip_bad=True)[0]
     assert ([one.id for one in kept.utterances], kept.bad) == (["talk/0-2"], 1)
 
 
@@ -213,7 +213,7 @@ def test_marks_made_live_are_labels(marked: Marked, store: FeatureStore) -> None
     marked.write(
         (10.0, 15.0, "happy"), (11.0, 16.0, "sad"), (20.0, 30.0, "angry"), (27.0, 32.0, "fear"), (40.0, 42.0, None)
     )
-    (manifest,) = read_manifests([marked.path], store)
+    (manifest,) = read_manifests([marked.path], store.files)
     found = [(one.start_s, one.end_s, one.emotion) for one in manifest.utterances]
     assert found == [(11.0, 16.0, "sad"), (20.0, 27.0, "angry"), (27.0, 32.0, "fear")]
     assert manifest.notes == (f"{marked.path}: 1 of its marks have no emotion and are left out",)
@@ -224,10 +224,10 @@ def test_labels_beside_a_session_come_before_its_marks_and_named_ones_before_bot
 ) -> None:
     marked.write((10.0, 15.0, "happy"))
     label(marked.path, "1,2,sad,")
-    assert [one.emotion for one in read_manifests([marked.path], store)[0].utterances] == ["sad"]
+    assert [one.emotion for one in read_manifests([marked.path], store.files)[0].utterances] == ["sad"]
     named = tmp_path / "named.csv"
     named.write_text("start,end,sentiment,split,group\n3,4,-1,train,anna\n")
-    (manifest,) = read_manifests([marked.path], store, labels=named)
+    (manifest,) = read_manifests([marked.path], store.files, labels=named)
     (one,) = manifest.utterances
     assert (one.id, one.sentiment, one.group, manifest.has_splits) == ("marked/3-4", -1.0, "marked/anna", True)
 
@@ -235,7 +235,7 @@ def test_labels_beside_a_session_come_before_its_marks_and_named_ones_before_bot
 def test_a_session_exported_as_a_table_beside_it_holds_no_labels(marked: Marked, store: FeatureStore) -> None:
     marked.write((10.0, 15.0, "happy"))
     label(marked.path, "0,0.1,1.2,happy", header="seq,t_s,sentiment,top")
-    assert [one.emotion for one in read_manifests([marked.path], store)[0].utterances] == ["happy"]
+    assert [one.emotion for one in read_manifests([marked.path], store.files)[0].utterances] == ["happy"]
 
 
 def test_marks_that_cannot_be_are_told_by_number(marked: Marked, store: FeatureStore) -> None:
@@ -320,7 +320,7 @@ def test_a_damaged_chunk_is_a_cut(talk: Path, store: FeatureStore, untrained_che
     length_s, cut = extent(talk)
     assert cut
     label(talk, f"0.2,{length_s:.1f},happy,")
-    (manifest,) = read_manifests([talk], store)
+    (manifest,) = read_manifests([talk], store.files)
     assert manifest.notes == (f"{talk}: breaks off after {length_s:.1f} s; what was recorded before is used",)
     ((example),) = examples(talk, store, untrained_checkpoint)
     assert Modality.VISION in example.rows

@@ -106,7 +106,7 @@ def separable(count: int) -> FaceImages:
 
 @pytest.fixture
 def utterances(corpora: Path, store: FeatureStore, tmp_path: Path) -> list[Utterance]:
-    manifests = read_manifests(prepare(["fer2013", "ck48"], corpora, tmp_path / "data"), store)
+    manifests = read_manifests(prepare(["fer2013", "ck48"], corpora, tmp_path / "data"), store.files)
     return [one for manifest in manifests for one in manifest.utterances]
 
 

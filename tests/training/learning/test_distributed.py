@@ -18,9 +18,8 @@ import yaml
 
 from dhmd.modality import Modality
 from training.cli import main
-from training.data.compose import Batch
+from training.data.batch import Batch, Labels
 from training.learning.gather import share
-from training.learning.losses import Labels
 
 CONFIG: dict[str, Any] = {
     "name": "two",

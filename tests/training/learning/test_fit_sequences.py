@@ -16,7 +16,7 @@ import yaml
 from dhmd.modality import Modality
 from training.cli import main
 from training.config import PlateauOptimisation, SequenceConfig, read_config
-from training.data.compose import Batch
+from training.data.batch import Batch
 from training.data.items import Split
 from training.data.sequences import ShuffledBatches
 

@@ -24,14 +24,13 @@ from safetensors.torch import load_file
 from dhmd.checkpoint import write_atomically
 from dhmd.modality import Modality
 from dhmd.model import DHMD, SENTIMENT
-from training.config import Network, PlateauOptimisation
+from training.config import Network, PlateauOptimisation, Weights
 from training.data.sequences import ShuffledBatches, Utterances
 from training.errors import Diverged, RunDamaged, RunUnwritable
 from training.evaluation.predict import predict_sentiment
 from training.learning import run_files
 from training.learning.curves import FOLDER
 from training.learning.loop import Trained, train
-from training.learning.losses import Weights
 from training.learning.run_files import BEST, LOG, STATE, read_state
 
 WIDTHS = {Modality.TEXT: 6, Modality.VISION: 4, Modality.AUDIO: 5}

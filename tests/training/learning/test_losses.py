@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from dhmd.modality import EDGES, Modality
 from dhmd.model import DHMD, EMOTION, SENTIMENT, DHMDConfig, ModalityConfig
+from training.config import Weights
+from training.data.batch import Labels
 from training.learning import losses
-from training.learning.losses import Labels
 
 LETTER = {"l": Modality.TEXT, "v": Modality.VISION, "a": Modality.AUDIO}
 WIDTH = {Modality.TEXT: 6, Modality.VISION: 5, Modality.AUDIO: 4}
@@ -120,11 +121,11 @@ def test_an_absent_modality_and_an_unknown_label_add_nothing(model: DHMD) -> Non
     assert task[f"hetero.{Modality.AUDIO}"] == 0
     expected = F.cross_entropy(model.split(out.output)["emotion"][:5], known.values["emotion"][:5])
     torch.testing.assert_close(task["output"], expected)
-    loss, terms = losses.total(model, out, known, losses.Weights())
+    loss, terms = losses.total(model, out, known, Weights())
     loss.backward()
     assert model.projection[Modality.AUDIO].conv.weight.grad.abs().max() == 0
     assert model.projection[Modality.VISION].conv.weight.grad.abs().max() > 0
-    assert set(terms) == {field.name for field in fields(losses.Weights)}
+    assert set(terms) == {field.name for field in fields(Weights)}
 
 
 def test_masked_steps_do_not_enter_the_step_losses(model: DHMD) -> None:
@@ -173,7 +174,7 @@ def test_without_a_dictionary_features_stand_for_themselves() -> None:
         lengths = torch.stack([branch.match[m].feature.norm(dim=1) for m in Modality], dim=1)
         torch.testing.assert_close(lengths, out.present.float())
     labels = Labels({"sentiment": torch.zeros(4), "emotion": torch.tensor([0, 1, 1, 0])})
-    loss, terms = losses.total(model, out, labels, losses.Weights())
+    loss, terms = losses.total(model, out, labels, Weights())
     assert loss.isfinite()
     assert terms["dict"] == 0
     assert terms["mar"] > 0
