@@ -16,9 +16,7 @@ from realtime.cli.flags import Parser
 
 logger = logging.getLogger(__name__)
 
-DESCRIPTION = (
-    """Emotion of the person in front of the camera, from face, voice and words, ten times a second over MQTT."""
-)
+DESCRIPTION = "The emotion that a face, a voice and words show, ten times a second over MQTT."
 
 COMMANDS = (
     live.add_run,

@@ -46,7 +46,7 @@ def add_run(commands: Commands) -> None:
     run = commands.add_parser(
         "run",
         help="recognise live or from a file, and publish",
-        description="Recognise a person's emotion live or from a file, and publish it.",
+        description="Recognise the emotion that a person shows, live or from a file, and publish it.",
         epilog=RUN_EXAMPLES,
     )
     run.set_defaults(command=_run)
