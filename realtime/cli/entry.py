@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _parser() -> Parser:
     parser = Parser(prog="dhmd-live", description=DESCRIPTION)
-    parser.add_argument("--verbose", action="store_true", help="tell what happens inside")
+    parser.add_argument("--verbose", action="store_true", help="log what happens inside")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
