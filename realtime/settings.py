@@ -30,19 +30,19 @@ class RunSettings(BaseModel):
     pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
     broker: str = Field("embedded", description="mqtt[s]://[user@]host[:port], embedded, none")
     broker_ca: str | None = Field(None, description="PEM file of the CA that signed the broker's certificate")
-    broker_cert: str | None = Field(None, description="PEM file of our own certificate")
+    broker_cert: str | None = Field(None, description="PEM file of the client certificate")
     broker_key: str | None = Field(None, description="PEM file of its key, if it is not in the same file")
     broker_password_file: str | None = Field(None, description="file with the password; or DHMD_BROKER_PASSWORD")
     stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
-    state: bool = Field(False, description="publish single values too, retained, under dhmd/STREAM/state/")
+    state: bool = Field(False, description="also publish single values, retained, under dhmd/STREAM/state/")
     discovery: bool = Field(False, description="announce the stream to Home Assistant; publishes the single values too")
     discovery_prefix: str = Field(PREFIX, description="below which Home Assistant looks for devices")
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
     record: str | None = Field(None, description="session file to write, .mcap: features, words and estimates")
     record_video: bool = Field(False, description="pictures too")
     record_audio: bool = Field(False, description="sound too")
-    allow_control: bool = Field(False, description="carry out commands that come on dhmd/STREAM/set/...")
-    record_dir: str | None = Field(None, description="folder for recordings that are begun by command")
+    allow_control: bool = Field(False, description="carry out commands sent to dhmd/STREAM/set/...")
+    record_dir: str | None = Field(None, description="folder of the recordings that a command starts")
     metrics_port: int | None = Field(None, description="answer Prometheus on this port; 0: a free one")
     metrics_host: str | None = Field(None, description="address to answer it on; unset: 127.0.0.1")
     duration: float | None = Field(None, gt=0, strict=False, description="stop after so many seconds")
@@ -54,7 +54,7 @@ class RunSettings(BaseModel):
     @classmethod
     def _one_level(cls, stream: str) -> str:
         if stream == "serve":
-            raise ValueError("serve is where servers say that they are here; name another")
+            raise ValueError("serve is the topic of the servers; choose another name")
         try:
             return check_stream_name(stream)
         except SettingsInvalid as error:
@@ -148,11 +148,11 @@ def _check_control(settings: RunSettings) -> None:
         raise SettingsInvalid("--allow-control: commands come from a broker; leave --broker none out")
     if settings.record_dir is not None:
         if not settings.allow_control:
-            raise SettingsInvalid("--record-dir: its recordings are begun by command; add --allow-control")
+            raise SettingsInvalid("--record-dir: commands start its recordings; add --allow-control")
         if settings.record is not None:
             raise SettingsInvalid("--record-dir: --record records the whole run already; leave one of them out")
         if not Path(settings.record_dir).is_dir():
-            raise SettingsInvalid(f"--record-dir {settings.record_dir}: is no folder; make it, or name another one")
+            raise SettingsInvalid(f"--record-dir {settings.record_dir}: is not a folder; create it, or name another")
 
 
 def _check_visitors(settings: RunSettings) -> None:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from training.sources import Work
 
 DESCRIPTION: Final = """\
-Train and measure the recogniser. Data enters by manifests: a CSV or Parquet table of labelled utterances, one a row:
+Train and measure the recogniser. Data enters by manifests: CSV or Parquet tables of labelled utterances, one a row:
 
   id,split,emotion,sentiment,text,audio,image,video,start,end,group,words
   1,train,happy,,,,,clips/1.mp4,,,anna,
 
-Every column but id may be left out, an empty cell means absent; paths are relative to the table.
+Every column but id may be left out; an empty cell means absent; paths are relative to the table.
 
 Your own clips, beginning from the checkpoint that ships:
 
@@ -33,13 +33,13 @@ Your own clips, beginning from the checkpoint that ships:
   dhmd-train fit configs/finetune.yaml --manifest my.csv       ends with a checkpoint in runs/finetune
   dhmd-train evaluate --checkpoint runs/finetune/checkpoint --manifest my.csv
 
-The same with a session recorded by `dhmd-live run --record talk.mcap` in place of my.csv: its labels stand in talk.csv
-(start, end, emotion, sentiment; seconds of the session), or were given live with the keys m and 1 to 7.
+The same works with a session recorded by `dhmd-live run --record talk.mcap` in place of my.csv. Its labels are in
+talk.csv (start, end, emotion, sentiment; seconds of the session), or were given live with the keys m and 1 to 7.
 
 From the public corpora:
 
   dhmd-train prepare all --corpora DIR                         manifests of the corpora in data/
-  dhmd-train encoder vision --out encoders                     what the extractors learn; so too audio and text
+  dhmd-train encoder vision --out encoders                     what the extractors learn; also audio and text
   dhmd-train extract data/*.csv --encoders encoders            features of every clip, sentence and image, once
   dhmd-train fit configs/base.yaml --encoders encoders         the recogniser; ends with a checkpoint and its model card
   dhmd-train evaluate                                          its numbers on the test splits
@@ -52,7 +52,7 @@ On published feature files of CMU-MOSI, CMU-MOSEI and CH-SIMS, ending with a tab
 
   dhmd-train fit configs/mosi.yaml --features aligned_50.pkl
 
-On many processes, each with a GPU or a part of the CPU, to the same curve:
+With several processes, each with a GPU or a part of the CPU, to the same curve:
 
   torchrun --nproc-per-node 2 -m -- training fit configs/base.yaml
 """
@@ -68,37 +68,37 @@ def parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="unpack public corpora and write their manifests")
     prepare.add_argument("corpus", nargs="+", choices=(*CORPORA, "all"), help=f"{', '.join(CORPORA)}, or all")
     prepare.add_argument("--corpora", type=Path, required=True, help="folder with the archives of the corpora")
-    prepare.add_argument("--out", type=Path, default=DATA, help="folder of files and manifests; %(default)s")
+    prepare.add_argument("--out", type=Path, default=DATA, help="folder for files and manifests (default: %(default)s)")
     prepare.set_defaults(run=_prepare)
 
     encoder = commands.add_parser("encoder", help="train what the extractor of one modality learns")
-    encoder.add_argument("modality", choices=[str(m) for m in Modality], help="of the three")
+    encoder.add_argument("modality", choices=[str(m) for m in Modality], help="which one")
     encoder.add_argument("--out", type=Path, required=True, help="folder for MODALITY.safetensors and its report")
-    _add_manifests(encoder, "manifests with labelled images, sound or text instead of those of the public corpora")
+    _add_manifests(encoder, "manifests with labelled images, sound or text, instead of the public corpora")
     _add_work(encoder)
     encoder.add_argument("--epochs", type=int, help="passes over the data")
-    encoder.add_argument("--seed", type=int, help="of the first weights and of the order")
+    encoder.add_argument("--seed", type=int, help="seed of the initial weights and of the order")
     encoder.set_defaults(run=_encoder)
 
-    extract = commands.add_parser("extract", help="make the features that training reads, once; goes on when cut")
+    extract = commands.add_parser("extract", help="make the features for training, once; resumes after an interruption")
     extract.add_argument(
-        "manifest", nargs="+", help="CSV or Parquet, or a session (.mcap); a name alone: NAME.csv in --data"
+        "manifest", nargs="+", help="CSV, Parquet or a session (.mcap); NAME alone is NAME.csv in --data"
     )
-    extract.add_argument("--data", type=Path, default=DATA, help="folder of the manifests; %(default)s")
+    extract.add_argument("--data", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)")
     _add_labels(extract)
-    extract.add_argument("--encoders", type=Path, help="folder of the learned parts of the extractors; those of base")
+    extract.add_argument("--encoders", type=Path, help="folder of the extractors' learned parts (default: base's)")
     _add_work(extract)
     extract.set_defaults(run=_extract)
 
     fit = commands.add_parser("fit", help="train the recogniser, calibrate and measure it, write a checkpoint")
     fit.add_argument("config", type=Path, help="YAML, such as configs/base.yaml")
-    _add_manifests(fit, "manifests or sessions instead of those of the configuration")
+    _add_manifests(fit, "manifests or sessions, instead of those of the configuration")
     _add_labels(fit)
-    fit.add_argument("--encoders", type=Path, help="folder of the learned parts of the extractors; those of base")
+    fit.add_argument("--encoders", type=Path, help="folder of the extractors' learned parts (default: base's)")
     _add_work(fit)
-    fit.add_argument("--features", type=Path, help="file of features, for a configuration that asks for one")
-    fit.add_argument("--run", type=Path, dest="folder", help="folder of the run; runs/NAME unless given")
-    fit.add_argument("--resume", action="store_true", help="go on with a run that was cut, to the same result")
+    fit.add_argument("--features", type=Path, help="feature file, for a configuration that asks for one")
+    fit.add_argument("--run", type=Path, dest="folder", help="folder of the run (default: runs/NAME)")
+    fit.add_argument("--resume", action="store_true", help="resume an interrupted run, to the same result")
     fit.set_defaults(run=_fit)
 
     _add_measures(commands)
@@ -108,56 +108,56 @@ def parser() -> argparse.ArgumentParser:
 def _add_measures(commands: Any) -> None:
     """The commands for what has been trained."""
     evaluate = commands.add_parser("evaluate", help="measure a checkpoint on test splits")
-    evaluate.add_argument("--checkpoint", default="base", help="folder, or the name of one that ships; %(default)s")
-    evaluate.add_argument("--out", type=Path, help="write the numbers as JSON to this file too")
-    _add_manifests(evaluate, "measure on these; without: on all prepared corpora, and on windows composed of them")
+    evaluate.add_argument("--checkpoint", default="base", help="folder, or a name that ships (default: %(default)s)")
+    evaluate.add_argument("--out", type=Path, help="also write the numbers to this file, as JSON")
+    _add_manifests(evaluate, "what to measure on (default: all prepared corpora, and windows composed of them)")
     evaluate.add_argument(
         "--split",
         choices=("train", "validation", "test", "all"),
         default="test",
-        help="which rows of a manifest that tells splits; %(default)s",
+        help="which rows of a manifest that has splits (default: %(default)s)",
     )
     _add_labels(evaluate)
     _add_work(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     plot = commands.add_parser("plot", help="draw the figures of a checkpoint on the test splits, as PNG and SVG")
-    plot.add_argument("--checkpoint", default="base", help="folder, or the name of one that ships; %(default)s")
-    plot.add_argument("--run", type=Path, dest="folder", help="its run, for the learning curves; the folder around it")
-    plot.add_argument("--out", type=Path, default=Path("figures"), help="folder of the figures; %(default)s")
-    plot.add_argument("--data", type=Path, default=DATA, help="folder of the manifests; %(default)s")
+    plot.add_argument("--checkpoint", default="base", help="folder, or a name that ships (default: %(default)s)")
+    plot.add_argument("--run", type=Path, dest="folder", help="its run, for the curves (default: the folder around it)")
+    plot.add_argument("--out", type=Path, default=Path("figures"), help="folder of the figures (default: %(default)s)")
+    plot.add_argument("--data", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)")
     _add_work(plot)
     plot.set_defaults(run=_plot)
 
     export = commands.add_parser("export", help="write a checkpoint as one file, ONNX or torch.export's .pt2")
-    export.add_argument("--checkpoint", default="base", help="folder, or the name of one that ships; %(default)s")
-    export.add_argument("--format", required=True, choices=("onnx", "pt2"), dest="kind", help="kind of file")
-    export.add_argument("--out", type=Path, required=True, help="the file")
+    export.add_argument("--checkpoint", default="base", help="folder, or a name that ships (default: %(default)s)")
+    export.add_argument("--format", required=True, choices=("onnx", "pt2"), dest="kind", help="format of the file")
+    export.add_argument("--out", type=Path, required=True, help="file to write")
     export.set_defaults(run=_export)
 
     bench = commands.add_parser("bench", help="time a training step with the paper's constants on this machine")
-    bench.add_argument("--config", type=Path, help="YAML of a run on sequences; CMU-MOSI's constants unless given")
-    bench.add_argument("--threads", type=int, default=2, help="of torch; %(default)s")
-    bench.add_argument("--steps", type=int, default=20, help="steps that count; %(default)s")
+    bench.add_argument("--config", type=Path, help="YAML of a run on sequences (default: CMU-MOSI's constants)")
+    bench.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
+    bench.add_argument("--steps", type=int, default=20, help="steps to time (default: %(default)s)")
     bench.set_defaults(run=_bench)
 
 
 def _add_manifests(command: argparse.ArgumentParser, what: str) -> None:
-    command.add_argument("--manifest", nargs="+", metavar="M", help=f"{what}; a path, or NAME of NAME.csv in --data")
-    command.add_argument("--data", type=Path, default=DATA, help="folder of the manifests; %(default)s")
+    command.add_argument("--manifest", nargs="+", metavar="M", help=f"{what}; a path, or NAME for NAME.csv in --data")
+    command.add_argument("--data", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)")
 
 
 def _add_labels(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--labels", type=Path, help="table with the labels of the session; NAME.csv beside NAME.mcap, or its marks"
+        "--labels", type=Path, help="table with the session's labels (default: NAME.csv beside NAME.mcap, or its marks)"
     )
 
 
 def _add_work(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--cache", type=Path, default=Path("cache"), help="where features are kept; %(default)s")
-    command.add_argument("--jobs", type=int, help="processes that make features; as many as there are cores")
-    command.add_argument("--address", help="Ray cluster to make features on, such as auto; this machine alone")
-    command.add_argument("--skip-bad", action="store_true", help="leave out rows with faults, and count them")
+    command.add_argument("--cache", type=Path, default=Path("cache"), help="folder of features (default: %(default)s)")
+    command.add_argument("--jobs", type=int, help="processes that make features (default: one a core)")
+    command.add_argument("--address", help="Ray cluster that makes features, such as auto (default: this machine)")
+    command.add_argument("--skip-bad", action="store_true", help="leave out faulty rows, and count them")
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -335,6 +335,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dhmd-train: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("dhmd-train: stopped; the same command (fit: with --resume) goes on from here", file=sys.stderr)
+        print("dhmd-train: stopped; the same command (fit: with --resume) resumes from here", file=sys.stderr)
         return 130
     return 0

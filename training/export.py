@@ -46,7 +46,7 @@ def export(checkpoint: Checkpoint, kind: str, out: Path) -> float:
     Raises ExportFailed, and leaves `out` as it was, when a number of the file is more than `TOLERANCE` off.
     """
     if not out.parent.is_dir():
-        raise ExportFailed(f"{out.parent} is no folder: make it, or give another file with --out")
+        raise ExportFailed(f"{out.parent} is not a folder: create it, or give another file with --out")
     write, read = {"onnx": (_write_onnx, read_onnx), "pt2": (_write_pt2, read_pt2)}[kind]
     steps = {m: spec.steps for m, spec in checkpoint.features.items()}
     predictor, readout = Predictor(checkpoint.model, steps).eval(), Readout(checkpoint.model).eval()

@@ -92,7 +92,7 @@ class Sources:
         utterances = self.utterances
         examples, specs = extract(utterances, self.store, self.extraction(encoders or ENCODERS))
         if len(examples) < len(utterances):
-            print(f"{len(utterances) - len(examples)} rows whose files broke off are left out", file=sys.stderr)
+            print(f"{len(utterances) - len(examples)} rows with truncated files are left out", file=sys.stderr)
         return examples, specs
 
     def examples(self, checkpoint: Checkpoint) -> list[Example]:

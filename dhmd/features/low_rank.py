@@ -45,7 +45,7 @@ def adapt(model: nn.Module, maps: Iterable[str], rank: int) -> list[nn.Parameter
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     chosen = {name: linear for name, linear in linears.items() if name.endswith(ends)}
     if not chosen:
-        raise ValueError(f"no linear map is called {', '.join(ends)}")
+        raise ValueError(f"not a linear map is called {', '.join(ends)}")
     for name, linear in chosen.items():
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, LowRankLinear(linear, rank))

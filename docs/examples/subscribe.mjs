@@ -1,4 +1,4 @@
-// Say what the person feels, whenever it changes; in browsers, too.
+// Print the emotion shown whenever it changes; works in browsers too.
 //
 // npm install mqtt
 // node subscribe.mjs ws://localhost:9001 hall

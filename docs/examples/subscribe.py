@@ -1,4 +1,4 @@
-"""Say what the person feels, whenever it changes.
+"""Print the emotion shown whenever it changes.
 
 python subscribe.py mqtt://localhost hall
 """

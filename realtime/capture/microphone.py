@@ -132,12 +132,12 @@ class Microphone:
     def _find(self, sounddevice: ModuleType) -> dict[str, Any]:
         microphones = list_microphones()
         if not microphones:
-            raise MicrophoneUnavailable("no microphone was found; connect one, or go on with --microphone none")
+            raise MicrophoneUnavailable("no microphone was found; connect one, or continue with --microphone none")
         try:
             found: dict[str, Any] = sounddevice.query_devices(None if self.name == "default" else self.name, "input")
         except (ValueError, sounddevice.PortAudioError):
             names = ", ".join(repr(microphone.name) for microphone in microphones)
-            raise MicrophoneUnavailable(f"{self.name!r} names no one microphone; there are: {names}") from None
+            raise MicrophoneUnavailable(f"{self.name!r} does not name one microphone; there are: {names}") from None
         return found
 
 

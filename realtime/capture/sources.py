@@ -49,5 +49,5 @@ def _default_microphone() -> str:
         reason = "no default microphone"
     except MicrophoneUnavailable as error:
         reason = str(error)
-    logger.warning("%s; going on without sound (--microphone none says so)", reason)
+    logger.warning("%s; continuing without sound (--microphone none asks for that)", reason)
     return "none"

@@ -21,8 +21,8 @@ EDGE_EXAMPLES = """examples:
   dhmd-live edge --broker mqtt://broker.local --stream hall --source rtsp://camera.local/live --hop 0.5
   dhmd-live serve --broker mqtt://broker.local             elsewhere, on as many machines as it takes
 
-About 17 kB a second and stream, at one window a second. The estimates are published by who serves; the statuses of the
-stream are ours, as with `dhmd-live run`.
+A stream takes about 17 kB a second, at one window a second. The server publishes its estimates; the edge publishes the
+rest, such as its status, as `dhmd-live run` does.
 
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
 """
@@ -31,8 +31,8 @@ SERVE_EXAMPLES = """examples:
   dhmd-live serve --broker mqtt://broker.local
   dhmd-live serve --broker mqtt://broker.local --device cuda --group second
 
-Serves the streams of all edges at the broker, together with all other servers of its group; needs MQTT 5 there, as
-Mosquitto 2 has it. More servers carry more streams. One that goes leaves its streams to the others.
+Serves the streams of all edges at the broker, together with the other servers of its group. The broker must speak
+MQTT 5, as Mosquitto 2 does. More servers carry more streams; when one goes, the others take over its streams.
 
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
 """
@@ -41,7 +41,7 @@ exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the
 def add_edge(commands: Commands) -> None:
     edge = commands.add_parser(
         "edge",
-        help="capture and extract here, have servers recognise",
+        help="capture and extract here; servers recognise",
         description="Capture and extract; publish feature windows, which `dhmd-live serve` turns into estimates.",
         epilog=EDGE_EXAMPLES,
     )
@@ -81,7 +81,7 @@ def add_serve(commands: Commands) -> None:
     add_metrics_flags(serve)
     serve.add_argument("--group", default="dhmd-serve", metavar="NAME", help="who shares work (default: %(default)s)")
     serve.add_argument("--checkpoint", default="base", metavar="base|DIR", help="the model (default: %(default)s)")
-    serve.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: auto)")
+    serve.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -99,10 +99,10 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def add_watch(commands: Commands) -> None:
-    watch = commands.add_parser("watch", help="print a stream readably as it is published")
+    watch = commands.add_parser("watch", help="print a stream as it is published")
     watch.set_defaults(command=_watch)
     add_broker_flags(watch)
-    watch.add_argument("--stream", default="+", help="name of one stream; all without it")
+    watch.add_argument("--stream", default="+", help="name of one stream (default: all)")
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -119,11 +119,11 @@ def _watch(options: argparse.Namespace) -> int:
 def add_forget(commands: Commands) -> None:
     forget = commands.add_parser(
         "forget",
-        help="remove what a broker keeps of a stream that ended",
-        description="Remove all that a broker keeps of a stream that ended; takes its device out of Home Assistant.",
+        help="remove what a broker keeps of a stream that has ended",
+        description="Remove all that a broker keeps of a stream that has ended, and its device from Home Assistant.",
     )
     forget.set_defaults(command=_forget)
-    forget.add_argument("stream", metavar="STREAM")
+    forget.add_argument("stream", metavar="STREAM", help="name of the stream")
     add_broker_flags(forget)
     add_prefix_flag(forget)
 

@@ -16,9 +16,7 @@ from realtime.cli.flags import Parser
 
 logger = logging.getLogger(__name__)
 
-DESCRIPTION = (
-    """Emotion of the person in front of the camera, from face, voice and words, ten times a second over MQTT."""
-)
+DESCRIPTION = "The emotion that a face, a voice and words show, ten times a second over MQTT."
 
 COMMANDS = (
     live.add_run,
@@ -82,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _parser() -> Parser:
     parser = Parser(prog="dhmd-live", description=DESCRIPTION)
-    parser.add_argument("--verbose", action="store_true", help="tell what happens inside")
+    parser.add_argument("--verbose", action="store_true", help="log what happens inside")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)

@@ -34,7 +34,7 @@ def add_run_flags(run: Parser, source: str = "camera:0") -> None:
 
 def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: str = "URL") -> None:
     """Those of a source and its stream."""
-    run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with these keys; flags override it")
+    run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same keys; flags override it")
     run.add_argument(
         "--source",
         metavar="PATH|URL|camera:N|none",
@@ -43,7 +43,7 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
     run.add_argument(
         "--microphone",
         metavar="NAME|default|none",
-        help="see `dhmd-live devices` (default: the default one with a camera; with a file, the file's own sound)",
+        help="see `dhmd-live devices` (default: with a camera the default one, with a file its own sound)",
     )
     run.add_argument("--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)")
     run.add_argument(
@@ -55,28 +55,28 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
     add_access_flags(run)
     run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
     run.add_argument(
-        "--state", action="store_true", default=None, help="publish single values too, retained: dhmd/NAME/state/..."
+        "--state", action="store_true", default=None, help="also publish single values, retained: dhmd/NAME/state/..."
     )
     run.add_argument(
         "--discovery",
         action="store_true",
         default=None,
-        help="announce the stream to Home Assistant (adds --state); `dhmd-live forget` takes it back",
+        help="announce the stream to Home Assistant (implies --state); `dhmd-live forget` removes it again",
     )
     add_prefix_flag(run)
     run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
     add_metrics_flags(run)
-    run.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds")
-    run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships here)")
+    run.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
+    run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
     run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
 
 
 def add_control_flags(run: Parser) -> None:
     """What a stream is told from outside."""
     run.add_argument(
-        "--allow-control", action="store_true", default=None, help="carry out commands that come on dhmd/NAME/set/..."
+        "--allow-control", action="store_true", default=None, help="carry out commands sent to dhmd/NAME/set/..."
     )
-    run.add_argument("--record-dir", metavar="DIR", help="where recordings go that are begun by command")
+    run.add_argument("--record-dir", metavar="DIR", help="folder of the recordings that a command starts")
 
 
 def add_broker_flags(command: Parser) -> None:
@@ -90,8 +90,8 @@ def add_access_flags(command: Parser) -> None:
     command.add_argument(
         "--broker-ca", metavar="FILE", help="CA of the broker's certificate, PEM (default: the system's)"
     )
-    command.add_argument("--broker-cert", metavar="FILE", help="our own certificate, PEM")
-    command.add_argument("--broker-key", metavar="FILE", help="its key, PEM, if it is not in the same file")
+    command.add_argument("--broker-cert", metavar="FILE", help="client certificate, PEM")
+    command.add_argument("--broker-key", metavar="FILE", help="its key, PEM, if not in the same file")
     command.add_argument(
         "--broker-password-file",
         metavar="FILE",
@@ -107,15 +107,15 @@ def add_prefix_flag(command: Parser) -> None:
 
 def add_metrics_flags(command: Parser) -> None:
     command.add_argument(
-        "--metrics-port", type=int, metavar="PORT", help="answer Prometheus on this port of 127.0.0.1; 0: a free one"
+        "--metrics-port", type=int, metavar="PORT", help="answer Prometheus on this port of 127.0.0.1 (0: a free one)"
     )
-    command.add_argument("--metrics-host", metavar="ADDRESS", help="answer on this address instead: 0.0.0.0 for all")
+    command.add_argument("--metrics-host", metavar="ADDRESS", help="answer on this address instead (0.0.0.0: on all)")
 
 
 def add_record_flags(command: Parser) -> None:
     command.add_argument("--record", metavar="FILE.mcap", help="record features, words and estimates; no media")
-    command.add_argument("--record-video", action="store_true", default=None, help="record the pictures too")
-    command.add_argument("--record-audio", action="store_true", default=None, help="record the sound too")
+    command.add_argument("--record-video", action="store_true", default=None, help="also record the pictures")
+    command.add_argument("--record-audio", action="store_true", default=None, help="also record the sound")
 
 
 def settings_of(options: argparse.Namespace, **defaults: object) -> RunSettings:

@@ -20,7 +20,7 @@ RUN_EXAMPLES = """examples:
   dhmd-live run --source talk.mp4 --pace max --broker none --estimates talk.jsonl
                                                            a file as fast as the machine allows
   dhmd-live run --source rtsp://camera.local/live --broker mqtts://me@broker.local --broker-password-file secret
-                                                           user and password also by DHMD_BROKER_USER, ..._PASSWORD
+                                                           or by DHMD_BROKER_USER and DHMD_BROKER_PASSWORD
   dhmd-live run --config configs/live.yaml                 the same keys from a file; flags override it
 
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
@@ -31,14 +31,14 @@ WEB_EXAMPLES = """examples:
   dhmd-live web --source camera:0                          webcam and microphone of this machine, shown on a page
   dhmd-live web --source talk.mp4                          a file
   dhmd-live web --host 0.0.0.0 --source rtsp://camera.local/live
-                                                           for other machines: the address printed holds a token
+                                                           for other machines; the address it prints holds a token
   dhmd-live web --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
-                                                           the same over TLS: browsers give their camera to such a page
+                                                           over TLS, without which browsers keep their camera shut
   openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=dhmd \\
       -addext subjectAltName=DNS:$(hostname)               makes both files; browsers ask once whether to trust them
 
-Without --source each visitor is a stream of their own: STREAM-1, STREAM-2, ... All flags of `dhmd-live run` apply;
-those that belong to one stream (--microphone, --estimates, --record) need a --source.
+Without --source each visitor has a stream of their own: STREAM-1, STREAM-2, ... All flags of `dhmd-live run` apply;
+those of a single stream (--microphone, --estimates, --record) need a --source.
 """
 
 
@@ -46,7 +46,7 @@ def add_run(commands: Commands) -> None:
     run = commands.add_parser(
         "run",
         help="recognise live or from a file, and publish",
-        description="Recognise a person's emotion live or from a file, and publish it.",
+        description="Recognise the emotion that a person shows, live or from a file, and publish it.",
         epilog=RUN_EXAMPLES,
     )
     run.set_defaults(command=_run)
@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def add_demo(commands: Commands) -> None:
-    demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline, with an embedded broker")
+    demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline")
     demo.set_defaults(command=_demo)
     add_record_flags(demo)
     add_metrics_flags(demo)
@@ -97,7 +97,7 @@ def add_web(commands: Commands) -> None:
         "--max-streams",
         type=_positive,
         metavar="N",
-        help="visitors at a time (default: as many as this machine can follow, measured at the start)",
+        help="most visitors at a time (default: what this machine can follow, measured at the start)",
     )
     add_run_flags(web, source="browser, that of each visitor")
 

@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 def add_address_flags(command: Parser) -> None:
     command.add_argument(
-        "--host", default="127.0.0.1", help="address to serve on (default: %(default)s, no other machine)"
+        "--host", default="127.0.0.1", help="address to serve on (default: %(default)s, this machine only)"
     )
-    command.add_argument("--port", type=int, default=8765, help="0: a free one (default: %(default)s)")
-    command.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate (PEM)")
-    command.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key (PEM)")
+    command.add_argument("--port", type=int, default=8765, help="port; 0 takes a free one (default: %(default)s)")
+    command.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate, PEM")
+    command.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
 
 
 def address_of(options: argparse.Namespace) -> WebAddress:
@@ -34,8 +34,8 @@ def address_of(options: argparse.Namespace) -> WebAddress:
     address = WebAddress.of(options.host, options.port, Certificate.of(options.tls_cert, options.tls_key))
     if not address.is_secure:
         logger.warning(
-            "browsers give a camera only to secure pages: on other machines this one has none; serve it over TLS with "
-            "--tls-cert and --tls-key"
+            "browsers give a camera only to secure pages, so on other machines this page has none; serve it over TLS "
+            "with --tls-cert and --tls-key"
         )
     return address
 

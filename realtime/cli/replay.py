@@ -12,13 +12,14 @@ from realtime.cli.page import page_of
 EXAMPLES = """examples:
   dhmd-live run --record talk.mcap                         record a session: features, words, estimates
   dhmd-live replay talk.mcap --verify                      does the same model say the same again?
-  dhmd-live replay talk.mcap --broker mqtt://localhost     publish it again, at the pace it had
+  dhmd-live replay talk.mcap --broker mqtt://localhost     publish it again, at its own pace
   dhmd-live replay talk.mcap --checkpoint DIR --plot two.png
                                                            another model on the same session, side by side
-  dhmd-live replay talk.mcap --again                       from recorded pictures and sound, features anew
-  dhmd-live replay films/ --out sessions/ --jobs 4         every media file becomes a session; goes on where it was cut
+  dhmd-live replay talk.mcap --again                       extract the features again, from recorded media
+  dhmd-live replay films/ --out sessions/ --jobs 4         every media file becomes a session; resumes after an
+                                                           interruption
 
-exit status: as of `dhmd-live run`; 1 too where --verify finds a difference.
+exit status: as for `dhmd-live run`; 1 also when --verify finds a difference.
 """
 
 
@@ -36,20 +37,20 @@ def add_replay(commands: Commands) -> None:
         type=_pace,
         default=None,
         metavar="realtime|max|N",
-        help="as it was, as fast as possible, or N times as fast (default: realtime with --broker or --web, else max)",
+        help="its own, as fast as possible, or N times its own (default: realtime with --broker or --web, else max)",
     )
-    replay.add_argument("--verify", action="store_true", help="fail unless the model says again what was recorded")
+    replay.add_argument("--verify", action="store_true", help="fail unless the model says what was recorded")
     replay.add_argument("--checkpoint", metavar="base|DIR", help="another model, compared with what was recorded")
-    replay.add_argument("--again", action="store_true", help="extract the features again, from recorded media")
+    replay.add_argument("--again", action="store_true", help="extract the features again from recorded media")
     replay.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
-    replay.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one for two cores)")
+    replay.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one per two cores)")
     replay.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the comparison")
     replay.add_argument("--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user@]host[:port]")
     add_access_flags(replay)
-    replay.add_argument("--web", action="store_true", help="show it on a page, at the pace it had")
+    replay.add_argument("--web", action="store_true", help="show it on a page, at its own pace")
     replay.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
     replay.add_argument("--estimates", metavar="FILE", help="write the estimates here, one JSON object a line")
-    replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="compute device (default: auto)")
+    replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: auto)")
 
 
 def _pace(text: str) -> float:
@@ -79,7 +80,7 @@ def _replay(options: argparse.Namespace) -> int:
     watched = options.web or options.broker != "none"
     pace = options.pace or (1.0 if watched else float("inf"))
     if options.web and (options.again or pace == float("inf")):
-        raise SettingsInvalid("--web shows a replay at a pace; leave --again and --pace max out")
+        raise SettingsInvalid("--web shows a replay at a pace; leave out --again and --pace max")
     stream = None if options.stream is None else check_stream_name(options.stream)
     request = Request(
         path=options.paths[0],

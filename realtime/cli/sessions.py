@@ -15,19 +15,19 @@ examples:
   dhmd-live export talk.mcap --to html                     talk.html, a report to look at
   dhmd-live export talk.mcap --to parquet --out data/1.parquet
                                                            pandas.read_parquet("data/1.parquet")
-  dhmd-live export talk.mcap --to srt --force              subtitles; the ones from before are replaced
+  dhmd-live export talk.mcap --to srt --force              subtitles; replaces those that are there
   dhmd-live export talk.mcap --to jsonl                    what was published, one estimate a line
 
-A session is recorded with `dhmd-live run --record talk.mcap`. One that was cut exports up to where it was cut.
+`dhmd-live run --record talk.mcap` records a session. An interrupted one is exported up to where it ends.
 
-exit status: 0 done, 1 no session or nothing in it to export, 2 the request is wrong.
+exit status: 0 done, 1 not a session, or nothing in it to export, 2 the request is wrong.
 """
 
 INFO_EXAMPLES = """examples:
   dhmd-live info talk.mcap
   dhmd-live info talk.mcap --json | jq .length_s
 
-exit status: 0 done, 1 no session.
+exit status: 0 done, 1 not a session.
 """
 
 REPAIR_EXAMPLES = """examples:
@@ -35,9 +35,9 @@ REPAIR_EXAMPLES = """examples:
   dhmd-live repair talk.mcap --out whole.mcap
 
 A recording that is killed loses its last second and its index. Replay and export read it as it is; other programs may
-want it repaired. The file itself is never changed.
+need it repaired. The file itself is never changed.
 
-exit status: 0 done or nothing to do, 1 no session or nothing of it left, 2 the request is wrong.
+exit status: 0 done or nothing to do, 1 not a session, or nothing of it left, 2 the request is wrong.
 """
 
 
@@ -60,7 +60,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def add_info(commands: Commands) -> None:
     info = _add(commands, "info", _info, "say what is in a session", INFO_EXAMPLES)
-    info.add_argument("--json", action="store_true", help="the same for programs")
+    info.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -72,7 +72,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def add_repair(commands: Commands) -> None:
-    repair = _add(commands, "repair", _repair, "make a whole file of a session that was cut", REPAIR_EXAMPLES)
+    repair = _add(commands, "repair", _repair, "rescue what is intact of an interrupted session", REPAIR_EXAMPLES)
     _add_output_flags(repair, "FILE.repaired.mcap")
 
 
@@ -81,7 +81,7 @@ def _repair(options: argparse.Namespace) -> int:
 
     repaired = repair(options.file, options.out, force=options.force)
     if repaired is None:
-        print(f"{options.file}: whole; nothing to repair")
+        print(f"{options.file}: intact; nothing to repair")
     else:
         print(f"{repaired.out}: {repaired.messages} messages saved, up to {repaired.last_s:.1f} s")
     return 0
@@ -99,4 +99,4 @@ def _add(
 
 def _add_output_flags(command: Parser, default: str) -> None:
     command.add_argument("--out", type=Path, metavar="PATH", help=f"where to write it (default: {default})")
-    command.add_argument("--force", action="store_true", help="replace what is there")
+    command.add_argument("--force", action="store_true", help="replace an existing file")

@@ -77,7 +77,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "DHMD live",
             "version": "1.0.0",
-            "description": "Emotion of a person, from face, voice and words, as a stream over MQTT. See docs/mqtt.md.",
+            "description": "The emotion that a face, a voice and words show, as a stream over MQTT. See docs/mqtt.md.",
             "license": {"name": "Apache-2.0"},
             "tags": [{"name": program, "description": what} for program, what in PROGRAMS.items()],
         },

@@ -169,7 +169,7 @@ def test_a_camera_without_portaudio_goes_on_without_sound(
         "--estimates", file, "--duration", "2",
     )  # fmt: skip
     line = goes_on(outcome, file)
-    assert line.startswith("warning: PortAudio is missing; sudo apt install libportaudio2; going on without sound")
+    assert line.startswith("warning: PortAudio is missing; sudo apt install libportaudio2; continuing without sound")
 
 
 def test_a_microphone_nobody_has(pulseaudio: Any, start_live: Callable[..., Any], untrained_checkpoint: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_microphone_nobody_has(pulseaudio: Any, start_live: Callable[..., Any]
     assert command.wait() == 1
     (line,) = command.err.splitlines()
     assert command.err.endswith("\n")
-    assert line == "error: 'Headset of Nobody' names no one microphone; there are: 'default'"
+    assert line == "error: 'Headset of Nobody' does not name one microphone; there are: 'default'"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_missing_things_are_named_with_the_remedy(tmp_path: Path, capsys: pytest
     finetune = str(CONFIGS / "finetune.yaml")
     assert "names no manifests" in complaint(["fit", finetune, *here], 2, capsys)
     assert "leave --encoders out" in complaint(["fit", finetune, *own, "--encoders", nowhere], 2, capsys)
-    assert "no run to go on with" in complaint(["fit", base, *own, "--resume"], 1, capsys)
+    assert "no run to resume" in complaint(["fit", base, *own, "--resume"], 1, capsys)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     assert "holds a run already" in complaint(["fit", base, *own], 1, capsys)

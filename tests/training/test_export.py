@@ -146,7 +146,7 @@ def test_a_file_that_is_off_replaces_nothing(
 
 
 def test_a_missing_folder_is_named_before_any_work(base: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(ExportFailed, match="nowhere is no folder"):
+    with pytest.raises(ExportFailed, match="nowhere is not a folder"):
         export(base, "onnx", tmp_path / "nowhere" / "base.onnx")
 
 

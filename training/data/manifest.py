@@ -285,7 +285,7 @@ def _stretch(reading: _Reading, row: int, cells: Mapping[str, str]) -> tuple[flo
     wrong: list[str] = []
     start_s, end_s = _number(cells, "start", wrong) or 0.0, _number(cells, "end", wrong)
     if start_s < 0 or (end_s is not None and end_s <= start_s):
-        wrong.append(f"start {cells.get('start') or 0} and end {cells.get('end')} are no stretch of time")
+        wrong.append(f"start {cells.get('start') or 0} and end {cells.get('end')} are not a stretch of time")
     for what in wrong:
         reading.fault(row, what)
     if not wrong:
@@ -301,7 +301,7 @@ def _number(cells: Mapping[str, str], column: str, wrong: list[str]) -> float | 
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        wrong.append(f"{column} {cells[column]!r} is no number")
+        wrong.append(f"{column} {cells[column]!r} is not a number")
         return None
     return number
 

@@ -19,7 +19,7 @@ SPEAKING: Final = np.array(
         for name in ("jawOpen", "mouthFunnel", "mouthPucker", "mouthLowerDownLeft", "mouthLowerDownRight")
     ]
 )
-"""Blendshapes that speech moves whatever the speaker feels."""
+"""Blendshapes that speech moves, whatever emotion the face shows."""
 
 _POSE: Final = slice(len(BLENDSHAPES), len(BLENDSHAPES) + 3)
 

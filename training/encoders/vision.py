@@ -151,7 +151,7 @@ def adjust(network: ExpressionNet, counts: NDArray[np.int64], share: float) -> N
     shift = -share * frequency.log()
     last = network.classify[-1]
     if not isinstance(last, nn.Linear):
-        raise TypeError(f"the last layer of the classifier is {type(last).__name__}, no linear map")
+        raise TypeError(f"the last layer of the classifier is {type(last).__name__}, not a linear map")
     last.bias.add_(shift - shift.mean())
 
 

@@ -91,7 +91,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise FiguresUnavailable(f"{path}: {error}; give the folder of a run with --run") from error
     if not log:
-        raise FiguresUnavailable(f"{path}: no epoch was finished; let the run go on first")
+        raise FiguresUnavailable(f"{path}: no epoch is finished; let the run continue first")
     return log
 
 

@@ -114,5 +114,5 @@ def _make(pieces: Iterable[Piece], store: FeatureStore, extraction: Extraction) 
                 faults[made.piece.key] = f"{made.piece.utterance.id}: {made.fault}"
             progress.advance(task)
     if not extraction.skip_bad:
-        refuse(list(faults.values()), "mend these files, or leave them out with --skip-bad")
+        refuse(list(faults.values()), "repair these files, or leave them out with --skip-bad")
     return set(faults)

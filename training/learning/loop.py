@@ -263,9 +263,9 @@ def check_run(run: Path, described: Mapping[str, Any], *, resume: bool) -> None:
 def _fault(run: Path, described: Mapping[str, Any], *, resume: bool) -> str | None:
     known = run / CONFIG
     if not resume and known.exists():
-        return f"{run} holds a run already; go on with it by --resume, or give another folder with --run"
+        return f"{run} holds a run already; continue it with --resume, or give another folder with --run"
     if resume and not known.exists():
-        return f"{run} holds no run to go on with; start one without --resume"
+        return f"{run} holds no run to resume; start one without --resume"
     if resume and known.read_text(encoding="utf-8") != _text(described):
         return f"{run} was started with another configuration; give that one, or another --run"
     return None

@@ -35,8 +35,8 @@ def keep(path: Path, content: str | bytes) -> None:
 
 def unwritable(path: Path, error: OSError) -> RunUnwritable:
     return RunUnwritable(
-        f"{path}: {error.strerror or error}; what was written before is whole: make room, and the same command "
-        "(fit: with --resume) goes on from there"
+        f"{path}: {error.strerror or error}; what was written before is intact: free some space, and the same command "
+        "(fit: with --resume) resumes from there"
     )
 
 
@@ -69,7 +69,7 @@ def restoring(path: Path) -> Iterator[None]:
 
 def damaged(path: Path) -> RunDamaged:
     return RunDamaged(
-        f"{path} is damaged, or another version wrote it: delete it, and the same command trains anew from the first "
+        f"{path} is damaged, or another version wrote it: delete it, and the same command starts over from the first "
         "epoch"
     )
 
@@ -86,4 +86,4 @@ def read_best(run: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
-        raise RunDamaged(f"{path} is damaged or missing ({error}); delete the folder and train anew") from error
+        raise RunDamaged(f"{path} is damaged or missing ({error}); delete the folder and train again") from error

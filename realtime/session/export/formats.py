@@ -21,6 +21,6 @@ FORMATS = {
     "emotionml": Format("emotionml", "write", "W3C's Emotion Markup Language 1.0"),
     "xdf": Format("xdf", "write", "Extensible Data Format, for EEG tools and the lab streaming layer"),
     "srt": Format("srt", "write", "subtitles: what was said, and how"),
-    "html": Format("html", "write", "a report page that needs nothing but itself"),
+    "html": Format("html", "write", "a self-contained report page"),
     "png": Format("png", "write", "the report as one picture"),
 }

@@ -67,5 +67,5 @@ def test_an_adapter_of_another_model_does_not_fit(model: nn.Module) -> None:
         merge(nn.Sequential(nn.Linear(6, 6)), adapter)
     with pytest.raises(RuntimeError):
         merge(model, {name: tensor[..., :1] for name, tensor in adapter.items()})
-    with pytest.raises(ValueError, match="no linear map is called query"):
+    with pytest.raises(ValueError, match="not a linear map is called query"):
         adapt(model, ("query",), rank=2)

@@ -89,7 +89,7 @@ def test_an_unknown_name_lists_the_known_ones(pulseaudio: Any, tmp_path: Path) -
         check=False,
     )
     assert done.returncode == 1
-    assert done.stdout == "'Headset of Nobody' names no one microphone; there are: 'default'\n"
+    assert done.stdout == "'Headset of Nobody' does not name one microphone; there are: 'default'\n"
 
 
 def test_microphones_are_listed(pulseaudio: Any) -> None:
@@ -127,7 +127,7 @@ def test_a_machine_without_microphone(pulseaudio: Any, tmp_path: Path) -> None:
         command(tmp_path / "none"), env=pulseaudio.environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 1
-    assert done.stdout == "no microphone was found; connect one, or go on with --microphone none\n"
+    assert done.stdout == "no microphone was found; connect one, or continue with --microphone none\n"
 
 
 @pytest.mark.parametrize(

@@ -625,7 +625,7 @@ def test_the_flags_fit_together(refuse: Callable[..., str], tmp_path: Path) -> N
     assert "--record-dir" in refuse(2, *run, "--record-dir", tmp_path)
     assert "--pace max" in refuse(2, *run, "--allow-control", "--pace", "max")
     assert "--broker none" in refuse(2, *run, "--allow-control", "--broker", "none")
-    assert "is no folder" in refuse(2, *run, "--allow-control", "--record-dir", tmp_path / "none")
+    assert "is not a folder" in refuse(2, *run, "--allow-control", "--record-dir", tmp_path / "none")
     both = ("--allow-control", "--record-dir", tmp_path, "--record", tmp_path / "whole.mcap")
     assert "--record" in refuse(2, *run, *both)
     assert "--allow-control" in refuse(2, "web", "--allow-control")

@@ -122,11 +122,11 @@ def test_node_red(mosquitto: Any, tmp_path: Path) -> None:
         feeding(mosquitto.port, "dhmd/hall/event", happy) as feed,
         saying("node", program, "--settings", tmp_path / "settings.js") as said,
     ):
-        felt = (line.rpartition("[debug:the person feels] ")[2] for line in said if "[debug:" in line)
-        assert next(felt) == happy["emotion"] == "happy"
+        emotions = (line.rpartition("[debug:the emotion shown] ")[2] for line in said if "[debug:" in line)
+        assert next(emotions) == happy["emotion"] == "happy"
         feed.say("dhmd/hall/event", json.dumps({"v": 1, "t": happy["t"], "event": "face_left"}).encode())
         feed.say("dhmd/hall/event", json.dumps(happy | {"emotion": "sad", "before": "happy"}).encode())
-        assert next(emotion for emotion in felt if emotion != "happy") == "sad"
+        assert next(emotion for emotion in emotions if emotion != "happy") == "sad"
 
 
 def test_the_flow_for_node_red_is_whole_and_reads_topics_that_there_are() -> None:

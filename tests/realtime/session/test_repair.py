@@ -32,7 +32,7 @@ def stamps(path: Path) -> list[tuple[str, int, bytes]]:
 def test_what_is_whole_needs_no_repair(recorded: Path, live: Any, tmp_path: Path) -> None:
     out = tmp_path / "out.mcap"
     outcome = live("repair", recorded, "--out", out)
-    assert (outcome.code, outcome.out) == (0, f"{recorded}: whole; nothing to repair\n")
+    assert (outcome.code, outcome.out) == (0, f"{recorded}: intact; nothing to repair\n")
     assert not out.exists()
 
 
@@ -105,7 +105,7 @@ def test_a_recording_cut_in_the_middle(recorded: Path, live: Any, tmp_path: Path
     assert 0 < len(saved) < len(stamps(recorded))
     assert saved == stamps(recorded)[: len(saved)]
     assert live("export", out, "--to", "csv").code == 0
-    assert live("repair", out).out == f"{out}: whole; nothing to repair\n"
+    assert live("repair", out).out == f"{out}: intact; nothing to repair\n"
 
 
 def test_a_damaged_chunk_ends_what_can_be_read(made: Any) -> None:

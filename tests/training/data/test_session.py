@@ -157,13 +157,13 @@ def test_all_that_is_wrong_with_labels_is_told_at_once_by_row(talk: Path, store:
     told = faults(talk, store)
     expected = {
         2: "unknown emotion 'bored'; there are neutral, happy",
-        3: "start 4 and end 3 are no stretch of time",
+        3: "start 4 and end 3 are not a stretch of time",
         4: "overlaps row 2",
         5: "has no label: neither emotion nor sentiment",
         6: f"ends at 9 s, where video {talk} is over (8.0 s)",
         7: f"starts at 20 s, where video {talk} is over (8.0 s)",
         8: "sentiment 7 is outside of -3 to 3",
-        9: "start 'x' is no number",
+        9: "start 'x' is not a number",
     }
     for row, what in expected.items():
         assert any(line.startswith(f"{table}, row {row}: {what}") for line in told), (row, told)

@@ -278,7 +278,7 @@ def test_the_command_writes_weights_and_their_report(
     state.write_bytes(state.read_bytes()[:100])
     assert main(["encoder", "vision", "--out", str(out), *words]) == 1
     said = capsys.readouterr().err
-    assert f"{state} is damaged, or another version wrote it: delete it, and the same command trains anew" in said
+    assert f"{state} is damaged, or another version wrote it: delete it, and the same command starts over" in said
     assert "--resume" not in said
 
     assert main(["encoder", "vision", "--out", str(out), *words, "--seed", "2"]) == 0

@@ -265,7 +265,7 @@ def test_what_is_missing_is_named_before_any_work(
 
     assert "give the folder of a run with --run" in complaint(tmp_path)
     (tmp_path / "log.json").write_text("[]")
-    assert "no epoch was finished" in complaint(tmp_path)
+    assert "no epoch is finished" in complaint(tmp_path)
     (tmp_path / "log.json").write_text("{")
     assert "log.json" in complaint(tmp_path)
     assert "no corpus is in" in complaint(checkpoint.folder.parent)

@@ -123,11 +123,11 @@ def test_a_run_is_neither_overwritten_nor_mixed_up(
     made: list[Example], specs: Mapping[Modality, FeatureSpec], untrained_encoders: Path, tmp_path: Path
 ) -> None:
     run, config = tmp_path / "run", configuration(epochs=1, steps=1)
-    with pytest.raises(RunExists, match="no run to go on with; start one without --resume"):
+    with pytest.raises(RunExists, match="no run to resume; start one without --resume"):
         check_run(run, described(config, {}), resume=True)
     check_run(run, described(config, {}), resume=False)
     fit(config, Data.of(made, specs), run, untrained_encoders)
-    with pytest.raises(RunExists, match="holds a run already; go on with it by --resume"):
+    with pytest.raises(RunExists, match="holds a run already; continue it with --resume"):
         check_run(run, described(config, {}), resume=False)
     check_run(run, described(config, {}), resume=True)
     with pytest.raises(RunExists, match="another configuration"):
