@@ -25,7 +25,7 @@ from realtime.mqtt.broker import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress
 
 logger = logging.getLogger(__name__)
 # What the libraries underneath complain of is told here in words, once.
-_beneath = logging.getLogger("realtime.mqtt.client")
+_beneath = logging.getLogger(f"{__name__}.paho")
 _beneath.setLevel(logging.CRITICAL)
 
 KEEPALIVE_S: Final = 6
