@@ -27,7 +27,13 @@ from realtime.scale.served import Answer, Estimator, ServedStreams
 logger = logging.getLogger(__name__)
 
 DEADLINE_S: Final = 0.02
-"""A batch closes so long after its first window came, or when it is as large as it may be."""
+"""How long a batch is held open after its first window came, unless it is full before.
+
+A SharedEngine holds none open. Here many streams are carried, and what counts is how many a core carries: in batches of
+four a window costs a quarter less than alone. At a hundred windows a second the wait saves a sixth of the engine's
+time, and costs 20 ms beside the way through the network. A server that is busy anyway finds its next batch waiting, past
+its deadline: it then takes what waits, as a SharedEngine does.
+"""
 
 
 @dataclass(slots=True)
