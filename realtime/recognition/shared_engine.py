@@ -41,7 +41,7 @@ class SharedEngine:
         return self._engine.device
 
     def infer(self, cut: WindowCut) -> Inference | None:
-        """Infer as Engine.infer does, when its turn has come. Raises what the engine raised, and RuntimeError once closed."""
+        """Infer as Engine.infer does, in turn. Raises what the engine raised, and RuntimeError once closed."""
         if not cut.present:
             return None
         answer: Future[Inference | None] = Future()

@@ -17,11 +17,12 @@ import aiomqtt
 
 from realtime.messages.topics import EMOTION
 from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.client import payload_of
 from realtime.mqtt.connection import properties_of
 from realtime.pipeline.pipeline import LATENCIES_KEPT
 from realtime.recognition.shared_engine import MOST
 from realtime.scale import topics
-from realtime.scale.link import keep_connected, payload_of
+from realtime.scale.link import keep_connected
 from realtime.scale.served import Answer, Estimator, ServedStreams
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ DEADLINE_S: Final = 0.02
 
 A SharedEngine holds none open. Here many streams are carried, and what counts is how many a core carries: in batches of
 four a window costs a quarter less than alone. At a hundred windows a second the wait saves a sixth of the engine's
-time, and costs 20 ms beside the way through the network. A server that is busy anyway finds its next batch waiting, past
-its deadline: it then takes what waits, as a SharedEngine does.
+time, and costs 20 ms beside the way through the network. A server that is always busy finds its next batch waiting and
+past its deadline: it then takes what waits, as a SharedEngine does.
 """
 
 
