@@ -1,12 +1,13 @@
 """Publishing over MQTT: a live stream that outlives the broker's absence, and statuses that are right at every moment.
 
-`topics` lists what is published, `connection` reaches a broker, `publisher` holds the connection of one stream,
-`stream` turns what a pipeline makes into messages, and `commands` takes what others want of it.
+`connection` reaches a broker, `reconnection` comes back to it, and `reasons` says why that fails. `publisher` holds the
+connection of one stream, `stream` turns what a pipeline makes into messages, `discovery` announces the stream to Home
+Assistant, `commands` takes what others want of it, and `client` takes a stream in.
 """
 
 from realtime.messages.topics import check_stream_name
 from realtime.mqtt.commands import taking_commands
-from realtime.mqtt.connection import connect, in_words, refusal
+from realtime.mqtt.connection import connect
 from realtime.mqtt.publisher import Publisher, publishing
 from realtime.mqtt.stream import PublisherSink
 
@@ -15,8 +16,6 @@ __all__ = [
     "PublisherSink",
     "check_stream_name",
     "connect",
-    "in_words",
     "publishing",
-    "refusal",
     "taking_commands",
 ]

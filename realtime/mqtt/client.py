@@ -5,10 +5,7 @@ Loads nothing of the recogniser: no torch, no camera, no models.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final, TypeVar, overload
@@ -21,8 +18,9 @@ from realtime.errors import BrokerRefused
 from realtime.messages.estimate import Estimate
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, ROOT, TRANSCRIPT, Topic, check_stream_name
 from realtime.mqtt.broker import BrokerAddress, named_broker
-from realtime.mqtt.connection import Client, connect, in_words, in_words_of, reach, refusal
-from realtime.mqtt.publisher import FIRST_WAIT_S, LONGEST_WAIT_S, STABLE_S
+from realtime.mqtt.connection import Client
+from realtime.mqtt.reasons import in_words_of
+from realtime.mqtt.reconnection import LOST, Reconnection
 
 logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
@@ -78,7 +76,7 @@ def parsed(message: aiomqtt.Message, what: type[M]) -> M:
 
 
 def payload_of(message: aiomqtt.Message) -> bytes:
-    return message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
+    return message.payload if isinstance(message.payload, bytes) else str(message.payload or "").encode()
 
 
 async def received(
@@ -88,30 +86,17 @@ async def received(
 
     Raises BrokerRefused where trying again would not help.
     """
-    failures, told_away = 0, False
+    again = Reconnection(broker)
     while True:
-        connected_s = None
         try:
-            await reach(broker)
-            async with connect(broker) as client:
+            async with again.connected() as client:
                 for name in names:
                     await _join(client, broker, name)
-                connected_s = time.monotonic()
                 on_connected()
                 async for message in client.messages:
                     yield message
-        except (aiomqtt.MqttError, OSError) as error:
-            if refused := refusal(broker, error):
-                raise refused from error
-            if connected_s is not None and time.monotonic() - connected_s > STABLE_S:
-                failures, told_away = 0, False
-            if not told_away:
-                logger.warning("broker %s is away (%s); trying again", broker, in_words(error))
-            told_away = True
-            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures, 8))
-            failures += 1
-            # Many clients of one broker shall not come back all at once.
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+        except LOST as error:
+            await again.after(error)
 
 
 async def _join(client: Client, broker: BrokerAddress, name: str) -> None:

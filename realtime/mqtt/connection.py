@@ -1,27 +1,28 @@
-"""Reaching a broker: in MQTT 5 where it speaks it, else in 3.1.1; what goes wrong, in words."""
+"""A connection to a broker: in MQTT 5 where it speaks it, else in 3.1.1."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import aiomqtt
-from paho.mqtt.client import MQTTMessage, error_string
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from realtime.errors import BrokerRefused
 from realtime.messages.topics import RESPONSE, Topic
-from realtime.mqtt.broker import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress, tls_context
+from realtime.mqtt.aiomqtt_hooks import HookedClient
+from realtime.mqtt.broker import BrokerAddress, tls_context
+from realtime.mqtt.reasons import REASONS, UNSPECIFIED, ClosedEarly, in_words, in_words_of, of_tls, speaks_another
 
 logger = logging.getLogger(__name__)
 # What the libraries underneath complain of is told here in words, once.
@@ -34,57 +35,10 @@ CONNECT_TIMEOUT_S: Final = 5.0
 COMPLAINT_S: Final = 2.0
 INBOX: Final = 1000
 """Messages that wait to be taken in, at most."""
-UNSPECIFIED: Final = 128
-UNSUPPORTED_VERSION: Final = 132
-REFUSALS: Final = {134: "bad user name or password", 135: "not authorised"}
-"""CONNACK reasons that trying again does not mend. paho gives those of MQTT 3.1.1 by their numbers of 5; its 4 and 5
-are codes of its own for a lost connection."""
-REASONS: Final = REFUSALS | {
-    UNSPECIFIED: "it does not say why",
-    UNSUPPORTED_VERSION: "it speaks another version of MQTT",
-    133: "it does not accept our client identifier",
-    136: "it is not available now",
-    137: "it is busy",
-    138: "it has banned us",
-    139: "it is shutting down",
-    141: "it heard nothing from us for too long",
-    142: "another client took our client identifier",
-    144: "it does not accept a topic of ours",
-    147: "we sent more at once than it takes",
-    148: "it does not know a topic alias of ours",
-    149: "a message was larger than it takes",
-    150: "we sent more often than it takes",
-    151: "a quota of it is exceeded",
-    152: "its administrator closed the connection",
-    154: "it keeps no retained messages",
-    155: "it does not take our quality of service",
-    156: "it wants us to use another server",
-    157: "it has moved",
-    159: "we connected more often than it takes",
-}
-"""What a broker says by number, in CONNACK, PUBACK and DISCONNECT."""
-
-
-OURS_REFUSED: Final = (
-    "CERTIFICATE_REQUIRED",
-    "UNKNOWN_CA",
-    "BAD_CERTIFICATE",
-    "HANDSHAKE_FAILURE",
-    "CERTIFICATE_EXPIRED",
-)
-"""In what OpenSSL calls the other side's alerts about our certificate."""
-
-
-class ClosedEarly(aiomqtt.MqttError):
-    """The connection was closed before the broker answered."""
-
-
-class Untrusted(aiomqtt.MqttError):
-    """One of the two does not accept the other's certificate."""
 
 
 class _Newest(asyncio.Queue[aiomqtt.Message]):
-    """Gives up the oldest where there is no room: who is slow shall not live ever further in the past."""
+    """A queue that gives up its oldest where there is no room: who is slow shall not live ever further in the past."""
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         if self.full():
@@ -94,7 +48,7 @@ class _Newest(asyncio.Queue[aiomqtt.Message]):
 
 @dataclass(slots=True)
 class _Known:
-    """What this process has learned of a broker: whether it speaks MQTT 5 (None: not yet known), complaints told."""
+    """Facts learned of a broker: whether it speaks MQTT 5 (None: not yet known), and the complaints already told."""
 
     speaks_5: bool | None = None
     told: set[str] = field(default_factory=set)
@@ -103,8 +57,8 @@ class _Known:
 _known: dict[tuple[str, int], _Known] = {}
 
 
-class Client(aiomqtt.Client):
-    """A connection, with what the broker said of itself when it accepted us."""
+class Client(HookedClient):
+    """A connection that follows what the broker said of itself when it accepted us."""
 
     def __init__(
         self, broker: BrokerAddress, known: _Known, will: aiomqtt.Will | None, *, mqtt5: bool, largest: int | None
@@ -135,20 +89,34 @@ class Client(aiomqtt.Client):
         self._aliases: set[str] = set()
         """Topics that the broker knows by number."""
         self._properties_of: dict[str, Properties] = {}
-        self.lost: BaseException | None = None
-        """Why the connection was lost; None while it is not."""
-        self._call_on_lost: Callable[[], None] = lambda: None
-        self._on_received: Callable[[MQTTMessage], None] | None = None
-        self._disconnected.add_done_callback(self._closed)
 
-    def on_lost(self, call: Callable[[], None]) -> None:
-        """Call back once the connection is lost."""
-        self._call_on_lost = call
-        if self.lost is not None:
-            call()
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        except ClosedEarly:
+            if self._broker.tls and (complaint := await _complaint(self._broker)):
+                raise of_tls(complaint) from None
+            raise
+        except aiomqtt.MqttCodeError:
+            raise
+        except aiomqtt.MqttError as error:
+            # aiomqtt keeps no more than the text of what it met.
+            match error.__context__:
+                case ssl.SSLError() as met:
+                    raise of_tls(met) from None
+                case OSError() as met:
+                    raise aiomqtt.MqttError(in_words(met)) from None
+            raise
+
+    def accepted(self, said: Properties | None) -> None:
+        self._most_aliases = getattr(said, "TopicAliasMaximum", 0)
+        self._largest = getattr(said, "MaximumPacketSize", None)
+
+    def not_taken(self, reason: ReasonCode) -> None:
+        self._tell_once(f"did not take a message of ours: {in_words_of(reason)}")
 
     def takes(self, name: str, payload: bytes, topic: Topic, correlation: bytes | None = None) -> bool:
-        """Whether a message is small enough for the broker, as far as it said."""
+        """Tell whether a message is small enough for the broker, as far as it said."""
         correlated = 0 if correlation is None else 3 + len(correlation)
         if self._largest is None:
             return True
@@ -156,10 +124,6 @@ class Client(aiomqtt.Client):
         properties: bytes = described.pack()  # type: ignore[no-untyped-call]
         head = 1 + 4 + 2 + len(name.encode()) + 2 + correlated
         return head + len(properties) + len(payload) <= self._largest
-
-    def on_received(self, call: Callable[[MQTTMessage], None]) -> None:
-        """Hand over what is subscribed to as it comes, instead of keeping it in `messages`."""
-        self._on_received = call
 
     async def listen(self, patterns: Sequence[str]) -> None:
         """Subscribe with QoS 1 to what comes from now on: retained messages of before are not asked for, and later ones
@@ -173,9 +137,8 @@ class Client(aiomqtt.Client):
                 refused = "" if answer < UNSPECIFIED else REASONS[UNSPECIFIED]
             else:
                 refused = in_words_of(answer) if answer.is_failure else ""
-            if refused and (words := f"does not let us subscribe to {pattern}: {refused}") not in self._told:
-                self._told.add(words)
-                logger.warning("broker %s %s", self._broker, words)
+            if refused:
+                self._tell_once(f"does not let us subscribe to {pattern}: {refused}")
 
     async def send(self, name: str, payload: bytes, topic: Topic, correlation: bytes | None = None) -> None:
         """Publish as the topic asks for; under MQTT 5 with what it says of itself. Returns once it is on the wire, or
@@ -205,85 +168,10 @@ class Client(aiomqtt.Client):
             self._properties_of[name] = properties
         return properties
 
-    def _client_connect(self) -> None:
-        try:
-            super()._client_connect()
-        except OSError as error:
-            self.lost = error
-            raise
-
-    def _on_connect(
-        self, client: Any, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Properties | None = None
-    ) -> None:
-        self._most_aliases = getattr(properties, "TopicAliasMaximum", 0)
-        self._largest = getattr(properties, "MaximumPacketSize", None)
-        super()._on_connect(client, userdata, flags, reason_code, properties)
-
-    def _on_disconnect(
-        self, client: Any, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Properties | None = None
-    ) -> None:
-        if not self._connected.done():
-            # aiomqtt would wait for an answer that no longer comes.
-            self._connected.set_exception(ClosedEarly("it closed the connection without an answer"))
-        elif reason_code.is_failure and self._connected.exception() is None:
-            # aiomqtt forgets a loss that comes with the answer itself.
-            self._lose(aiomqtt.MqttCodeError(reason_code))
-        super()._on_disconnect(client, userdata, flags, reason_code, properties)
-
-    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ARG002
-        # aiomqtt hands its number to the loop, which may come to it when the socket is closed, or another one's.
-        descriptor = sock.fileno()
-
-        def register() -> None:
-            if sock.fileno() == descriptor >= 0:
-                self._loop.add_writer(descriptor, self._write, client)
-
-        self._loop.call_soon_threadsafe(register)
-
-    def _write(self, client: Any) -> None:
-        try:
-            client.loop_write()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is lost by it
-            if not self._disconnected.done():
-                self._disconnected.set_exception(error)
-
-    def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
-        if self._on_received is None:
-            super()._on_message(client, userdata, message)
-        else:
-            self._on_received(message)
-
-    def _closed(self, disconnected: asyncio.Future[None]) -> None:
-        if not disconnected.cancelled() and (error := disconnected.exception()) is not None:
-            self._lose(error)
-            if not self._connected.done():
-                self._connected.set_exception(ClosedEarly(in_words(error)))
-
-    async def __aenter__(self) -> Self:
-        try:
-            return await super().__aenter__()
-        except ClosedEarly:
-            if self._broker.tls and (complaint := await _complaint(self._broker)):
-                raise _of_tls(complaint) from None
-            raise
-        except aiomqtt.MqttCodeError:
-            raise
-        except aiomqtt.MqttError:
-            if isinstance(self.lost, ssl.SSLError):
-                raise _of_tls(self.lost) from None
-            if self.lost is not None:
-                raise aiomqtt.MqttError(in_words(self.lost)) from None
-            raise
-
-    def _lose(self, error: BaseException) -> None:
-        self.lost = self.lost or error
-        self._call_on_lost()
-
-    def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any) -> None:
-        if getattr(reason_code, "is_failure", False) and (words := in_words_of(reason_code)) not in self._told:
+    def _tell_once(self, words: str) -> None:
+        if words not in self._told:
             self._told.add(words)
-            logger.warning("broker %s did not take a message of ours: %s", self._broker, words)
-        super()._on_publish(client, userdata, mid, reason_code, properties)
+            logger.warning("broker %s %s", self._broker, words)
 
 
 def _limited(largest: int) -> Properties:
@@ -293,7 +181,7 @@ def _limited(largest: int) -> Properties:
 
 
 def properties_of(topic: Topic) -> Properties:
-    """What a message says of itself under MQTT 5."""
+    """Return what a message says of itself under MQTT 5."""
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.PayloadFormatIndicator = 1
     properties.ContentType = topic.content_type
@@ -307,27 +195,28 @@ def properties_of(topic: Topic) -> Properties:
 async def connect(
     broker: BrokerAddress, will: aiomqtt.Will | None = None, *, largest: int | None = None
 ) -> AsyncIterator[Client]:
-    """A connection to this broker: in MQTT 5, or in 3.1.1 where that is all it speaks, which is then remembered.
+    """Connect to this broker: in MQTT 5, or in 3.1.1 where that is all it speaks, which is then remembered.
 
     largest: bytes of a packet, that a broker of MQTT 5 is told not to exceed. Raises aiomqtt.MqttError.
     """
     known = _known.setdefault((broker.host, broker.port), _Known())
     if broker.only_311:
         known.speaks_5 = False
+    client = functools.partial(Client, broker, known, will, largest=largest)
     async with AsyncExitStack() as stack:
-        if known.speaks_5 is not False:
+        if known.speaks_5 is False:
+            connected = await stack.enter_async_context(client(mqtt5=False))
+        else:
             try:
-                client = await stack.enter_async_context(Client(broker, known, will, mqtt5=True, largest=largest))
+                connected = await stack.enter_async_context(client(mqtt5=True))
                 known.speaks_5 = True
             except aiomqtt.MqttError as error:
                 # Old brokers say so, older ones hang up.
-                if not (_speaks_another(error) or (isinstance(error, ClosedEarly) and known.speaks_5 is None)):
+                if not (speaks_another(error) or (isinstance(error, ClosedEarly) and known.speaks_5 is None)):
                     raise
-                client = await stack.enter_async_context(Client(broker, known, will, mqtt5=False, largest=largest))
+                connected = await stack.enter_async_context(client(mqtt5=False))
                 known.speaks_5 = False
-        else:
-            client = await stack.enter_async_context(Client(broker, known, will, mqtt5=False, largest=largest))
-        yield client
+        yield connected
 
 
 async def reach(broker: BrokerAddress) -> None:
@@ -339,22 +228,8 @@ async def reach(broker: BrokerAddress) -> None:
         await writer.wait_closed()
 
 
-def _speaks_another(error: Exception) -> bool:
-    return _answer(error) == UNSUPPORTED_VERSION
-
-
-def refusal(broker: BrokerAddress, error: Exception) -> BrokerRefused | None:
-    """What ends a run, since trying again does not mend it; None when the error is another."""
-    if isinstance(error, Untrusted):
-        return BrokerRefused(f"{broker}: {error}")
-    if reason := REFUSALS.get(_answer(error)):
-        remedy = f"set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or give --broker-password-file"
-        return BrokerRefused(f"{broker} refuses us: {reason}; {remedy}")
-    return None
-
-
 async def _complaint(broker: BrokerAddress) -> ssl.SSLError | None:
-    """What a broker that hung up has against us: TLS 1.3 says so after the handshake, where paho is deaf to it."""
+    """Ask a broker that hung up what it has against us: TLS 1.3 tells after the handshake, where paho is deaf to it."""
     with contextlib.suppress(OSError, TimeoutError):
         try:
             async with asyncio.timeout(COMPLAINT_S):
@@ -366,50 +241,3 @@ async def _complaint(broker: BrokerAddress) -> ssl.SSLError | None:
         except ssl.SSLError as error:
             return error
     return None
-
-
-def _of_tls(error: ssl.SSLError) -> aiomqtt.MqttError:
-    return (Untrusted if _distrust(error) else aiomqtt.MqttError)(in_words(error))
-
-
-def _distrust(error: ssl.SSLError) -> bool:
-    return isinstance(error, ssl.SSLCertVerificationError) or any(word in (error.reason or "") for word in OURS_REFUSED)
-
-
-def _answer(error: Exception) -> int:
-    """With what the broker answered our wish to connect; -1 when the error is another."""
-    reason = getattr(error, "rc", None)
-    return reason.value if isinstance(reason, ReasonCode) and reason.packetType == PacketTypes.CONNACK else -1
-
-
-def in_words_of(reason: ReasonCode) -> str:
-    if reason.packetType == PacketTypes.DISCONNECT and reason.value == UNSPECIFIED:
-        # So paho calls it that there was no word at all.
-        return "the connection was lost"
-    return REASONS.get(reason.value, str(reason).lower())
-
-
-def in_words(error: BaseException) -> str:
-    """Why a broker is away, without numbers."""
-    match error:
-        case aiomqtt.MqttCodeError(rc=ReasonCode() as code):
-            words = in_words_of(code)
-        case aiomqtt.MqttCodeError(rc=int(number)):
-            words = error_string(number).lower().rstrip(".")
-        case TimeoutError():
-            words = "it does not answer"
-        case ssl.SSLCertVerificationError():
-            reason = error.verify_message.rstrip(".")
-            words = f"its certificate is not trusted ({reason}); name the CA that signed it with --broker-ca"
-        case ssl.SSLError() if _distrust(error):
-            words = "it does not accept our certificate, or asks for one; give --broker-cert and --broker-key"
-        case ssl.SSLError():
-            reason = (error.reason or str(error)).lower().replace("_", " ")
-            words = f"TLS fails ({reason}); is it the port for TLS?"
-        case OSError(strerror=str(words)):
-            pass
-        case _ if str(error) == "Operation timed out":
-            words = "it does not answer"
-        case _:
-            words = str(error) or type(error).__name__
-    return words

@@ -12,7 +12,6 @@ import re
 from importlib.metadata import version
 from typing import Any, Final, Literal, get_args
 
-import aiomqtt
 from paho.mqtt.client import MQTTMessage
 from pydantic import BaseModel, RootModel
 
@@ -23,8 +22,10 @@ from realtime.messages.estimate import Part
 from realtime.messages.stream import AnyEvent
 from realtime.messages.topics import EVENT, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.connection import Client, connect, in_words, refusal
+from realtime.mqtt.connection import Client, connect
 from realtime.mqtt.publisher import Publisher
+from realtime.mqtt.reasons import in_words, refusal
+from realtime.mqtt.reconnection import LOST
 
 PREFIX: Final = "homeassistant"
 QUIET_S: Final = 1.0
@@ -202,7 +203,7 @@ def forget(broker: BrokerAddress, stream: str, prefix: str = PREFIX) -> list[str
     """
     try:
         return event_loop.run(_forget(broker, stream, prefix))
-    except (aiomqtt.MqttError, OSError) as error:
+    except LOST as error:
         raise refusal(broker, error) or BrokerUnavailable(f"{broker} is away ({in_words(error)})") from error
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -18,18 +16,16 @@ from paho.mqtt.client import MQTTMessage, topic_matches_sub
 from realtime.messages.stream import WorkerReport
 from realtime.messages.topics import EMOTION, NO_VALUE, RESPONSE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.connection import Client, Untrusted, connect, in_words, reach, refusal
+from realtime.mqtt.connection import Client
+from realtime.mqtt.reconnection import LOST, Reconnection
 from realtime.workers import WorkerStatus
 
 logger = logging.getLogger(__name__)
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 2.0
 OUTBOX: Final = 64
 """Live messages that wait for the network, at most: three seconds of a stream."""
 UNACKNOWLEDGED: Final = 128
 """Messages of QoS 1 under way, at most; beyond it live ones are dropped."""
-STABLE_S: Final = 5.0
-"""A connection that lasted so long was a good one: when it is lost, that is news."""
 FAREWELL_S: Final = 0.6
 """How long the last words to the broker may take."""
 MOST_RECEIVED: Final = 16 * 1024
@@ -101,9 +97,7 @@ class Publisher:
         self.tried = asyncio.Event()
         """Set once the first connection has been made, or has failed."""
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
-        self._closing = False
-        self._told_away = False
-        self._ever_connected = False
+        self._closing = asyncio.Event()
         self._told_large: set[str] = set()
 
     def publish_estimate(self, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
@@ -162,41 +156,28 @@ class Publisher:
 
     async def run(self) -> None:
         """Keep connected until `close`. Raises BrokerRefused when the broker rejects the credentials."""
-        failures = 0
-        while not self._closing:
-            connected_s = None
+        meanwhile = "recognition goes on, trying again"
+        again = Reconnection(self.broker, self._will, largest=MOST_RECEIVED, meanwhile=meanwhile, stop=self._closing)
+        while not self._closing.is_set():
             try:
-                await reach(self.broker)
-                async with connect(self.broker, self._will, largest=MOST_RECEIVED) as client:
-                    connected_s = time.monotonic()
+                async with again.connected() as client:
                     await self._serve(client)
-            except (aiomqtt.MqttError, OSError, TimeoutError) as error:
-                if connected_s is not None and time.monotonic() - connected_s > STABLE_S:
-                    failures, self._told_away = 0, False
-                self._lost(error)
-                failures += 1
-                wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closed(), wait_s)
+            except LOST as error:
+                await again.after(error, self._away)
 
     def close(self) -> None:
         """Say `stopped` and leave; `run` then returns."""
-        self._closing = True
+        self._closing.set()
         self.keep(STATUS, b"stopped")
         for name, (topic, _) in list(self._kept.items()):
             if topic is STATE:
                 self._keep(name, topic, NO_VALUE.encode())
         self._wake.set()
 
-    async def _closed(self) -> None:
-        while not self._closing:
-            self._wake.clear()
-            await self._wake.wait()
-
     async def _serve(self, client: Client) -> None:
-        self.keep(STATUS, b"stopped" if self._closing else b"online")
+        self.keep(STATUS, b"stopped" if self._closing.is_set() else b"online")
         self._unsent = set(self._kept)
-        self.connected, self._ever_connected, self._failure = True, True, None
+        self.connected, self._failure = True, None
         self.tried.set()
         self._on_connection("connected")
         version = "5" if client.mqtt5 else "3.1.1"
@@ -211,15 +192,15 @@ class Publisher:
                     await self._send_next(client)
                 self._settled.set()
                 self._require(client)
-                if self._closing and not self._acknowledged:
+                if self._closing.is_set() and not self._acknowledged:
                     self.connected = False
                     return
                 self._wake.clear()
                 await self._wake.wait()
-        except (aiomqtt.MqttError, OSError) as error:
+        except LOST as error:
             # What the broker itself said is more than that nobody is there any more.
             cause = client.lost or error
-            raise cause if isinstance(cause, (aiomqtt.MqttError, OSError)) else aiomqtt.MqttError(str(cause)) from None
+            raise cause if isinstance(cause, LOST) else aiomqtt.MqttError(str(cause)) from None
         finally:
             for task in self._acknowledged:
                 task.cancel()
@@ -285,15 +266,9 @@ class Publisher:
             size, name = len(message.payload), message.name
             logger.warning("broker %s takes no message of %d bytes: %s is not published", self.broker, size, name)
 
-    def _lost(self, error: Exception) -> None:
-        # A certificate may be renewed while we run; at the start it is the request that is wrong.
-        if (refused := refusal(self.broker, error)) and not (isinstance(error, Untrusted) and self._ever_connected):
-            raise refused from error
-        if not self._told_away:
-            logger.warning("broker %s is away (%s); recognition goes on, trying again", self.broker, in_words(error))
+    def _away(self) -> None:
         if self.connected or not self.tried.is_set():
             self._on_connection("away")
-        self._told_away = True
         self.tried.set()
         self.connected = False
         while self._outbox:

@@ -20,7 +20,9 @@ class SharedEngine:
     """An engine with a thread of its own, which any number of threads may ask.
 
     A window that comes alone is answered at once. Those that come while another is computed are computed together
-    next: the busier the engine, the larger its batches, and no window waits for a batch to fill.
+    next: the busier the engine, the larger its batches, and no window waits for a batch to fill. A server of edges
+    holds a batch open (see DEADLINE_S in `scale.server`); here it would save little, since the few streams of one
+    process have each at most one window that waits, and each of their threads would be held up for that time.
     """
 
     def __init__(self, engine: Engine, most: int = MOST) -> None:
@@ -32,14 +34,14 @@ class SharedEngine:
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="shared engine", daemon=True)
         self.batches: Counter[int] = Counter()
-        """How many batches there were of each size."""
+        """Number of batches by their size."""
 
     @property
     def device(self) -> torch.device:
         return self._engine.device
 
     def infer(self, cut: WindowCut) -> Inference | None:
-        """As Engine.infer; waits for its turn. Raises what the engine raised, and RuntimeError once closed."""
+        """Infer as Engine.infer does, in turn. Raises what the engine raised, and RuntimeError once closed."""
         if not cut.present:
             return None
         answer: Future[Inference | None] = Future()
@@ -64,7 +66,7 @@ class SharedEngine:
                 answer.set_result(inference)
 
     def _next(self) -> list[tuple[WindowCut, Future[Inference | None]]]:
-        """What waits, waiting for it; nothing once closed and empty."""
+        """Return what waits as soon as anything does; nothing once closed and empty."""
         with self._asked:
             self._asked.wait_for(lambda: bool(self._waiting) or self._closing)
             return [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]

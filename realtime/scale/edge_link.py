@@ -10,9 +10,10 @@ from typing import Final
 import aiomqtt
 
 from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.client import payload_of
 from realtime.scale import topics
 from realtime.scale.edge_stream import EdgeStream, Hop
-from realtime.scale.link import keep_connected, payload_of, user_properties
+from realtime.scale.link import keep_connected, user_properties
 
 FAREWELL_S: Final = 1.0
 """How long the last windows may take to be answered."""

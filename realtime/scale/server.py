@@ -11,26 +11,30 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import aiomqtt
 
 from realtime.messages.topics import EMOTION
 from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.client import payload_of
 from realtime.mqtt.connection import properties_of
 from realtime.pipeline.pipeline import LATENCIES_KEPT
 from realtime.recognition.shared_engine import MOST
 from realtime.scale import topics
-from realtime.scale.link import keep_connected, payload_of
+from realtime.scale.link import keep_connected
 from realtime.scale.served import Answer, Estimator, ServedStreams
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
 DEADLINE_S: Final = 0.02
-"""A batch closes so long after its first window came, or when it is as large as it may be."""
+"""How long a batch is held open after its first window came, unless it is full before.
+
+A SharedEngine holds none open. Here many streams are carried, and what counts is how many a core carries: in batches of
+four a window costs a quarter less than alone. At a hundred windows a second the wait saves a sixth of the engine's
+time, and costs 20 ms beside the way through the network. A server that is always busy finds its next batch waiting and
+past its deadline: it then takes what waits, as a SharedEngine does.
+"""
 
 
 @dataclass(slots=True)
@@ -102,7 +106,8 @@ class Server:
         self._group = group
         self._estimator = estimator
         self._tell = tell
-        self._came, self._full = asyncio.Event(), asyncio.Event()
+        self._came = asyncio.Event()
+        """Set by each message, which may have brought a window."""
         self._told: set[str] = set()
         self._pressure = Pressure()
 
@@ -154,10 +159,7 @@ class Server:
                 await client.publish(reply.topic, reply.payload)
             if self.streams.counts["malformed"]:
                 self._warn("malformed window messages come; they are counted and dropped")
-            if self.streams.waiting:
-                self._came.set()
-                if len(self.streams.waiting) >= MOST:
-                    self._full.set()
+            self._came.set()
 
     def _warn(self, line: str) -> None:
         if line not in self._told and len(self._told) < 1000:
@@ -167,16 +169,12 @@ class Server:
     async def _batches(self, client: aiomqtt.Client, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._came.wait()
+            await self._waiting(1)
             first = next(iter(self.streams.waiting.values()))
-            left_s = first.arrived_s + DEADLINE_S - time.monotonic()
-            if left_s > 0 and len(self.streams.waiting) < MOST:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._full.wait(), left_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(first.arrived_s + DEADLINE_S - time.monotonic()):
+                    await self._waiting(MOST)
             batch = self.streams.take(MOST)
-            self._full.clear()
-            if not self.streams.waiting:
-                self._came.clear()
             begun_s = time.monotonic()
             answers = await loop.run_in_executor(thread, self._estimator.answer, batch)
             self.statistics.busy_s += time.monotonic() - begun_s
@@ -185,6 +183,12 @@ class Server:
                 logger.warning("%s", line)
             for answer in answers:
                 await self._publish(client, answer)
+
+    async def _waiting(self, count: int) -> None:
+        """Return once so many windows wait. They alone say so: a lost connection takes them along."""
+        while len(self.streams.waiting) < count:
+            self._came.clear()
+            await self._came.wait()
 
     async def _publish(self, client: aiomqtt.Client, answer: Answer) -> None:
         properties = properties_of(EMOTION)

@@ -20,7 +20,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, STATUS, TOPICS
 from realtime.mqtt import Publisher, connection, publishing
 from realtime.mqtt.broker import BrokerAddress, embedded_broker
-from realtime.mqtt.connection import Client, in_words, properties_of
+from realtime.mqtt.connection import Client, properties_of
+from realtime.mqtt.reasons import in_words
 from tests.realtime.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
