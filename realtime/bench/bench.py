@@ -27,7 +27,7 @@ from realtime.bench.scale import scale_rows
 from realtime.bench.threads import NATIVE, ThreadLog
 from realtime.demo import CLIP
 from realtime.memory import MemoryLog
-from realtime.pipeline.pipeline import percentiles
+from realtime.percentiles import percentiles
 from realtime.programs.replay import Replay, Request
 from realtime.programs.run import run
 from realtime.programs.running import Summary
@@ -192,7 +192,7 @@ def _table(summary: Summary, starts: list[float], memory: MemoryLog, cores: floa
         ("model", statistics.inference_ms, ""),
     ):
         if measured := percentiles(values):
-            table.add_row(name, f"p50 {measured[0]:.1f} ms, p95 {measured[1]:.1f} ms", aim)
+            table.add_row(name, f"p50 {measured.p50:.1f} ms, p95 {measured.p95:.1f} ms", aim)
     low, middle, high = min(starts), median(starts), max(starts)
     table.add_row("first estimate", f"{middle:.1f} s ({low:.1f} to {high:.1f}, {len(starts)} starts)", "<= 4 s")
     table.add_row("resident memory", f"{max(memory.samples_mb):.0f} MB at most", "<= 1500 MB")

@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-import numpy as np
 from rich.console import Console
 
 from realtime import event_loop
@@ -27,6 +26,7 @@ from realtime.messages.stream import COMPACT_LIMIT, Compact
 from realtime.messages.topics import COMPACT, EMOTION
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.publisher import Publisher, publishing
+from realtime.percentiles import percentiles
 from realtime.programs.run import run
 from realtime.settings import RunSettings
 
@@ -58,7 +58,7 @@ def mqtt_rows(seconds: float) -> list[Row]:
         made = [Estimate.model_validate_json(line) for line in estimates.read_bytes().splitlines()]
         with mosquitto(program, folder) as broker:
             latencies_ms, lost, sizes = event_loop.run(to_second_client(broker, made, seconds))
-    p50, p99 = np.percentile(latencies_ms, [50, 99])
+    p50, _, p99 = percentiles(latencies_ms) or (0.0, 0.0, 0.0)
     return [
         (name, f"p50 {p50:.1f} ms, p99 {p99:.1f} ms" + (f", {lost} lost" if lost else ""), "p99 <= 10 ms"),
         (

@@ -24,7 +24,7 @@ from realtime.bench.row import Row
 from realtime.bench.simulated_edges import Recording, SimulatedEdge, simulate
 from realtime.demo import CLIP
 from realtime.mqtt.broker import BrokerAddress
-from realtime.pipeline.pipeline import percentiles
+from realtime.percentiles import percentiles
 from realtime.programs.run import run
 from realtime.settings import RunSettings
 
@@ -70,7 +70,7 @@ async def _measure(
     size = sum(one.bytes for one in statistics) - size
     stop.set()
     await playing
-    p50, p95 = percentiles([ms for one in statistics for ms in one.round_trips_ms]) or (0.0, 0.0)
+    p50, p95, _ = percentiles([ms for one in statistics for ms in one.round_trips_ms]) or (0.0, 0.0, 0.0)
     name = f"{streams} streams, " + ("one server" if len(processes) == 1 else f"{len(processes)} servers")
     return [
         (

@@ -131,7 +131,7 @@ def _web(options: argparse.Namespace) -> int:
 def _show(summary: Summary, console: Console) -> None:
     from rich.table import Table
 
-    from realtime.pipeline.pipeline import percentiles
+    from realtime.percentiles import percentiles
 
     statistics = summary.statistics
     table = Table(title="summary", show_header=False, box=None, padding=(0, 2), title_justify="left")
@@ -142,7 +142,7 @@ def _show(summary: Summary, console: Console) -> None:
         ("model", statistics.inference_ms),
     ):
         if measured := percentiles(values):
-            table.add_row(name, f"p50 {measured[0]:.0f} ms, p95 {measured[1]:.0f} ms")
+            table.add_row(name, f"p50 {measured.p50:.0f} ms, p95 {measured.p95:.0f} ms")
     if summary.first_estimate_s is not None:
         table.add_row("first estimate", f"{summary.first_estimate_s:.1f} s after start")
     missed = f", {statistics.missed_ticks} ticks missed" if statistics.missed_ticks else ", no tick missed"

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import numpy as np
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -20,14 +19,13 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from realtime.messages.estimate import Dropped
+from realtime.percentiles import percentiles
 from realtime.pipeline.pipeline import Statistics
-from realtime.recognition.shared_engine import MOST
 from realtime.workers import WorkerState, WorkerStatus
 
 QUANTILES: Final = (0.5, 0.95, 0.99)
 NEWEST: Final = 600
 """Latencies that the quantiles are of: a minute at ten estimates a second."""
-BATCH_SIZES: Final = tuple(2**power for power in range(MOST.bit_length()))
 
 
 class Connection(Protocol):
@@ -105,7 +103,7 @@ def summary(name: str, what: str, latencies: Iterable[tuple[dict[str, str], dequ
     for labels, values_ms in latencies:
         # Copied at once: others go on writing.
         newest_ms = list(values_ms)[-NEWEST:]
-        if newest_ms:
-            for quantile, value_ms in zip(QUANTILES, np.quantile(newest_ms, QUANTILES).tolist(), strict=True):
+        if measured := percentiles(newest_ms):
+            for quantile, value_ms in zip(QUANTILES, measured, strict=True):
                 family.add_sample(name, {**labels, "quantile": f"{quantile:g}"}, value_ms / 1000)
     return family

@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from dhmd.contract import Word
 from realtime.clock import SessionClock
 from realtime.memory import resident_mb
@@ -17,6 +15,7 @@ from realtime.messages.estimate import Dropped, Estimate
 from realtime.messages.stream import Compact, Latencies, Metrics, Percentiles, SpokenWord, Transcript
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, NO_VALUE, STATE, TRANSCRIPT
 from realtime.mqtt.publisher import Publisher
+from realtime.percentiles import percentiles
 from realtime.recognition.events import Events
 from realtime.workers import WorkerStatus
 
@@ -113,9 +112,9 @@ class PublisherSink:
             estimates=made,
             missed_ticks=self._statistics.missed_ticks,
             latency_ms=Latencies(
-                capture_to_estimate=_percentiles(self._estimated_ms),
-                capture_to_published=_percentiles(self._published_ms),
-                inference=_percentiles(self._inference_ms),
+                capture_to_estimate=_latency(self._estimated_ms),
+                capture_to_published=_latency(self._published_ms),
+                inference=_latency(self._inference_ms),
             ),
             dropped=self._dropped,
             undelivered=self._publisher.undelivered,
@@ -182,11 +181,9 @@ def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> T
     )
 
 
-def _percentiles(values: Sequence[float]) -> Percentiles | None:
-    if not values:
-        return None
-    p50, p95, p99 = np.percentile(np.asarray(values), [50, 95, 99])
-    return Percentiles(p50=round(float(p50), 2), p95=round(float(p95), 2), p99=round(float(p99), 2))
+def _latency(values_ms: Sequence[float]) -> Percentiles | None:
+    measured = percentiles(values_ms)
+    return None if measured is None else Percentiles(**{name: round(ms, 2) for name, ms in measured._asdict().items()})
 
 
 def _number(value: float | None) -> str:

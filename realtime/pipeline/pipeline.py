@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
-
-import numpy as np
 
 from dhmd.checkpoint import Checkpoint
 from realtime.clock import SessionClock
@@ -70,14 +68,6 @@ class Statistics:
         if self.first_estimate_s is None or self.last_estimate_s <= self.first_estimate_s:
             return 0.0
         return (self.estimates - 1) / (self.last_estimate_s - self.first_estimate_s)
-
-
-def percentiles(values: Sequence[float]) -> tuple[float, float] | None:
-    """Median and 95th percentile; None without values."""
-    if not values:
-        return None
-    p50, p95 = np.percentile(np.asarray(values), [50, 95])
-    return float(p50), float(p95)
 
 
 class Hopping(Protocol[Due]):

@@ -13,8 +13,8 @@ from dhmd.checkpoint import load
 from realtime import event_loop
 from realtime.memory import keep_freed_memory
 from realtime.mqtt.broker import BrokerAddress
+from realtime.percentiles import percentiles
 from realtime.pipeline.interrupts import stop_when_asked
-from realtime.pipeline.pipeline import percentiles
 from realtime.recognition.engine import Engine, resolve_device
 from realtime.scale.served import Estimator, ServedStreams
 from realtime.scale.server import Server
@@ -69,7 +69,7 @@ def summary(server: Server) -> list[str]:
     statistics, counts = server.statistics, server.streams.counts
     lines = [f"{statistics.estimates} estimates in {statistics.batches.total()} batches"]
     if held := percentiles(statistics.held_ms):
-        lines.append(f"window to estimate: p50 {held[0]:.0f} ms, p95 {held[1]:.0f} ms")
+        lines.append(f"window to estimate: p50 {held.p50:.0f} ms, p95 {held.p95:.0f} ms")
     told: dict[str, Any] = {
         "overtaken by newer windows": counts["overtaken"],
         "gaps": counts["gaps"],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import EDGES, Modality
-from realtime.pipeline.pipeline import percentiles
+from realtime.percentiles import percentiles
 from realtime.session.timeline import Floats, Timeline
 from realtime.workers import WorkerState
 
@@ -162,7 +162,7 @@ def facts(timeline: Timeline) -> dict[str, str]:
         "length": length(timeline.length_s),
         "estimates": f"{len(timeline):,}, {timeline.rate_hz:.1f} a second",
         "model": f"{session.metadata['model']} {session.metadata['checkpoint']}",
-        "latency": f"median {measured[0]:.0f} ms, 95 % within {measured[1]:.0f} ms"
+        "latency": f"median {measured.p50:.0f} ms, 95 % within {measured.p95:.0f} ms"
         if measured
         else "time is the file's own",
         "dropped": f"{_count(video, 'frame')}, {_count(sound, 'block')} of sound",
