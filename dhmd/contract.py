@@ -15,7 +15,7 @@ from dhmd.modality import Modality
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A recognised word. Times are seconds on the session clock; probability is in [0, 1]."""
+    """A recognised word. Times are seconds on the stream clock; probability is in [0, 1]."""
 
     text: str
     start_s: float
@@ -27,7 +27,7 @@ class Word:
 class Rows:
     """Feature rows of one modality, oldest first.
 
-    times_s: (N,) float64, capture time of each row (the end of the signal it describes), seconds on the session clock.
+    times_s: (N,) float64, capture time of each row (the end of the signal it describes), seconds on the stream clock.
     values: (N, width) float32.
     """
 

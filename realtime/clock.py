@@ -6,10 +6,10 @@ import time
 from collections import deque
 
 
-class SessionClock:
+class StreamClock:
     """Seconds since the session's start, on a monotonic clock.
 
-    The wall clock is read once, at the start (`epoch_unix`); when it is set or slewed later, neither session time nor
+    The wall clock is read once, at the start (`epoch_unix`); when it is set or slewed later, neither stream time nor
     the unix times derived from it move. Time that the machine spends suspended does not pass.
     """
 
@@ -21,15 +21,15 @@ class SessionClock:
         return time.monotonic() - self._start
 
     def unix(self, t_s: float) -> float:
-        """Unix seconds of session time `t_s`."""
+        """Unix seconds of stream time `t_s`."""
         return self.epoch_unix + t_s
 
     def from_foreign(self, t_s: float, now_s: float) -> float:
-        """Session time of an instant given on another clock (PortAudio's), of which `now_s` was just read."""
+        """Stream time of an instant given on another clock (PortAudio's), of which `now_s` was just read."""
         return self.now() - (now_s - t_s)
 
 
-class MediaClock(SessionClock):
+class MediaClock(StreamClock):
     """A clock that its driver moves: a file handled at --pace max, where time is the file's own."""
 
     def __init__(self, epoch_unix: float = 0.0) -> None:
@@ -78,7 +78,7 @@ class PeerClock:
 
 
 class SampleClock:
-    """Places a device's evenly spaced samples on the session clock.
+    """Places a device's evenly spaced samples on the stream clock.
 
     Each block comes with a measured capture time, which is right or late: threads wait to run. Counting samples gives
     even spacing, but drifts, as the device's crystal is not ours, and knows nothing of lost samples. So samples are
@@ -96,7 +96,7 @@ class SampleClock:
         self._measured: deque[tuple[float, float]] = deque()
 
     def place(self, samples: int, measured_s: float) -> float:
-        """Session time of the first of `samples` new samples, whose capture time was measured as `measured_s`."""
+        """Stream time of the first of `samples` new samples, whose capture time was measured as `measured_s`."""
         position_s = self._counted / self.rate_hz
         self._counted += samples
         self._measured.append((position_s, measured_s - position_s))

@@ -17,7 +17,7 @@ from dhmd.yaml_config import ConfigInvalid
 if TYPE_CHECKING:
     from training.config import FitConfig, SequenceConfig
     from training.data.items import Example
-    from training.sources import Work
+    from training.inputs import Work
 
 DESCRIPTION: Final = """\
 Train and measure the recogniser. Data enters by manifests: CSV or Parquet tables of labelled utterances, one a row:
@@ -169,7 +169,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _work(args: argparse.Namespace) -> Work:
-    from training.sources import Work
+    from training.inputs import Work
 
     return Work(args.data, args.cache, args.jobs, args.address, args.skip_bad)
 
@@ -178,20 +178,20 @@ def _encoder(args: argparse.Namespace) -> None:
     import torch
 
     from training.encoders.train import MANIFESTS, train_encoder
-    from training.sources import Sources
+    from training.inputs import Inputs
 
     modality = Modality(args.modality)
     if args.jobs:
         torch.set_num_threads(args.jobs)
-    with Sources.of(_work(args), args.manifest or MANIFESTS[modality]) as sources:
+    with Inputs.of(_work(args), args.manifest or MANIFESTS[modality]) as sources:
         path = train_encoder(modality, sources, args.out, args.cache / "encoders", args.epochs, args.seed)
     print(f"{path}, report: {path.with_suffix('.json')}")
 
 
 def _extract(args: argparse.Namespace) -> None:
-    from training.sources import Sources
+    from training.inputs import Inputs
 
-    with Sources.of(_work(args), args.manifest, args.labels) as sources:
+    with Inputs.of(_work(args), args.manifest, args.labels) as sources:
         examples, _ = sources.extract(args.encoders)
     empty = sum(not example.rows for example in examples)
     print(f"{len(examples)} utterances have their features in {args.cache}; nothing was perceived in {empty} of them")
@@ -235,21 +235,21 @@ def _fit_utterances(
     config: FitConfig, folder: Path, work: Work, encoders: Path | None, labels: Path | None, *, resume: bool
 ) -> None:
     from training.features.extractors import ENCODERS
+    from training.inputs import Inputs
     from training.learning.device import fabric, first
-    from training.learning.fit import Data, described, fit
+    from training.learning.fit import FitData, described, fit
     from training.learning.loop import check_run
-    from training.sources import Sources
 
     start = load(config.start) if config.start else None
     encoders = start.folder if start else encoders or ENCODERS
     # The first process of a machine looks and extracts, the others read what it made.
     with fabric().rank_zero_first(local=True):
-        sources = Sources.of(work, config.manifests, labels)
+        sources = Inputs.of(work, config.manifests, labels)
     with sources:
         check_run(folder, described(config, sources.sha256), resume=resume)
         with fabric().rank_zero_first(local=True):
             examples, specs = sources.extract(encoders)
-    written = fit(config, Data.of(examples, specs, sources.sha256), folder, encoders, start)
+    written = fit(config, FitData.of(examples, specs, sources.sha256), folder, encoders, start)
     if first():
         print((written / "README.md").read_text(encoding="utf-8"))
         print(f"checkpoint: {written}")
@@ -259,23 +259,23 @@ def _test_examples(checkpoint: Checkpoint, work: Work) -> list[Example]:
     """Of the test splits of all prepared corpora, with the features that the checkpoint eats."""
     from training.data.items import Split
     from training.errors import TooLittleData
-    from training.sources import Sources
+    from training.inputs import Inputs
 
     names = [name for name in CORPORA if (work.data / f"{name}.csv").is_file()]
     if not names:
         raise TooLittleData(f"no corpus is in {work.data}: `dhmd-train prepare all`, or name a manifest or --data")
-    with Sources.of(work, names) as sources:
+    with Inputs.of(work, names) as sources:
         return sources.only(Split.TEST).examples(checkpoint)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from training.data.items import Split
     from training.evaluation.evaluate import evaluate, measure
-    from training.sources import Sources
+    from training.inputs import Inputs
 
     checkpoint = load(args.checkpoint)
     if args.manifest:
-        with Sources.of(_work(args), args.manifest, args.labels) as sources:
+        with Inputs.of(_work(args), args.manifest, args.labels) as sources:
             split = None if args.split == "all" else Split(args.split)
             chosen = sources.only(split, whole_without=True)
             examples = chosen.examples(checkpoint)

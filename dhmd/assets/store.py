@@ -17,7 +17,7 @@ from typing import Final
 
 from filelock import FileLock
 
-from dhmd.assets.sources import AssetFile, Source, SourceFailed, WebFolder, Wheel
+from dhmd.assets.providers import AssetFile, Provider, ProviderFailed, WebFolder, Wheel
 from dhmd.errors import DHMDError
 
 
@@ -40,7 +40,7 @@ class Asset:
     name: str
     licence: str
     files: tuple[AssetFile, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[Provider, ...]
 
     @property
     def folder(self) -> Path:
@@ -228,7 +228,7 @@ def _complete(asset: Asset) -> None:
         print(f"{asset.name}: fetching {megabytes:.1f} MB ({source.label})", file=sys.stderr)
         try:
             source.bring(wanting, asset.folder)
-        except SourceFailed as error:
+        except ProviderFailed as error:
             causes.append(f"{source.label}: {error}")
             print(f"{asset.name}: {causes[-1]}", file=sys.stderr)
         wanting = _note_intact(asset, record)

@@ -33,7 +33,7 @@ _ASSET, _WEIGHTS = "face-landmarker", "face_landmarker.task"
 class FaceObservation:
     """What one picture shows.
 
-    captured_s: capture time of the picture, seconds on the session clock.
+    captured_s: capture time of the picture, seconds on the stream clock.
     rows: one row (see WIDTH) when the subject is in sight, else none.
     faces: how many faces there are, the subject's included, counted up to MAX_FACES.
     Of the subject, or None:

@@ -1,4 +1,4 @@
-"""Times of a stream's samples on the session clock."""
+"""Times of a stream's samples on the stream clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DRIFT_S: Final = 0.001
 class SampleTimeline:
     """Maps sample numbers of a 16 kHz stream to capture times, and notices where the stream is not continuous.
 
-    A sound card and the session clock drift apart slowly; the mapping follows in steps of a millisecond. A block that
+    A sound card and the stream clock drift apart slowly; the mapping follows in steps of a millisecond. A block that
     starts more than `GAP_S` away from the end of the one before begins a new stream, whose samples count from zero.
     """
 

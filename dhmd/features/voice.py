@@ -71,7 +71,7 @@ class VoiceExtractor:
     def push(self, samples: NDArray[np.float32], captured_s: float) -> Rows:
         """Rows of the hops that these samples complete.
 
-        samples: (N,) 16 kHz mono in [-1, 1], the first captured at `captured_s` on the session clock.
+        samples: (N,) 16 kHz mono in [-1, 1], the first captured at `captured_s` on the stream clock.
         """
         if self._timeline.append(len(samples), captured_s):
             self._begin()

@@ -48,7 +48,7 @@ def newest_present(mask: Tensor) -> Tensor:
     return mask.shape[-1] - 1 - mask.flip(-1).to(torch.uint8).argmax(dim=-1)
 
 
-class Seen(NamedTuple):
+class AttentionBias(NamedTuple):
     """What the queries of a group see, the same for each layer."""
 
     bias: Tensor
@@ -58,7 +58,7 @@ class Seen(NamedTuple):
     """(G, B, T, 1): 1 for a query that sees something, else 0."""
 
     @classmethod
-    def of(cls, allowed: Tensor, like: Tensor) -> Seen:
+    def of(cls, allowed: Tensor, like: Tensor) -> AttentionBias:
         """allowed: (G, B, T, U) bool."""
         sees_any = allowed.any(dim=-1, keepdim=True)
         bias = torch.zeros_like(allowed, dtype=like.dtype).masked_fill(~(allowed | ~sees_any), float("-inf"))
@@ -136,7 +136,9 @@ class Attention(nn.Module):
         self.in_proj = StackedLinear(len(dropouts), d, 3 * d)
         self.out_proj = StackedLinear(len(dropouts), d, d)
 
-    def forward(self, query: Tensor, source: Tensor | None, norm: StackedNorm, seen: Seen, members: Members) -> Tensor:
+    def forward(
+        self, query: Tensor, source: Tensor | None, norm: StackedNorm, seen: AttentionBias, members: Members
+    ) -> Tensor:
         """query: (G, B, T, d); source: (G, B, U, d), None for self-attention; both standardised, and `norm` to be
         applied to them. Returns (G, B, T, d); zeros for a query that sees nothing, so an absent modality adds nothing
         to the residual stream.
@@ -166,7 +168,7 @@ class EncoderLayer(nn.Module):
         self.contract = StackedLinear(group, 4 * d, d)
         self.residual_dropout = residual_dropout
 
-    def forward(self, x: Tensor, source: Tensor | None, seen: Seen, members: Members) -> Tensor:
+    def forward(self, x: Tensor, source: Tensor | None, seen: AttentionBias, members: Members) -> Tensor:
         """x: (G, B, T, d); source: (G, B, U, d), standardised, None for self-attention. Returns (G, B, T, d)."""
         rate = self.residual_dropout if self.training else 0.0
         x = x + dropout(self.attention(standardise(x), source, self.attention_norm, seen, members), rate)
@@ -206,7 +208,7 @@ class Transformers(nn.Module):
         out: dict[Name, Tensor] = {}
         for names, members in self._together(x, mask):
             stacked, masks = _stacked(x, names), _stacked(mask, names)
-            seen = Seen.of(visible(stacked.shape[2], masks), stacked)
+            seen = AttentionBias.of(visible(stacked.shape[2], masks), stacked)
             read = None if source is None else standardise(self._embed(_stacked(source, names)))
             hidden = self._embed(stacked)
             for layer in self.layers:
@@ -226,7 +228,7 @@ class Transformers(nn.Module):
         steps: dict[Name, Tensor] = {}
         for names, members in self._together(x, mask):
             hidden, masks = self._embed(_stacked(x, names)), _stacked(mask, names)
-            seen = Seen.of(visible(hidden.shape[2], masks), hidden)
+            seen = AttentionBias.of(visible(hidden.shape[2], masks), hidden)
             *before, final = self.layers
             for layer in before:
                 hidden = layer(hidden, None, seen, members)
@@ -234,7 +236,7 @@ class Transformers(nn.Module):
                 with torch.no_grad():
                     steps.update(zip(names, self._normed(final(hidden, None, seen, members), members), strict=True))
             at = newest_present(masks)[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
-            sees = Seen.of(masks[:, :, None], hidden)  # the newest step sees all that are present
+            sees = AttentionBias.of(masks[:, :, None], hidden)  # the newest step sees all that are present
             one = final(hidden.gather(2, at), standardise(hidden), sees, members)
             there = masks.any(dim=-1)[..., None]
             last.update(zip(names, self._normed(one, members)[:, :, 0] * there, strict=True))

@@ -16,7 +16,7 @@ from dhmd.model.distillation import EDGE_TEMPERATURE, GraphDistillationUnit
 from dhmd.prediction.maps import Affine, Map, affine, after, joined, places, stacked
 
 
-class Voices(nn.Module):
+class ModalityHeads(nn.Module):
     """The heads of a space: each modality's own sentiment, and its part in the score of an edge as target and source.
 
     Behind the hidden layer all of it is one affine map of [hidden, x].
@@ -81,8 +81,10 @@ class Fusion(nn.Module):
         (sentiment,) = rows["sentiment"]
         homo = {m: cast("ResidualHead", model.homo_head[m]) for m in Modality}
         hetero = {m: cast("ResidualHead", model.hetero_head[m]) for m in Modality}
-        self.homo_voices = Voices([homo[m] for m in modalities], model.homo_graph, sentiment, reads_hidden=True)
-        self.hetero_voices = Voices([hetero[m] for m in modalities], model.hetero_graph, sentiment, reads_hidden=False)
+        self.homo_voices = ModalityHeads([homo[m] for m in modalities], model.homo_graph, sentiment, reads_hidden=True)
+        self.hetero_voices = ModalityHeads(
+            [hetero[m] for m in modalities], model.hetero_graph, sentiment, reads_hidden=False
+        )
         silence = [homo[m](torch.zeros(1, d))[2][:, sentiment] for m in Modality]
         self.register_buffer("silence", torch.stack(silence, dim=1))
         edges = [i for i, edge in enumerate(EDGES) if {edge.target, edge.source} <= set(modalities)]

@@ -51,7 +51,7 @@ class Stack(nn.Module):
         self.expand = ColumnMap(*joined(layer.feed_forward_norm.into(layer.expand, m) for layer, m in parts))
         self.contract = ColumnMap(*centred(joined(layer.contract.of(m) for layer, m in parts)))
 
-    def attend(self, x: Tensor, standard: Tensor, read: Read, seen: Seen, scores: Tensor) -> None:
+    def attend(self, x: Tensor, standard: Tensor, read: KeysValues, seen: AttentionMask, scores: Tensor) -> None:
         """Adds to x (G, d, B T) what is read. standard: x, standardised. scores: room for (A, B, H, U, T)."""
         batch, heads, e, steps = read.keys.shape[1:]
         query = self.query(standard[: self.attending]).view(-1, heads, e, batch, steps).permute(0, 3, 1, 2, 4)
@@ -71,7 +71,7 @@ class Stack(nn.Module):
         self.contract.onto(hidden, x)
 
 
-class Seen(NamedTuple):
+class AttentionMask(NamedTuple):
     """Which keys the queries of A transformers may see: those no later than they are, and of them those present."""
 
     causal: Tensor
@@ -82,24 +82,24 @@ class Seen(NamedTuple):
     """(A, B, 1, U, T) bool: both."""
 
     @classmethod
-    def of(cls, causal: Tensor, present: Tensor) -> Seen:
+    def of(cls, causal: Tensor, present: Tensor) -> AttentionMask:
         """present: (A, B, U) bool."""
         allowed = (causal > 0) & present[:, :, None, :, None]
         return cls(causal, present[:, :, None, None].to(causal.dtype), allowed)
 
-    def behind(self, first: int) -> Seen:
+    def behind(self, first: int) -> AttentionMask:
         """From the `first` transformer on."""
-        return Seen(*(each[first:] for each in self))
+        return AttentionMask(*(each[first:] for each in self))
 
 
-class Read:
+class KeysValues:
     """Keys (..., A, B, H, e, U) and values (..., A, B, H, e + 1, U), to be filled, the last row of the values apart."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
 
     @classmethod
-    def room(cls, seen: Seen, heads: int, d: int, *layers: int) -> Read:
+    def room(cls, seen: AttentionMask, heads: int, d: int, *layers: int) -> KeysValues:
         transformers, batch, _, _, steps = seen.present.shape
         shape = *layers, transformers, batch, heads
         keys = seen.present.new_empty(*shape, d // heads, steps)
@@ -108,15 +108,15 @@ class Read:
         return cls(keys, values)
 
     def fill(self, made: Tensor, present: Tensor) -> None:
-        """made: (A, [layers x] 2 d, B U), keys before values; present: as of `Seen`, of the same transformers."""
+        """made: (A, [layers x] 2 d, B U), keys before values; present: as of `AttentionMask`, for the same ones."""
         *layers, transformers, batch, heads, e, steps = self.keys.shape
         made = made.view(transformers, *layers, 2, heads, e, batch, steps)
         order = (*range(1, 1 + len(layers)), 0, -2, -4, -3, -1)
         self.keys.copy_(made.select(-5, 0).permute(order))
         torch.mul(made.select(-5, 1).permute(order), present, out=self.values[..., :-1, :])
 
-    def __getitem__(self, where: tuple[int | slice, ...]) -> Read:
-        return Read(self.keys[where], self.values[where])
+    def __getitem__(self, where: tuple[int | slice, ...]) -> KeysValues:
+        return KeysValues(self.keys[where], self.values[where])
 
 
 def largest_score(maps: Affine, heads: int) -> float:

@@ -15,7 +15,7 @@ from dhmd.model.decoupling import Decoupler
 from dhmd.model.dhmd import CROSS_ORDER
 from dhmd.model.transformer import EncoderLayer, Members, StackedNorm, sinusoidal_positions
 from dhmd.prediction.maps import Affine, ColumnMap, centred, copied, places, scaled
-from dhmd.prediction.stack import Read, Seen, Stack
+from dhmd.prediction.stack import AttentionMask, KeysValues, Stack
 
 Pair = tuple[Modality, Modality]
 """Target and source of a cross-modal transformer."""
@@ -100,13 +100,13 @@ class Trunk(nn.Module):
         """x: (M, d, B T), mask: (M, B, T). Returns the homogeneous transformers' output (M, d, B T) before its norm,
         `own_norm`, and H (M, 2d, B T)."""
         (count, batch, steps), d = mask.shape, self.d
-        seen = Seen.of(self.causal, mask[self.keys])
+        seen = AttentionMask.of(self.causal, mask[self.keys])
         scores = x.new_empty(self.attending, batch, self.heads, steps, steps)
 
         hidden = torch.baddbmm(self.positions.repeat(1, batch), self.spaces, x[self.queries])
         standard = scaled(hidden)
         own = slice(self.reading, self.attending)
-        read = Read.room(seen, self.heads, d, len(self.stacks))
+        read = KeysValues.room(seen, self.heads, d, len(self.stacks))
         if self.read_of is not None:
             read[:, : self.reading].fill(self.read_of(standard[self.sources]), seen.present[: self.reading])
         wide = x.new_empty(len(hidden), 4 * d, batch * steps)
@@ -122,7 +122,7 @@ class Trunk(nn.Module):
         memory = torch.addcmul(self.joined_shift, joint, self.joined_scale).flatten(2)
         memory -= memory.mean(dim=1, keepdim=True)
         seen, scores = seen.behind(self.reading), scores[self.reading :]
-        read = Read.room(seen, self.heads, 2 * d)
+        read = KeysValues.room(seen, self.heads, 2 * d)
         wide = x.new_empty(count, 8 * d, batch * steps)
         for stack in cast("Sequence[Stack]", self.memory):
             standard = scaled(memory)

@@ -28,7 +28,7 @@ class SessionInvalid(DHMDError):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SessionMessage:
     """One message. arrived_s, captured_s: session clock, from its log and publish time."""
 
     topic: str
@@ -136,7 +136,7 @@ class Session:
             return None
         return float(summary.statistics.message_end_time / 1e9 - self.epoch_unix)
 
-    def records(self, topics: Collection[str] | None = None) -> Iterator[Record]:
+    def records(self, topics: Collection[str] | None = None) -> Iterator[SessionMessage]:
         """Messages in the order they were written, of some topics or of all. What follows a cut is left out."""
         from mcap.records import Channel, Message
 
@@ -155,7 +155,7 @@ class Session:
                         message = classes[topic].FromString(record.data)
                     except DecodeError:
                         raise SessionInvalid(f"{self.path}: damaged, a message of {topic} cannot be read") from None
-                    yield Record(
+                    yield SessionMessage(
                         topic,
                         (record.log_time - epoch_ns) / 1e9,
                         (record.publish_time - epoch_ns) / 1e9,

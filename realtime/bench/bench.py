@@ -28,7 +28,7 @@ from realtime.bench.threads import NATIVE, ThreadLog
 from realtime.demo import CLIP
 from realtime.memory import MemoryLog
 from realtime.percentiles import percentiles
-from realtime.programs.replay import Replay, Request
+from realtime.programs.replay import Replay, ReplaySettings
 from realtime.programs.run import run
 from realtime.programs.running import Summary
 from realtime.settings import RunSettings
@@ -109,7 +109,7 @@ def _add_sessions(table: Table, media: Path, folder: Path, seconds: float) -> No
         aim = "" if kept else "<= 3 %, <= 1 MB"
         name = "recording with media" if kept else "recording"
         table.add_row(name, f"{share:.1%} of a core, {size_mb:.2f} MB a minute", aim)
-    replay = Replay(Request(session), Session.open(session), load("base"), Console(quiet=True))
+    replay = Replay(ReplaySettings(session), Session.open(session), load("base"), Console(quiet=True))
     outcome = event_loop.run(replay.run(again=False))
     table.add_row("replay", f"{outcome.session_s / outcome.wall_s:.0f} times as fast", ">= 100 times")
 

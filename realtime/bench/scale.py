@@ -21,7 +21,7 @@ from dhmd.modality import Modality
 from realtime import event_loop
 from realtime.bench.mqtt import mosquitto, mosquitto_program
 from realtime.bench.row import Row
-from realtime.bench.simulated_edges import Recording, SimulatedEdge, simulate
+from realtime.bench.simulated_edges import RecordedSteps, SimulatedEdge, simulate
 from realtime.demo import CLIP
 from realtime.mqtt.broker import BrokerAddress
 from realtime.percentiles import percentiles
@@ -43,7 +43,7 @@ def scale_rows(seconds: float, streams: int = STREAMS) -> list[Row]:
         settings = RunSettings(source=str(CLIP), pace="max", broker="none", hop_s=HOP_S, record=str(session))
         run(settings, Console(quiet=True))
         text = TextExtractor(adapter=encoder_path(load("base").folder, Modality.TEXT))
-        recording = Recording.read(session, text)
+        recording = RecordedSteps.read(session, text)
         rows = []
         for count in (1, 2):
             with mosquitto(program, Path(folder)) as broker, _servers(broker, count) as processes:
@@ -52,7 +52,7 @@ def scale_rows(seconds: float, streams: int = STREAMS) -> list[Row]:
 
 
 async def _measure(
-    broker: BrokerAddress, recording: Recording, streams: int, seconds: float, processes: list[int]
+    broker: BrokerAddress, recording: RecordedSteps, streams: int, seconds: float, processes: list[int]
 ) -> list[Row]:
     edges = [SimulatedEdge(f"bench{n}", recording, n) for n in range(streams)]
     stop = asyncio.Event()

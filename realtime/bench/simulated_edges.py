@@ -19,14 +19,14 @@ from realtime.mqtt.broker import BrokerAddress
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.words import SpokenWords
 from realtime.scale.edge_link import EdgeLink, linked
-from realtime.scale.edge_stream import EdgeStream, Hop
+from realtime.scale.edge_stream import DueWindow, EdgeStream
 from realtime.scale.window_log import WindowLog
 
 NONE_DROPPED: Final = Dropped(video=0, audio=0)
 
 
 @dataclass(slots=True)
-class Step:
+class RecordedStep:
     """What entered the window before one of its estimates. end_s: of that window."""
 
     end_s: float
@@ -49,11 +49,11 @@ def _later(words: tuple[Word, ...], by_s: float) -> tuple[Word, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class RecordedSteps:
     """A session, step by step."""
 
     session: Session
-    steps: Sequence[Step]
+    steps: Sequence[RecordedStep]
 
     @classmethod
     def read(cls, path: Path, text: TextExtractor) -> Self:
@@ -66,7 +66,7 @@ class Recording:
         entering.sort(key=lambda record: record.message.revision)
         steps = []
         for estimate in (record.message for record in records if record.topic == schema.ESTIMATE):
-            step = Step(estimate.end_s, estimate.faces)
+            step = RecordedStep(estimate.end_s, estimate.faces)
             while entering and entering[0].message.revision <= estimate.revision:
                 record = entering.pop(0)
                 message = record.message
@@ -84,7 +84,7 @@ class Recording:
 class SimulatedEdge:
     """One stream that plays a recording again and again, from its step number `first` on, a step a hop."""
 
-    def __init__(self, name: str, recording: Recording, first: int = 0) -> None:
+    def __init__(self, name: str, recording: RecordedSteps, first: int = 0) -> None:
         self._recording = recording
         self._next = first % len(recording.steps)
         self._later_s = 0.0
@@ -94,7 +94,7 @@ class SimulatedEdge:
         log = WindowLog(recording.session.features, lambda: self._text)
         self.stream = EdgeStream(name, log, time.time() - self._end_s, self._now)
 
-    def hop(self) -> Hop:
+    def hop(self) -> DueWindow:
         """The next step has been perceived."""
         if self._next == len(self._recording.steps):
             self._next = 0
@@ -105,7 +105,7 @@ class SimulatedEdge:
         step.enter(self.stream.log, self._later_s)
         self._next += 1
         self._end_s, self._ended_at_s = step.end_s + self._later_s, time.monotonic()
-        return Hop(self._end_s, step.faces, NONE_DROPPED)
+        return DueWindow(self._end_s, step.faces, NONE_DROPPED)
 
     def _now(self) -> float:
         return self._end_s + time.monotonic() - self._ended_at_s

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from realtime.capture.delivery import Delivery
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.capture.steady import SteadySound
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 
 LARGEST_SIDE: Final = 1920
 
@@ -45,7 +45,7 @@ class BrowserCapture:
     on_refused: told why a picture is not taken, in the event loop, or in the thread that looks at it.
     """
 
-    def __init__(self, clock: SessionClock, delivery: Delivery, on_refused: Callable[[str], None]) -> None:
+    def __init__(self, clock: StreamClock, delivery: Delivery, on_refused: Callable[[str], None]) -> None:
         self.clock = clock
         self._delivery = delivery
         self._on_refused = on_refused

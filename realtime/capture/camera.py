@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from realtime.capture.samples import VideoFrame
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.errors import CameraUnavailable
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ class CameraInfo:
 class Camera:
     """Frames of "camera:N", a device such as /dev/video0, or an rtsp:// or http(s):// stream.
 
-    A frame's capture time is the session time at which OpenCV handed it over: cameras give no time of exposure that
+    A frame's capture time is the stream time at which OpenCV handed it over: cameras give no time of exposure that
     could be trusted across drivers, so exposure, transfer and (of a network stream) buffering come on top unseen.
     """
 
-    def __init__(self, source: str, clock: SessionClock) -> None:
+    def __init__(self, source: str, clock: StreamClock) -> None:
         self.clock = clock
         self.name = masked(source)
         """The source as it may be shown."""

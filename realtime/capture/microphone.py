@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.capture.steady import SteadySound
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.errors import MicrophoneUnavailable
 
 BLOCK_S = 0.032
@@ -41,14 +41,14 @@ class MicrophoneInfo:
 class Microphone:
     """Blocks of a microphone, by its name, a part of it that no other has, or "default".
 
-    Capture time is PortAudio's time at the converter (ADC), carried over to the session clock when a block arrives and
+    Capture time is PortAudio's time at the converter (ADC), carried over to the stream clock when a block arrives and
     steadied by SampleClock. It is never put earlier than the arrival less the block and the stream's input latency.
     That bound is what remains where the sound system reports no time (0) or a wrong one: PulseAudio's ALSA plugin
     claims for its first second that blocks are 0.6 s old, which the unbroken sound that follows disproves. A device
     that does not take 16 kHz is recorded at its own rate and resampled.
     """
 
-    def __init__(self, name: str, clock: SessionClock) -> None:
+    def __init__(self, name: str, clock: StreamClock) -> None:
         self.name = name
         self.clock = clock
         self.overflows = 0

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 
 from realtime.capture.media import MediaFile
 from realtime.capture.samples import AudioBlock, VideoFrame
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 
 
 class MediaPlayer:
-    """Releases each sample when the session clock reaches its time: a picture at its own, sound at its end.
+    """Releases each sample when the stream clock reaches its time: a picture at its own, sound at its end.
 
     Playback starts when the first of `frames` and `blocks` is asked for something; media time 0 is at `start_s` of the
     session. Both follow the clock, not each other, so neither drifts, and a late picture does not hold up the sound.
     Each is to be run by one thread; iterating again after a failure goes on after the last sample released.
     """
 
-    def __init__(self, media: MediaFile, clock: SessionClock) -> None:
+    def __init__(self, media: MediaFile, clock: StreamClock) -> None:
         self.media = media
         self.clock = clock
         self._starting = threading.Lock()
@@ -27,7 +27,7 @@ class MediaPlayer:
 
     @property
     def start_s(self) -> float:
-        """Session time of media time 0. Reading it starts playback."""
+        """Stream time of media time 0. Reading it starts playback."""
         with self._starting:
             if self._start_s is None:
                 self._start_s = self.clock.now()

@@ -24,7 +24,7 @@ class Picture(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """image: (H, W, 3) uint8, BGR. Times are seconds on the session clock."""
+    """image: (H, W, 3) uint8, BGR. Times are seconds on the stream clock."""
 
     image: NDArray[np.uint8]
     captured_s: float

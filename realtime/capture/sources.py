@@ -9,14 +9,14 @@ from realtime.capture.delivery import Source
 from realtime.capture.media import MediaFile
 from realtime.capture.microphone import Microphone, list_microphones
 from realtime.capture.playback import MediaPlayer
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.errors import MicrophoneUnavailable
 from realtime.messages.estimate import Dropped
 
 logger = logging.getLogger(__name__)
 
 
-def open_source(source: str, microphone: str | None, media: MediaFile | None, clock: SessionClock) -> Source:
+def open_source(source: str, microphone: str | None, media: MediaFile | None, clock: StreamClock) -> Source:
     """Choose what to capture. A file brings its own sound; a camera goes with the default microphone.
 
     source: camera, stream or "none"; of a file, its name. microphone: None where nobody named one. media: the file.

@@ -1,4 +1,4 @@
-"""Sound of a device that runs by its own crystal: brought to 16 kHz, and evenly placed on the session clock."""
+"""Sound of a device that runs by its own crystal: brought to 16 kHz, and evenly placed on the stream clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SteadySound:
         """Seconds of sound given to the resampler and not yet returned."""
 
     def push(self, samples: NDArray[np.float32], measured_s: float) -> tuple[NDArray[np.float32], float]:
-        """Returns what is ready at 16 kHz, (N,), and the session time of its first sample.
+        """Returns what is ready at 16 kHz, (N,), and the stream time of its first sample.
 
         samples: (M,) mono in [-1, 1] at the device's rate. measured_s: capture time of the first as measured, which is
         right or late.

@@ -70,7 +70,7 @@ def _replay(options: argparse.Namespace) -> int:
 
     from realtime.errors import SettingsInvalid
     from realtime.mqtt import check_stream_name
-    from realtime.programs.replay import Request, replay
+    from realtime.programs.replay import ReplaySettings, replay
 
     sessions = [path for path in options.paths if path.suffix == ".mcap"]
     if not sessions and not (len(options.paths) == 1 and _begins_as_session(options.paths[0])):
@@ -82,7 +82,7 @@ def _replay(options: argparse.Namespace) -> int:
     if options.web and (options.again or pace == float("inf")):
         raise SettingsInvalid("--web shows a replay at a pace; leave out --again and --pace max")
     stream = None if options.stream is None else check_stream_name(options.stream)
-    request = Request(
+    request = ReplaySettings(
         path=options.paths[0],
         pace=None if pace == float("inf") else pace,
         verify=options.verify,

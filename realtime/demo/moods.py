@@ -21,7 +21,7 @@ BLINK_S: Final = 0.22
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class EspeakVoice:
     """Settings of espeak-ng: words a minute, pitch (0 to 99), loudness (0 to 200)."""
 
     speed: int
@@ -38,7 +38,7 @@ class Mood:
     jaw: float
     pose: HeadPose
     sway: float
-    voice: Voice
+    voice: EspeakVoice
 
 
 MOODS: Final = {
@@ -47,35 +47,35 @@ MOODS: Final = {
         jaw=0.5,
         pose=HeadPose(),
         sway=0.025,
-        voice=Voice(speed=155, pitch=50, loudness=100),
+        voice=EspeakVoice(speed=155, pitch=50, loudness=100),
     ),
     "happy": Mood(
         face=Expression(smile=1, squint=0.25, brow_inner_up=0.15, brow_outer_up=0.3),
         jaw=0.65,
         pose=HeadPose(pitch=-0.03, roll=0.05),
         sway=0.055,
-        voice=Voice(speed=175, pitch=65, loudness=120),
+        voice=EspeakVoice(speed=175, pitch=65, loudness=120),
     ),
     "surprise": Mood(
         face=Expression(jaw_open=0.4, brow_inner_up=1, brow_outer_up=1, eyes_wide=1),
         jaw=0.6,
         pose=HeadPose(pitch=-0.05, roll=-0.03),
         sway=0.03,
-        voice=Voice(speed=165, pitch=65, loudness=120),
+        voice=EspeakVoice(speed=165, pitch=65, loudness=120),
     ),
     "angry": Mood(
         face=Expression(corners_down=0.6, press=0.5, brow_down=1, squint=0.1),
         jaw=0.5,
         pose=HeadPose(pitch=0.07),
         sway=0.045,
-        voice=Voice(speed=165, pitch=40, loudness=150),
+        voice=EspeakVoice(speed=165, pitch=40, loudness=150),
     ),
     "sad": Mood(
         face=Expression(corners_down=1, brow_inner_up=1, brow_outer_up=-0.3, eyes_wide=-0.5),
         jaw=0.35,
         pose=HeadPose(yaw=-0.06, pitch=0.09, roll=-0.05),
         sway=0.02,
-        voice=Voice(speed=135, pitch=30, loudness=70),
+        voice=EspeakVoice(speed=135, pitch=30, loudness=70),
     ),
 }
 

@@ -46,7 +46,7 @@ class StreamFigures:
     publisher: Connection | None
 
 
-class Streams(Collector):
+class StreamCollector(Collector):
     """streams: those that there are at the moment."""
 
     def __init__(self, streams: Callable[[], Iterable[StreamFigures]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from dhmd.contract import Word
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.memory import resident_mb
 from realtime.messages.estimate import Dropped, Estimate
 from realtime.messages.stream import Compact, Latencies, Metrics, Percentiles, SpokenWord, Transcript
@@ -22,7 +22,7 @@ from realtime.workers import WorkerStatus
 if TYPE_CHECKING:
     # Who takes a stream in loads nothing of what makes one.
     from realtime.perception.transcript import TranscriptUpdate
-    from realtime.pipeline.outputs import Told
+    from realtime.pipeline.outputs import Emitted
     from realtime.pipeline.pipeline import Statistics
 
 METRICS_EVERY_S: Final = 10.0
@@ -43,7 +43,7 @@ class PublisherSink:
     def __init__(
         self,
         publisher: Publisher,
-        clock: SessionClock,
+        clock: StreamClock,
         statistics: Statistics,
         *,
         state: bool = False,
@@ -62,7 +62,7 @@ class PublisherSink:
         )
         self._reported_s, self._reported = time.monotonic(), statistics.estimates
 
-    def on_estimate(self, emission: Told) -> None:
+    def on_estimate(self, emission: Emitted) -> None:
         estimate, publisher, newest_s = emission.estimate, self._publisher, emission.newest_s
 
         def published() -> None:
@@ -165,7 +165,7 @@ class _State:
 
 
 def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> Transcript:
-    """unix: turns session time into unix seconds."""
+    """unix: turns stream time into unix seconds."""
 
     def told(words: Sequence[Word], *, final: bool) -> list[SpokenWord]:
         return [

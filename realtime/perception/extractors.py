@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Extractors:
+class StreamExtractors:
     """One extractor a modality, for one stream."""
 
     face: FaceExtractor
@@ -32,7 +32,7 @@ class Extractors:
     text: TextExtractor
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint) -> Extractors:
+    def load(cls, checkpoint: Checkpoint) -> StreamExtractors:
         """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
         path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
         face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
@@ -49,9 +49,9 @@ class Extractors:
             raise
         return loaded
 
-    def another(self) -> Extractors:
+    def another(self) -> StreamExtractors:
         """Extractors for another stream, with the same models behind them."""
-        return Extractors(
+        return StreamExtractors(
             FaceExtractor(self.face.expression),
             VoiceExtractor(self.voice.network),
             StreamingTranscript(self.transcript.speech),

@@ -21,7 +21,7 @@ from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.perception.awaited import AwaitedPicture
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
@@ -64,7 +64,7 @@ class Perception:
 
     def __init__(
         self,
-        extractors: Extractors,
+        extractors: StreamExtractors,
         device: torch.device,
         observers: Sequence[Observer] = (),
         turns: Turns | None = None,
@@ -121,7 +121,7 @@ class Perception:
     def join(self, observer: Observer, now_s: float) -> int:
         """Tell an observer what the window holds, and from now on all that is perceived.
 
-        Told are the rows that a window can hold that ends at `now_s`, session clock, or later, and the words of twice
+        Told are the rows that a window can hold that ends at `now_s`, stream clock, or later, and the words of twice
         its length: those in it are encoded with the words before them. Returns the revision of the window from which
         on the observer knows all of it.
         """

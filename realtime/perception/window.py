@@ -19,7 +19,7 @@ from dhmd.modality import Modality
 class WindowCut:
     """Inputs of the model at one moment.
 
-    start_s, end_s: session clock. inputs: (1, steps, width) float32; masks: (1, steps) bool, both on the device.
+    start_s, end_s: stream clock. inputs: (1, steps, width) float32; masks: (1, steps) bool, both on the device.
     newest_s: capture time of the newest row not after `end_s`, absent modalities included; None if there was none.
     present: modalities with a row in the window: its contract leaves out all rows when the newest is not fresh enough.
     revision: of the window, see SlidingWindow.

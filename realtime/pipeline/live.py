@@ -1,4 +1,4 @@
-"""A run on the session clock: capture, perception, engine and publisher side by side under one task group.
+"""A run on the stream clock: capture, perception, engine and publisher side by side under one task group.
 
 capture threads -> LatestFrame / AudioRing -> perception threads -> window -> engine thread, at each hop -> sinks
 """
@@ -16,7 +16,7 @@ from dhmd.modality import Modality
 from realtime.capture.delivery import Delivery
 from realtime.capture.queues import HandOver
 from realtime.perception.perception import Perception
-from realtime.pipeline.pipeline import Due, Hopping
+from realtime.pipeline.pipeline import Due, HopPipeline
 from realtime.pipeline.ticks import tick
 from realtime.workers import BlockingWorker, Pause, WorkerStatus, supervise
 
@@ -31,7 +31,7 @@ class Steering:
     hop_s: float | None = None
     pause: Pause = field(default_factory=Pause)
     resumed_s: float = -math.inf
-    """End of the last pause, session time."""
+    """End of the last pause, stream time."""
 
     def takes(self, captured_s: float) -> bool:
         """Returns whether what was captured then may be perceived: nothing from a pause is, even if it comes later."""
@@ -39,7 +39,7 @@ class Steering:
 
 
 async def run_live(
-    pipeline: Hopping[Due],
+    pipeline: HopPipeline[Due],
     delivery: Delivery,
     *,
     hop_s: float,

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import MediaClock
 from realtime.perception.perception import Perception
-from realtime.pipeline.pipeline import Due, Hopping
+from realtime.pipeline.pipeline import Due, HopPipeline
 
 
 async def run_offline(
-    pipeline: Hopping[Due],
+    pipeline: HopPipeline[Due],
     samples: Iterator[VideoFrame | AudioBlock],
     clock: MediaClock,
     *,
@@ -31,7 +31,7 @@ async def run_offline(
     """Push the file through the pipeline until it ends, `duration_s` of it is done, or `stop` is set.
 
     samples: in the order of arrival. `delivered` is awaited after each estimate: no sink is overrun. start_s: when the
-    samples begin, on the session clock.
+    samples begin, on the stream clock.
     """
     perception, loop = pipeline.perception, asyncio.get_running_loop()
     with ThreadPoolExecutor(max_workers=3, thread_name_prefix="perceive") as pool:

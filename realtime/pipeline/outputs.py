@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.messages.estimate import Estimate
 from realtime.perception.perception import Observer, Perception
 from realtime.workers import WorkerStatus
 
 
-class Told(Protocol):
+class Emitted(Protocol):
     """An estimate on its way to the sinks, wherever it was made.
 
-    newest_s: capture time of the newest thing perceived, on the session clock. timed: whether that clock is the
+    newest_s: capture time of the newest thing perceived, on the stream clock. timed: whether that clock is the
     machine's, so that latencies mean something.
     """
 
@@ -27,8 +27,8 @@ class Told(Protocol):
     def timed(self) -> bool: ...
 
 
-E = TypeVar("E", bound=Told)
-E_contra = TypeVar("E_contra", bound=Told, contravariant=True)
+E = TypeVar("E", bound=Emitted)
+E_contra = TypeVar("E_contra", bound=Emitted, contravariant=True)
 
 
 @runtime_checkable
@@ -58,7 +58,7 @@ class Outputs(Generic[E]):
     perception: None where nothing is perceived here, as in a replay of features.
     """
 
-    def __init__(self, perception: Perception | None, clock: SessionClock) -> None:
+    def __init__(self, perception: Perception | None, clock: StreamClock) -> None:
         self.workers: dict[str, WorkerStatus] = {}
         """The newest status of each worker, by its name."""
         self._connection: str | None = None

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Protocol, TypeVar
 
 from dhmd.checkpoint import Checkpoint
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped, Estimate, ModelName
 from realtime.perception.perception import Perceived, Perception
 from realtime.perception.window import WindowCut
@@ -34,9 +34,9 @@ class Emission:
     perceived: Perceived
     inference: Inference | None
     newest_s: float | None
-    """Capture time of the newest thing perceived, on the session clock."""
+    """Capture time of the newest thing perceived, on the stream clock."""
     timed: bool
-    """Whether the session clock is the machine's, so that latencies mean something."""
+    """Whether the stream clock is the machine's, so that latencies mean something."""
 
     @cached_property
     def payload(self) -> bytes:
@@ -70,13 +70,13 @@ class Statistics:
         return (self.estimates - 1) / (self.last_estimate_s - self.first_estimate_s)
 
 
-class Hopping(Protocol[Due]):
+class HopPipeline(Protocol[Due]):
     """What a run drives from hop to hop: see Pipeline."""
 
     @property
     def perception(self) -> Perception: ...
     @property
-    def clock(self) -> SessionClock: ...
+    def clock(self) -> StreamClock: ...
     @property
     def statistics(self) -> Statistics: ...
     def estimate(self, end_s: float, /) -> Due: ...
@@ -90,7 +90,7 @@ class Pipeline:
         self,
         perception: Perception,
         engine: Recogniser,
-        clock: SessionClock,
+        clock: StreamClock,
         stream: str,
         dropped: Callable[[], Dropped],
         *,

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from realtime.pipeline.pipeline import Due, Hopping
+from realtime.pipeline.pipeline import Due, HopPipeline
 
 
-async def tick(pipeline: Hopping[Due], hop_now_s: Callable[[], float]) -> None:
+async def tick(pipeline: HopPipeline[Due], hop_now_s: Callable[[], float]) -> None:
     """Make one estimate a hop. A tick that comes more than a hop late is missed and counted, never made up for."""
     clock, loop = pipeline.clock, asyncio.get_running_loop()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as thread:

@@ -20,11 +20,11 @@ from realtime import event_loop
 from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
-from realtime.clock import MediaClock, SessionClock
+from realtime.clock import MediaClock, StreamClock
 from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Dropped, Estimate
 from realtime.mqtt.broker import named_broker
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.pipeline.interrupts import either, stop_when_asked
 from realtime.pipeline.live import run_live
@@ -33,7 +33,7 @@ from realtime.pipeline.outputs import Outputs
 from realtime.pipeline.pipeline import Statistics
 from realtime.programs.outputs import Destinations, assembled, destinations
 from realtime.scale.edge_link import FAREWELL_S, EdgeLink, linked
-from realtime.scale.edge_stream import EdgeStatistics, EdgeStream, Hop
+from realtime.scale.edge_stream import DueWindow, EdgeStatistics, EdgeStream
 from realtime.scale.window_log import WindowLog
 from realtime.settings import RunSettings
 
@@ -57,9 +57,9 @@ class EdgePipeline:
     def __init__(
         self,
         perception: Perception,
-        clock: SessionClock,
+        clock: StreamClock,
         dropped: Callable[[], Dropped],
-        offer: Callable[[Hop], None],
+        offer: Callable[[DueWindow], None],
         *,
         timed: bool,
     ) -> None:
@@ -71,10 +71,10 @@ class EdgePipeline:
         self._offer = offer
         self._timed = timed
 
-    def estimate(self, end_s: float) -> Hop:
-        return Hop(end_s, self.perception.perceive(end_s).faces, self.dropped(), self._timed)
+    def estimate(self, end_s: float) -> DueWindow:
+        return DueWindow(end_s, self.perception.perceive(end_s).faces, self.dropped(), self._timed)
 
-    def emit(self, hop: Hop) -> None:
+    def emit(self, hop: DueWindow) -> None:
         self._offer(hop)
 
     def answered(self, payload: bytes) -> None:
@@ -115,7 +115,7 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         asked = stack.enter_context(destinations(settings, console, "dhmd-live edge"))
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
-        extractors = Extractors.load(checkpoint)
+        extractors = StreamExtractors.load(checkpoint)
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(Perception(extractors, torch.device("cpu"), [log]))
         return event_loop.run(_edge(settings, asked, media, perception, log))
@@ -126,7 +126,7 @@ async def _edge(
 ) -> EdgeSummary:
     stop = stop_when_asked()
     broker = named_broker(settings.broker, settings.access)
-    clock = MediaClock() if settings.pace == "max" else SessionClock()
+    clock = MediaClock() if settings.pace == "max" else StreamClock()
     delivery = Delivery(open_source(settings.source, settings.microphone, media, clock))
     stream = EdgeStream(settings.stream, log, clock.epoch_unix, clock.now)
     pipeline = EdgePipeline(
@@ -138,9 +138,9 @@ async def _edge(
     )
     link = EdgeLink(broker, [stream], lambda _, payload: pipeline.answered(payload))
     if asked.registry is not None:
-        from realtime.scale.collectors import Windows
+        from realtime.scale.collectors import EdgeCollector
 
-        asked.registry.register(Windows(stream.stream, stream.statistics, link))
+        asked.registry.register(EdgeCollector(stream.stream, stream.statistics, link))
     common: dict[str, Any] = {"hop_s": settings.hop_s, "duration_s": settings.duration, "stop": stop}
 
     async def delivered() -> None:

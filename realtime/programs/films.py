@@ -181,7 +181,7 @@ def _length_s(path: Path) -> float:
         return 0.0
 
 
-class _Told:
+class _Progress:
     """Tells how far a file is, once a media second."""
 
     def __init__(self, moved: Any, media: Path) -> None:
@@ -217,7 +217,7 @@ def _make(job: Job, checkpoint: str, moved: Any) -> str | None:
         record=str(part),
     )
     try:
-        run(settings, Console(quiet=True), sinks=[_Told(moved, job.media)])
+        run(settings, Console(quiet=True), sinks=[_Progress(moved, job.media)])
     except DHMDError as error:
         part.unlink(missing_ok=True)
         return str(error)

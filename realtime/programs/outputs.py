@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.discovery import announce
-from realtime.pipeline.outputs import E, Outputs, Sink, Told
+from realtime.pipeline.outputs import E, Emitted, Outputs, Sink
 from realtime.pipeline.pipeline import Statistics
 from realtime.session.estimate_file import EstimateFile
 from realtime.settings import RunSettings
@@ -36,7 +36,7 @@ class Destinations:
     """
 
     stream: str
-    files: Sequence[Sink[Told]] = ()
+    files: Sequence[Sink[Emitted]] = ()
     state: bool = False
     discovery: str | None = None
     metrics: bool = True
@@ -63,7 +63,7 @@ def destinations(settings: RunSettings, console: Console, title: str) -> Iterato
         )
 
 
-def estimate_files(estimates: str | None, stack: ExitStack | AsyncExitStack) -> list[Sink[Told]]:
+def estimate_files(estimates: str | None, stack: ExitStack | AsyncExitStack) -> list[Sink[Emitted]]:
     """The sinks that write to a file. Raises SettingsInvalid."""
     return [stack.enter_context(EstimateFile(Path(estimates)))] if estimates else []
 
@@ -86,7 +86,7 @@ async def assembled(
     asked: Destinations,
     broker: BrokerAddress | None,
     outputs: Outputs[E],
-    clock: SessionClock,
+    clock: StreamClock,
     statistics: Statistics,
     dropped: Callable[[], Dropped],
     *,
@@ -107,10 +107,10 @@ async def assembled(
             outputs.add(view)
         publisher = Publisher(broker, asked.stream, outputs.on_connection) if broker is not None else None
         if asked.registry is not None:
-            from realtime.metrics.collectors import StreamFigures, Streams
+            from realtime.metrics.collectors import StreamCollector, StreamFigures
 
             figures = StreamFigures(asked.stream, statistics, dropped, outputs.workers, publisher)
-            asked.registry.register(Streams(lambda: [figures]))
+            asked.registry.register(StreamCollector(lambda: [figures]))
         if publisher is not None:
             if asked.discovery is not None:
                 announce(publisher, asked.stream, asked.discovery)

@@ -27,7 +27,7 @@ from realtime.clock import MediaClock
 from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Dropped, ModelName
 from realtime.mqtt.broker import BrokerAccess, named_broker
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perceived, Perception
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.offline import run_offline
@@ -39,7 +39,7 @@ from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
 from realtime.session.messages import estimate_again, inference_of
 from realtime.session.rewound import TOLERANCE, Agreement, Moment, Rewound, require_features
-from realtime.web.replayed import Shown
+from realtime.web.replayed import ReplayView
 
 if TYPE_CHECKING:
     from realtime.web.server import WebServer
@@ -51,7 +51,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Request:
+class ReplaySettings:
     """pace: session seconds a second; None as fast as the machine allows.
 
     checkpoint: another model than the recorded one. again: extract the features again, from recorded media.
@@ -84,7 +84,7 @@ class Outcome:
     lost: dict[str, int] = field(default_factory=dict)
 
 
-def replay(request: Request, console: Console) -> int:
+def replay(request: ReplaySettings, console: Console) -> int:
     """Replay and say what came of it. Returns the exit status: 1 where --verify found a difference."""
     session = Session.open(request.path)
     checkpoint = _model(session, request)
@@ -108,7 +108,7 @@ def replay(request: Request, console: Console) -> int:
     return _conclude(request, session, checkpoint, outcome, console)
 
 
-def _model(session: Session, request: Request) -> Checkpoint:
+def _model(session: Session, request: ReplaySettings) -> Checkpoint:
     """The model asked for, or the one of the recording."""
     if request.checkpoint is not None:
         return load(request.checkpoint)
@@ -148,7 +148,9 @@ def _check_plot(path: Path, *, compared: bool) -> None:
         raise SettingsInvalid(f"--plot {path}: there is no folder {path.absolute().parent}; make it, or name another")
 
 
-def _conclude(request: Request, session: Session, checkpoint: Checkpoint, outcome: Outcome, console: Console) -> int:
+def _conclude(
+    request: ReplaySettings, session: Session, checkpoint: Checkpoint, outcome: Outcome, console: Console
+) -> int:
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -176,7 +178,7 @@ def _conclude(request: Request, session: Session, checkpoint: Checkpoint, outcom
 class Replay:
     """One replay on its way to its sinks."""
 
-    def __init__(self, request: Request, session: Session, checkpoint: Checkpoint, console: Console) -> None:
+    def __init__(self, request: ReplaySettings, session: Session, checkpoint: Checkpoint, console: Console) -> None:
         self._request = request
         self._session = session
         self._checkpoint = checkpoint
@@ -215,7 +217,7 @@ class Replay:
                     # No broker is overrun by a replay that is faster than it.
                     self._settled = publisher.settled
             if request.web is not None:
-                self._outputs.add(Shown(self._session, request.web.audience.feed))
+                self._outputs.add(ReplayView(self._session, request.web.audience.feed))
                 request.web.audience.feed.atoms = self._checkpoint.model.atoms
                 address = await stack.enter_async_context(request.web.open())
                 self._console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
@@ -256,14 +258,14 @@ class Replay:
         """Through the extractors, as a file at --pace max; compared with the recorded estimates nearest in time."""
         outcome = Outcome()
         with (
-            Perception(Extractors.load(self._checkpoint), self._device) as perception,
+            Perception(StreamExtractors.load(self._checkpoint), self._device) as perception,
             Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as progress,
         ):
             engine = Engine(self._checkpoint, self._device)
             pipeline = Pipeline(perception, engine, self._clock, self._stream, _nothing_dropped, timed=False)
             bar = progress.add_task("extracting again", total=self._length_s)
             compared = _Compared(self._session, outcome.comparison)
-            told = _Told(lambda end_s: progress.update(bar, completed=end_s - self._first_s))
+            told = _Progress(lambda end_s: progress.update(bar, completed=end_s - self._first_s))
             for sink in (self._outputs, compared, told):
                 pipeline.outputs.add(sink)
             started_s = time.monotonic()
@@ -291,7 +293,7 @@ def _nothing_dropped() -> Dropped:
     return Dropped(video=0, audio=0)
 
 
-class _Told:
+class _Progress:
     def __init__(self, tell: Callable[[float], object]) -> None:
         self._tell = tell
 

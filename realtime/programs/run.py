@@ -16,8 +16,8 @@ from realtime import event_loop
 from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
-from realtime.clock import MediaClock, SessionClock
-from realtime.perception.extractors import Extractors
+from realtime.clock import MediaClock, StreamClock
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.pipeline.outputs import Sink
 from realtime.pipeline.pipeline import Emission, Pipeline
@@ -67,9 +67,9 @@ def run(
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = Extractors.load(checkpoint)
+            extractors = StreamExtractors.load(checkpoint)
         engine = Engine(checkpoint, device, activations=web is not None)
-        clock = MediaClock() if settings.pace == "max" else SessionClock()
+        clock = MediaClock() if settings.pace == "max" else StreamClock()
         timed = settings.pace == "realtime"
         description = describe(
             checkpoint, stream=settings.stream, hop_s=settings.hop_s, timed=timed, settings=settings.shown()

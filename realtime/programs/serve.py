@@ -52,9 +52,9 @@ def serve(
     async def run() -> Server:
         server = Server(broker, group, estimator, lambda name: ServedStreams(name, loaded.features), tell)
         if registry is not None:
-            from realtime.scale.collectors import Serving
+            from realtime.scale.collectors import ServeCollector
 
-            registry.register(Serving(server))
+            registry.register(ServeCollector(server))
         stop_when_asked(server.stop)
         await server.run()
         return server

@@ -17,7 +17,7 @@ from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, publishing
 from realtime.mqtt.broker import BrokerAddress, opened_broker
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.pipeline import Pipeline
 from realtime.programs.outputs import Destinations, assembled
@@ -53,7 +53,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = Extractors.load(checkpoint)
+            extractors = StreamExtractors.load(checkpoint)
             engine = Engine(checkpoint, device, activations=True)
             if most is None:
                 most = streams_at_once(extractors, engine, settings.hop_s)
@@ -66,7 +66,7 @@ async def _host(
     settings: RunSettings,
     address: WebAddress,
     most: int,
-    extractors: Extractors,
+    extractors: StreamExtractors,
     engine: SharedEngine,
     registry: CollectorRegistry | None,
     console: Console,
@@ -92,9 +92,9 @@ async def _host(
         )
         visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
         if registry is not None:
-            from realtime.metrics.collectors import Streams
+            from realtime.metrics.collectors import StreamCollector
 
-            registry.register(Streams(visits.figures))
+            registry.register(StreamCollector(visits.figures))
         try:
             async with WebServer(Visitors(visits), address, recordings).open() as page:
                 tell(f"page: {page}")

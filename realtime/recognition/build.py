@@ -22,7 +22,7 @@ from realtime.messages.estimate import (
 from realtime.recognition.engine import Inference
 
 
-class Window(Protocol):
+class WindowSummary(Protocol):
     """What an estimate tells of the window it was made from, be it cut just now or recorded. See WindowCut."""
 
     @property
@@ -36,7 +36,7 @@ class Window(Protocol):
 
 
 def build_estimate(
-    cut: Window,
+    cut: WindowSummary,
     inference: Inference | None,
     *,
     stream: str,
@@ -101,7 +101,7 @@ def _edges(weights: tuple[float, ...]) -> dict[str, float]:
     return {str(edge): round(weight, 4) for edge, weight in zip(EDGES, weights, strict=True)}
 
 
-def _modality(m: Modality, cut: Window, inference: Inference | None) -> ModalityEstimate:
+def _modality(m: Modality, cut: WindowSummary, inference: Inference | None) -> ModalityEstimate:
     newest_s = cut.newest_s[m]
     present = m in cut.present
     return ModalityEstimate(

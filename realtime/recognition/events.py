@@ -23,7 +23,7 @@ SPEECH_ENDED_S: Final = 0.5
 ROUNDING_S: Final = 1e-3
 
 
-class Held(Generic[T]):
+class Debounced(Generic[T]):
     """A value that changes only once another has been seen without interruption for a while."""
 
     def __init__(self, value: T) -> None:
@@ -45,9 +45,9 @@ class Events:
     """Turns estimates of one stream, in their order, into events."""
 
     def __init__(self) -> None:
-        self._emotion: Held[str | None] = Held(None)
-        self._face = Held(False)
-        self._speech = Held(False)
+        self._emotion: Debounced[str | None] = Debounced(None)
+        self._face = Debounced(False)
+        self._speech = Debounced(False)
         self._voice_s = 0.0
 
     @property

@@ -17,7 +17,7 @@ from realtime.scale.server import Server
 BATCH_SIZES: Final = tuple(2**power for power in range(MOST.bit_length()))
 
 
-class Windows(Collector):
+class EdgeCollector(Collector):
     """What becomes of the windows of an edge."""
 
     def __init__(self, stream: str, statistics: EdgeStatistics, link: EdgeLink) -> None:
@@ -38,7 +38,7 @@ class Windows(Collector):
         yield summary("dhmd_window_round_trip_seconds", "From sending a window to its estimate.", round_trips)
 
 
-class Serving(Collector):
+class ServeCollector(Collector):
     """What a server does."""
 
     def __init__(self, server: Server) -> None:

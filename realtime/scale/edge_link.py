@@ -12,7 +12,7 @@ import aiomqtt
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.client import payload_of
 from realtime.scale import topics
-from realtime.scale.edge_stream import EdgeStream, Hop
+from realtime.scale.edge_stream import DueWindow, EdgeStream
 from realtime.scale.link import keep_connected, user_properties
 
 FAREWELL_S: Final = 1.0
@@ -36,10 +36,10 @@ class EdgeLink:
         self._broker = broker
         self._streams: Mapping[str, EdgeStream] = {stream.stream: stream for stream in streams}
         self._on_estimate = on_estimate
-        self._due: dict[str, Hop] = {}
+        self._due: dict[str, DueWindow] = {}
         self._wake, self._answered = asyncio.Event(), asyncio.Event()
 
-    def offer(self, stream: str, hop: Hop) -> None:
+    def offer(self, stream: str, hop: DueWindow) -> None:
         """A window is due. Never waits: it is sent, or a newer one takes its place."""
         if not self.ready.is_set() or stream in self._due:
             self.missed += 1

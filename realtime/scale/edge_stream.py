@@ -35,8 +35,8 @@ MOST_TOLD: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
-    """A window that is due. end_s: on the session clock."""
+class DueWindow:
+    """A window that is due. end_s: on the stream clock."""
 
     end_s: float
     faces: int
@@ -63,7 +63,7 @@ class EdgeStatistics:
 class EdgeStream:
     """Driven by its owner in one thread: `window` at each hop, `on_...` for what the broker brings.
 
-    now_s: any steady clock, the same for all calls. session_now: seconds on the session clock.
+    now_s: any steady clock, the same for all calls. session_now: seconds on the stream clock.
     """
 
     def __init__(self, stream: str, log: WindowLog, epoch_unix: float, session_now: Callable[[], float]) -> None:
@@ -92,7 +92,7 @@ class EdgeStream:
         """Since a server answered last."""
         self._refused = False
 
-    def window(self, hop: Hop, now_s: float) -> tuple[str, bytes] | None:
+    def window(self, hop: DueWindow, now_s: float) -> tuple[str, bytes] | None:
         """Topic and payload of the next message; None while an opening waits for its answer."""
         if self.server is not None and self._unanswered and now_s - self._answered_s > PATIENCE_S:
             self._tell(f"server {self.server} does not answer; asking for another")

@@ -36,7 +36,7 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Stream:
+class ServedStream:
     """One stream's window."""
 
     session: str
@@ -47,21 +47,21 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class WaitingWindow:
     """A window that waits. arrived_s: monotonic."""
 
     stream: str
-    state: Stream
+    state: ServedStream
     message: WindowMessage
     words: tuple[Word, ...]
     arrived_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EstimatedWindow:
     """held_ms: from the arrival of the window to its estimate."""
 
-    request: Request
+    request: WaitingWindow
     estimate: Estimate
     held_ms: float
 
@@ -70,14 +70,14 @@ class ServedStreams:
     """Takes messages in, hands out what is to be estimated. Lives in one thread."""
 
     def __init__(self, server: str, features: Mapping[Modality, FeatureSpec], most: int = MOST_STREAMS) -> None:
-        self.waiting: OrderedDict[str, Request] = OrderedDict()
+        self.waiting: OrderedDict[str, WaitingWindow] = OrderedDict()
         """By stream, longest waiting first; a newer window of a stream takes the place of the older one."""
         self.counts: Counter[str] = Counter()
         """What befell messages, by reason."""
         self._server = server
         self._features = features
         self._most = most
-        self._streams: OrderedDict[str, Stream] = OrderedDict()
+        self._streams: OrderedDict[str, ServedStream] = OrderedDict()
         """Longest silent first."""
         self._asked_s: OrderedDict[str, float] = OrderedDict()
         """When a stream was last asked for all of its window, or refused."""
@@ -111,11 +111,11 @@ class ServedStreams:
         self._streams.move_to_end(name)
         if name in self.waiting:
             self.counts["overtaken"] += 1
-        self.waiting[name] = Request(name, state, message, state.words, now_s)
+        self.waiting[name] = WaitingWindow(name, state, message, state.words, now_s)
         self.counts["windows"] += 1
         return None
 
-    def take(self, most: int) -> list[Request]:
+    def take(self, most: int) -> list[WaitingWindow]:
         """Those that wait longest."""
         return [self.waiting.popitem(last=False)[1] for _ in range(min(most, len(self.waiting)))]
 
@@ -123,7 +123,7 @@ class ServedStreams:
         self.waiting.clear()
         self._streams.clear()
 
-    def _opened(self, name: str, message: WindowMessage) -> Stream:
+    def _opened(self, name: str, message: WindowMessage) -> ServedStream:
         """A stream's state from a full window. Raises ContractMismatch, WindowInvalid."""
         if message.features is None:
             raise WindowInvalid("a full window that names no features")
@@ -134,9 +134,9 @@ class ServedStreams:
         if name not in self._streams and len(self._streams) >= self._most:
             raise ContractMismatch(f"it serves {self._most} streams already, as many as it takes")
         # Windows go to the engine's device together; until then they stay here.
-        return Stream(message.session, message.seq, SlidingWindow(self._features, torch.device("cpu")))
+        return ServedStream(message.session, message.seq, SlidingWindow(self._features, torch.device("cpu")))
 
-    def _enter(self, state: Stream, message: WindowMessage) -> None:
+    def _enter(self, state: ServedStream, message: WindowMessage) -> None:
         """Raises ValueError; the next message is then asked for all of the window."""
         seq, state.seq = message.seq, -1
         for modality in APPENDED:
@@ -185,7 +185,7 @@ class Estimator:
         window.append(Modality.VISION, Rows(np.zeros(1), np.zeros((1, spec.width), np.float32)))
         self._engine.infer_many([window.cut(0.0)] * 2)
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+    def answer(self, requests: Sequence[WaitingWindow]) -> list[EstimatedWindow]:
         """One pass of the engine over the windows of all."""
         cuts = [request.state.window.cut(request.message.end_s) for request in requests]
         inferences = self._engine.infer_many(cuts)
@@ -210,7 +210,7 @@ class Estimator:
                 dropped=message.dropped,
                 model=self._model,
             )
-            answers.append(Answer(request, estimate, held_s * 1000))
+            answers.append(EstimatedWindow(request, estimate, held_s * 1000))
         return answers
 
 

@@ -23,7 +23,7 @@ from realtime.pipeline.pipeline import LATENCIES_KEPT
 from realtime.recognition.shared_engine import MOST
 from realtime.scale import topics
 from realtime.scale.link import keep_connected
-from realtime.scale.served import Answer, Estimator, ServedStreams
+from realtime.scale.served import EstimatedWindow, Estimator, ServedStreams
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class Server:
             self._came.clear()
             await self._came.wait()
 
-    async def _publish(self, client: aiomqtt.Client, answer: Answer) -> None:
+    async def _publish(self, client: aiomqtt.Client, answer: EstimatedWindow) -> None:
         properties = properties_of(EMOTION)
         message = answer.request.message
         # paho adds them to those that are there.

@@ -16,7 +16,7 @@ HERE, GONE = b"here", b"gone"
 PROTOBUF: Final = "application/x-protobuf"
 
 
-class Window(RootModel[bytes]):
+class WindowPayload(RootModel[bytes]):
     """What a stream's window gained since the message before, or all of it: a message Window."""
 
 
@@ -40,7 +40,7 @@ class Presence(RootModel[Literal["here", "gone"]]):
 WINDOW: Final = Topic(
     "window",
     "window",
-    Window,
+    WindowPayload,
     0,
     False,
     "the next one comes a moment later, and what a lost one held is asked for",
@@ -50,7 +50,7 @@ WINDOW: Final = Topic(
 DIRECTED: Final = Topic(
     "window_directed",
     "window/{server}",
-    Window,
+    WindowPayload,
     0,
     False,
     "as the windows for any server",

@@ -19,14 +19,14 @@ from realtime.scale.window_message import APPENDED
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Position:
     """How much of the stream somebody has: rows so far of each modality, revisions of the words."""
 
     rows: Mapping[Modality, int]
     words: int
 
 
-NOTHING: Final = Mark(dict.fromkeys(APPENDED, 0), 0)
+NOTHING: Final = Position(dict.fromkeys(APPENDED, 0), 0)
 
 
 class WindowLog:
@@ -73,7 +73,7 @@ class WindowLog:
             self._revision += words != self._read
             self._read = words
 
-    def since(self, mark: Mark, end_s: float) -> tuple[dict[Modality, Rows], tuple[Word, ...] | None, Mark]:
+    def since(self, mark: Position, end_s: float) -> tuple[dict[Modality, Rows], tuple[Word, ...] | None, Position]:
         """New rows, the words if they have changed, and the mark that has both.
 
         Rows that no window will hold again are left out, but for the newest. The words are those of the window that
@@ -86,7 +86,7 @@ class WindowLog:
                 newest_s = self._read[-1].end_s if self._read else end_s
                 words = self._spoken.within(min(end_s, newest_s) - self._window_s, math.inf)
                 rows[Modality.TEXT] = self._text()
-            return rows, words, Mark(dict(self._counts), self._revision)
+            return rows, words, Position(dict(self._counts), self._revision)
 
     def _newer(self, modality: Modality, count: int) -> Rows:
         parts = [

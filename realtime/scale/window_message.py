@@ -28,7 +28,7 @@ LATEST_UNIX: Final = 1e11
 APPENDED: Final = (Modality.VISION, Modality.AUDIO)
 """Whose new rows travel; those of the words are revised, and travel anew."""
 
-# Times in seconds are on the edge's session clock. Fields are numbered in the order they stand: new ones go to the end.
+# Times in seconds are on the edge's stream clock. Fields are numbered in the order they stand: new ones go to the end.
 _MESSAGES: Final = {
     # (len(times_s), width) half precision, little-endian, row by row.
     "Rows": {"times_s": "repeated double", "width": "uint32", "values": "bytes"},
@@ -65,7 +65,7 @@ class WindowInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WindowMessage:
-    """Times on the edge's session clock, whose zero is `epoch_unix`.
+    """Times on the edge's stream clock, whose zero is `epoch_unix`.
 
     session: names one life of an edge. seq: counts its messages. previous: the message that this one adds to; None for
     a full window. features: what an edge makes, as a full window tells it.

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from realtime.errors import SettingsInvalid
-from realtime.pipeline.outputs import Told
+from realtime.pipeline.outputs import Emitted
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class EstimateFile:
                 f"--estimates {path}: cannot be written ({error.strerror}); name another file"
             ) from None
 
-    def on_estimate(self, emission: Told) -> None:
+    def on_estimate(self, emission: Emitted) -> None:
         if self._file.closed:
             return
         try:

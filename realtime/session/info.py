@@ -24,7 +24,7 @@ MEDIA = {schema.VIDEO: "video", schema.SOUND: "sound"}
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
+class TopicInfo:
     """One kind of message. bytes: before compression. rate_hz: over the time between its first and its last."""
 
     name: str
@@ -53,7 +53,7 @@ class Info:
     checkpoint: str
     shipped: bool
     features: list[dict[str, Any]]
-    topics: list[Topic]
+    topics: list[TopicInfo]
     media: list[str]
     lost: dict[str, int]
     marks: list[Mark]
@@ -89,10 +89,10 @@ def _local(unix: float) -> str:
     return datetime.fromtimestamp(unix).astimezone().isoformat(timespec="seconds")
 
 
-def _topic(name: str, found: TopicContents) -> Topic:
+def _topic(name: str, found: TopicContents) -> TopicInfo:
     span_s = found.last_s - found.first_s
     rate_hz = round((found.messages - 1) / span_s, 2) if found.messages > 1 and span_s > 0 else None
-    return Topic(name, found.messages, found.bytes, rate_hz)
+    return TopicInfo(name, found.messages, found.bytes, rate_hz)
 
 
 def _labels(session: Session) -> tuple[list[Mark], dict[str, int]]:

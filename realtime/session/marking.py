@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dhmd.labels import EMOTIONS
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.errors import CommandRefused
 from realtime.session.marks import Label, Marks
 from realtime.session.recorder import Recorder
@@ -23,7 +23,7 @@ class Marking:
     """
 
     def __init__(
-        self, recorder: Recorder | None, clock: SessionClock, window_s: float, show: Callable[[str], object]
+        self, recorder: Recorder | None, clock: StreamClock, window_s: float, show: Callable[[str], object]
     ) -> None:
         self._marks = None if recorder is None else Marks(recorder)
         self._clock = clock

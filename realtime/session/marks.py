@@ -22,7 +22,7 @@ NO_LABEL: Final = Label()
 
 
 class Marks:
-    """Marks on one recording, one at a time. Times are on the session clock, in answers from the recording's start.
+    """Marks on one recording, one at a time. Times are on the stream clock, in answers from the recording's start.
 
     Raises CommandRefused out of turn, once the recording has failed, and for a stretch of no length.
     """

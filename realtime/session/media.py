@@ -9,7 +9,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
-from dhmd.session import Record, Session, SessionInvalid, schema
+from dhmd.session import Session, SessionInvalid, SessionMessage, schema
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.session import messages
 
@@ -44,7 +44,7 @@ class VideoDecoder:
         self._context.thread_count = 1  # others hold pictures back
         self._waiting: list[float] = []
 
-    def frames(self, record: Record, arrived_s: float) -> Iterator[VideoFrame]:
+    def frames(self, record: SessionMessage, arrived_s: float) -> Iterator[VideoFrame]:
         import av
 
         self._waiting.append(record.captured_s)

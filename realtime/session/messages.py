@@ -20,7 +20,7 @@ from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.messages.estimate import Dropped, Estimate, ModelName
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
-from realtime.recognition.build import Window, build_estimate
+from realtime.recognition.build import WindowSummary, build_estimate
 from realtime.recognition.engine import Inference, Sentiment
 from realtime.workers import WorkerStatus
 
@@ -195,7 +195,7 @@ def estimate_of(message: Any, session: Session) -> Estimate:
 
 
 def estimate_again(
-    message: Any, window: Window, inference: Inference | None, session: Session, stream: str, model: ModelName
+    message: Any, window: WindowSummary, inference: Inference | None, session: Session, stream: str, model: ModelName
 ) -> Estimate:
     """Return an estimate of a recorded moment with what a model makes of its window now. message: of type Estimate."""
     timed = message.HasField("capture_to_estimate_ms")

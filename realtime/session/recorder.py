@@ -27,7 +27,7 @@ from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from dhmd.session import schema
 from realtime.capture.samples import AudioBlock, VideoFrame
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.errors import SettingsInvalid
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
@@ -103,13 +103,13 @@ class Recorder:
 
     file: see `new_file`. description: see `describe`. video, sound: whether pictures and sound are recorded too.
     patient: whether to wait when the queue is full, where time is the file's own and nothing is late.
-    start_s: the beginning on the session clock: now, where it joins a run that is under way.
+    start_s: the beginning on the stream clock: now, where it joins a run that is under way.
     """
 
     def __init__(
         self,
         file: IO[bytes],
-        clock: SessionClock,
+        clock: StreamClock,
         description: Mapping[str, str],
         *,
         video: bool = False,

@@ -19,7 +19,7 @@ from dhmd.checkpoint import Checkpoint, encoder_path
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
-from dhmd.session import Record, Session, SessionInvalid, schema
+from dhmd.session import Session, SessionInvalid, SessionMessage, schema
 from dhmd.session.reader import rows_of, words_of
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.perception.words import SpokenWords
@@ -59,8 +59,8 @@ class Rewound:
         """Messages that the recorder had to leave out, by topic."""
 
     def __iter__(self) -> Iterator[Moment]:
-        entering: list[tuple[int, int, Record]] = []
-        estimates: deque[Record] = deque()
+        entering: list[tuple[int, int, SessionMessage]] = []
+        estimates: deque[SessionMessage] = deque()
         topics = {*self._modality, schema.WORDS, schema.ESTIMATE, schema.LOST}
         for number, record in enumerate(self._session.records(topics)):
             if record.topic == schema.LOST:
@@ -74,13 +74,13 @@ class Rewound:
         while estimates:
             yield self._moment(estimates.popleft(), entering)
 
-    def _moment(self, estimate: Record, entering: list[tuple[int, int, Record]]) -> Moment:
+    def _moment(self, estimate: SessionMessage, entering: list[tuple[int, int, SessionMessage]]) -> Moment:
         message = estimate.message
         while entering and entering[0][0] <= message.revision:
             self._enter(heapq.heappop(entering)[2])
         return Moment(self._window.cut(message.end_s), message)
 
-    def _enter(self, record: Record) -> None:
+    def _enter(self, record: SessionMessage) -> None:
         message = record.message
         if record.topic != schema.WORDS:
             try:

@@ -15,7 +15,7 @@ Build = Callable[[Timestamp], Any]
 
 
 class SessionWriter:
-    """Writes messages as an MCAP file of whole chunks. Times are on the session clock."""
+    """Writes messages as an MCAP file of whole chunks. Times are on the stream clock."""
 
     def __init__(self, file: IO[bytes], epoch_unix: float, head: Mapping[str, str]) -> None:
         from mcap.writer import CompressionType, Writer

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from dhmd.labels import CHANNELS
 from realtime.messages.estimate import Estimate
-from realtime.pipeline.outputs import Told
+from realtime.pipeline.outputs import Emitted
 from realtime.workers import WorkerState, WorkerStatus
 
 COLOURS = {
@@ -168,7 +168,7 @@ class TerminalView:
         self._telling: Estimate | None = None
         """The newest estimate in which something was perceived: what stays on the screen at the end."""
 
-    def on_estimate(self, emission: Told) -> None:
+    def on_estimate(self, emission: Emitted) -> None:
         self.show(emission.estimate)
 
     def on_worker(self, status: WorkerStatus) -> None:

@@ -9,7 +9,7 @@ from dhmd.machine import cores
 from realtime.capture.media import MediaFile
 from realtime.capture.samples import VideoFrame
 from realtime.demo import CLIP
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.recognition.engine import Engine
 
@@ -20,7 +20,7 @@ SHARE: Final = 0.9
 """Of the processor that streams may take: the rest is for the page's server."""
 
 
-def cost_of_a_stream(extractors: Extractors, engine: Engine, hop_s: float) -> float:
+def cost_of_a_stream(extractors: StreamExtractors, engine: Engine, hop_s: float) -> float:
     """Processor seconds a second, at the least, of one person who is seen and talks without pause."""
     perception = Perception(extractors, engine.device)
     begun_s = time.process_time()
@@ -41,6 +41,6 @@ def cost_of_a_stream(extractors: Extractors, engine: Engine, hop_s: float) -> fl
     return (time.process_time() - begun_s) / MEASURED_S
 
 
-def streams_at_once(extractors: Extractors, engine: Engine, hop_s: float) -> int:
+def streams_at_once(extractors: StreamExtractors, engine: Engine, hop_s: float) -> int:
     """At least one."""
     return max(1, int(cores() * SHARE / cost_of_a_stream(extractors, engine, hop_s)))

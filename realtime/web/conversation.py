@@ -17,22 +17,22 @@ from realtime.web.protocol import (
     MALFORMED,
     SUPERSEDED,
     TEXTS_HZ,
+    DeviceState,
     Join,
     Key,
     Leave,
     NotTaken,
+    PageText,
     Pong,
     Record,
-    Said,
     SentPicture,
     SentSound,
-    Source,
     read_binary,
     read_text,
 )
 from realtime.web.visits import Visit, Visits
 
-Heard = Said | SentPicture | SentSound
+PageMessage = PageText | SentPicture | SentSound
 Refusal = tuple[str, str]
 """What was not taken, and why."""
 
@@ -69,7 +69,7 @@ class Conversation:
         self._asked: dict[int, float] = {}
         self._malformed = 0
         self._refused: Counter[Refusal] = Counter()
-        self._next: asyncio.Task[Heard | None] | None = None
+        self._next: asyncio.Task[PageMessage | None] | None = None
 
     async def run(self) -> None:
         """Until the page is gone, or is sent away. A page may join, leave, and join again."""
@@ -114,7 +114,7 @@ class Conversation:
         if visit.over.is_set():
             self._page.tell(message("ended", {"reason": visit.why_over}))
 
-    async def _pass_on(self, visit: Visit, heard: Heard) -> None:
+    async def _pass_on(self, visit: Visit, heard: PageMessage) -> None:
         match heard:
             case Pong():
                 if (asked_s := self._asked.pop(heard.id, None)) is not None:
@@ -126,7 +126,7 @@ class Conversation:
                 visit.on_sound(heard.samples, self._clock.ours(heard.captured_s))
             case SentPicture() | SentSound():
                 await self._out_of_place(heard.what, "before the clocks were compared")
-            case Source():
+            case DeviceState():
                 visit.on_source(heard)
             case Record():
                 visit.recording.on_request(heard.on, heard.video, heard.audio)
@@ -137,7 +137,7 @@ class Conversation:
             case _:
                 await self._out_of_place("text", "not now")
 
-    async def _hear(self, until: asyncio.Event) -> Heard | None:
+    async def _hear(self, until: asyncio.Event) -> PageMessage | None:
         """What the page says next; None once `until` is set, or the page is gone or sent away."""
         if self._next is None:
             self._next = asyncio.create_task(self._receive())
@@ -151,7 +151,7 @@ class Conversation:
             self._next = None
         return heard
 
-    async def _receive(self) -> Heard | None:
+    async def _receive(self) -> PageMessage | None:
         """The next message that is one and within the rate."""
         while (received := await self._socket.receive())["type"] == "websocket.receive":
             try:

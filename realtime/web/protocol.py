@@ -43,7 +43,7 @@ class Pong(_Said):
     t: float
 
 
-class Source(_Said):
+class DeviceState(_Said):
     type: Literal["source"]
     kind: Literal["video", "audio"]
     state: Literal["on", "off", "paused"]
@@ -67,8 +67,8 @@ class Leave(_Said):
     type: Literal["leave"]
 
 
-Said = Join | Pong | Source | Key | Record | Leave
-_SAID: TypeAdapter[Said] = TypeAdapter(Annotated[Said, Field(discriminator="type")])
+PageText = Join | Pong | DeviceState | Key | Record | Leave
+_SAID: TypeAdapter[PageText] = TypeAdapter(Annotated[PageText, Field(discriminator="type")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class NotTaken(Exception):
         self.reason = reason
 
 
-def read_text(text: str) -> Said:
+def read_text(text: str) -> PageText:
     """Raises NotTaken."""
     if len(text) > LARGEST_TEXT:
         raise NotTaken("text", f"larger than {LARGEST_TEXT} characters")

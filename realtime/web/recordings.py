@@ -35,7 +35,7 @@ MEDIA_TYPES: Final = {".mcap": "application/octet-stream", ".csv": "text/csv; ch
 
 
 @dataclass(eq=False)
-class Kept:
+class RecordingFiles:
     """Files of one recording, in a folder of its own, under a name that nobody guesses."""
 
     folder: Path
@@ -59,8 +59,8 @@ class Recordings:
     def __init__(self, address: WebAddress) -> None:
         self.address = address
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._kept: dict[str, Kept] = {}
-        self._sessions: list[SessionRecording] = []
+        self._kept: dict[str, RecordingFiles] = {}
+        self._sessions: list[PageRecording] = []
         self._forgetting: set[asyncio.TimerHandle] = set()
 
     async def __aenter__(self) -> Self:
@@ -91,9 +91,9 @@ class Recordings:
         *,
         on_change: Callable[[Mapping[str, Any]], object],
         on_marks: Callable[[str], object],
-    ) -> SessionRecording:
+    ) -> PageRecording:
         """Return the recordings of one session; see SessionRecording."""
-        session = SessionRecording(self, pipeline, description, on_change=on_change, on_marks=on_marks)
+        session = PageRecording(self, pipeline, description, on_change=on_change, on_marks=on_marks)
         self._sessions.append(session)
         return session
 
@@ -101,23 +101,23 @@ class Recordings:
     def bytes(self) -> int:
         return sum(kept.bytes for kept in self._kept.values())
 
-    def make(self) -> Kept:
+    def make(self) -> RecordingFiles:
         """Make a folder for one more recording. Raises OSError."""
         if self._scratch is None:
             raise RuntimeError("recordings are made while their context lasts")
-        kept = Kept(Path(tempfile.mkdtemp(dir=self._scratch.name)))
+        kept = RecordingFiles(Path(tempfile.mkdtemp(dir=self._scratch.name)))
         self._kept[kept.token] = kept
         return kept
 
-    def at(self, folder: Path) -> Kept | None:
+    def at(self, folder: Path) -> RecordingFiles | None:
         """Return what is kept in a folder; None once it is deleted."""
         return next((kept for kept in self._kept.values() if kept.folder == folder), None)
 
-    def forget(self, kept: Kept) -> None:
+    def forget(self, kept: RecordingFiles) -> None:
         self._kept.pop(kept.token, None)
         shutil.rmtree(kept.folder, ignore_errors=True)
 
-    def end(self, session: SessionRecording) -> None:
+    def end(self, session: PageRecording) -> None:
         """Keep the recordings of a session that is over for KEPT_S more."""
 
         def forget() -> None:
@@ -129,7 +129,7 @@ class Recordings:
         timer = asyncio.get_running_loop().call_later(KEPT_S, forget)
         self._forgetting.add(timer)
 
-    def files(self, kept: Kept) -> list[dict[str, Any]]:
+    def files(self, kept: RecordingFiles) -> list[dict[str, Any]]:
         """Return name, bytes and url of each file of a recording that can be fetched; none once it is deleted."""
         if kept.token not in self._kept:
             return []
@@ -152,7 +152,7 @@ class Recordings:
         return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], filename=path.name)
 
 
-class SessionRecording(LimitedRecording):
+class PageRecording(LimitedRecording):
     """Recordings of one session, begun, marked and ended by its page.
 
     description: see `describe`. on_change: given `state()` whenever it changes. on_marks: shows what was marked.
@@ -176,7 +176,7 @@ class SessionRecording(LimitedRecording):
         """Keys that mark the recording that is under way."""
         self._state, self._reason = "off", ""
         self._over = False
-        self.kept: list[Kept] = []
+        self.kept: list[RecordingFiles] = []
 
     def state(self) -> dict[str, Any]:
         """Return the fields of the message `recording`. Files of earlier recordings come after the newest."""

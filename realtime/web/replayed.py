@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dhmd.contract import Rows
 from dhmd.features.face import WIDTH, FaceObservation
-from dhmd.session import Record, Session, schema
+from dhmd.session import Session, SessionMessage, schema
 from dhmd.session.reader import landmarks_of, words_of
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
@@ -22,7 +22,7 @@ FRESH_S = 0.4
 """Age up to which landmarks are drawn, as they are recorded less often than faces."""
 
 
-class Shown:
+class ReplayView:
     """Sink that shows each estimate, and before it what else had arrived by then."""
 
     def __init__(self, session: Session, feed: Feed) -> None:
@@ -30,7 +30,7 @@ class Shown:
         self._feed = feed
         self._decoder = VideoDecoder(session)
         self._records = session.records({schema.WORDS, schema.FACE, schema.LANDMARKS, schema.STATUS, schema.VIDEO})
-        self._next: Record | None = next(self._records, None)
+        self._next: SessionMessage | None = next(self._records, None)
         self._points: tuple[float, NDArray[np.float32]] | None = None
 
     def on_estimate(self, emission: Emission) -> None:
@@ -38,12 +38,12 @@ class Shown:
             self._show(record)
         self._feed.on_estimate(emission)
 
-    def _until(self, end_s: float) -> Iterator[Record]:
+    def _until(self, end_s: float) -> Iterator[SessionMessage]:
         while self._next is not None and self._next.arrived_s <= end_s:
             yield self._next
             self._next = next(self._records, None)
 
-    def _show(self, record: Record) -> None:
+    def _show(self, record: SessionMessage) -> None:
         one = record.message
         if record.topic == schema.WORDS:
             update = TranscriptUpdate(words_of(one.final), words_of(one.partial), one.skipped_s)

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 from realtime.web.feed import Feed
 from realtime.web.pages import Page, message
 from realtime.web.protocol import REFUSED, Key, NotTaken, Record, read_text
-from realtime.web.recordings import SessionRecording
+from realtime.web.recordings import PageRecording
 
 KEY_EVERY_S: Final = 0.1
 """Keys that come faster are passed over."""
@@ -25,7 +25,7 @@ class Viewers:
         self.feed = feed
         self.on_key: Callable[[str], object] | None = None
         """Takes the keys that mark what is recorded; None where nothing is."""
-        self.recording: SessionRecording | None = None
+        self.recording: PageRecording | None = None
         """What pages start and stop; None where nothing can be recorded."""
 
     async def attend(self, socket: WebSocket) -> None:

@@ -21,10 +21,10 @@ from dhmd.machine import cores
 from realtime.allowance import Allowance
 from realtime.capture.browser import BrowserCapture
 from realtime.capture.delivery import Delivery
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped
 from realtime.mqtt import Publisher
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.perception.turns import Turns
 from realtime.pipeline.live import run_live
@@ -40,7 +40,7 @@ from realtime.web.protocol import (
     PICTURES_HZ,
     SOUND_AHEAD_S,
     SOUND_RATE,
-    Source,
+    DeviceState,
 )
 from realtime.web.recordings import Recordings
 from realtime.workers import WorkerState, WorkerStatus
@@ -76,11 +76,11 @@ class Common:
 class Visit:
     """One visitor's session."""
 
-    def __init__(self, stream: str, extractors: Extractors, common: Common) -> None:
+    def __init__(self, stream: str, extractors: StreamExtractors, common: Common) -> None:
         self._common = common
         self.id = secrets.token_urlsafe(16)
         self.stream = stream
-        self.clock = SessionClock()
+        self.clock = StreamClock()
         self._delivery = Delivery()
         self.capture = BrowserCapture(self.clock, self._delivery, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
@@ -170,14 +170,14 @@ class Visit:
             # The page that left still waits for its files.
             self._page.tell(message("recording", dict(state)))
 
-    def on_source(self, source: Source) -> None:
+    def on_source(self, source: DeviceState) -> None:
         """The page says what becomes of its camera or its microphone."""
         if source.kind == "audio" and source.state == "on" and source.rate is not None:
             self.capture.begin_sound(source.rate)
         self.pipeline.outputs.on_worker(WorkerStatus(source.kind, STATES[source.state], source.reason))
 
     def on_picture(self, jpeg: bytes, captured_s: float) -> None:
-        """captured_s: session time."""
+        """captured_s: stream time."""
         now_s = self.clock.now()
         if len(jpeg) > LARGEST_PICTURE:
             self.refuse("video", f"larger than {LARGEST_PICTURE // 1024} kB")
@@ -189,7 +189,7 @@ class Visit:
             self.capture.put_picture(jpeg, min(captured_s, now_s))
 
     def on_sound(self, samples: NDArray[np.int16], captured_s: float) -> None:
-        """captured_s: session time of the first sample."""
+        """captured_s: stream time of the first sample."""
         now_s = self.clock.now()
         if not self.capture.rate_hz:
             self.refuse("audio", "before its rate was told")
@@ -221,7 +221,7 @@ class Visits:
     """
 
     def __init__(
-        self, extractors: Extractors, common: Common, *, stream: str, most: int, tell: Callable[[str], None]
+        self, extractors: StreamExtractors, common: Common, *, stream: str, most: int, tell: Callable[[str], None]
     ) -> None:
         self.stream = stream
         self.hop_s = common.hop_s

@@ -25,7 +25,7 @@ from mcap_protobuf.schema import register_schema
 
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
-from dhmd.session import Record, Session, SessionInvalid, schema
+from dhmd.session import Session, SessionInvalid, SessionMessage, schema
 from dhmd.session.reader import LARGEST_RECORD, MAGIC, landmarks_of, rows_of, whole_records
 
 EPOCH_UNIX = 1_700_000_000.25
@@ -96,7 +96,7 @@ def kept(tmp_path: Path) -> Callable[[bytes], Path]:
     return keep
 
 
-def told(records: list[Record]) -> list[bytes]:
+def told(records: list[SessionMessage]) -> list[bytes]:
     return [record.topic.encode() + record.message.SerializeToString() for record in records]
 
 

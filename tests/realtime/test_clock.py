@@ -1,4 +1,4 @@
-"""Session time is monotonic whatever happens to the wall clock, and samples are placed on it without running back."""
+"""Stream time is monotonic whatever happens to the wall clock, and samples are placed on it without running back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.clock import MediaClock, SampleClock, SessionClock
+from realtime.clock import MediaClock, SampleClock, StreamClock
 
 RATE_HZ = 16_000
 BLOCK = 512
@@ -18,7 +18,7 @@ BLOCK_S = BLOCK / RATE_HZ
 
 def test_session_time_starts_at_zero_and_unix_time_is_anchored_there() -> None:
     before = time.time()
-    clock = SessionClock()
+    clock = StreamClock()
     after = time.time()
     assert before <= clock.epoch_unix <= after
     assert clock.unix(2.5) == clock.epoch_unix + 2.5
@@ -30,7 +30,7 @@ def test_session_time_starts_at_zero_and_unix_time_is_anchored_there() -> None:
 def test_wall_clock_jumps_move_neither_session_nor_unix_time(jumps_s: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: 1e9)
-        clock = SessionClock()
+        clock = StreamClock()
         times = [clock.now()]
         for jump_s in jumps_s:
             patch.setattr(time, "time", lambda jump_s=jump_s: 1e9 + jump_s)
@@ -44,7 +44,7 @@ def test_wall_clock_jumps_move_neither_session_nor_unix_time(jumps_s: list[float
 def test_an_instant_of_another_clock_keeps_its_age(age_s: float, foreign_now_s: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: 500.0)
-        clock = SessionClock()
+        clock = StreamClock()
         patch.setattr(time, "monotonic", lambda: 507.0)
         assert clock.from_foreign(foreign_now_s - age_s, foreign_now_s) == pytest.approx(7.0 - age_s, abs=1e-6)
 

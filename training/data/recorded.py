@@ -49,7 +49,7 @@ def _before(one: Mark, later: Mark) -> Mark | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class RecordedFeatures:
     """All rows of face and voice of a session, and its words once they were final, oldest first.
 
     Times are in seconds of the recording; what the window held when it began in the middle of a run is before 0.

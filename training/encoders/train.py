@@ -20,9 +20,9 @@ from training.encoders.tuning import Plan
 from training.errors import TooLittleData
 from training.features.extract import face_images
 from training.features.face_images import SPLITS
+from training.inputs import Inputs
 from training.learning.results import versions
 from training.learning.run_files import keep
-from training.sources import Sources
 
 MANIFESTS: Final[Mapping[Modality, tuple[str, ...]]] = {
     Modality.VISION: ("fer2013", "ck48"),
@@ -33,7 +33,7 @@ MANIFESTS: Final[Mapping[Modality, tuple[str, ...]]] = {
 
 
 def train_encoder(
-    modality: Modality, sources: Sources, out: Path, state: Path, epochs: int | None = None, seed: int | None = None
+    modality: Modality, sources: Inputs, out: Path, state: Path, epochs: int | None = None, seed: int | None = None
 ) -> Path:
     """Train, and write `out`/MODALITY.safetensors and a report beside it.
 
@@ -64,7 +64,7 @@ Outcome = tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]
 """Settings, log of the epochs, and measures on the test split."""
 
 
-def _vision(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
+def _vision(sources: Inputs, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
     images = face_images(sources.utterances, sources.store, sources.extraction())
     for split in (Split.TRAIN, Split.VALIDATION):
         _require((images.split == SPLITS.index(split)).sum(), "image with a face", split)
@@ -77,7 +77,7 @@ def _vision(sources: Sources, path: Path, state: Path, given: Mapping[str, int])
     return asdict(settings), log, {name: vision.accuracies(network, tested[tested.corpus == name]) for name in corpora}
 
 
-def _audio(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
+def _audio(sources: Inputs, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
     parts = {split: audio.voices(sources.utterances, split) for split in Split}
     for split in (Split.TRAIN, Split.VALIDATION):
         _require(len(parts[split].label), "voice", split)
@@ -87,7 +87,7 @@ def _audio(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) 
     return asdict(plan), log, audio.accuracies(network, parts[Split.TEST])
 
 
-def _text(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
+def _text(sources: Inputs, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
     parts = {split: text.sentences(sources.utterances, split) for split in Split}
     for split in (Split.TRAIN, Split.VALIDATION):
         _require(len(parts[split]), "sentence", split)
@@ -103,7 +103,7 @@ _USUAL: Final[Mapping[Modality, vision.Settings | Plan]] = {
     Modality.TEXT: text.PLAN,
 }
 
-_TRAIN: Final[Mapping[Modality, Callable[[Sources, Path, Path, Mapping[str, int]], Outcome]]] = {
+_TRAIN: Final[Mapping[Modality, Callable[[Inputs, Path, Path, Mapping[str, int]], Outcome]]] = {
     Modality.VISION: _vision,
     Modality.AUDIO: _audio,
     Modality.TEXT: _text,

@@ -15,7 +15,7 @@ from dhmd.session import Session, schema
 from training.data.items import Example, Utterance
 from training.data.manifest import refuse
 from training.data.media import Kind
-from training.features.extractors import ENCODERS, Extractors
+from training.features.extractors import ENCODERS, LazyExtractors
 from training.features.face_images import FaceImages
 from training.features.pieces import Piece, Recipe, piece_of, recipe_of
 from training.features.spread import make
@@ -46,7 +46,7 @@ def extract(
     Raises ContractMismatch for sessions recorded with other extractors; ManifestInvalid when files turn out to be
     unreadable, after everything else was extracted and kept.
     """
-    extractors = Extractors(extraction.encoders)
+    extractors = LazyExtractors(extraction.encoders)
     specs = extractors.specs()
     _check_sessions(utterances, specs)
     digest_of = _digests(utterances, store)

@@ -25,7 +25,7 @@ ENCODERS: Final = PRETRAINED / "base"
 """Where the learned parts lie unless another folder is named; every checkpoint has copies of its own."""
 
 
-class Extractors:
+class LazyExtractors:
     """Made when first asked for, and shared where that changes no row: an extractor of a stream is always a fresh one.
 
     encoders: folder with one file a modality, see `dhmd.checkpoint.encoder_path`. Raises EncodersMissing.

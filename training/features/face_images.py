@@ -38,7 +38,7 @@ VARIANTS: Final = ("as seen", "mirrored", "jittered", "jittered")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Sight:
     """What the landmarker saw in a still.
 
     crop: (SIDE, SIDE) uint8, aligned, with MARGIN. Where no face was found: the plain image if it is no larger than
@@ -56,7 +56,7 @@ class FaceImages:
     """N stills as the landmarker saw them.
 
     split: (N,) index into SPLITS. label: (N,) index into EMOTIONS. corpus: (N,) name of the manifest.
-    crops: (N, SIDE, SIDE) uint8. found: (N,) bool. measures: (N, 55) float32. See `Seen`.
+    crops: (N, SIDE, SIDE) uint8. found: (N,) bool. measures: (N, 55) float32. See `Sight`.
     """
 
     split: NDArray[np.int64]
@@ -67,7 +67,7 @@ class FaceImages:
     measures: NDArray[np.float32]
 
     @classmethod
-    def of(cls, labelled: Sequence[tuple[Utterance, Seen]]) -> Self:
+    def of(cls, labelled: Sequence[tuple[Utterance, Sight]]) -> Self:
         """Of utterances with an emotion, whose stills have a crop."""
         return cls(
             split=np.array([SPLITS.index(one.split) for one, _ in labelled], np.int64),
@@ -85,7 +85,7 @@ class FaceImages:
         return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def see(image: NDArray[np.uint8], landmarks: FaceLandmarks) -> Seen:
+def see(image: NDArray[np.uint8], landmarks: FaceLandmarks) -> Sight:
     """Look for the largest face of a still.
 
     image: (H, W, 3) BGR. landmarks: in image mode, with DETECTION_CONFIDENCE. Takes about 12 ms.
@@ -99,8 +99,8 @@ def see(image: NDArray[np.uint8], landmarks: FaceLandmarks) -> Seen:
     if chosen is not None:
         face = faces[chosen]
         crop = aligned_crop(picture, face.landmarks, MARGIN)
-        return Seen(crop, True, np.concatenate([face.blendshapes, face.pose]).astype(np.float32))
-    return Seen(_plain(image) if small else None, False, np.zeros(MEASURES, np.float32))
+        return Sight(crop, True, np.concatenate([face.blendshapes, face.pose]).astype(np.float32))
+    return Sight(_plain(image) if small else None, False, np.zeros(MEASURES, np.float32))
 
 
 def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -166,7 +166,7 @@ def jittered(crops: Tensor, generator: torch.Generator, strength: float = 1.0) -
 def feature_rows(crop: NDArray[np.uint8], measures: NDArray[np.float32], network: ExpressionNet) -> NDArray[np.float32]:
     """Rows as FaceExtractor would give them of a still, (4, WIDTH), one a variant of VARIANTS.
 
-    crop: (SIDE, SIDE) with MARGIN; measures: (55,) blendshapes and pose, see `Seen`.
+    crop: (SIDE, SIDE) with MARGIN; measures: (55,) blendshapes and pose, see `Sight`.
     Mirrored: left and right blendshapes change places, yaw and roll their sign. Jittered: the crop is turned, scaled,
     shifted and lit a little differently, which moves embedding and logits; blendshapes and pose stay.
     """

@@ -35,9 +35,9 @@ from dhmd.session import SessionInvalid
 from training.data import media
 from training.data.items import Utterance
 from training.data.media import Kind
-from training.data.recorded import Recording
-from training.features.extractors import Extractors
-from training.features.face_images import DETECTION_CONFIDENCE, LARGEST_CROP, MARGIN, Seen, feature_rows, see
+from training.data.recorded import RecordedFeatures
+from training.features.extractors import LazyExtractors
+from training.features.face_images import DETECTION_CONFIDENCE, LARGEST_CROP, MARGIN, Sight, feature_rows, see
 from training.features.store import feature_key
 
 WORD_S: Final = 0.35
@@ -98,7 +98,7 @@ class Piece:
     recipe: Recipe
     utterance: Utterance
     sight_key: str = ""
-    seen: Seen | None = None
+    seen: Sight | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Made:
 
     piece: Piece
     rows: Rows | None = None
-    seen: Seen | None = None
+    seen: Sight | None = None
     fault: str | None = None
 
 
@@ -162,16 +162,16 @@ def _sight_key(digest: str) -> str:
     return hashlib.sha256(f"{digest} {landmarker} {MARGIN} {DETECTION_CONFIDENCE} {LARGEST_CROP}".encode()).hexdigest()
 
 
-class PieceExtractor:
+class PieceMaker:
     """Makes rows of pieces, one after the other. Loads what it needs when it first needs it.
 
-    encoders: see `Extractors`.
+    encoders: see `LazyExtractors`.
     """
 
     def __init__(self, encoders: Path) -> None:
-        self._extractors = Extractors(encoders)
+        self._extractors = LazyExtractors(encoders)
         # Stretches of one session come one after the other.
-        self._recording = lru_cache(maxsize=1)(Recording.read)
+        self._recording = lru_cache(maxsize=1)(RecordedFeatures.read)
         self._make: Mapping[Recipe, Callable[[Utterance], Rows]] = {
             Recipe.TYPED: lambda one: self._extractors.text.extract(_typed(one)),
             Recipe.SPOKEN: self._spoken,

@@ -14,7 +14,7 @@ import numpy as np
 
 from dhmd.machine import cores
 from training.errors import WorkersUnavailable
-from training.features.pieces import COST_S, Made, Piece, PieceExtractor
+from training.features.pieces import COST_S, Made, Piece, PieceMaker
 
 WORTH_S: Final = 30.0
 """Ray takes about 10 s to start: less work than this is done in this process."""
@@ -40,7 +40,7 @@ def make(
     jobs = jobs or cores()
     little = sum(COST_S[piece.recipe] for piece in pieces) < WORTH_S
     if address is None and (jobs == 1 or little):
-        extractor = PieceExtractor(encoders)
+        extractor = PieceMaker(encoders)
         try:
             yield from map(extractor, pieces)
         finally:
@@ -59,7 +59,7 @@ def _spread(pieces: Sequence[Piece], encoders: Path, jobs: int, address: str | N
                 import torch
 
                 torch.set_num_threads(1)
-                self._extractor = PieceExtractor(encoders)
+                self._extractor = PieceMaker(encoders)
 
             def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
                 made = np.empty(len(batch["piece"]), object)

@@ -14,7 +14,7 @@ import numpy as np
 
 from dhmd.contract import FeatureSpec, Rows
 from training.data.files import Files
-from training.features.face_images import SIDE, Seen
+from training.features.face_images import SIDE, Sight
 
 _TABLES: Final = (
     "rows (key TEXT PRIMARY KEY, times BLOB, vectors BLOB)",
@@ -55,7 +55,7 @@ class FeatureStore:
         self._database.commit()
         self._database.close()
 
-    def put(self, rows: Mapping[str, Rows], seen: Mapping[str, Seen] | None = None) -> None:
+    def put(self, rows: Mapping[str, Rows], seen: Mapping[str, Sight] | None = None) -> None:
         """Rows and seen stills by key; all or, when cut, none. Raises ValueError for rows that are not finite."""
         with self._database:
             named = (_row(key, one) for key, one in rows.items())
@@ -89,13 +89,13 @@ class FeatureStore:
         wanted = set(keys)
         return wanted - {key for (key,) in self._database.execute("SELECT key FROM rows")}
 
-    def seen(self, key: str) -> Seen | None:
+    def seen(self, key: str) -> Sight | None:
         """What the landmarker saw in a still, if it was looked at."""
         found = self._database.execute("SELECT found, crop, measures FROM seen WHERE key = ?", (key,)).fetchone()
         if found is None:
             return None
         crop = None if found[1] is None else np.frombuffer(found[1], np.uint8).reshape(SIDE, SIDE)
-        return Seen(crop, bool(found[0]), np.frombuffer(found[2], np.float32))
+        return Sight(crop, bool(found[0]), np.frombuffer(found[2], np.float32))
 
 
 def _row(key: str, rows: Rows) -> tuple[str, bytes, bytes]:

@@ -34,7 +34,7 @@ RESULTS: Final = "results.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
+class FitData:
     """Everything a run learns from and is measured on. manifests: sha256 of each by its name."""
 
     examples: Mapping[Split, Sequence[Example]]
@@ -47,13 +47,13 @@ class Data:
         examples: Sequence[Example],
         specs: Mapping[Modality, FeatureSpec],
         manifests: Mapping[str, str] | None = None,
-    ) -> Data:
+    ) -> FitData:
         by_split = {split: [e for e in examples if e.utterance.split is split] for split in Split}
         return cls(by_split, specs, manifests or {})
 
 
 def described(config: FitConfig, manifests: Mapping[str, str]) -> dict[str, Any]:
-    """What shapes a run. manifests: see `Data`."""
+    """What shapes a run. manifests: see `FitData`."""
     return config.model_dump(mode="json") | {"data_sha256": dict(manifests)}
 
 
@@ -73,7 +73,7 @@ class ComposedBatches:
             yield collate([self.composer.sample(epoch, first + i) for i in range(self.plan.batch)])
 
 
-def fit(config: FitConfig, data: Data, run: Path, encoders: Path, start: Checkpoint | None = None) -> Path:
+def fit(config: FitConfig, data: FitData, run: Path, encoders: Path, start: Checkpoint | None = None) -> Path:
     """Train, calibrate on validation, measure on test, and write `run`/checkpoint.
 
     run: a folder that `check_run` agreed to; what a cut run left there is gone on with.
@@ -116,7 +116,7 @@ def fit(config: FitConfig, data: Data, run: Path, encoders: Path, start: Checkpo
     return _finish(config, model, data, calibration, trained, run, encoders)
 
 
-def _begun(config: FitConfig, data: Data, start: Checkpoint | None) -> DHMD:
+def _begun(config: FitConfig, data: FitData, start: Checkpoint | None) -> DHMD:
     """A network by chance with the statistics of the training data, or that of `start` with its own."""
     if start is not None:
         for m, spec in start.features.items():
@@ -131,7 +131,7 @@ def _begun(config: FitConfig, data: Data, start: Checkpoint | None) -> DHMD:
 def _finish(
     config: FitConfig,
     model: DHMD,
-    data: Data,
+    data: FitData,
     calibration: Calibration,
     trained: Trained,
     run: Path,
@@ -197,7 +197,7 @@ def score_of(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Samp
     return scores
 
 
-def _counts(data: Data) -> dict[str, dict[str, int]]:
+def _counts(data: FitData) -> dict[str, dict[str, int]]:
     """Utterances of each manifest and split."""
     counts: dict[str, dict[str, int]] = {}
     for split, examples in data.examples.items():

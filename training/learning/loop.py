@@ -45,7 +45,7 @@ Validate = Callable[[DHMD], tuple[float, dict[str, float]]]
 """The score that chooses the weights, higher is better, and the measures it comes from."""
 
 
-class Source(Protocol):
+class Batches(Protocol):
     """Where the batches of an epoch come from; the same for the same epoch, however often it is asked."""
 
     def __len__(self) -> int: ...
@@ -95,7 +95,7 @@ class Trained:
 
 
 def train(
-    model: DHMD, source: Source, validate: Validate, plan: Plan, weights: Weights, seed: int, run: Path
+    model: DHMD, source: Batches, validate: Validate, plan: Plan, weights: Weights, seed: int, run: Path
 ) -> Trained:
     """Train until the epochs are over or the score stops rising. In the first process, `model` then has the best
     weights; it is on the CPU.
@@ -186,7 +186,7 @@ class _Learner:
         self._optimiser.load_state_dict(state["optimiser"])
         self.log, self.seconds = state["log"], state["seconds"]
 
-    def epoch(self, source: Source, weights: Weights, epoch: int, scores: Sequence[float]) -> dict[str, float]:
+    def epoch(self, source: Batches, weights: Weights, epoch: int, scores: Sequence[float]) -> dict[str, float]:
         """One pass. Returns the mean of each term of the loss and of their weighted total."""
         plan, count = self._plan, len(source)
         self.model.train()

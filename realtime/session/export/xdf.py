@@ -28,7 +28,7 @@ OFFSET_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class Stream:
+class XdfStream:
     """times_s: (N,). values: (N, channels) numbers, or N texts of one channel. rate_hz: 0 where samples come as they
     come."""
 
@@ -54,7 +54,7 @@ def write(session: Session, file: IO[bytes]) -> None:
         _write_stream(file, number, stream, timeline)
 
 
-def _streams(timeline: Timeline) -> list[Stream]:
+def _streams(timeline: Timeline) -> list[XdfStream]:
     rate_hz = _rate_hz(timeline)
     numbers = {
         "emotions": ("Emotion", [(name, "probability") for name in EMOTIONS], timeline.emotions),
@@ -67,7 +67,7 @@ def _streams(timeline: Timeline) -> list[Stream]:
         ),
     }
     streams = [
-        Stream(name, kind, channels, timeline.t_s, values.astype(np.float32), rate_hz)
+        XdfStream(name, kind, channels, timeline.t_s, values.astype(np.float32), rate_hz)
         for name, (kind, channels, values) in numbers.items()
     ]
     words = sorted(timeline.words, key=lambda word: word.start_s)
@@ -78,7 +78,7 @@ def _streams(timeline: Timeline) -> list[Stream]:
     )
     for name, times_s, texts in events:
         if texts:
-            streams.append(Stream(name, "Markers", [(name, "")], np.array(times_s, np.float64), texts))
+            streams.append(XdfStream(name, "Markers", [(name, "")], np.array(times_s, np.float64), texts))
     return streams
 
 
@@ -88,7 +88,7 @@ def _rate_hz(timeline: Timeline) -> float:
     return 1 / timeline.session.hop_s if np.all(np.abs(hops - 1) < 0.05) else 0.0
 
 
-def _write_stream(file: IO[bytes], number: int, stream: Stream, timeline: Timeline) -> None:
+def _write_stream(file: IO[bytes], number: int, stream: XdfStream, timeline: Timeline) -> None:
     session = timeline.session
     identity = struct.pack("<I", number)
     header = {
@@ -121,7 +121,7 @@ def _write_stream(file: IO[bytes], number: int, stream: Stream, timeline: Timeli
     _chunk(file, STREAM_FOOTER, identity + _xml("info", footer).encode())
 
 
-def _samples(stream: Stream) -> bytes:
+def _samples(stream: XdfStream) -> bytes:
     """Each with its time, in eight bytes."""
     if isinstance(stream.values, np.ndarray):
         row = np.dtype([("stamped", "u1"), ("t", "<f8"), ("values", "<f4", (len(stream.channels),))])

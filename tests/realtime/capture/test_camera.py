@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from realtime.capture import camera as camera_module
 from realtime.capture.camera import Camera, CameraInfo, is_camera, list_cameras, masked
 from realtime.capture.queues import LatestFrame
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.errors import CameraUnavailable
 from realtime.workers import Backoff, WorkerState, WorkerStatus, supervise
 
@@ -28,7 +28,7 @@ GREYS = [np.full((48, 64, 3), 20 + 10 * number, np.uint8) for number in range(20
 
 
 def watch(source: str, stop: threading.Event | None = None) -> Iterator[Any]:
-    return Camera(source, SessionClock()).frames(stop or threading.Event())
+    return Camera(source, StreamClock()).frames(stop or threading.Event())
 
 
 def trouble(source: str) -> str:
@@ -88,7 +88,7 @@ def test_a_camera_that_vanishes_is_back_when_it_is_back(serve_mjpeg: ServeMjpeg)
     server = serve_mjpeg(GREYS)
     latest = LatestFrame()
     reports: list[WorkerStatus] = []
-    camera = Camera(server.url, SessionClock())
+    camera = Camera(server.url, StreamClock())
 
     def read(stop: threading.Event, running: Callable[[], None]) -> None:
         for frame in camera.frames(stop):
@@ -166,7 +166,7 @@ def test_a_camera_that_is_not_there_names_those_that_are(monkeypatch: pytest.Mon
 def test_what_is_no_camera_is_refused_at_once(source: str) -> None:
     assert not is_camera(source)
     with pytest.raises(CameraUnavailable, match="not a camera"):
-        Camera(source, SessionClock())
+        Camera(source, StreamClock())
 
 
 @given(

@@ -74,7 +74,7 @@ def test_a_tone_played_into_the_microphone(
     # 16,000 samples are a second; the correction may use up the device's buffers, no more.
     counted_s = len(heard["samples"]) / SAMPLE_RATE_HZ
     assert ends_s[-1] - captured_s[0] == pytest.approx(counted_s, abs=0.15)
-    # And they are on the session clock, not on PortAudio's, which counts from 1970 here.
+    # And they are on the stream clock, not on PortAudio's, which counts from 1970 here.
     assert 0 < captured_s[0] < ends_s[-1] < heard["ended_s"] + 0.1
     assert np.median(heard["arrived_s"] - ends_s) == pytest.approx(0.05, abs=0.2)
 

@@ -22,11 +22,11 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from realtime.demo import CLIP
 from realtime.messages.estimate import Dropped
-from realtime.metrics.collectors import NEWEST, StreamFigures, Streams
+from realtime.metrics.collectors import NEWEST, StreamCollector, StreamFigures
 from realtime.mqtt import Publisher
 from realtime.mqtt.broker import BrokerAddress
 from realtime.pipeline.pipeline import Statistics
-from realtime.scale.collectors import Serving, Windows
+from realtime.scale.collectors import EdgeCollector, ServeCollector
 from realtime.scale.edge_stream import EdgeStatistics
 from realtime.scale.served import ServedStreams
 from realtime.scale.server import ServeStatistics
@@ -120,7 +120,7 @@ def test_figures_are_those_of_the_streams_that_there_are_at_the_moment() -> None
         StreamFigures('de"sk\\', Statistics(), lambda: Dropped(video=0, audio=0), {}, None),
     ]
     registry = CollectorRegistry()
-    registry.register(Streams(lambda: streams))
+    registry.register(StreamCollector(lambda: streams))
     read = samples(plain(generate_latest(registry).decode()))
     assert read == samples(open_metrics(openmetrics.exposition.generate_latest(registry).decode()))
     hall = {name: value for (name, labels), value in read.items() if labels == {("stream", "hall")}}
@@ -144,7 +144,7 @@ def test_figures_are_those_of_the_streams_that_there_are_at_the_moment() -> None
 def test_the_manual_names_all_of_them() -> None:
     link: Any = SimpleNamespace(missed=0)
     server: Any = SimpleNamespace(statistics=ServeStatistics(), streams=ServedStreams("a", {}), joined=asyncio.Event())
-    collectors = (Streams(list), Windows("hall", EdgeStatistics(), link), Serving(server))
+    collectors = (StreamCollector(list), EdgeCollector("hall", EdgeStatistics(), link), ServeCollector(server))
     told = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for collector in collectors

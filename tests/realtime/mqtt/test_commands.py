@@ -28,7 +28,7 @@ from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
 from realtime.capture.delivery import Delivery, Source
 from realtime.capture.samples import VideoFrame
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.demo import CLIP
 from realtime.errors import CameraUnavailable, CommandRefused
 from realtime.messages.commands import LARGEST, Answer, Command
@@ -37,7 +37,7 @@ from realtime.mqtt import Publisher, PublisherSink, publishing, taking_commands
 from realtime.mqtt import commands as module
 from realtime.mqtt.broker import BrokerAddress, embedded_broker
 from realtime.mqtt.commands import read
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.pipeline import Pipeline
@@ -78,7 +78,7 @@ class Face:
 class Camera:
     """Says whether it is open. taken: by another program. stuck: does not come back from the driver."""
 
-    def __init__(self, clock: SessionClock) -> None:
+    def __init__(self, clock: StreamClock) -> None:
         self.open = self.openings = 0
         self.taken = False
         self.stuck: threading.Event | None = None
@@ -116,7 +116,7 @@ class Run:
     """A run of a camera, a canned face and a canned engine, with all the rest as it is."""
 
     def __init__(self, folder: Path | None) -> None:
-        self.clock = SessionClock()
+        self.clock = StreamClock()
         self.camera = Camera(self.clock)
         self.statuses: list[WorkerStatus] = []
         self.steering = Steering()
@@ -124,7 +124,7 @@ class Run:
         checkpoint: Any = SimpleNamespace(name="canned", digest="0123456789ab", features=SPECS)
         engine: Any = SimpleNamespace(checkpoint=checkpoint, infer=lambda cut: inference() if cut.present else None)
         text = SimpleNamespace(spec=SPECS[Modality.TEXT])
-        extractors = cast("Extractors", SimpleNamespace(specs=SPECS, face=Face(), text=text))
+        extractors = cast("StreamExtractors", SimpleNamespace(specs=SPECS, face=Face(), text=text))
         self._delivery = Delivery(Source(self.camera.frames, None))
         perception = Perception(extractors, torch.device("cpu"))
         self.pipeline = Pipeline(perception, engine, self.clock, "hall", self._delivery.dropped, timed=True)

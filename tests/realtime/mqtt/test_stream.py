@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.demo import CLIP
 from realtime.messages.stream import COMPACT_LIMIT, Event, FaceAppeared, SpeechBegan
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, STATE, STATUS, TOPICS, TRANSCRIPT, WORKER, Topic
@@ -88,7 +88,7 @@ def test_a_run_publishes_all_its_topics(
 async def test_metrics_are_of_the_time_since_the_last_report(monkeypatch: pytest.MonkeyPatch) -> None:
     statistics = Statistics()
     publisher = Publisher(BrokerAddress("127.0.0.1", 1), "test", lambda _: None)
-    sink = PublisherSink(publisher, SessionClock(), statistics)
+    sink = PublisherSink(publisher, StreamClock(), statistics)
     published: list[Any] = []
     monkeypatch.setattr(publisher, "publish", lambda topic, payload: published.append(json.loads(payload)))
     statistics.estimates, statistics.missed_ticks = 20, 2

@@ -20,7 +20,7 @@ from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
 from realtime.perception.awaited import AwaitedPicture
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
 
@@ -36,7 +36,7 @@ def perception(speech: SpeechModel) -> Perception:
         text=TextExtractor(),
         face=SimpleNamespace(spec=load("base").features[Modality.VISION]),
     )
-    return Perception(cast("Extractors", parts), torch.device("cpu"))
+    return Perception(cast("StreamExtractors", parts), torch.device("cpu"))
 
 
 def blocks(sound: NDArray[np.float32]) -> list[AudioBlock]:
@@ -98,7 +98,7 @@ def looking() -> Iterator[tuple[Perception, SlowFace]]:
     """A picture of second 1 is being looked at."""
     face = SlowFace()
     parts: Any = SimpleNamespace(specs=load("base").features, face=face)
-    perception = Perception(cast("Extractors", parts), torch.device("cpu"))
+    perception = Perception(cast("StreamExtractors", parts), torch.device("cpu"))
     see = threading.Thread(target=lambda: perception.see(VideoFrame(np.zeros((8, 8, 3), np.uint8), 1.0, 1.0)))
     see.start()
     assert face.looking.wait(60)

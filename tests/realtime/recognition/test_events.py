@@ -10,7 +10,7 @@ import pytest
 from dhmd.labels import EMOTIONS
 from realtime.messages.estimate import Dropped, Estimate, Graph, Latency, Modalities, ModalityEstimate, ModelName
 from realtime.messages.stream import EmotionChanged, FaceAppeared, FaceLeft, SpeechBegan, SpeechEnded
-from realtime.recognition.events import Events, Held
+from realtime.recognition.events import Debounced, Events
 
 START_S = 1_700_000_000.0
 HOP_S = 0.1
@@ -107,7 +107,7 @@ def test_estimates_far_apart_need_no_more_than_two() -> None:
 
 
 def test_a_held_value_says_since_when() -> None:
-    held = Held("a")
+    held = Debounced("a")
     assert [held.see(value, t, 1.0) for t, value in enumerate("abbbaabb")] == [
         None, None, 1.0, None, None, 4.0, None, 6.0,
     ]  # fmt: skip

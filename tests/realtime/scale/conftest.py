@@ -14,12 +14,12 @@ from dhmd.checkpoint import Checkpoint, encoder_path, load
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
-from realtime.bench.simulated_edges import Recording
+from realtime.bench.simulated_edges import RecordedSteps
 from realtime.cli import main
 from realtime.messages.estimate import Dropped
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.recognition.engine import Engine
-from realtime.scale.edge_stream import EdgeStream, Hop
+from realtime.scale.edge_stream import DueWindow, EdgeStream
 from realtime.scale.served import Estimator
 from realtime.scale.window_log import WindowLog
 
@@ -43,7 +43,7 @@ def estimator(checkpoint: Checkpoint) -> Iterator[Estimator]:
 
 
 @pytest.fixture(scope="session")
-def recording(checkpoint: Checkpoint, talking_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Recording:
+def recording(checkpoint: Checkpoint, talking_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> RecordedSteps:
     """Of the talking clip, a step a second."""
     path = tmp_path_factory.mktemp("recording") / "talk.mcap"
     flags = ["--pace", "max", "--hop", "1", "--broker", "none", "--record", str(path)]
@@ -51,7 +51,7 @@ def recording(checkpoint: Checkpoint, talking_clip: Path, tmp_path_factory: pyte
         main(["run", "--source", str(talking_clip), *flags])
     assert end.value.code == 0
     text = TextExtractor(adapter=encoder_path(checkpoint.folder, Modality.TEXT))
-    return Recording.read(path, text)
+    return RecordedSteps.read(path, text)
 
 
 class MadeUp:
@@ -72,7 +72,7 @@ class MadeUp:
         values = self._random.normal(size=(len(times_s), self.features[modality].width)).astype(np.float32)
         return Rows(np.asarray(times_s, np.float64), values).halved()
 
-    def hop(self) -> Hop:
+    def hop(self) -> DueWindow:
         begin_s, self.end_s = self.end_s, self.end_s + 1.0
         self.now_s += 1.0
         for modality, count in ((Modality.VISION, 15), (Modality.AUDIO, 12)):
@@ -83,7 +83,7 @@ class MadeUp:
         self._text = self.rows(Modality.TEXT, [word.end_s for word in self.words if word.end_s > self.end_s - 5.4])
         self.entered.append((Modality.TEXT, self._text))
         self.log.on_words(TranscriptUpdate((self.words[-1],), (), 0.0))
-        return Hop(self.end_s, 1, Dropped(video=2, audio=3))
+        return DueWindow(self.end_s, 1, Dropped(video=2, audio=3))
 
     def window(self) -> tuple[str, bytes] | None:
         """The next message."""

@@ -13,7 +13,7 @@ from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
 from realtime.mqtt.broker import BrokerAddress
 from realtime.scale.edge_link import EdgeLink, linked
-from realtime.scale.served import Answer, Estimator, Request, ServedStreams
+from realtime.scale.served import EstimatedWindow, Estimator, ServedStreams, WaitingWindow
 from realtime.scale.server import Server
 from tests.realtime.scale.conftest import MadeUp
 from tests.realtime.waiting import PATIENCE_S, until
@@ -28,7 +28,7 @@ class Gated:
         self.go, self.busy = threading.Event(), threading.Event()
         self._estimator = estimator
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+    def answer(self, requests: Sequence[WaitingWindow]) -> list[EstimatedWindow]:
         self.busy.set()
         assert self.go.wait(PATIENCE_S)
         return self._estimator.answer(requests)

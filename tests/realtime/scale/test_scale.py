@@ -20,7 +20,7 @@ import pytest
 from dhmd.checkpoint import Checkpoint
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
-from realtime.bench.simulated_edges import Recording, SimulatedEdge, simulate
+from realtime.bench.simulated_edges import RecordedSteps, SimulatedEdge, simulate
 from realtime.messages.estimate import Estimate
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.discovery import announced_at
@@ -187,7 +187,7 @@ STREAMS = 50
 
 
 def test_two_servers_share_the_streams_and_one_that_is_killed_leaves_them_to_the_other(
-    start_live: StartLive, mosquitto: Any, recording: Recording
+    start_live: StartLive, mosquitto: Any, recording: RecordedSteps
 ) -> None:
     servers = [start_live("serve", "--broker", mosquitto.url) for _ in range(2)]
     for server in servers:
@@ -251,7 +251,7 @@ async def hops(url: str, edges: list[SimulatedEdge], steps: Callable[[EdgeLink],
         await steps(link)
 
 
-def test_a_lost_message_is_made_good(start_server: Any, mosquitto: Any, recording: Recording) -> None:
+def test_a_lost_message_is_made_good(start_server: Any, mosquitto: Any, recording: RecordedSteps) -> None:
     running = start_server(mosquitto.url)
     edge = SimulatedEdge("hall", recording)
     answered: list[bool] = []
@@ -271,7 +271,7 @@ def test_a_lost_message_is_made_good(start_server: Any, mosquitto: Any, recordin
 
 
 def test_other_features_are_refused_in_one_clear_line(
-    start_server: Any, mosquitto: Any, recording: Recording, caplog: pytest.LogCaptureFixture
+    start_server: Any, mosquitto: Any, recording: RecordedSteps, caplog: pytest.LogCaptureFixture
 ) -> None:
     start_server(mosquitto.url)
     edge = SimulatedEdge("hall", recording)
@@ -294,7 +294,7 @@ def test_other_features_are_refused_in_one_clear_line(
 
 
 def test_malformed_messages_are_counted_and_the_others_served(
-    start_server: Any, mosquitto: Any, recording: Recording
+    start_server: Any, mosquitto: Any, recording: RecordedSteps
 ) -> None:
     running = start_server(mosquitto.url)
     edge = SimulatedEdge("hall", recording)
@@ -315,7 +315,9 @@ def test_malformed_messages_are_counted_and_the_others_served(
     assert running.server.statistics.estimates == 2
 
 
-def test_the_broker_comes_back_and_the_stream_goes_on(start_server: Any, mosquitto: Any, recording: Recording) -> None:
+def test_the_broker_comes_back_and_the_stream_goes_on(
+    start_server: Any, mosquitto: Any, recording: RecordedSteps
+) -> None:
     running = start_server(mosquitto.url)
     edge = SimulatedEdge("hall", recording)
 

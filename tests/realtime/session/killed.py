@@ -29,7 +29,7 @@ from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
 from realtime.capture.samples import AudioBlock, VideoFrame
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped
 from realtime.perception.perception import Perception
 from realtime.perception.transcript import TranscriptUpdate
@@ -108,7 +108,7 @@ class Text:
         return Rows(np.array([word.end_s for word in words]), np.stack(values))
 
 
-def every(period_s: float, clock: SessionClock, do: Callable[[float], object]) -> None:
+def every(period_s: float, clock: StreamClock, do: Callable[[float], object]) -> None:
     for number in itertools.count(1):
         time.sleep(max(0.0, number * period_s - clock.now()))
         do(clock.now())
@@ -116,7 +116,7 @@ def every(period_s: float, clock: SessionClock, do: Callable[[float], object]) -
 
 def record(path: Path, told: int, engine: Engine, *, media: bool) -> None:
     """Until killed. told: where to write the time of each estimate, once it was handed over."""
-    clock = SessionClock()
+    clock = StreamClock()
     head = describe(CHECKPOINT, stream="hall", hop_s=HOP_S, timed=True, settings={})
     extractors: Any = SimpleNamespace(
         face=Face(), voice=Voice(), transcript=Transcript(), text=Text(), specs=CHECKPOINT.features

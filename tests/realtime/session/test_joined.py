@@ -26,7 +26,7 @@ from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import MediaClock
 from realtime.demo import CLIP
 from realtime.messages.estimate import Dropped
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perceived, Perception
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.window import WindowCut
@@ -40,7 +40,7 @@ from realtime.session.marking import Marking
 from realtime.session.recorder import Recorder, describe
 from realtime.session.rewound import Rewound
 from realtime.session.timeline import Timeline
-from training.data.recorded import Recording
+from training.data.recorded import RecordedFeatures
 
 CPU = torch.device("cpu")
 WIDTH = 2
@@ -82,7 +82,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.told, self.clock = Told(), MediaClock(EPOCH_UNIX)
-        self.perception = Perception(cast("Extractors", self.told), CPU)
+        self.perception = Perception(cast("StreamExtractors", self.told), CPU)
         self.file = path.open("wb")
         self.recorder: Recorder | None = None
         self.cuts: list[WindowCut] = []
@@ -259,7 +259,7 @@ def joins(tmp_path_factory: pytest.TempPathFactory) -> Joins:
 
     async def nothing() -> None: ...
 
-    with Perception(Extractors.load(checkpoint), CPU) as perception:
+    with Perception(StreamExtractors.load(checkpoint), CPU) as perception:
         pipeline = Pipeline(perception, Engine(checkpoint, CPU), clock, "hall", lambda: none, timed=False)
         joins = Joins(pipeline, tmp_path_factory.mktemp("late"))
         pipeline.outputs.add(joins)
@@ -311,7 +311,7 @@ def test_words_of_before_serve_the_windows_and_are_not_told(joins: Joins) -> Non
     timeline = Timeline.read(session)
     assert len(timeline.words) > 5
     assert all(0 <= word.start_s < word.end_s < 7 for word in timeline.words)
-    recording = Recording.read(joins.path)
+    recording = RecordedFeatures.read(joins.path)
     assert recording.rows[Modality.VISION].times_s[0] < 0 < recording.rows[Modality.VISION].times_s[-1] < 7
     assert [w.text for w in recording.spoken(0.0, 6.0)]
 

@@ -22,7 +22,7 @@ from dhmd.modality import Modality
 from dhmd.session import Session, schema
 from dhmd.session.reader import MAGIC, landmarks_of, rows_of, words_of
 from realtime.capture.samples import AudioBlock, VideoFrame
-from realtime.clock import MediaClock, SessionClock
+from realtime.clock import MediaClock, StreamClock
 from realtime.errors import SettingsInvalid
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.session import recorder as module
@@ -37,8 +37,8 @@ HEAD = {
 
 
 @contextlib.contextmanager
-def recording(path: Path, clock: SessionClock | None = None, **switches: bool) -> Iterator[Recorder]:
-    with new_file(path) as file, Recorder(file, clock or SessionClock(), HEAD, **switches) as recorder:
+def recording(path: Path, clock: StreamClock | None = None, **switches: bool) -> Iterator[Recorder]:
+    with new_file(path) as file, Recorder(file, clock or StreamClock(), HEAD, **switches) as recorder:
         yield recorder
 
 
@@ -108,7 +108,7 @@ def test_what_finds_the_queue_full_is_counted_and_named(tmp_path: Path, monkeypa
     monkeypatch.setattr(module, "QUEUE_MESSAGES", 5)
     path = tmp_path / "session.mcap"
     with new_file(path) as file:
-        recorder = Recorder(file, SessionClock(), HEAD)
+        recorder = Recorder(file, StreamClock(), HEAD)
         tell(recorder, 8)  # nobody writes yet
         recorder.on_worker(WorkerStatus("video", WorkerState.RUNNING))
         assert recorder.lost == 4
@@ -124,7 +124,7 @@ def test_large_pictures_fill_the_queue_by_their_bytes(tmp_path: Path, monkeypatc
     path = tmp_path / "session.mcap"
     picture = np.zeros((100, 100, 3), np.uint8)
     with new_file(path) as file:
-        recorder = Recorder(file, SessionClock(), HEAD, video=True)
+        recorder = Recorder(file, StreamClock(), HEAD, video=True)
         for number in range(5):
             recorder.on_frame(VideoFrame(picture, number / 10, number / 10))
         assert recorder.lost == 2
@@ -195,7 +195,7 @@ def test_a_full_disk_stops_the_recording_alone(
     path = small_disk / "session.mcap"
     told: list[WorkerStatus] = []
     with new_file(path) as file:
-        recorder = Recorder(file, SessionClock(), HEAD)
+        recorder = Recorder(file, StreamClock(), HEAD)
         recorder.start(told.append)
         count = fill(recorder)
         tell(recorder, 10)  # and goes on
@@ -221,7 +221,7 @@ def test_what_is_left_on_a_full_disk_ends_with_a_whole_chunk(small_disk: Path, m
     other.write_bytes(bytes(60_000))
     path = small_disk / "session.mcap"
     with new_file(path) as file:
-        recorder = Recorder(file, SessionClock(), HEAD)
+        recorder = Recorder(file, StreamClock(), HEAD)
         recorder.start()
         fill(recorder)
         other.unlink()
@@ -329,7 +329,7 @@ def test_a_file_that_is_left_empty_is_removed(tmp_path: Path) -> None:
 
     def fail() -> None:
         with new_file(path) as file:
-            Recorder(file, SessionClock(), HEAD)
+            Recorder(file, StreamClock(), HEAD)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -340,7 +340,7 @@ def test_a_file_that_is_left_empty_is_removed(tmp_path: Path) -> None:
 def test_a_wall_clock_that_is_set_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wall = [2_000_000_000.0]
     monkeypatch.setattr(time, "time", lambda: wall[0])
-    clock = SessionClock()
+    clock = StreamClock()
     path = tmp_path / "session.mcap"
     with recording(path, clock) as recorder:
         tell(recorder, 3)

@@ -24,9 +24,9 @@ from dhmd.checkpoint import load
 from dhmd.contract import Rows
 from dhmd.modality import Modality
 from dhmd.session import Session, schema
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.engine import Engine
@@ -35,7 +35,7 @@ from realtime.session.recorder import describe
 from realtime.web import recordings as module
 from realtime.web.address import WebAddress
 from realtime.web.feed import Feed
-from realtime.web.recordings import Recordings, SessionRecording
+from realtime.web.recordings import PageRecording, Recordings
 from realtime.web.server import WebServer
 from realtime.web.viewers import Viewers
 from realtime.workers import WorkerState, WorkerStatus
@@ -56,14 +56,14 @@ class Stream:
             face=SimpleNamespace(spec=specs[Modality.VISION], close=lambda: None),
             text=SimpleNamespace(spec=specs[Modality.TEXT]),
         )
-        self.perception = Perception(cast("Extractors", extractors), torch.device("cpu"))
+        self.perception = Perception(cast("StreamExtractors", extractors), torch.device("cpu"))
         none = Dropped(video=0, audio=0)
         engine = Engine(checkpoint, torch.device("cpu"))
-        self.pipeline = Pipeline(self.perception, engine, SessionClock(), name, lambda: none, timed=True)
+        self.pipeline = Pipeline(self.perception, engine, StreamClock(), name, lambda: none, timed=True)
         self.states: list[Mapping[str, Any]] = []
         self.marks: list[str] = []
         head = describe(checkpoint, stream=name, hop_s=0.1, timed=True, settings={"checkpoint": "base"})
-        self.recording: SessionRecording = recordings.of(
+        self.recording: PageRecording = recordings.of(
             self.pipeline, head, on_change=self.states.append, on_marks=self.marks.append
         )
         self.pipeline.outputs.add(self.recording)

@@ -21,7 +21,7 @@ from dhmd.session import Session, schema
 from realtime.bench.simulated_visitor import SimulatedVisitor, picture
 from realtime.capture.media import MediaFile
 from realtime.mqtt.broker import BrokerAddress
-from realtime.perception.extractors import Extractors
+from realtime.perception.extractors import StreamExtractors
 from realtime.programs.visitors import assembling
 from realtime.recognition.engine import Engine
 from realtime.recognition.shared_engine import SharedEngine
@@ -38,10 +38,10 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def models() -> Iterator[tuple[Extractors, SharedEngine]]:
+def models() -> Iterator[tuple[StreamExtractors, SharedEngine]]:
     checkpoint, threads = load("base"), torch.get_num_threads()
     torch.set_num_threads(1)
-    extractors = Extractors.load(checkpoint)
+    extractors = StreamExtractors.load(checkpoint)
     with extractors.face, SharedEngine(Engine(checkpoint, torch.device("cpu"), activations=True)) as engine:
         yield extractors, engine
     torch.set_num_threads(threads)
@@ -51,7 +51,7 @@ Serve = Callable[..., Any]
 
 
 @pytest.fixture
-def serve(models: tuple[Extractors, SharedEngine]) -> Serve:
+def serve(models: tuple[StreamExtractors, SharedEngine]) -> Serve:
     """serve(most=2, broker=None): a server of visitors; gives its address and what it told the terminal."""
 
     @asynccontextmanager

@@ -27,7 +27,7 @@ from realtime.settings import RunSettings
 from training.cli import main
 from training.data.items import Example
 from training.data.manifest import read_manifests
-from training.data.recorded import Recording, extent
+from training.data.recorded import RecordedFeatures, extent
 from training.errors import ManifestInvalid
 from training.features import pieces
 from training.features.extract import Extraction, extract
@@ -117,9 +117,9 @@ def test_rows_of_a_session_are_kept_and_found_again(
     talk: Path, store: FeatureStore, untrained_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label(talk, "0.5,4.1,neutral,")
-    read = Recording.read
+    read = RecordedFeatures.read
     times: list[Path] = []
-    monkeypatch.setattr(Recording, "read", lambda path: times.append(path) or read(path))
+    monkeypatch.setattr(RecordedFeatures, "read", lambda path: times.append(path) or read(path))
     before = examples(talk, store, untrained_checkpoint)
     assert times == [talk]
     # The same stretch under another name of the same content.

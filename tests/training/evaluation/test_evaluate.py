@@ -20,7 +20,7 @@ from training.cli import main
 from training.data.items import Example, Split, Utterance
 from training.evaluation.evaluate import evaluate, measure
 from training.features.extractors import copy_learned
-from training.sources import Sources
+from training.inputs import Inputs
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_the_command_measures_the_rows_it_is_told_to(
     (tmp_path / "a.csv").write_text("id,split,emotion,text\n1,test,sad,x\n2,train,sad,x\n")
     (tmp_path / "b.csv").write_text("id,emotion,text\n1,sad,x\n2,sad,x\n")
     rows = {Modality.TEXT: of(made, Modality.TEXT, "sad").rows[Modality.TEXT]}
-    monkeypatch.setattr(Sources, "examples", lambda self, _: [Example(one, rows) for one in self.utterances])
+    monkeypatch.setattr(Inputs, "examples", lambda self, _: [Example(one, rows) for one in self.utterances])
     argv = ["evaluate", "--checkpoint", str(checkpoint.folder), "--cache", str(tmp_path / "cache"), "--split", split]
     out = tmp_path / "made" / "measured.json"
     assert main([*argv, "--out", str(out), "--manifest", *(str(tmp_path / f"{name}.csv") for name in names)]) == 0

@@ -26,7 +26,7 @@ from training.errors import EncodersMissing, ManifestInvalid
 from training.features import extract as extraction
 from training.features import spread
 from training.features.extract import Extraction, extract
-from training.features.extractors import ENCODERS, Extractors
+from training.features.extractors import ENCODERS, LazyExtractors
 from training.features.pieces import Recipe, recipe_of, typed_words, voiced
 from training.features.store import FeatureStore
 
@@ -74,7 +74,7 @@ def test_typed_words_are_timed_as_if_spoken() -> None:
 def test_a_film_gives_the_rows_of_a_live_run(shared: Path, store: FeatureStore) -> None:
     clip = shared / "clips" / "grid_swwp2s.mpg"
     example = one(store, video=clip, end_s=2.0)
-    extractors, live_media = Extractors(ENCODERS), MediaFile(clip)
+    extractors, live_media = LazyExtractors(ENCODERS), MediaFile(clip)
     with FaceExtractor(extractors.expression) as face:
         parts = [
             face.push(frame.image, frame.captured_s).rows
@@ -186,7 +186,7 @@ def test_files_that_break_off_are_told_after_the_others_are_done(
 
 def test_missing_encoders_are_named(tmp_path: Path) -> None:
     with pytest.raises(EncodersMissing, match=r"text.safetensors is not there: .*encoder text .*--encoders"):
-        Extractors(tmp_path)
+        LazyExtractors(tmp_path)
 
 
 PARALLEL = """

@@ -16,7 +16,7 @@ from training.data.compose import SUBSETS, Composer
 from training.data.items import Example
 from training.errors import RunExists
 from training.evaluation.evaluate import evaluate
-from training.learning.fit import Data, described, fit
+from training.learning.fit import FitData, described, fit
 from training.learning.loop import check_run
 
 NETWORK = {"d": 8, "attention_heads": 2, "layers": 1, "atoms": 12, "text_dropout": 0.1, "output_dropout": 0.1}
@@ -42,7 +42,7 @@ def trained(
 ) -> Checkpoint:
     run = tmp_path_factory.mktemp("runs") / "made"
     config = configuration(epochs=6)
-    return load(fit(config, Data.of(made, specs), run, untrained_encoders))
+    return load(fit(config, FitData.of(made, specs), run, untrained_encoders))
 
 
 def test_every_modality_alone_and_all_together_are_learned(trained: Checkpoint, made: list[Example]) -> None:
@@ -87,7 +87,7 @@ def test_a_cut_run_goes_on_to_the_same_curve(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config, data = configuration(epochs=3, steps=4), Data.of(made, specs)
+    config, data = configuration(epochs=3, steps=4), FitData.of(made, specs)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     fit(config, data, whole, untrained_encoders)
 
@@ -113,7 +113,7 @@ def test_training_stops_when_validation_no_longer_rises(
     made: list[Example], specs: Mapping[Modality, FeatureSpec], untrained_encoders: Path, tmp_path: Path
 ) -> None:
     config = configuration(epochs=30, steps=1, patience=2, learning_rate=1e-9, dictionary_learning_rate=1e-9)
-    fit(config, Data.of(made, specs), tmp_path / "run", untrained_encoders)
+    fit(config, FitData.of(made, specs), tmp_path / "run", untrained_encoders)
     log = json.loads((tmp_path / "run" / "log.json").read_text())
     best = max(range(len(log)), key=lambda i: log[i]["score"])
     assert len(log) == best + 1 + 2 < 30
@@ -126,7 +126,7 @@ def test_a_run_is_neither_overwritten_nor_mixed_up(
     with pytest.raises(RunExists, match="no run to resume; start one without --resume"):
         check_run(run, described(config, {}), resume=True)
     check_run(run, described(config, {}), resume=False)
-    fit(config, Data.of(made, specs), run, untrained_encoders)
+    fit(config, FitData.of(made, specs), run, untrained_encoders)
     with pytest.raises(RunExists, match="holds a run already; continue it with --resume"):
         check_run(run, described(config, {}), resume=False)
     check_run(run, described(config, {}), resume=True)

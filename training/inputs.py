@@ -32,7 +32,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class Inputs:
     """Manifests that were found faultless. A context manager: it closes the store."""
 
     manifests: tuple[Manifest, ...]

