@@ -10,7 +10,7 @@ import shutil
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -80,6 +80,32 @@ def emodb(_: Path, unpacked: Path) -> Iterator[Row]:
         speaker, letter = clip.stem[:2], clip.stem[5]
         if letter in _EMODB_EMOTION:
             yield _clip(clip, unpacked, _EMODB_SPLIT.get(speaker, Split.TRAIN), speaker, _EMODB_EMOTION[letter])
+
+
+def emovo(_: Path, unpacked: Path) -> Iterator[Row]:
+    """EMOVO, Italian: speaker m2 test, f2 validation."""
+    return _labelled(unpacked, {"m2": Split.TEST, "f2": Split.VALIDATION})
+
+
+def urdu(_: Path, unpacked: Path) -> Iterator[Row]:
+    """URDU, talk shows: speakers SM24, SF6 and SM4 test; SM3 and SM6, who show all four classes, validation."""
+    tested = dict.fromkeys(("SM24", "SF6", "SM4"), Split.TEST)
+    return _labelled(unpacked, tested | dict.fromkeys(("SM3", "SM6"), Split.VALIDATION))
+
+
+def ased(_: Path, unpacked: Path) -> Iterator[Row]:
+    """ASED, Amharic: speakers s25 to s31 test, s20 to s24 validation."""
+    tested = dict.fromkeys((f"s{number}" for number in range(25, 32)), Split.TEST)
+    return _labelled(unpacked, tested | dict.fromkeys((f"s{number}" for number in range(20, 25)), Split.VALIDATION))
+
+
+def _labelled(unpacked: Path, splits: Mapping[str, Split]) -> Iterator[Row]:
+    """Clips by the table beside them, speakers that no split names in training."""
+    with (unpacked / "labels.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            speaker = row["speaker"]
+            split = splits.get(speaker, Split.TRAIN)
+            yield _clip(unpacked / row["file"], unpacked, split, speaker, row["emotion"])
 
 
 def _clip(clip: Path, unpacked: Path, split: Split, speaker: str, emotion: str) -> Row:
@@ -183,6 +209,9 @@ def _pixels_sha256(path: Path) -> str:
 CORPORA: Final[dict[str, Corpus]] = {
     "ravdess": Corpus(("ravdess_speech_16k.zip",), ravdess),
     "emodb": Corpus(("emodb_16k.zip",), emodb),
+    "emovo": Corpus(("emovo_16k.zip",), emovo),
+    "urdu": Corpus(("urdu_16k.zip",), urdu),
+    "ased": Corpus(("ased_16k.zip",), ased),
     "meld": Corpus(("text/meld_train.csv", "text/meld_dev.csv", "text/meld_test_public.csv"), meld),
     "goemotions": Corpus(
         ("text/goemotions_ekman_labels.txt", "text/goemotions_ekman_train.tsv", "text/goemotions_ekman_dev.tsv"),

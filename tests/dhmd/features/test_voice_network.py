@@ -62,8 +62,8 @@ def test_what_it_learned_makes_it_again(network: VoiceNetwork, tmp_path: Path) -
 
 def test_weights_that_lack_something_are_refused(network: VoiceNetwork) -> None:
     learned = network.learned()
-    del learned["frame.weight"]
-    with pytest.raises(RuntimeError, match=r"frame\.weight"):
+    del learned["embed.weight"]
+    with pytest.raises(RuntimeError, match=r"embed\.weight"):
         VoiceNetwork.with_learned(encoder(), learned)
 
 

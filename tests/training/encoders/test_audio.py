@@ -13,7 +13,7 @@ from dhmd.features.speech import SPEECH_ASSET
 from dhmd.features.speech_encoder import SpeechEncoder
 from dhmd.features.voice_network import VoiceNetwork
 from training.encoders import audio
-from training.encoders.audio import Voices, accuracies, beside, train
+from training.encoders.audio import Voices, beside, recalls, train
 from training.encoders.tuning import Plan
 
 RATE = 16_000
@@ -53,10 +53,10 @@ def test_a_cut_run_goes_on_to_the_same_weights(tmp_path: Path, plan: Plan, monke
         if cuts:
             raise KeyboardInterrupt
         cuts.append(1)
-        return accuracies(network, part)
+        return recalls(network, part)
 
     cuts: list[int] = []
-    monkeypatch.setattr(audio, "accuracies", cut)
+    monkeypatch.setattr(audio, "recalls", cut)
     with pytest.raises(KeyboardInterrupt):
         train(made(16, 0), made(4, 1), tmp_path / "cut.pt", plan)
     monkeypatch.undo()

@@ -25,7 +25,7 @@ def test_silence_around_the_voice_is_cut_off() -> None:
 def test_a_variation_is_a_part_that_the_network_can_hear() -> None:
     lengths = {len(varied(tone(5.0), np.random.default_rng(seed))) for seed in range(20)}
     assert max(lengths) <= CONTEXT
-    assert min(lengths) >= 1.5 * RATE
+    assert min(lengths) >= 1.2 * RATE
     assert len(lengths) > 5
 
 
@@ -35,5 +35,5 @@ def test_variations_differ_and_are_the_seeds() -> None:
     assert first.dtype == np.float32
     assert len(first) != len(other) or not np.allclose(first, other)
     levels = [np.sqrt(np.square(varied(tone(2.0), np.random.default_rng(seed))).mean()) for seed in range(30)]
-    assert 0.02 < min(levels) < 0.1
+    assert 0.005 < min(levels) < 0.1
     assert 0.2 < max(levels) < 3.0
