@@ -125,8 +125,8 @@ class VoiceNetwork(nn.Module):
 
 def _power(mel: Tensor, count: Tensor | None) -> Tensor:
     """(B, U) of the loudest band of each encoder frame; none where there is padding."""
-    power = mel.amax(dim=1).unflatten(1, (-1, 2)).amax(dim=2)
-    if count is None:
-        return power
-    padding = torch.arange(power.shape[1], device=power.device) >= count[:, None]
-    return power.masked_fill(padding, float("-inf"))
+    power = mel.amax(dim=1).reshape(len(mel), -1, 2).amax(dim=2)
+    if count is not None:
+        padding = torch.arange(power.shape[1], device=power.device) >= count[:, None]
+        power = power.masked_fill(padding, float("-inf"))
+    return power

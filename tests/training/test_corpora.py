@@ -20,7 +20,7 @@ from training.data.manifest import read_manifests
 from training.data.store import FeatureStore
 from training.errors import CorpusMissing
 
-NAMES = ("ravdess", "emodb", "meld", "goemotions", "mosi", "ck48")
+NAMES = ("ravdess", "emodb", "emovo", "urdu", "ased", "meld", "goemotions", "mosi", "ck48")
 """FER2013 has 32,000 files; its rules are tested on a small archive."""
 
 
@@ -54,12 +54,21 @@ def test_the_fixed_splits(utterances: list[Utterance]) -> None:
     assert groups["ravdess", Split.VALIDATION] == {"15", "16"}
     assert groups["emodb", Split.TEST] == {"13", "14"}
     assert groups["emodb", Split.VALIDATION] == {"12"}
+    assert groups["emovo", Split.TEST] == {"m2"}
+    assert groups["emovo", Split.VALIDATION] == {"f2"}
+    assert groups["urdu", Split.TEST] == {"SM24", "SF6", "SM4"}
+    assert groups["urdu", Split.VALIDATION] == {"SM3", "SM6"}
+    assert groups["ased", Split.TEST] == {f"s{number}" for number in range(25, 32)}
+    assert groups["ased", Split.VALIDATION] == {f"s{number}" for number in range(20, 25)}
     assert 10 <= len(groups["ck48", Split.VALIDATION]) <= 40
     sizes = Counter((one.corpus, one.split) for one in utterances)
     assert [sizes["mosi", split] for split in Split] == [1284, 229, 686]
     assert [sizes["meld", split] for split in Split] == [9989, 1109, 1306]
     assert [sizes["ravdess", split] for split in Split] == [840, 120, 240]
     assert [sizes["emodb", split] for split in Split] == [208, 30, 112]
+    assert [sizes["emovo", split] for split in Split] == [196, 98, 98]
+    assert [sizes["urdu", split] for split in Split] == [174, 26, 100]
+    assert [sizes["ased", split] for split in Split] == [638, 182, 450]
     assert [sizes["ck48", split] for split in Split] == [723, 204, 0]
 
 
@@ -69,6 +78,9 @@ def test_labels_are_those_of_the_names(utterances: list[Utterance]) -> None:
     assert by_id["ravdess/03-01-06-01-01-01-01"].emotion == "fear"
     assert by_id["emodb/03a01Fa"].emotion == "happy"
     assert by_id["emodb/03a01Wa"].emotion == "angry"
+    assert by_id["emovo/dis-f1-b1"].emotion == "disgust"
+    assert by_id["urdu/SM1_F10_A010"].emotion == "angry"
+    assert by_id["ased/n1-01-01-01-01"].emotion == "neutral"
     assert not any(one.id[-2] == "L" for one in utterances if one.corpus == "emodb")
     assert by_id["meld/train/0/0"].emotion == "neutral"
     assert by_id["mosi/03bSnISJMiM_1"].sentiment == pytest.approx(2.4)

@@ -97,7 +97,7 @@ def train(training: Voices, validation: Voices, state: Path, plan: Plan = PLAN) 
         order = draw.choice(len(chances), (steps, plan.batch), p=chances)
         for first in track(range(0, steps, _BUCKET), f"Epoch {epoch + 1} of {plan.epochs}"):
             chosen = order[first : first + _BUCKET].ravel()
-            mels = [_masked(_variation(training.sounds[i], log_mel, draw), draw) for i in chosen]
+            mels = [_masked(_variation(training.sounds[i], log_mel, draw), draw) for i in chosen.tolist()]
             by_length = np.argsort([mel.shape[1] for mel in mels], kind="stable").reshape(-1, plan.batch)
             for batch in draw.permutation(by_length):
                 label = torch.from_numpy(training.label[chosen[batch]])
