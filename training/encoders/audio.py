@@ -29,9 +29,9 @@ from training.encoders.sounds import Sound, at_tempo, spoken_part, varied
 from training.encoders.tuning import Group, Plan, tune
 
 RANK: Final = 8
-PLAN: Final = Plan(epochs=6, batch=32)
-ADAPTER_RATE: Final = 5e-4
-NETWORK_RATE: Final = 2e-4
+PLAN: Final = Plan(epochs=16, batch=32)
+ADAPTER_RATE: Final = 1e-3
+NETWORK_RATE: Final = 5e-4
 SMOOTHING: Final = 0.1
 
 VARIATIONS: Final = 3
