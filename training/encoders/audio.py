@@ -1,5 +1,5 @@
-"""Train the voice network on labelled voices: first what reads the layers of the speech encoder as it is, then an
-adapter in the encoder together with it."""
+"""Train the voice network on labelled voices: first what reads the layers of the speech encoder as it is, then, where
+epochs are asked for, an adapter in the encoder together with it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ from training.encoders.sounds import Sound, at_tempo, spoken_part, varied
 from training.encoders.tuning import Group, Plan, tune
 
 RANK: Final = 8
-PLAN: Final = Plan(epochs=16, batch=32)
-ADAPTER_RATE: Final = 1e-3
-NETWORK_RATE: Final = 5e-4
+PLAN: Final = Plan(epochs=0, batch=32)
+"""Of the adapter: none unless epochs are asked for, since six of them gained nothing with new speakers (mean recall of
+the validation speakers 69.7 % against 72.7 % without)."""
+ADAPTER_RATE: Final = 5e-4
+NETWORK_RATE: Final = 2e-4
 SMOOTHING: Final = 0.1
 
 VARIATIONS: Final = 3
