@@ -29,9 +29,11 @@ _EYES: Final = EYE_HEIGHT * CROP_SIDE + (SIDE - CROP_SIDE) / 2  # row of the eye
 def photographed(crops: Tensor, generator: torch.Generator) -> Tensor:
     """The same faces, a share POOR of them in poor pictures: covered, badly lit, out of focus, noisy, compressed.
 
-    crops: (B, SIDE, SIDE) float in [0, 255]. Returns another tensor of that kind.
+    crops: (B, SIDE, SIDE) float in [0, 255]. Returns the same kind.
     """
     chosen = _drawn(len(crops), POOR, generator)
+    if not len(chosen):
+        return crops
     poor = focused(exposed(occluded(crops[chosen], generator), generator), generator)
     noise = 4 * torch.rand(len(poor), 1, 1, generator=generator)
     poor = (poor + noise * torch.randn(poor.shape, generator=generator)).clamp(0, 255).round()
