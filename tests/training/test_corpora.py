@@ -108,7 +108,7 @@ def corpora(tmp_path: Path) -> Path:
     with zipfile.ZipFile(folder / "fer2013.zip", "w") as archive:
         for i in range(40):
             archive.writestr(f"train/{EMOTIONS[i % 7]}/Training_{i}.jpg", png(i))
-            votes += vote(f"train/{EMOTIONS[i % 7]}/Training_{i}.jpg", 5, 3, 1, 0, 0, 0, 0, 0, 1, 0)
+            votes += vote(f"train/{EMOTIONS[i % 7]}/Training_{i}.jpg", 6, 3, 1, 0, 0, 0, 0, 0, 0, 0)
         for name, seed, shift in (
             ("", 3, 0),
             ("_of_a_test_image", 100, 0),
@@ -125,6 +125,8 @@ def corpora(tmp_path: Path) -> Path:
         votes += vote("test/angry/PrivateTest_1.jpg", 0, 0, 0, 2, 6, 2, 0, 0, 0, 0)
         archive.writestr("test/happy/PrivateTest_2.jpg", png(102))
         votes += vote("test/happy/PrivateTest_2.jpg", 1, 3, 0, 0, 0, 0, 0, 6, 0, 0)
+        archive.writestr("test/happy/PrivateTest_3.jpg", png(103))
+        votes += vote("test/happy/PrivateTest_3.jpg", 5, 5, 0, 0, 0, 0, 0, 0, 0, 0)
     (folder / "ferplus_votes.csv").write_text(votes)
     with zipfile.ZipFile(folder / "ck48.zip", "w") as archive:
         for name, subject in (("anger", "S010"), ("sadness", "S011"), ("contempt", "S012")):
@@ -138,11 +140,12 @@ def test_what_people_said_of_a_face(corpora: Path, tmp_path: Path) -> None:
     labelled, voted = by_id["fer2013/train/happy/Training_1"], by_id["ferplus/train/happy/Training_1"]
     assert (labelled.emotion, voted.emotion) == ("happy", "neutral")
     # One tagger alone is not heard, nor who saw no emotion of ours.
-    assert labelled.votes == voted.votes == pytest.approx((5 / 8, 3 / 8, 0, 0, 0, 0, 0))
+    assert labelled.votes == voted.votes == pytest.approx((6 / 9, 3 / 9, 0, 0, 0, 0, 0))
     assert by_id["fer2013/test/angry/PrivateTest_1"].votes == pytest.approx((0, 0, 0.2, 0.6, 0, 0.2, 0))
-    # A test image stays under its label, whatever people said; among those judged by votes it is none.
+    # A test image stays under its label, whatever people said; without a majority it is none of those judged by votes.
     assert by_id["fer2013/test/happy/PrivateTest_2"].votes is None
-    assert "ferplus/test/happy/PrivateTest_2" not in by_id
+    assert by_id["fer2013/test/happy/PrivateTest_3"].votes == pytest.approx((0.5, 0.5, 0, 0, 0, 0, 0))
+    assert [one.id for one in found if one.id.startswith("ferplus/test")] == ["ferplus/test/angry/PrivateTest_1"]
 
 
 @pytest.mark.parametrize(

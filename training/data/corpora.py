@@ -162,11 +162,11 @@ def fer2013(corpora: Path, unpacked: Path) -> Iterator[Row]:
 
 
 def ferplus(corpora: Path, unpacked: Path) -> Iterator[Row]:
-    """The images of FER2013 by the vote of FER+: the emotion that most taggers named, where it is one of ours."""
+    """The images of FER2013 by the majority of FER+: one of our emotions that more than half of the taggers named."""
     for path, split, digest, votes in _faces_with_votes(corpora, unpacked):
         named = _of_ours(votes)
-        if named:
-            emotion = max(named, key=lambda emotion: named[emotion])
+        emotion = max(named, key=lambda emotion: named[emotion], default="")
+        if 2 * named.get(emotion, 0) > sum(votes.values()):
             yield _face(path, unpacked, split, digest) | {"emotion": emotion, "votes": json.dumps(named)}
 
 
