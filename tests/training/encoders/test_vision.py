@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import re
 import zipfile
 from collections.abc import Iterator
 from copy import deepcopy
@@ -27,7 +27,7 @@ from dhmd.modality import Modality
 from training.cli import main
 from training.data.corpora import prepare
 from training.data.items import Utterance
-from training.data.manifest import read_manifests
+from training.data.manifest import SYNONYMS, read_manifests
 from training.data.store import FeatureStore
 from training.encoders import vision
 from training.encoders.pictures import (
@@ -401,21 +401,26 @@ def test_the_command_names_what_it_cannot_learn_from(tmp_path: Path, capsys: pyt
 
 
 def test_the_shipped_network_reads_unseen_faces(shared: Path) -> None:
-    """On 30 images a class of FER2013's test folder, through the extractor: chance is 14 %."""
+    """On 30 test images of each emotion that most of FER+'s taggers named, through the extractor: chance is 14 %."""
     import cv2
 
     weights = Path(__file__).resolve().parents[3] / "dhmd" / "pretrained" / "base" / "vision.safetensors"
     network = ExpressionNet.load(weights)
     right = seen = 0
+    tested: dict[str, list[str]] = {emotion: [] for emotion in EMOTIONS}
+    with (shared / "corpora" / "ferplus_votes.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            for named, emotion in SYNONYMS.items():
+                if row["image"].startswith("test/") and int(row.get(named, 0)) > 5:
+                    tested[emotion].append(row["image"])
     archive = zipfile.ZipFile(shared / "corpora" / "fer2013.zip")
     with archive, FaceExtractor(network, "image", DETECTION_CONFIDENCE) as extractor:
-        tested = [name for name in sorted(archive.namelist()) if re.fullmatch(r"test/\w+/\w+\.jpg", name)]
-        for label, folder in enumerate(EMOTIONS):
-            for name in [name for name in tested if name.split("/")[1] == folder][:30]:
+        for label, emotion in enumerate(EMOTIONS):
+            for name in tested[emotion][:30]:
                 grey = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
                 emotions = extractor.push(enlarged(np.asarray(grey, np.uint8)), 0.0).emotions
                 if emotions is not None:
                     seen += 1
                     right += int(emotions.argmax() == label)
-    assert seen > 180
-    assert right / seen > 0.5
+    assert seen > 150
+    assert right / seen > 0.6
