@@ -23,8 +23,7 @@ SOURCES: Final[dict[str, tuple[str, str]]] = {
         "free for research",
     ),
     "fer2013": (
-        "FER2013 (Goodfellow et al. 2013): test is half of the official test set, validation a tenth of the rest; twins "
-        "of test images are left out of both, and what shows none of the seven emotions by the votes of FER+",
+        "FER2013 (Goodfellow et al. 2013): test is half of the official one; the rest without its twins and non-faces",
         "research use",
     ),
     "ferplus": (

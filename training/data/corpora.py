@@ -183,7 +183,7 @@ def _faces_with_votes(corpora: Path, unpacked: Path) -> Iterator[tuple[Path, Spl
     thumbnails = np.array([_thumbnail(picture) for picture in pictures], np.float32).reshape(len(paths), -1)
     twin = np.zeros(len(paths), np.bool_)
     if tested.any():
-        twin[~tested] = [row.max() > _TWIN for row in thumbnails[~tested] @ thumbnails[tested].T]
+        twin[~tested] = (thumbnails[~tested] @ thumbnails[tested].T).max(axis=1, initial=0) > _TWIN
     for path, picture, test, double in zip(paths, pictures, tested, twin, strict=True):
         digest = sha256(picture.tobytes()).hexdigest()
         counts, blind = votes.get(path.relative_to(unpacked).as_posix(), ({}, False))
