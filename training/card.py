@@ -32,8 +32,12 @@ SOURCES: Final[dict[str, tuple[str, str]]] = {
         "free for research",
     ),
     "fer2013": (
-        "FER2013 (Goodfellow et al. 2013): test is half of the official test set, validation a tenth of the rest",
+        "FER2013 (Goodfellow et al. 2013): test is half of the official one; the rest without its twins and non-faces",
         "research use",
+    ),
+    "ferplus": (
+        "FER+ (Barsoum et al. 2016), the images of FER2013 that more than half of ten taggers named one of the seven",
+        "votes: MIT; images: research use",
     ),
     "ck48": ("CK+ (Lucey et al. 2010), peak frames, 48 x 48: validation is a fifth of the subjects", "research use"),
     "meld": (

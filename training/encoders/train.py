@@ -69,12 +69,12 @@ def _vision(sources: Sources, path: Path, state: Path, given: Mapping[str, int])
     for split in (Split.TRAIN, Split.VALIDATION):
         _require((images.split == SPLITS.index(split)).sum(), "image with a face", split)
     settings = replace(vision.Settings(), **given)
-    network, log = vision.train(images, settings, state)
-    network.save(path)
-    network = ExpressionNet.load(path)
+    pupil, log = vision.train(images, settings, state)
+    pupil.network.save(path)
+    pupil.network = ExpressionNet.load(path)
     tested = images[images.split == SPLITS.index(Split.TEST)]
     corpora = sorted(set(tested.corpus.tolist()))
-    return asdict(settings), log, {name: vision.accuracies(network, tested[tested.corpus == name]) for name in corpora}
+    return asdict(settings), log, {name: vision.accuracies(pupil, tested[tested.corpus == name]) for name in corpora}
 
 
 def _audio(sources: Sources, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
