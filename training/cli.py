@@ -57,7 +57,19 @@ With several processes, each with a GPU or a part of the CPU, to the same curve:
   torchrun --nproc-per-node 2 -m -- training fit configs/base.yaml
 """
 DATA: Final = Path("data")
-CORPORA: Final = ("ravdess", "emodb", "meld", "goemotions", "mosi", "fer2013", "ck48")
+CORPORA: Final = (
+    "ravdess",
+    "emodb",
+    "emovo",
+    "urdu",
+    "ased",
+    "meld",
+    "goemotions",
+    "mosi",
+    "fer2013",
+    "ferplus",
+    "ck48",
+)
 """What `prepare` knows; named here as help should not wait for the importers."""
 
 

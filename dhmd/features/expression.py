@@ -97,7 +97,7 @@ class _Residual(nn.Module):
 
 
 class ExpressionNet(nn.Module):
-    """Embedding and class logits of aligned crops; trained by `dhmd-train expression`.
+    """Embedding and class logits of aligned crops; trained by `dhmd-train encoder vision`.
 
     Every crop is standardised first, so brightness and contrast do not count.
     """

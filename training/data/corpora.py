@@ -10,13 +10,14 @@ import shutil
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 
 from dhmd.checkpoint import write_atomically
@@ -50,6 +51,13 @@ _EMODB_EMOTION: Final = {
 }  # L, boredom, is left out
 _EMODB_SPLIT: Final = {"12": Split.VALIDATION, "13": Split.TEST, "14": Split.TEST}
 
+_FERPLUS: Final = "ferplus_votes.csv"
+_BLIND: Final = "twin_in_blind_set"
+_THUMBNAIL: Final = 24
+_TWIN: Final = 0.9
+"""Correlation of thumbnails from which on two images of FER2013 are taken for one: seen side by side, above it nearly
+all were the same picture, shifted by a few pixels or with another watermark, and below 0.85 few."""
+
 Row = dict[str, str | float]
 
 
@@ -80,6 +88,32 @@ def emodb(_: Path, unpacked: Path) -> Iterator[Row]:
         speaker, letter = clip.stem[:2], clip.stem[5]
         if letter in _EMODB_EMOTION:
             yield _clip(clip, unpacked, _EMODB_SPLIT.get(speaker, Split.TRAIN), speaker, _EMODB_EMOTION[letter])
+
+
+def emovo(_: Path, unpacked: Path) -> Iterator[Row]:
+    """EMOVO, Italian: speaker m2 test, f2 validation."""
+    return _labelled(unpacked, {"m2": Split.TEST, "f2": Split.VALIDATION})
+
+
+def urdu(_: Path, unpacked: Path) -> Iterator[Row]:
+    """URDU, talk shows: speakers SM24, SF6 and SM4 test; SM3 and SM6, who show all four classes, validation."""
+    tested = dict.fromkeys(("SM24", "SF6", "SM4"), Split.TEST)
+    return _labelled(unpacked, tested | dict.fromkeys(("SM3", "SM6"), Split.VALIDATION))
+
+
+def ased(_: Path, unpacked: Path) -> Iterator[Row]:
+    """ASED, Amharic: speakers s25 to s31 test, s20 to s24 validation."""
+    tested = dict.fromkeys((f"s{number}" for number in range(25, 32)), Split.TEST)
+    return _labelled(unpacked, tested | dict.fromkeys((f"s{number}" for number in range(20, 25)), Split.VALIDATION))
+
+
+def _labelled(unpacked: Path, splits: Mapping[str, Split]) -> Iterator[Row]:
+    """Clips by the table beside them, speakers that no split names in training."""
+    with (unpacked / "labels.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            speaker = row["speaker"]
+            split = splits.get(speaker, Split.TRAIN)
+            yield _clip(unpacked / row["file"], unpacked, split, speaker, row["emotion"])
 
 
 def _clip(clip: Path, unpacked: Path, split: Split, speaker: str, emotion: str) -> Row:
@@ -140,19 +174,67 @@ def mosi(corpora: Path, _: Path) -> Iterator[Row]:
         }
 
 
-def fer2013(_: Path, unpacked: Path) -> Iterator[Row]:
-    """FER2013: its test folder is the test set, a tenth of its train folder validation, chosen by hash, so copies of
-    one image fall on the same side; training images that also stand in the test folder are dropped."""
-    images = [(path, _pixels_sha256(path)) for path in sorted(unpacked.glob("*/*/*.jpg"))]
-    tested = {digest for path, digest in images if path.parts[-3] == "test"}
-    for path, digest in images:
-        if path.parts[-3] == "test":
-            split = Split.TEST
-        elif digest in tested:
-            continue
-        else:
-            split = Split.VALIDATION if int(digest[:8], 16) % 10 == 0 else Split.TRAIN
-        yield _face(path, unpacked, split, digest)
+def fer2013(corpora: Path, unpacked: Path) -> Iterator[Row]:
+    """FER2013 with its own labels, and beside them the votes of FER+ (Barsoum et al. 2016).
+
+    Its test folder is the test set, whole. A tenth of its train folder is validation, chosen by hash, so copies of one
+    image fall on the same side. Left out of both are images that FER+ did not find to show one of our emotions, twins
+    of test images, and those that a later, blind evaluation repeats.
+    """
+    for path, split, digest, votes in _faces_with_votes(corpora, unpacked):
+        named = _of_ours(votes)
+        if split is Split.TEST or named:
+            yield _face(path, unpacked, split, digest) | {"votes": json.dumps(named) if named else ""}
+
+
+def ferplus(corpora: Path, unpacked: Path) -> Iterator[Row]:
+    """The images of FER2013 by the majority of FER+: one of our emotions that more than half of the taggers named."""
+    for path, split, digest, votes in _faces_with_votes(corpora, unpacked):
+        named = _of_ours(votes)
+        emotion = max(named, key=lambda emotion: named[emotion], default="")
+        if 2 * named.get(emotion, 0) > sum(votes.values()):
+            yield _face(path, unpacked, split, digest) | {"emotion": emotion, "votes": json.dumps(named)}
+
+
+def _faces_with_votes(corpora: Path, unpacked: Path) -> Iterator[tuple[Path, Split, str, Mapping[str, int]]]:
+    """Images, split, digest and votes by the names of FER+; none where FER+ has none."""
+    votes = {}
+    with (corpora / _FERPLUS).open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            path, blind = row.pop("image"), row.pop(_BLIND)
+            votes[path] = {name: int(count) for name, count in row.items()}, blind == "1"
+    paths = sorted(unpacked.glob("*/*/*.jpg"))
+    pictures = [_grey(path) for path in paths]
+    tested = np.array([path.parts[-3] == "test" for path in paths], np.bool_)
+    thumbnails = np.array([_thumbnail(picture) for picture in pictures], np.float32).reshape(len(paths), -1)
+    twin = np.zeros(len(paths), np.bool_)
+    if tested.any():
+        twin[~tested] = (thumbnails[~tested] @ thumbnails[tested].T).max(axis=1, initial=0) > _TWIN
+    for path, picture, test, double in zip(paths, pictures, tested, twin, strict=True):
+        digest = sha256(picture.tobytes()).hexdigest()
+        counts, blind = votes.get(path.relative_to(unpacked).as_posix(), ({}, False))
+        if test:
+            yield path, Split.TEST, digest, counts
+        elif not (double or blind):
+            held_out = int(digest[:8], 16) % 10 == 0
+            yield path, Split.VALIDATION if held_out else Split.TRAIN, digest, counts
+
+
+def _of_ours(votes: Mapping[str, int]) -> dict[str, int]:
+    """Votes for our emotions, without those of a single tagger; empty where most said something else, as that there is
+    no face."""
+    if not votes or SYNONYMS.get(max(votes, key=lambda name: votes[name])) is None:
+        return {}
+    return {SYNONYMS[name]: count for name, count in votes.items() if name in SYNONYMS and count > 1}
+
+
+def _thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Unit vector whose product with another is their correlation; zero of an even surface."""
+    import cv2
+
+    small = cv2.resize(picture, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    small -= small.mean()
+    return np.asarray(small / max(float(np.linalg.norm(small)), 1.0), np.float32)
 
 
 def ck48(_: Path, unpacked: Path) -> Iterator[Row]:
@@ -170,26 +252,30 @@ def _face(path: Path, unpacked: Path, split: Split, group: str) -> Row:
     return {"id": name, "split": split, "emotion": emotion, "image": image, "group": group}
 
 
-def _pixels_sha256(path: Path) -> str:
+def _grey(path: Path) -> NDArray[np.uint8]:
     import cv2
 
     encoded = np.fromfile(path, np.uint8)
     grey = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE) if len(encoded) else None
     if grey is None:
         raise CorpusMissing(f"{path} is damaged: remove its folder, fetch the corpus again, and prepare it anew")
-    return sha256(np.asarray(grey, np.uint8).tobytes()).hexdigest()
+    return np.asarray(grey, np.uint8)
 
 
 CORPORA: Final[dict[str, Corpus]] = {
     "ravdess": Corpus(("ravdess_speech_16k.zip",), ravdess),
     "emodb": Corpus(("emodb_16k.zip",), emodb),
+    "emovo": Corpus(("emovo_16k.zip",), emovo),
+    "urdu": Corpus(("urdu_16k.zip",), urdu),
+    "ased": Corpus(("ased_16k.zip",), ased),
     "meld": Corpus(("text/meld_train.csv", "text/meld_dev.csv", "text/meld_test_public.csv"), meld),
     "goemotions": Corpus(
         ("text/goemotions_ekman_labels.txt", "text/goemotions_ekman_train.tsv", "text/goemotions_ekman_dev.tsv"),
         goemotions,
     ),
     "mosi": Corpus(("mosi/mosi_words.jsonl",), mosi),
-    "fer2013": Corpus(("fer2013.zip",), fer2013),
+    "fer2013": Corpus(("fer2013.zip", _FERPLUS), fer2013),
+    "ferplus": Corpus(("fer2013.zip", _FERPLUS), ferplus),
     "ck48": Corpus(("ck48.zip",), ck48),
 }
 

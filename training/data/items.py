@@ -33,6 +33,7 @@ class Utterance:
 
     id: unique among all manifests, CORPUS/ID. corpus: name of its manifest. group: who or where it comes from.
     emotion: one of EMOTIONS, None unknown. sentiment: in [-3, 3], None unknown.
+    votes: shares of the people asked that named each of EMOTIONS, which sum to 1; None where nobody counted.
     text: as written; words: the same with times from the utterance's start, where they are known.
     audio, video: a recording, of which the part from `start_s` to `end_s` (None: its end) is meant; as video also a
     session that was recorded live.
@@ -45,6 +46,7 @@ class Utterance:
     group: str
     emotion: str | None = None
     sentiment: float | None = None
+    votes: tuple[float, ...] | None = None
     text: str | None = None
     words: tuple[Word, ...] | None = None
     audio: Path | None = None

@@ -3,7 +3,8 @@
 CSV (UTF-8, with a header) or Parquet, one row an utterance. Columns, of which any but `id` may be left out:
 id; split: train, validation or test; emotion; sentiment: -3 to 3; text; audio, image, video: paths relative to the
 manifest; start, end: the part of audio or video that is meant, in seconds; group: speaker, subject or dialogue;
-words: [[word, start, end], ...] in JSON, in seconds from `start`, where the times of the words are known.
+words: [[word, start, end], ...] in JSON, in seconds from `start`, where the times of the words are known;
+votes: {emotion: number, ...} in JSON, how many people named which emotion, where several were asked.
 An empty cell means absent. Every row has at least one label and at least one modality.
 
 A session that was recorded live stands for a manifest, too: its rows are a table of labels (start, end, emotion,
@@ -37,6 +38,7 @@ COLUMNS: Final = (
     "split",
     "emotion",
     "sentiment",
+    "votes",
     "text",
     "audio",
     "image",
@@ -266,6 +268,7 @@ def _utterance(reading: _Reading, row: int, cells: Mapping[str, str]) -> None:
         group=f"{corpus}/{group}",
         emotion=SYNONYMS.get(emotion.lower()),
         sentiment=sentiment,
+        votes=_votes(reading, row, cells.get("votes", "")),
         text=cells.get("text") or None,
         words=_words(reading, row, cells.get("words", "")),
         start_s=start_s,
@@ -319,6 +322,21 @@ def _words(reading: _Reading, row: int, cell: str) -> tuple[Word, ...] | None:
         reading.fault(row, "words are not [[word, start, end], ...] in JSON, in seconds, in the order of their ends")
         return None
     return words
+
+
+def _votes(reading: _Reading, row: int, cell: str) -> tuple[float, ...] | None:
+    """Share of each of EMOTIONS."""
+    if not cell:
+        return None
+    try:
+        named = {SYNONYMS[emotion.lower()]: float(count) for emotion, count in json.loads(cell).items()}
+    except (ValueError, TypeError, AttributeError, KeyError):
+        named = {}
+    total = sum(named.values())
+    if not 0 < total < math.inf or min(named.values()) < 0:
+        reading.fault(row, f"votes are not {{emotion: number, ...}} in JSON; there are {', '.join(EMOTIONS)}")
+        return None
+    return tuple(named.get(emotion, 0.0) / total for emotion in EMOTIONS)
 
 
 def _look(readings: Sequence[_Reading], files: Files) -> None:

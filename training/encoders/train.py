@@ -26,7 +26,7 @@ from training.learning.run_files import keep
 
 MANIFESTS: Final[Mapping[Modality, tuple[str, ...]]] = {
     Modality.VISION: ("fer2013", "ck48"),
-    Modality.AUDIO: ("ravdess", "emodb"),
+    Modality.AUDIO: ("ravdess", "emodb", "emovo", "urdu", "ased"),
     Modality.TEXT: ("meld", "goemotions", "mosi"),
 }
 """What each is trained on unless something else is named."""
@@ -69,12 +69,12 @@ def _vision(sources: Inputs, path: Path, state: Path, given: Mapping[str, int]) 
     for split in (Split.TRAIN, Split.VALIDATION):
         _require((images.split == SPLITS.index(split)).sum(), "image with a face", split)
     settings = replace(vision.Settings(), **given)
-    network, log = vision.train(images, settings, state)
-    network.save(path)
-    network = ExpressionNet.load(path)
+    pupil, log = vision.train(images, settings, state)
+    pupil.network.save(path)
+    pupil.network = ExpressionNet.load(path)
     tested = images[images.split == SPLITS.index(Split.TEST)]
     corpora = sorted(set(tested.corpus.tolist()))
-    return asdict(settings), log, {name: vision.accuracies(network, tested[tested.corpus == name]) for name in corpora}
+    return asdict(settings), log, {name: vision.accuracies(pupil, tested[tested.corpus == name]) for name in corpora}
 
 
 def _audio(sources: Inputs, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:
@@ -84,7 +84,7 @@ def _audio(sources: Inputs, path: Path, state: Path, given: Mapping[str, int]) -
     plan = replace(audio.PLAN, **given)
     network, log = audio.train(parts[Split.TRAIN], parts[Split.VALIDATION], state, plan)
     save_half(path, network.learned())
-    return asdict(plan), log, audio.accuracies(network, parts[Split.TEST])
+    return asdict(plan), log, audio.measures(network, parts[Split.TEST])
 
 
 def _text(sources: Inputs, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:

@@ -22,9 +22,22 @@ SOURCES: Final[dict[str, tuple[str, str]]] = {
         "EMO-DB (Burkhardt et al. 2005), German: test speakers 13, 14, validation 12; boredom left out",
         "free for research",
     ),
-    "fer2013": (
-        "FER2013 (Goodfellow et al. 2013): test is half of the official test set, validation a tenth of the rest",
+    "emovo": ("EMOVO (Costantini et al. 2014), Italian: test speaker m2, validation f2", "for research, none named"),
+    "urdu": (
+        "URDU (Latif et al. 2018), talk shows, four emotions: test speakers SM24, SF6, SM4, validation SM3, SM6",
         "research use",
+    ),
+    "ased": (
+        "ASED (Retta et al. 2023), Amharic, five emotions: test speakers s25 to s31, validation s20 to s24",
+        "free for research",
+    ),
+    "fer2013": (
+        "FER2013 (Goodfellow et al. 2013): test is half of the official one; the rest without its twins and non-faces",
+        "research use",
+    ),
+    "ferplus": (
+        "FER+ (Barsoum et al. 2016), the images of FER2013 that more than half of ten taggers named one of the seven",
+        "votes: MIT; images: research use",
     ),
     "ck48": ("CK+ (Lucey et al. 2010), peak frames, 48 x 48: validation is a fifth of the subjects", "research use"),
     "meld": (
@@ -56,9 +69,9 @@ COMPOSED: Final = """\
 - No corpus used here holds face, voice and words of the same moment with labels. Windows with more than one modality
   are composed of strangers who show the same emotion. Their errors are independent, those of one person are not, so
   results on composed windows are higher than what to expect live. The single modalities are the honest measure.
-- Faces are still grey images of 48 x 48 pixels, held over the window with small variations. Voices are actors, in two
-  English sentences or in German. Words are from a television series, an internet forum and film reviews, most of
-  them typed.
+- Faces are still grey images of 48 x 48 pixels, held over the window with small variations. Voices are mostly actors,
+  in two English sentences, in German, Italian and Amharic; those from talk shows are few and in Urdu. Words are from a
+  television series, an internet forum and film reviews, most of them typed.
 - Acted and posed expressions are stronger than everyday ones. Rare classes (disgust, fear) are the weakest.
 - Sentiment is labelled in CMU-MOSI only, and there for words. With faces and voices alone it follows the valence of
   the emotion and means no more than that.

@@ -56,11 +56,13 @@ class FaceImages:
     """N stills as the landmarker saw them.
 
     split: (N,) index into SPLITS. label: (N,) index into EMOTIONS. corpus: (N,) name of the manifest.
+    votes: (N, 7) float32, shares of the people asked that named each of EMOTIONS; zero where nobody counted.
     crops: (N, SIDE, SIDE) uint8. found: (N,) bool. measures: (N, 55) float32. See `Sight`.
     """
 
     split: NDArray[np.int64]
     label: NDArray[np.int64]
+    votes: NDArray[np.float32]
     corpus: NDArray[np.str_]
     crops: NDArray[np.uint8]
     found: NDArray[np.bool_]
@@ -69,9 +71,11 @@ class FaceImages:
     @classmethod
     def of(cls, labelled: Sequence[tuple[Utterance, Sight]]) -> Self:
         """Of utterances with an emotion, whose stills have a crop."""
+        nobody = (0.0,) * len(EMOTIONS)
         return cls(
             split=np.array([SPLITS.index(one.split) for one, _ in labelled], np.int64),
             label=np.array([EMOTIONS.index(one.emotion or "") for one, _ in labelled], np.int64),
+            votes=np.array([one.votes or nobody for one, _ in labelled], np.float32).reshape(-1, len(EMOTIONS)),
             corpus=np.array([one.corpus for one, _ in labelled], np.str_),
             crops=np.array([seen.crop for _, seen in labelled], np.uint8).reshape(-1, SIDE, SIDE),
             found=np.array([seen.found for _, seen in labelled], np.bool_),

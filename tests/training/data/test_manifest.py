@@ -66,12 +66,14 @@ def test_a_row_with_everything(write: Write, store: FeatureStore, tmp_path: Path
             "image": "face.png",
             "group": "anna",
             "words": json.dumps(words),
+            "votes": '{"joy": 6, "Surprised": 2}',
         }
     )
     (one,) = read(path, store).utterances
     assert (one.id, one.corpus, one.group, one.split) == ("my/1", "my", "my/anna", Split.VALIDATION)
     assert (one.emotion, one.sentiment, one.text) == ("happy", 1.5, "well done")
     assert one.words == (Word("well", 0.1, 0.3), Word("done", 0.4, 0.8))
+    assert one.votes == pytest.approx((0, 0.75, 0, 0, 0, 0, 0.25))
     assert one.image == tmp_path / "face.png"
     assert one.audio is one.video is one.sound is None
 
@@ -119,6 +121,11 @@ FAULTS = {
     "sentiment 3.5 is outside of -3 to 3": {"sentiment": "3.5"},
     "sentiment 'good' is not a number": {"sentiment": "good"},
     "sentiment 'nan' is not a number": {"sentiment": "nan"},
+    "votes are not {{emotion: number, ...}} in JSON; there are neutral": {"votes": '{"happy": 2, "bored": 3}'},
+    "votes are not {{emotion: number, ...}}": {"votes": '{"happy": 2, "sad": -1}'},
+    "votes are not {{emotion: number": {"votes": '{"happy": 0}'},
+    "votes are not {{emotion": {"votes": '{"happy": "many"}'},
+    "votes are not": {"votes": "happy"},
     "has no label": {"emotion": ""},
     "has no modality": {"text": ""},
     "has no id": {"id": ""},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import re
 import zipfile
 from collections.abc import Iterator
 from copy import deepcopy
@@ -16,18 +16,31 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from dhmd.features.expression import CROP_SIDE, ExpressionNet
+from dhmd.features.expression import CROP_SIDE, EYE_HEIGHT, ExpressionNet
 from dhmd.features.face import WIDTH, FaceExtractor
 from dhmd.features.landmarks import BLENDSHAPES
+from dhmd.features.weights import digest
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from training.cli import main
 from training.data.corpora import prepare
 from training.data.items import Utterance
-from training.data.manifest import read_manifests
+from training.data.manifest import SYNONYMS, read_manifests
 from training.encoders import vision
-from training.encoders.vision import Settings, augmented, train
+from training.encoders.pictures import (
+    BLURRED,
+    OCCLUDED,
+    POOR,
+    SHARPENED,
+    compressed,
+    exposed,
+    focused,
+    occluded,
+    photographed,
+)
+from training.encoders.vision import Pupil, Settings, augmented, train
 from training.errors import RunDamaged
 from training.features.extract import Extraction, extract, face_images
 from training.features.face_images import (
@@ -40,6 +53,7 @@ from training.features.face_images import (
     FaceImages,
     enlarged,
     feature_rows,
+    inner,
     jittered,
 )
 from training.features.store import FeatureStore
@@ -48,40 +62,49 @@ HERE = Extraction(jobs=1)
 SMALL = Settings(epochs=3, batch=16, lr=1e-3, measured_every=2)
 
 
-def grey_faces(count: int) -> list[NDArray[np.uint8]]:
-    """Tight (48, 48) faces, each shifted and lit a little differently, every second one mirrored."""
+def grey_faces(count: int, *, mirrored: bool = False) -> list[NDArray[np.uint8]]:
+    """Tight (48, 48) faces, each shifted and lit a little differently."""
     import cv2
     from skimage import data
 
     portrait = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
     rng = np.random.default_rng(0)
     faces = []
-    for i in range(count):
+    for _ in range(count):
         left, top, side = rng.integers(145, 165), rng.integers(45, 60), rng.integers(140, 160)
         face = cv2.resize(portrait[top : top + side, left : left + side], (48, 48), interpolation=cv2.INTER_AREA)
         face = np.clip(face * rng.uniform(0.6, 1.1), 0, 255)
-        faces.append(np.ascontiguousarray(face[:, ::-1] if i % 2 else face).astype(np.uint8))
+        faces.append(np.ascontiguousarray(face[:, ::-1] if mirrored else face).astype(np.uint8))
     return faces
 
 
 @pytest.fixture
 def corpora(tmp_path: Path) -> Path:
-    """Both archives in small: 20 training images, 4 test images, 4 of CK+; one picture without a face."""
+    """Both archives in small: 20 training images, 4 test images, 4 of CK+; one picture without a face.
+
+    The faces of the test images look the other way than those of training, whose twins they would be.
+    """
     import cv2
 
     def png(grey: NDArray[np.uint8]) -> bytes:
         return bytes(cv2.imencode(".png", grey)[1])
 
-    faces = grey_faces(28)
+    learned, tested = grey_faces(24), grey_faces(4, mirrored=True)
+    columns = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,not_a_face,twin_in_blind_set"
+    votes = [f"image,{columns}"]
     with zipfile.ZipFile(tmp_path / "fer2013.zip", "w") as archive:
-        for i, face in enumerate(faces[:20]):
-            archive.writestr(f"train/{EMOTIONS[i % 7]}/Training_{i}.jpg", png(face))
-        archive.writestr("train/sad/Training_copy_of_a_test_image.jpg", png(faces[20]))
+        for i, face in enumerate(learned[:20]):
+            name = f"train/{EMOTIONS[i % 7]}/Training_{i}.jpg"
+            archive.writestr(name, png(face))
+            votes.append(f"{name},6,4,0,0,0,0,0,0,0,0,0")
+        archive.writestr("train/sad/Training_copy_of_a_test_image.jpg", png(tested[0]))
         archive.writestr("train/neutral/Training_nobody.jpg", png(np.full((48, 48), 77, np.uint8)))
-        for i, face in enumerate(faces[20:24]):
+        votes.append("train/neutral/Training_nobody.jpg,10,0,0,0,0,0,0,0,0,0,0")
+        for i, face in enumerate(tested):
             archive.writestr(f"test/{EMOTIONS[i]}/PrivateTest_{i}.jpg", png(face))
+    (tmp_path / "ferplus_votes.csv").write_text("\n".join(votes))
     with zipfile.ZipFile(tmp_path / "ck48.zip", "w") as archive:
-        for name, face in zip(("anger", "sadness", "happy", "contempt"), faces[24:], strict=True):
+        for name, face in zip(("anger", "sadness", "happy", "contempt"), learned[20:], strict=True):
             archive.writestr(f"{name}/{'S010' if name == 'anger' else 'S011'}_004_00000014.png", png(face))
     return tmp_path
 
@@ -101,7 +124,8 @@ def separable(count: int) -> FaceImages:
         crop[10 + 6 * emotion : 15 + 6 * emotion, 12:-12] = 220
     split = np.where(np.arange(count) < count * 3 // 4, 0, 1)
     measures = np.zeros((count, MEASURES), np.float32)
-    return FaceImages(split, label, np.full(count, "made"), crops, np.ones(count, np.bool_), measures)
+    votes = np.zeros((count, len(EMOTIONS)), np.float32)
+    return FaceImages(split, label, votes, np.full(count, "made"), crops, np.ones(count, np.bool_), measures)
 
 
 @pytest.fixture
@@ -185,20 +209,102 @@ def test_augmentation_is_the_generators(corpora: Path) -> None:
     assert not torch.equal(first, other)
 
 
+def test_a_poor_picture_is_a_picture() -> None:
+    generator = torch.Generator().manual_seed(0)
+    crops = (torch.rand(400, 1, 1, generator=generator) * 200).expand(-1, SIDE, SIDE) + torch.linspace(0, 50, SIDE)
+    poor = photographed(crops, generator)
+    assert 0 <= poor.min() < poor.max() <= 255
+    changed = (poor != crops).flatten(1).any(dim=1).float().mean()
+    assert changed == pytest.approx(POOR, abs=0.08)
+    torch.testing.assert_close(photographed(crops[:0], generator), crops[:0])
+
+
+def test_what_covers_a_face_leaves_the_eyes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    crops = torch.full((600, SIDE, SIDE), 256.0)  # no patch has this level
+    covered = occluded(crops, generator) < 256
+    assert covered.flatten(1).any(dim=1).float().mean() == pytest.approx(OCCLUDED, abs=0.05)
+    eyes = slice(MARGIN + round(CROP_SIDE * EYE_HEIGHT) - 3, MARGIN + round(CROP_SIDE * EYE_HEIGHT) + 3)
+    assert covered[:, eyes].float().mean() < 0.05 * covered[:, -16:-8].float().mean()
+
+
+def test_too_much_light_cuts_levels_off() -> None:
+    crops = torch.full((400, SIDE, SIDE), 200.0)
+    lit = exposed(crops, torch.Generator().manual_seed(0))
+    assert lit.max() == 255
+    assert lit.min() < 80
+    assert (lit == 200).flatten(1).all(dim=1).float().mean() > 0.1
+
+
+def test_a_lens_changes_edges_and_leaves_surfaces() -> None:
+    crops = torch.zeros(200, SIDE, SIDE)
+    crops[:, :, SIDE // 2 :] = 100
+    seen = focused(crops, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(seen[:, :, : SIDE // 2 - 3], crops[:, :, : SIDE // 2 - 3])
+    edge = seen[:, SIDE // 2, SIDE // 2]
+    assert (edge < 99).float().mean() == pytest.approx(BLURRED, abs=0.1)
+    assert (edge > 100.5).float().mean() == pytest.approx(SHARPENED, abs=0.1)
+
+
+def test_compression_keeps_the_mean_of_a_block() -> None:
+    generator = torch.Generator().manual_seed(0)
+    crops = torch.rand(50, SIDE, SIDE, generator=generator) * 100 + 70
+    packed = compressed(crops, generator)
+    changed = (packed != crops).flatten(1).any(dim=1)
+    assert 0 < changed.sum() < 50
+    means = [F.avg_pool2d(some[changed][:, None], 8) for some in (packed, crops)]
+    torch.testing.assert_close(*means, atol=2.1, rtol=0)  # half of the coarsest step, 16, over the 8 of a block's side
+    assert (packed - crops).abs().mean() > 1
+
+
 def test_it_learns_what_the_crops_show(tmp_path: Path) -> None:
     images = separable(168)
-    settings = Settings(epochs=4, batch=16, lr=3e-3, ema_decay=0.8)
-    network, _ = train(images, settings, tmp_path / "state.pt")
-    measured = vision.accuracies(network, images[images.split == SPLITS.index("validation")])
-    assert measured["accuracy"] > 0.8
+    settings = Settings(epochs=4, batch=16, lr=3e-3, ema_decay=0.8, small_share=0.25)
+    pupil, _ = train(images, settings, tmp_path / "state.pt")
+    measured = vision.accuracies(pupil, images[images.split == SPLITS.index("validation")])
+    assert measured["accuracy"] == measured["label"] > 0.8
     assert measured["class_mean"] > 0.8
+
+
+def test_votes_outweigh_the_label(tmp_path: Path) -> None:
+    """People say of every face what stands next in the list; the second head still learns the label."""
+    images = separable(168)
+    images = replace(images, votes=np.eye(len(EMOTIONS), dtype=np.float32)[(images.label + 1) % len(EMOTIONS)])
+    settings = Settings(epochs=4, batch=16, lr=3e-3, ema_decay=0.8, small_share=0.0)
+    pupil, _ = train(images, settings, tmp_path / "state.pt")
+    measured = vision.accuracies(pupil, images[images.split == SPLITS.index("validation")])
+    assert measured["accuracy"] > 0.8
+    assert measured["label"] < 0.2
+    assert measured["label_head"] > 0.6
+
+
+def test_only_faces_with_votes_are_judged_where_there_are_any(network: ExpressionNet) -> None:
+    images, pupil = separable(14), vision.Pupil()
+    said = vision.logits_of(pupil, inner(images.crops))[0].argmax(dim=1).numpy()
+    votes = np.zeros((14, len(EMOTIONS)), np.float32)
+    votes[np.arange(3), said[:3]] = 0.6
+    votes[np.arange(3), (said[:3] + 1) % len(EMOTIONS)] = 0.4
+    assert vision.accuracies(pupil, replace(images, votes=votes))["accuracy"] == 1
+    np.testing.assert_array_equal(vision.targets(replace(images, votes=votes), 0.1)[:3], votes[:3])
+    np.testing.assert_allclose(vision.targets(images, 0.7).max(axis=1), 0.4, rtol=1e-6)
+
+
+def test_the_adjustment_costs_little(tmp_path: Path) -> None:
+    images, pupil = separable(140), vision.Pupil()
+    logits = vision.logits_of(pupil, inner(images.crops))[0]
+    images = replace(images, label=logits.argmax(dim=1).numpy())  # all right, unless something is taken off
+    even, uneven = np.full(7, 1 / 7, np.float32), np.array([0.94, *[0.01] * 6], np.float32)
+    assert vision.adjusted(pupil, images, even, 0.0) == max(vision.SHARES)
+    common = np.roll(uneven, int(images.label[0]))
+    assert vision.adjusted(pupil, images, common, 0.0) < max(vision.SHARES)
+    assert vision.adjusted(pupil, images, common, 1.0) == max(vision.SHARES)
 
 
 def test_rare_classes_are_made_up_for(network: ExpressionNet) -> None:
     crops = torch.rand(2, CROP_SIDE, CROP_SIDE) * 255
     with torch.inference_mode():
         before = network(crops)[1]
-    vision.adjust(network, np.array([80, 10, 2, 2, 2, 2, 2]), 0.5)
+    vision.adjust(network, np.array([0.8, 0.1, 0.02, 0.02, 0.02, 0.02, 0.02], np.float32), 0.5)
     with torch.inference_mode():
         shift = (network(crops)[1] - before)[0]
     assert shift[2] - shift[0] == pytest.approx(0.5 * np.log(40), abs=1e-4)
@@ -206,27 +312,27 @@ def test_rare_classes_are_made_up_for(network: ExpressionNet) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExpressionNet, list[dict[str, Any]]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pupil, list[dict[str, Any]]]:
     """A run that nothing cut."""
     return train(separable(56), SMALL, tmp_path_factory.mktemp("whole") / "state.pt")
 
 
-def test_the_last_epoch_is_always_measured(whole: tuple[ExpressionNet, list[dict[str, Any]]]) -> None:
+def test_the_last_epoch_is_always_measured(whole: tuple[Pupil, list[dict[str, Any]]]) -> None:
     _, log = whole
     assert [entry["epoch"] for entry in log] == [1, 2, 3]
     assert [entry["epoch"] for entry in log if "validation" in entry] == [1, 3]
 
 
 def test_a_cut_run_goes_on_to_the_same_weights(
-    whole: tuple[ExpressionNet, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[Pupil, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, measure, calls = separable(56), vision.accuracies, []
 
-    def cut_in_the_third_epoch(network: ExpressionNet, part: FaceImages) -> dict[str, float]:
+    def cut_in_the_third_epoch(pupil: Pupil, part: FaceImages) -> dict[str, float]:
         calls.append(len(part))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return measure(network, part)
+        return measure(pupil, part)
 
     with monkeypatch.context() as patch:
         patch.setattr(vision, "accuracies", cut_in_the_third_epoch)
@@ -234,26 +340,26 @@ def test_a_cut_run_goes_on_to_the_same_weights(
             train(images, SMALL, tmp_path / "cut.pt")
     resumed, log = train(images, SMALL, tmp_path / "cut.pt")
     assert log == whole[1]
-    assert resumed.sha256() == whole[0].sha256()
+    assert digest(resumed.state_dict()) == digest(whole[0].state_dict())
 
 
 def test_the_weights_that_did_best_when_measured_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the cut comes after they were measured."""
     found: list[dict[str, Tensor]] = []
 
-    def worse_each_time(network: ExpressionNet, part: FaceImages) -> dict[str, float]:
-        found.append(deepcopy(network.state_dict()))
+    def worse_each_time(pupil: Pupil, part: FaceImages) -> dict[str, float]:
+        found.append(deepcopy(pupil.state_dict()))
         if len(found) == 2:
             raise KeyboardInterrupt
         return {"accuracy": 1 / len(found)}
 
     monkeypatch.setattr(vision, "accuracies", worse_each_time)
-    settings = replace(SMALL, adjustment=0.0)
+    monkeypatch.setattr(vision, "adjust", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
-        train(separable(56), settings, tmp_path / "state.pt")
-    network, log = train(separable(56), settings, tmp_path / "state.pt")
+        train(separable(56), SMALL, tmp_path / "state.pt")
+    pupil, log = train(separable(56), SMALL, tmp_path / "state.pt")
     assert [entry.get("validation") for entry in log] == [{"accuracy": 1.0}, None, {"accuracy": 1 / 3}]
-    torch.testing.assert_close(network.state_dict(), found[0], rtol=0, atol=0)
+    torch.testing.assert_close(pupil.state_dict(), found[0], rtol=0, atol=0)
 
 
 def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -295,21 +401,26 @@ def test_the_command_names_what_it_cannot_learn_from(tmp_path: Path, capsys: pyt
 
 
 def test_the_shipped_network_reads_unseen_faces(shared: Path) -> None:
-    """On 30 images a class of FER2013's test folder, through the extractor: chance is 14 %."""
+    """On 30 test images of each emotion that most of FER+'s taggers named, through the extractor: chance is 14 %."""
     import cv2
 
     weights = Path(__file__).resolve().parents[3] / "dhmd" / "pretrained" / "base" / "vision.safetensors"
     network = ExpressionNet.load(weights)
     right = seen = 0
+    tested: dict[str, list[str]] = {emotion: [] for emotion in EMOTIONS}
+    with (shared / "corpora" / "ferplus_votes.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            for named, emotion in SYNONYMS.items():
+                if row["image"].startswith("test/") and int(row.get(named, 0)) > 5:
+                    tested[emotion].append(row["image"])
     archive = zipfile.ZipFile(shared / "corpora" / "fer2013.zip")
     with archive, FaceExtractor(network, "image", DETECTION_CONFIDENCE) as extractor:
-        tested = [name for name in sorted(archive.namelist()) if re.fullmatch(r"test/\w+/\w+\.jpg", name)]
-        for label, folder in enumerate(EMOTIONS):
-            for name in [name for name in tested if name.split("/")[1] == folder][:30]:
+        for label, emotion in enumerate(EMOTIONS):
+            for name in tested[emotion][:30]:
                 grey = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
                 emotions = extractor.push(enlarged(np.asarray(grey, np.uint8)), 0.0).emotions
                 if emotions is not None:
                     seen += 1
                     right += int(emotions.argmax() == label)
-    assert seen > 180
-    assert right / seen > 0.5
+    assert seen > 150
+    assert right / seen > 0.6
