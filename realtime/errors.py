@@ -21,10 +21,6 @@ class MicrophoneUnavailable(DHMDLiveError):
     """No PortAudio, no such device, or the device cannot be opened."""
 
 
-class DeviceUnavailable(DHMDLiveError):
-    """The compute device asked for is not here."""
-
-
 class BrokerTooOld(DHMDLiveError):
     """The broker lacks what is needed of MQTT 5."""
 

@@ -33,14 +33,6 @@ class Diverged(DHMDError):
     """The loss or the score is no longer a number."""
 
 
-class DeviceUnavailable(DHMDError):
-    """There are fewer GPUs than processes."""
-
-
-class LibraryMissing(DHMDError):
-    """A library that only training needs is not installed."""
-
-
 class ManifestInvalid(DHMDError):
     """A manifest, or a file that it names, is not what it should be. One line a fault, with the row it stands in."""
 

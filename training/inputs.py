@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from dhmd.checkpoint import Checkpoint
@@ -105,10 +104,8 @@ class Inputs:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.store.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self.store.close()
 
 
 def _located(name: str, data: Path) -> Path:

@@ -59,7 +59,7 @@ class Provider(Protocol):
     def label(self) -> str: ...
 
     def bring(self, files: Sequence[AssetFile], folder: Path) -> None:
-        """Place `files` in `folder`. Raises SourceFailed when some are left out; those that came stay."""
+        """Place `files` in `folder`. Raises ProviderFailed when some are left out; those that came stay."""
 
 
 def _keep(file: AssetFile, arrived: Path, folder: Path) -> None:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhmd.checkpoint import Checkpoint, subset_name
+from dhmd.errors import DeviceUnavailable
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.model import COLUMNS
 from dhmd.prediction import Predictor
-from realtime.errors import DeviceUnavailable
 from realtime.perception.window import WindowCut
 
 SENTIMENT_LIMIT = 3.0

@@ -58,7 +58,7 @@ def extract(
     examples = []
     for one, own in zip(utterances, pieces, strict=True):
         if not any(piece.key in faulty for piece in own.values()):
-            rows = {m: store.get([piece.key], specs[m].width)[0] for m, piece in own.items()}
+            rows = {m: store.get(piece.key, specs[m].width) for m, piece in own.items()}
             examples.append(Example(one, {m: found for m, found in rows.items() if len(found)}))
     return examples, specs
 

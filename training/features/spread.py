@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,11 +40,8 @@ def make(
     jobs = jobs or cores()
     little = sum(COST_S[piece.recipe] for piece in pieces) < WORTH_S
     if address is None and (jobs == 1 or little):
-        extractor = PieceMaker(encoders)
-        try:
-            yield from map(extractor, pieces)
-        finally:
-            extractor.close()
+        with closing(PieceMaker(encoders)) as maker:
+            yield from map(maker, pieces)
     elif pieces:
         yield from _spread(pieces, encoders.absolute(), jobs, address)
 

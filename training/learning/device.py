@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.errors import DeviceUnavailable, LibraryMissing
+from dhmd.errors import DeviceUnavailable, LibraryMissing
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -157,9 +157,7 @@ def _finish(
     )
     checkpoint = load(folder)
     measured = evaluate(checkpoint, data.examples[Split.TEST])
-    record = run_record(
-        config.name, config.seed, config.model_dump(mode="json"), {"sha256": dict(data.manifests)}, trained
-    )
+    record = run_record(config, {"sha256": dict(data.manifests)}, trained)
     write_atomically(run / RESULTS, json.dumps(record | {"utterances": counts, "test": measured}, indent=1) + "\n")
     write_atomically(folder / CARD, model_card(config, counts, trained.log, measured, checkpoint.calibration))
     return folder

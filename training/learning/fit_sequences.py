@@ -68,7 +68,7 @@ def fit_sequences(config: SequenceConfig, data: Sequences, run: Path) -> dict[st
     if not first():
         return None
     read = {"sha256": data.sha256, "utterances": {split: len(part) for split, part in data.splits.items()}}
-    results = run_record(config.name, config.seed, config.model_dump(mode="json"), read, trained) | {
+    results = run_record(config, read, trained) | {
         "validation": measure(model, validation, config.limit),
         "test": measure(model, data.splits[Split.TEST], config.limit),
     }

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dhmd.model import DHMD
-from training.config import Weights
+from training.config import Plan, Weights
 from training.data.batch import Batch, Labels
 from training.errors import Diverged, RunExists
 from training.learning import losses
@@ -51,34 +51,6 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int) -> Iterator[Batch]: ...
-
-
-class Plan(Protocol):
-    """How long and how fast to learn. patience: epochs without a better score before stopping; gradient_clip: by
-    value; accumulation: batches whose gradients are summed for one step of the optimiser; ema: share of the old in the
-    running average of the weights, 0 for none."""
-
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def patience(self) -> int: ...
-    @property
-    def accumulation(self) -> int: ...
-    @property
-    def gradient_clip(self) -> float: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def dictionary_learning_rate(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def ema(self) -> float: ...
-    @property
-    def betas(self) -> tuple[float, float]: ...
-
-    def rate(self, batches: int, scores: Sequence[float]) -> float:
-        """Share of the learning rates, after so many batches and with those scores of the epochs so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +103,8 @@ def train(
         log.append({"epoch": epoch + 1, "score": score, "losses": sums, "validation": scores})
         learner.seconds += time.perf_counter() - began_s
         if curves is not None:
-            print(f"epoch {epoch + 1}: loss {sums['total']:.3f}, validation {score:.4f} ({_shown(scores)})", flush=True)
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            print(f"epoch {epoch + 1}: loss {sums['total']:.3f}, validation {score:.4f} ({shown})", flush=True)
             if score > best:
                 write_best(run, learner.measured)
             curves.add(log[-1], learner.rates(), step_s)
@@ -280,7 +253,3 @@ def open_run(run: Path, described: Mapping[str, Any]) -> None:
 
 def _text(described: Mapping[str, Any]) -> str:
     return json.dumps(described, indent=1) + "\n"
-
-
-def _shown(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
