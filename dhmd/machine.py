@@ -1,4 +1,4 @@
-"""What this machine lends to this process."""
+"""Resources that this machine lends to this process."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def cores() -> int:
-    """How many this process may use; all of them where the system does not tell."""
+    """Number of cores that this process may use; all of them where the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

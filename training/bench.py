@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, beside the time its arithmetic alone would take."""
+"""Time of a training step on this machine, beside the time its arithmetic alone would take."""
 
 from __future__ import annotations
 

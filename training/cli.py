@@ -256,7 +256,7 @@ def _fit_utterances(
 
 
 def _test_examples(checkpoint: Checkpoint, work: Work) -> list[Example]:
-    """Of the test splits of all prepared corpora, with the features that the checkpoint eats."""
+    """Examples of the test splits of all prepared corpora, with the features that the checkpoint eats."""
     from training.data.items import Split
     from training.errors import TooLittleData
     from training.inputs import Inputs

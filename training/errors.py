@@ -1,4 +1,4 @@
-"""What can go wrong at the edge of training. Each message names the cause and the remedy in one line."""
+"""Errors at the edge of training. Each message names the cause and the remedy in one line."""
 
 from __future__ import annotations
 

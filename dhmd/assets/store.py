@@ -26,7 +26,7 @@ class AssetUnavailable(DHMDError):
 
 
 class FileState(StrEnum):
-    """What `verify` found."""
+    """State of a file that `verify` found."""
 
     INTACT = "intact"
     DAMAGED = "damaged"
@@ -117,7 +117,7 @@ ASSETS: Final[dict[str, Asset]] = {
 
 
 def cache_folder() -> Path:
-    """Where all assets lie; read from the environment at each call."""
+    """The folder of all assets; read from the environment at each call."""
     if chosen := os.environ.get("DHMD_CACHE"):
         return Path(chosen).expanduser()
     if shared := os.environ.get("XDG_CACHE_HOME"):
@@ -171,7 +171,7 @@ def fetch(name: str) -> Path:
 
 
 class _Record:
-    """Which files were found intact, with the size and time they had: a start then costs a look, not a hash."""
+    """Remembers the files found intact, with the size and time they had: a start then costs a look, not a hash."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -30,7 +30,7 @@ _ASSET, _WEIGHTS = "face-landmarker", "face_landmarker.task"
 
 @dataclass(frozen=True, slots=True)
 class FaceObservation:
-    """What one picture shows.
+    """Holds what one picture shows.
 
     captured_s: capture time of the picture, seconds on the stream clock.
     rows: one row (see WIDTH) when the subject is in sight, else none.
@@ -73,7 +73,7 @@ class FaceExtractor:
         self.spec = face_spec(expression)
 
     def due(self, captured_s: float) -> bool:
-        """Whether a picture of this time falls into another cell of the 15 Hz grid than the last one pushed.
+        """Tells whether a picture of this time falls into another cell of the 15 Hz grid than the last one pushed.
 
         Live and offline keep the same pictures of a stream when both push only those that are due.
         """

@@ -1,4 +1,4 @@
-"""What shapes a DHMD network."""
+"""Constants that shape a DHMD network."""
 
 from __future__ import annotations
 

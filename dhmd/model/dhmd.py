@@ -25,7 +25,7 @@ PerModality = dict[Modality, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What one space (homogeneous or heterogeneous) says, modality by modality."""
+    """Holds what one space (homogeneous or heterogeneous) says, modality by modality."""
 
     last: PerModality
     """Transformer output at the last present step: h^c (B, d), h^s (B, 2d)."""

@@ -40,7 +40,7 @@ def marks(session: Session) -> tuple[list[Mark], int]:
 
 
 def _before(one: Mark, later: Mark) -> Mark | None:
-    """What is left of a mark when a later one was made."""
+    """The part that is left of a mark when a later one was made."""
     if not (one.start_s < later.end_s and later.start_s < one.end_s):
         return one
     if later.start_s - one.start_s < (one.end_s - one.start_s) / 2:
@@ -60,7 +60,7 @@ class RecordedFeatures:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Up to where it was cut. Raises SessionInvalid."""
+        """Reads a session up to where it was cut. Raises SessionInvalid."""
         modality_of = {topic: m for m, topic in schema.FEATURES.items()}
         parts: dict[Modality, list[Rows]] = {m: [] for m in schema.FEATURES}
         words: list[Word] = []

@@ -1,4 +1,4 @@
-"""What goes on inside a model over many windows: who teaches whom, which atoms answer, how sure it is."""
+"""Observation of a model from inside, over many windows: who teaches whom, which atoms answer, how sure it is."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Space(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Of N windows. emotion: (N,), index into EMOTIONS; edges: (N, 6) in the order of `EDGES`; activations: (N, K)."""
+    """N windows as seen. emotion: (N,), index into EMOTIONS; edges: (N, 6) in the order of `EDGES`; activations: (N, K)."""
 
     emotion: NDArray[np.int64]
     edges: Mapping[Space, Floats]
@@ -66,7 +66,7 @@ def by_emotion(values: Floats, emotion: NDArray[np.int64]) -> tuple[Floats, Floa
 
 
 class Reliability(NamedTuple):
-    """By bin of confidence, (bins,): share of the windows, mean confidence, accuracy (NaN in empty bins)."""
+    """Bins of confidence, (bins,): share of the windows, mean confidence, accuracy (NaN in empty bins)."""
 
     share: Floats
     confidence: Floats

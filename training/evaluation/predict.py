@@ -1,4 +1,4 @@
-"""What a model says of many windows at once."""
+"""Predictions of a model for many windows at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Of N windows. scores: (N, 7) of the emotions, before any temperature; sentiment: (N,)."""
+    """Predictions for N windows. scores: (N, 7) of the emotions, before any temperature; sentiment: (N,)."""
 
     scores: NDArray[np.float64]
     sentiment: NDArray[np.float64]
@@ -141,5 +141,5 @@ def calibrate(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Sam
 
 
 def _many(samples: Iterable[Sample]) -> bool:
-    """Whether they are made of FEW utterances at least."""
+    """Tells whether they are made of FEW utterances at least."""
     return len({utterance for sample in samples for utterance in sample.items.values()}) >= FEW

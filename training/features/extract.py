@@ -27,7 +27,7 @@ STORE: Final = "features.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """How features are made. encoders, jobs, address: see `training.features.spread.make`.
+    """Says how features are made. encoders, jobs, address: see `training.features.spread.make`.
 
     skip_bad: go on without utterances whose files turn out to be unreadable.
     """

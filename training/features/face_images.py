@@ -39,7 +39,7 @@ VARIANTS: Final = ("as seen", "mirrored", "jittered", "jittered")
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What the landmarker saw in a still.
+    """Holds what the landmarker saw in a still.
 
     crop: (SIDE, SIDE) uint8, aligned, with MARGIN. Where no face was found: the plain image if it is no larger than
     LARGEST_CROP, else None. found: whether a face was.
@@ -68,7 +68,7 @@ class FaceImages:
 
     @classmethod
     def of(cls, labelled: Sequence[tuple[Utterance, Sight]]) -> Self:
-        """Of utterances with an emotion, whose stills have a crop."""
+        """Collects the stills of utterances with an emotion; each must have a crop."""
         return cls(
             split=np.array([SPLITS.index(one.split) for one, _ in labelled], np.int64),
             label=np.array([EMOTIONS.index(one.emotion or "") for one, _ in labelled], np.int64),

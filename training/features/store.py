@@ -83,12 +83,12 @@ class FeatureStore:
         return Rows(np.frombuffer(found[0], np.float64), vectors.astype(np.float32))
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` under which no rows are kept."""
+        """The ones of `keys` under which no rows are kept."""
         wanted = set(keys)
         return wanted - {key for (key,) in self._database.execute("SELECT key FROM rows")}
 
     def seen(self, key: str) -> Sight | None:
-        """What the landmarker saw in a still, if it was looked at."""
+        """Returns what the landmarker saw in a still, if it was looked at."""
         found = self._database.execute("SELECT found, crop, measures FROM seen WHERE key = ?", (key,)).fetchone()
         if found is None:
             return None

@@ -166,7 +166,7 @@ def _finish(
 def validation_windows(
     composer: Composer, examples: Sequence[Example], config: FitConfig
 ) -> dict[frozenset[Modality], list[Sample]]:
-    """For each set of modalities: the utterances that have it, and composed windows where it is more than one."""
+    """Windows of each set of modalities: the utterances that have it, and composed windows where it is more than one."""
     windows: dict[frozenset[Modality], list[Sample]] = {}
     for subset in SUBSETS:
         own = [e for e in examples if subset <= set(e.rows)]

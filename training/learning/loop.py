@@ -46,7 +46,7 @@ Validate = Callable[[DHMD], tuple[float, dict[str, float]]]
 
 
 class Batches(Protocol):
-    """Where the batches of an epoch come from; the same for the same epoch, however often it is asked."""
+    """Source of the batches of an epoch; the same for the same epoch, however often it is asked."""
 
     def __len__(self) -> int: ...
 
@@ -201,7 +201,7 @@ class _Learner:
 
 
 def _followed(decay: float) -> Callable[[Any, Any, Any], None]:
-    """How averaged weights follow: at first closely, so that the untrained ones are soon forgotten."""
+    """Lets averaged weights follow: at first closely, so that the untrained ones are soon forgotten."""
 
     def follow(averaged: Any, current: Any, count: Any) -> None:
         old = min(decay, (1 + int(count)) / (10 + int(count)))

@@ -1,4 +1,4 @@
-"""How an epoch comes along: on a terminal a bar with the step, the loss and the steps a second."""
+"""Progress of an epoch: on a terminal a bar with the step, the loss and the steps a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every run notes down of itself, so that its numbers can be traced and made again."""
+"""Record that every run keeps of itself, so that its numbers can be traced and made again."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """On the CPU; None where there is none. Raises RunDamaged."""
+    """Reads a state onto the CPU; None where there is none. Raises RunDamaged."""
     if not path.exists():
         return None
     try:
