@@ -94,7 +94,7 @@ class FeatureSpec:
             raise ContractMismatch(f"{self.modality}: the checkpoint was trained on other features ({sides})")
 
     def differences(self, produced: FeatureSpec, own: str) -> str:
-        """Says how `produced` (what an extractor makes) differs from this spec, that of `own`; empty where it does not."""
+        """Says how `produced` (what an extractor makes) differs from this spec, that of `own`; empty if it does not."""
         wanted, given = self.to_dict(), produced.to_dict()
         differing = [name for name in wanted if wanted[name] != given[name]]
         return "; ".join(f"{name}: {own} {wanted[name]!r}, extractor {given[name]!r}" for name in differing)

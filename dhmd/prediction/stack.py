@@ -72,7 +72,7 @@ class Stack(nn.Module):
 
 
 class AttentionMask(NamedTuple):
-    """Marks the keys that queries of A transformers may see: those no later than they are, and of them those present."""
+    """Marks the keys queries of A transformers may see: those no later than they are, and of them those present."""
 
     causal: Tensor
     """(A, 1, 1, U, T) of 0 and 1."""

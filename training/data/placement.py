@@ -70,7 +70,7 @@ def arrived_together(
     scale: Mapping[Modality, NDArray[np.float32]],
     draw: np.random.Generator,
 ) -> tuple[dict[Modality, Rows], float]:
-    """Does as `arrived` for modalities on one clock: what each holds at the same moment. At least one holds something."""
+    """Does as `arrived` for modalities on one clock: what each holds at one moment. At least one holds something."""
     every = Rows(np.sort(np.concatenate([one.times_s for one in rows.values()])), np.empty((0, 0), np.float32))
     end_s = _end(every, 0.45, draw)
     placed = {m: _varied(one, specs[m], scale[m], end_s, draw) for m, one in rows.items()}

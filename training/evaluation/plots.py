@@ -17,8 +17,8 @@ from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from training.data.items import Example
 from training.evaluation.evaluate import by_corpus, composed
-from training.evaluation.metrics import emotion_metrics
-from training.evaluation.observe import Observations, Reliability, Space, by_emotion, observe, reliability
+from training.evaluation.metrics import Reliability, emotion_metrics, reliability
+from training.evaluation.observe import Observations, Space, by_emotion, observe
 from training.evaluation.predict import batches, predict
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dhmd.model import DHMD
-from training.config import Plan, Weights
+from training.config import FitConfig, Plan, SequenceConfig, Weights
 from training.data.batch import Batch, Labels
 from training.errors import Diverged, RunExists
 from training.learning import losses
@@ -221,6 +221,11 @@ def _groups(model: DHMD, plan: Plan) -> list[dict[str, Any]]:
         {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
+
+
+def described(config: FitConfig | SequenceConfig, data_sha256: str | Mapping[str, str]) -> dict[str, Any]:
+    """Describes what shapes a run. data_sha256: of its file, or of each manifest by its name."""
+    return config.model_dump(mode="json") | {"data_sha256": data_sha256}
 
 
 def check_run(run: Path, described: Mapping[str, Any], *, resume: bool) -> None:

@@ -23,6 +23,7 @@ CONFIG: Final = "config.json"
 LOG: Final = "log.json"
 STATE: Final = "state.pt"
 BEST: Final = "best.safetensors"
+RESULTS: Final = "results.json"
 
 
 def keep(path: Path, content: str | bytes) -> None:
