@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.features.subject import Box
+from dhmd.machine import native_stderr_to
 
 RunningMode = Literal["video", "image"]
 
@@ -227,15 +227,10 @@ def _without_startup_chatter() -> Iterator[None]:
     The library has no switch for them. Only start-up is covered: later messages go straight to stderr.
     """
     with _stderr_lock, tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
         try:
-            yield
+            with native_stderr_to(held.fileno()):
+                yield
         finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
             held.seek(0)
             for line in held:
                 if not _STARTUP_CHATTER.match(line):

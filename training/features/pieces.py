@@ -133,7 +133,8 @@ def piece_of(
 ) -> Piece:
     """digest_of: sha256 of a file's content. spec: of the modality's extractor, without which no rows are made."""
     part = [utterance.start_s, utterance.end_s]
-    sound = "" if utterance.sound is None else digest_of(_sound_kind(utterance), utterance.sound)
+    kind = Kind.AUDIO if utterance.audio else Kind.VIDEO
+    sound = "" if utterance.sound is None else digest_of(kind, utterance.sound)
     content: list[object]
     if recipe is Recipe.TYPED:
         content = [astuple(word) for word in _typed(utterance)]
@@ -151,10 +152,6 @@ def piece_of(
     digest = hashlib.sha256(json.dumps([_FORM, own, *content]).encode()).hexdigest()
     sight = "" if own is not Recipe.STILL else _sight_key(digest)
     return Piece(sight if spec is None else feature_key(digest, spec), recipe, utterance, sight)
-
-
-def _sound_kind(utterance: Utterance) -> Kind:
-    return Kind.AUDIO if utterance.audio else Kind.VIDEO
 
 
 def _sight_key(digest: str) -> str:
