@@ -144,14 +144,14 @@ def sha256_of(name: str, file: str) -> str:
 def verify(name: str) -> dict[str, FileState]:
     """State of each file of an asset, by reading every byte. Fetches nothing."""
     asset = asset_named(name)
-    states: dict[str, FileState] = {}
-    for file in asset.files:
+
+    def state(file: AssetFile) -> FileState:
         path = asset.folder / file.name
         if not path.exists():
-            states[file.name] = FileState.MISSING
-        else:
-            states[file.name] = FileState.INTACT if file.matches(path) else FileState.DAMAGED
-    return states
+            return FileState.MISSING
+        return FileState.INTACT if file.matches(path) else FileState.DAMAGED
+
+    return {file.name: state(file) for file in asset.files}
 
 
 def fetch(name: str) -> Path:

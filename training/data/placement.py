@@ -53,7 +53,7 @@ def arrived(
         end_s = _end(rows, 0.9 * spec.absent_after_s, draw)
         placed = _varied(rows, spec, scale, end_s, draw)
     # A pause longer than the window may leave it empty.
-    return (placed, end_s) if (spec.place(placed.times_s, end_s) >= 0).any() else whole(rows, spec, still=still)
+    return (placed, end_s) if _present(placed, spec, end_s) else whole(rows, spec, still=still)
 
 
 def whole_together(rows: Mapping[Modality, Rows], specs: Mapping[Modality, FeatureSpec]) -> float:
