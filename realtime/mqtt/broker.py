@@ -1,4 +1,4 @@
-"""Where the stream goes: the address of a broker, and a small one on loopback for the demo."""
+"""The broker that a stream goes to: the address of a broker, and a small one on loopback for the demo."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BrokerAddress:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     only_311: bool = False
-    """Known to speak no MQTT 5."""
+    """Whether it is known to speak no MQTT 5."""
     ca: str | None = None
     """File of the authorities that vouch for it; None: those of the system."""
     cert: str | None = None
@@ -69,7 +69,7 @@ class BrokerAddress:
 
 @dataclass(frozen=True, slots=True)
 class BrokerAccess:
-    """What it takes to be let in by a broker, beside its address: files, by name."""
+    """Files, by name, that it takes to be let in by a broker, beside its address."""
 
     ca: str | None = None
     cert: str | None = None

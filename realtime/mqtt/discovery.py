@@ -74,7 +74,7 @@ class Origin(BaseModel):
 
 
 class Announcement(BaseModel):
-    """What Home Assistant is told of a stream."""
+    """The whole device, as Home Assistant is told of it."""
 
     device: Device
     origin: Origin
@@ -91,8 +91,8 @@ DISCOVERY: Final = Topic(
     "device/{device}/config",
     Announcement,
     1,
-    True,
     "Home Assistant must find it whenever it starts, so must it be there",
+    retain=True,
     root="{prefix}",
 )
 BIRTH: Final = Topic(
@@ -100,7 +100,6 @@ BIRTH: Final = Topic(
     "status",
     Birth,
     1,
-    False,
     "who missed it would not announce itself again; kept, it would be told of a start long ago",
     content_type="text/plain",
     root="{prefix}",

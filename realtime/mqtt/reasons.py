@@ -41,7 +41,7 @@ REASONS: Final = REFUSALS | {
     157: "it has moved",
     159: "we connected more often than it takes",
 }
-"""What a broker says by number, in CONNACK, PUBACK, SUBACK and DISCONNECT."""
+"""Words for what a broker says by number, in CONNACK, PUBACK, SUBACK and DISCONNECT."""
 OURS_REFUSED: Final = (
     "CERTIFICATE_REQUIRED",
     "UNKNOWN_CA",

@@ -29,7 +29,7 @@ from dhmd.session import Session, schema
 from dhmd.session.reader import whole_records
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.demo import CLIP
-from realtime.perception import perception
+from realtime.perception import extractors
 from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
 from realtime.programs import replay as player
 from realtime.programs import run
@@ -59,8 +59,8 @@ def an_engine(checkpoint: Checkpoint, device: Any, *, activations: bool = False)
 def _models_loaded_once() -> Iterator[None]:
     """Those without a state of their own are the same in all runs here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(perception, "SpeechModel", speech_model)
-        for module in (perception, replay):
+        patch.setattr(extractors, "SpeechModel", speech_model)
+        for module in (extractors, replay):
             patch.setattr(module, "TextExtractor", text_extractor)
         for module in (run, player):
             patch.setattr(module, "Engine", an_engine)

@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_the_last_whole_files(
             write_atomically(path, content)
 
     monkeypatch.setattr(run_files, "write_atomically", write)
-    with pytest.raises(RunUnwritable, match=rf"{name}: No space left .* make room, .* \(fit: with --resume\) goes on"):
+    with pytest.raises(RunUnwritable, match=rf"{name}: No space left .* free some space, .* \(fit: with --resume\)"):
         training(cut)
     monkeypatch.undo()
     assert {path.name for path in cut.iterdir()} == {BEST, STATE, LOG, FOLDER}  # nothing half done lies about
