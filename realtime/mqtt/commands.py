@@ -34,16 +34,16 @@ BURST: Final = 10.0
 WAITING: Final = 8
 LONGEST_TOPIC: Final = 200
 LONGEST_CORRELATION: Final = 256
-"""Bytes."""
+"""Bytes of what a caller knows an answer by, at most."""
 LONGEST_REASON: Final = 200
-"""Characters."""
+"""Characters of an answer's reason, at most."""
 
 
 class Carrier(Protocol):
     """Carries out commands."""
 
     async def carry_out(self, command: Command, received_s: float, /) -> str:
-        """What is so now. received_s: on the monotonic clock. Raises CommandRefused."""
+        """Return what is so now. received_s: on the monotonic clock. Raises CommandRefused."""
         ...
 
     async def close(self) -> None: ...
@@ -79,7 +79,7 @@ class Commands:
 
     def __init__(self, publisher: Publisher, carrier: Carrier) -> None:
         self.ignored = 0
-        """Not even answered."""
+        """Number of commands that are not even answered."""
         self._publisher = publisher
         self._carrier = carrier
         self._allowance = Allowance(RATE_HZ, BURST)
@@ -134,7 +134,7 @@ class Commands:
         self._wake.set()
 
     def _return_address(self, message: MQTTMessage) -> tuple[str, bytes | None]:
-        """Where the answer goes, and with what: nobody is lent our right to publish on other topics."""
+        """Return where the answer goes, and with what: nobody is lent our right to publish on other topics."""
         usual = f"{self._publisher.base}/{RESPONSE.levels}"
         wanted = getattr(message.properties, "ResponseTopic", usual)
         correlation = getattr(message.properties, "CorrelationData", None)
@@ -156,7 +156,7 @@ class Commands:
 
 
 def read(name: str, payload: bytes) -> Command:
-    """The command that a message holds. Raises CommandRefused."""
+    """Read the command that a message holds. Raises CommandRefused."""
     if (topic := COMMANDS.get(name)) is None:
         raise CommandRefused(f"there is no such command; there are {', '.join(COMMANDS)}")
     if len(payload) > LARGEST:
@@ -172,7 +172,7 @@ def read(name: str, payload: bytes) -> Command:
 
 
 def _id_of(payload: bytes) -> str | None:
-    """What a caller gave to know the answer by, from whatever came."""
+    """Return what a caller gave to know the answer by, from whatever came."""
     if len(payload) > LARGEST:
         return None
     try:

@@ -27,7 +27,7 @@ OUTBOX: Final = 64
 UNACKNOWLEDGED: Final = 128
 """Messages of QoS 1 under way, at most; beyond it live ones are dropped."""
 FAREWELL_S: Final = 0.6
-"""How long the last words to the broker may take."""
+"""Time that the last words to the broker may take."""
 MOST_RECEIVED: Final = 16 * 1024
 """Bytes of a packet that we take; what is sent to a publisher is small."""
 
@@ -87,22 +87,18 @@ class Publisher:
         self._on_connection = on_connection
         self._outbox: deque[Message] = deque()
         self._kept: dict[str, tuple[Topic, bytes]] = {}
-        """What is retained, by its topic."""
+        """Retained messages, by topic."""
         self._unsent: set[str] = set()
         self._acknowledged: set[asyncio.Task[None]] = set()
         """Messages of QoS 1 that are under way."""
         self._listening: dict[str, Callable[[MQTTMessage], None]] = {}
-        """Who is told of what others publish, by pattern."""
+        """Calls for what others publish, by pattern."""
         self._failure: BaseException | None = None
         self.tried = asyncio.Event()
         """Set once the first connection has been made, or has failed."""
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self._closing = asyncio.Event()
         self._told_large: set[str] = set()
-
-    def publish_estimate(self, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
-        """Hand over one estimate; `on_published` is called once it is on the wire."""
-        self.publish(EMOTION, payload, on_published)
 
     def publish(self, topic: Topic, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
         """Hand over one live message; `on_published` is called once it is on the wire."""
@@ -259,7 +255,7 @@ class Publisher:
         self.undelivered += message.topic is EMOTION
 
     def _refuse(self, message: Message) -> None:
-        """Sent nevertheless, it would cost the connection."""
+        """Drop a message that would cost the connection, and tell it once a topic."""
         self._drop(message)
         if message.topic.name not in self._told_large:
             self._told_large.add(message.topic.name)

@@ -29,6 +29,7 @@ from realtime.messages.estimate import (
     SentimentEstimate,
 )
 from realtime.messages.stream import COMPACT_LIMIT
+from realtime.messages.topics import EMOTION
 from realtime.mqtt import Publisher
 from realtime.mqtt.broker import DEFAULT_PORT, BrokerAddress
 from realtime.mqtt.embedded import embedded_broker
@@ -89,7 +90,7 @@ class Stream:
 
     async def _feed(self) -> None:
         while True:
-            self.publisher.publish_estimate(an_estimate(self.seq).model_dump_json().encode())
+            self.publisher.publish(EMOTION, an_estimate(self.seq).model_dump_json().encode())
             self.seq += 1
             await asyncio.sleep(HOP_S)
 
@@ -145,7 +146,7 @@ def test_what_was_handed_over_before_the_end_is_on_the_wire_before_stopped(
 
         def burst_and_close() -> None:
             for seq in range(1000, 1020):
-                stream.publisher.publish_estimate(an_estimate(seq).model_dump_json().encode())
+                stream.publisher.publish(EMOTION, an_estimate(seq).model_dump_json().encode())
             stream.publisher.close()
 
         stream.call(burst_and_close)
@@ -312,7 +313,7 @@ def test_the_embedded_broker_serves_a_second_client_and_makes_way_when_its_port_
             publishing = asyncio.create_task(publisher.run())
             await publisher.tried.wait()
             for seq in range(3):
-                publisher.publish_estimate(an_estimate(seq).model_dump_json().encode())
+                publisher.publish(EMOTION, an_estimate(seq).model_dump_json().encode())
             await publisher.settled()
             publisher.close()
             await publishing
@@ -330,7 +331,7 @@ def test_watch_prints_one_line_an_estimate_however_long(mosquitto: Any, start_li
     watching.wait_for(lambda: "watching dhmd/test" in watching.out)
     with streaming(mosquitto.url) as stream:
         watching.wait_for(lambda: "happy" in watching.out)
-        stream.call(lambda: stream.publisher.publish_estimate(b"not json"))
+        stream.call(lambda: stream.publisher.publish(EMOTION, b"not json"))
         watching.wait_for(lambda: "not an estimate" in watching.out)
     watching.wait_for(lambda: "dhmd/test/status: stopped" in watching.out)
     lines = watching.out.splitlines()
