@@ -34,7 +34,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def encoder_path(folder: Path, modality: Modality) -> Path:
-    """What the extractor of a modality has learned, in a checkpoint's folder or one of encoders alone."""
+    """The file of what the extractor of a modality has learned, in a checkpoint's folder or one of encoders alone."""
     return folder / f"{modality}.safetensors"
 
 

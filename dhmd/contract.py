@@ -1,4 +1,4 @@
-"""What passes between extractors, window and model: words, timed rows, and the contract of a modality."""
+"""The types that pass between extractors, window and model: words, timed rows, and the contract of a modality."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Rows:
         return len(self.times_s)
 
     def halved(self) -> Rows:
-        """In the half precision in which rows are recorded and sent, so that who reads them sees what was seen live."""
+        """Rounds to the half precision of recordings and messages, so that who reads them sees what was seen live."""
         return Rows(self.times_s, self.values.astype(np.float16).astype(np.float32))
 
     @classmethod
@@ -58,7 +58,7 @@ class ContractMismatch(DHMDError):
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """What a model eats from one modality; stored in its checkpoint and checked at start.
+    """Describes what a model eats from one modality; stored in its checkpoint and checked at start.
 
     A row that is missing was not perceived (no face, silence, no words): absence is never a zero row.
 
@@ -94,13 +94,13 @@ class FeatureSpec:
             raise ContractMismatch(f"{self.modality}: the checkpoint was trained on other features ({sides})")
 
     def differences(self, produced: FeatureSpec, own: str) -> str:
-        """How `produced` (what an extractor makes) differs from this spec, that of `own`; empty where it does not."""
+        """Says how `produced` (what an extractor makes) differs from this spec, that of `own`; empty if it does not."""
         wanted, given = self.to_dict(), produced.to_dict()
         differing = [name for name in wanted if wanted[name] != given[name]]
         return "; ".join(f"{name}: {own} {wanted[name]!r}, extractor {given[name]!r}" for name in differing)
 
     def place(self, times_s: NDArray[np.float64], end_s: float) -> NDArray[np.int64]:
-        """Which row stands at each step of the window that ends at `end_s`.
+        """Finds which row stands at each step of the window that ends at `end_s`.
 
         times_s: (N,) ascending capture times. Returns (steps,) int64: index into the rows, -1 where there is none;
         all -1 when the modality is absent. Rows from after `end_s` or from before the window are left out; on a grid

@@ -9,5 +9,13 @@ class DHMDError(Exception):
     exit_code = 1
 
 
+class DeviceUnavailable(DHMDError):
+    """The compute device asked for is not here, or not as often as asked for."""
+
+
+class LibraryMissing(DHMDError):
+    """A library that the plain install does without is needed."""
+
+
 class MediaUnreadable(DHMDError):
     """A file is missing, empty, cut off, or holds nothing that can be decoded."""

@@ -77,8 +77,8 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
 
 
 def explain(problem: Any) -> str:
-    """What pydantic found wrong with a value, for people. A validator of ours says itself what it found, and how much
-    of it may be shown."""
+    """Says for people what pydantic found wrong with a value. A validator of ours says itself what it found, and how
+    much of it may be shown."""
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     return f"{problem['msg'][0].lower()}{problem['msg'][1:]}, found {problem['input']!r}"

@@ -1,4 +1,4 @@
-"""How often what comes from outside is listened to."""
+"""A limit to how often what comes from outside is listened to."""
 
 from __future__ import annotations
 

@@ -82,15 +82,14 @@ class SampleClock:
 
     Each block comes with a measured capture time, which is right or late: threads wait to run. Counting samples gives
     even spacing, but drifts, as the device's crystal is not ours, and knows nothing of lost samples. So samples are
-    counted, and the count is drawn slowly towards the least late measurement of the last `window_s`. Only when even
-    that is more than `gap_s` ahead were samples lost, and time jumps there. Times never run backwards.
+    counted, and the count is drawn slowly towards the least late measurement of the last WINDOW_S. Only when even
+    that is more than GAP_S ahead were samples lost, and time jumps there. Times never run backwards.
     """
 
-    def __init__(self, rate_hz: float, *, window_s: float = 1.0, gap_s: float = 0.1, gain: float = 0.05) -> None:
+    WINDOW_S, GAP_S, GAIN = 1.0, 0.1, 0.05
+
+    def __init__(self, rate_hz: float) -> None:
         self.rate_hz = rate_hz
-        self.window_s = window_s
-        self.gap_s = gap_s
-        self.gain = gain
         self._counted = 0
         self._offset_s: float | None = None
         self._measured: deque[tuple[float, float]] = deque()
@@ -100,17 +99,17 @@ class SampleClock:
         position_s = self._counted / self.rate_hz
         self._counted += samples
         self._measured.append((position_s, measured_s - position_s))
-        settled = position_s - self._measured[0][0] >= self.window_s
-        while position_s - self._measured[0][0] > self.window_s:
+        settled = position_s - self._measured[0][0] >= self.WINDOW_S
+        while position_s - self._measured[0][0] > self.WINDOW_S:
             self._measured.popleft()
         least_late_s = min(offset_s for _, offset_s in self._measured)
         if self._offset_s is None:
             self._offset_s = least_late_s
         error_s = least_late_s - self._offset_s
-        if settled and error_s > self.gap_s:
+        if settled and error_s > self.GAP_S:
             self._offset_s = least_late_s
         else:
             # At most a twentieth of the block: a correction is never heard as a change of speed or order.
             limit_s = samples / self.rate_hz / 20
-            self._offset_s += min(limit_s, max(-limit_s, self.gain * error_s))
+            self._offset_s += min(limit_s, max(-limit_s, self.GAIN * error_s))
         return position_s + self._offset_s

@@ -1,4 +1,4 @@
-"""What can go wrong at the edge. Each message names the cause and the remedy in one line."""
+"""Errors of a live run. Each message names the cause and the remedy in one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dhmd.errors import DHMDError
 
 
 class DHMDLiveError(DHMDError):
-    """What a live run may meet."""
+    """An error that a live run may meet."""
 
 
 class SettingsInvalid(DHMDLiveError):
@@ -21,10 +21,6 @@ class MicrophoneUnavailable(DHMDLiveError):
     """No PortAudio, no such device, or the device cannot be opened."""
 
 
-class DeviceUnavailable(DHMDLiveError):
-    """The compute device asked for is not here."""
-
-
 class BrokerTooOld(DHMDLiveError):
     """The broker lacks what is needed of MQTT 5."""
 
@@ -34,7 +30,7 @@ class BrokerUnavailable(DHMDLiveError):
 
 
 class StreamAlive(DHMDLiveError):
-    """What is to be forgotten still runs."""
+    """The stream that is to be forgotten still runs."""
 
 
 class BrokerRefused(DHMDLiveError):

@@ -13,7 +13,7 @@ import psutil
 MEMORY_EVERY_S: Final = 1.0
 KEPT_MB: Final = 256
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3)."""
+"""Parameters of mallopt(3)."""
 
 
 def resident_mb() -> float | None:

@@ -1,4 +1,4 @@
-"""What a run was asked to do: from the command line, over a configuration file, over the defaults."""
+"""Settings of a run: from the command line, over a configuration file, over the defaults."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _check_control(settings: RunSettings) -> None:
 
 
 def _check_visitors(settings: RunSettings) -> None:
-    """What belongs to one stream has no place where each visitor has one. Raises SettingsInvalid."""
+    """Refuse what belongs to one stream, as each visitor has one. Raises SettingsInvalid."""
     for flag, given in (
         ("--microphone", settings.microphone is not None),
         ("--pace max", settings.pace == "max"),

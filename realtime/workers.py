@@ -198,7 +198,7 @@ class _Attempt:
 
     @property
     def error(self) -> BaseException | None:
-        """Error that the worker raised; None when it ended by itself."""
+        """The error that the worker raised; None when it ended by itself."""
         return self._done.result()
 
     async def _ended_or(self, other: Coroutine[Any, Any, None]) -> None:

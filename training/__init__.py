@@ -1,1 +1,1 @@
-"""From labelled data to a checkpoint."""
+"""Training: from labelled data to a checkpoint."""

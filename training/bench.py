@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, beside the time its arithmetic alone would take."""
+"""Time of a training step on this machine, beside the time its arithmetic alone would take."""
 
 from __future__ import annotations
 
@@ -12,39 +12,26 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dhmd import yardstick
 from dhmd.modality import Modality
 from dhmd.model import DHMD, SENTIMENT
 from training.config import Network, SequenceConfig
 from training.data.batch import Labels
 from training.learning import losses
 
-PUBLISHED_WIDTHS: Final = {Modality.TEXT: 768, Modality.VISION: 20, Modality.AUDIO: 5}
-"""Of CMU-MOSI's published features."""
-
 PAPER: Final = SequenceConfig(
     name="paper",
     features="published",
     network=Network(
-        kernels=dict.fromkeys(Modality, 5),
-        attention_dropout={Modality.TEXT: 0.3, Modality.AUDIO: 0.2},
-        d=50,
-        attention_heads=10,
-        layers=4,
-        atoms=512,
-        text_dropout=0.5,
-        embedding_dropout=0.2,
-        output_dropout=0.5,
-        residual_dropout=0.0,
+        kernels={m: one.kernel for m, one in yardstick.PAPER.modalities.items()},
+        attention_dropout={m: one.attention_dropout for m, one in yardstick.PAPER.modalities.items()},
+        **{name: value for name, value in yardstick.PAPER.to_dict().items() if name in Network.model_fields},
     ),
 )
-"""The constants of the DHMD paper for CMU-MOSI, as in configs/mosi.yaml."""
+"""A run with the constants of the DHMD paper for CMU-MOSI, as in configs/mosi.yaml."""
 
-STEPS: Final = 50
-"""Of each sequence."""
-
+PUBLISHED_WIDTHS: Final = {m: one.width for m, one in yardstick.PAPER.modalities.items()}
 WARM_UP: Final = 3
-MATRIX: Final = 1024
-"""Side of the square matrices whose product gives the machine's rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +80,17 @@ def time_step(
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
     step = _step(config, widths)
-    square = torch.randn(MATRIX, MATRIX)
+    product = yardstick.product()
     for _ in range(WARM_UP):
         step()
-        square @ square
+        product()
     with FlopCounterMode(display=False) as counter:
         step()
     times: list[tuple[float, float]] = []
     rates: list[float] = []
     for _ in range(steps):
         times.append(_time(step))
-        rates.append(2 * MATRIX**3 / _time(lambda: square @ square)[0])
+        rates.append(yardstick.PRODUCT_OPERATIONS / _time(product)[0])
     return StepTimes(
         threads,
         tuple(wall for wall, _ in times),
@@ -117,8 +104,8 @@ def _step(config: SequenceConfig, widths: Mapping[Modality, int]) -> Callable[[]
     model = DHMD(config.network.dhmd(widths, (SENTIMENT,))).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.optimisation.learning_rate, fused=True)
     batch = config.optimisation.batch
-    inputs = {m: torch.randn(batch, STEPS, widths[m]) for m in Modality}
-    masks = {m: torch.ones(batch, STEPS, dtype=torch.bool) for m in Modality}
+    inputs = {m: torch.randn(batch, steps, widths[m]) for m, steps in yardstick.PAPER_STEPS.items()}
+    masks = {m: torch.ones(batch, steps, dtype=torch.bool) for m, steps in yardstick.PAPER_STEPS.items()}
     labels = Labels({SENTIMENT.name: torch.randn(batch).clamp(-config.limit, config.limit)})
 
     def step() -> None:

@@ -220,11 +220,12 @@ def _fit(args: argparse.Namespace) -> None:
 
 def _fit_sequences(config: SequenceConfig, folder: Path, features: Path, *, resume: bool) -> None:
     from training.learning.device import first
-    from training.learning.fit_sequences import RESULTS, described, fit_sequences, read_sequences
-    from training.learning.loop import check_run
+    from training.learning.fit_sequences import fit_sequences, read_sequences
+    from training.learning.loop import check_run, described
+    from training.learning.run_files import RESULTS
 
     data = read_sequences(config, features)
-    check_run(folder, described(config, data), resume=resume)
+    check_run(folder, described(config, data.sha256), resume=resume)
     results = fit_sequences(config, data, folder)
     if first():
         print(json.dumps(results, indent=1))
@@ -237,8 +238,8 @@ def _fit_utterances(
     from training.features.extractors import ENCODERS
     from training.inputs import Inputs
     from training.learning.device import fabric, first
-    from training.learning.fit import FitData, described, fit
-    from training.learning.loop import check_run
+    from training.learning.fit import FitData, fit
+    from training.learning.loop import check_run, described
 
     start = load(config.start) if config.start else None
     encoders = start.folder if start else encoders or ENCODERS
@@ -256,7 +257,7 @@ def _fit_utterances(
 
 
 def _test_examples(checkpoint: Checkpoint, work: Work) -> list[Example]:
-    """Of the test splits of all prepared corpora, with the features that the checkpoint eats."""
+    """Examples of the test splits of all prepared corpora, with the features that the checkpoint eats."""
     from training.data.items import Split
     from training.errors import TooLittleData
     from training.inputs import Inputs

@@ -56,7 +56,7 @@ class Network(_Strict):
 
 
 class Optimisation(_Strict):
-    """How long and how fast, on composed windows; a `training.learning.loop.Plan`.
+    """Plans how long and how fast to learn, on composed windows.
 
     An epoch is `steps` batches; the rate rises over `warm_up` steps, then falls as a cosine.
 
@@ -86,7 +86,7 @@ class Optimisation(_Strict):
 
 
 class PlateauOptimisation(_Strict):
-    """How long and how fast, on sequences; a `training.learning.loop.Plan`. An epoch is every utterance once, the
+    """Plans how long and how fast to learn, on sequences. An epoch is every utterance once, the
     optimiser is Adam. The rate is halved after `plateau` epochs without a better validation score and one more.
 
     accumulation: batches whose gradients are summed for one step. patience: epochs without a better score before
@@ -114,6 +114,9 @@ class PlateauOptimisation(_Strict):
             if worse > self.plateau:
                 share, worse = share / 2, 0
         return share
+
+
+Plan = Optimisation | PlateauOptimisation
 
 
 class Validation(_Strict):

@@ -1,4 +1,4 @@
-"""What can go wrong at the edge of training. Each message names the cause and the remedy in one line."""
+"""Errors at the edge of training. Each message names the cause and the remedy in one line."""
 
 from __future__ import annotations
 
@@ -31,14 +31,6 @@ class RunUnwritable(DHMDError):
 
 class Diverged(DHMDError):
     """The loss or the score is no longer a number."""
-
-
-class DeviceUnavailable(DHMDError):
-    """There are fewer GPUs than processes."""
-
-
-class LibraryMissing(DHMDError):
-    """A library that only training needs is not installed."""
 
 
 class ManifestInvalid(DHMDError):

@@ -98,7 +98,7 @@ def windows_of(
 
 
 def contract_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What one needs to use the file: names of inputs and output, columns, features, and calibration."""
+    """All that one needs to use the file: names of inputs and output, columns, features, and calibration."""
     calibration = checkpoint.calibration
     return {
         "checkpoint": checkpoint.name,

@@ -1,4 +1,4 @@
-"""What a command was told to read: manifests by path or name, the store of features, how to make what it lacks."""
+"""Inputs of a command: manifests by path or name, the store of features, how to make what it lacks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from dhmd.checkpoint import Checkpoint
@@ -22,7 +21,7 @@ from training.features.store import FeatureStore
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Where manifests and features lie, and who makes those that are missing; see `Extraction`."""
+    """Says where manifests and features lie, and who makes those that are missing; see `Extraction`."""
 
     data: Path
     cache: Path
@@ -67,11 +66,11 @@ class Inputs:
 
     @property
     def sha256(self) -> dict[str, str]:
-        """Of each manifest, by its name."""
+        """Digest of each manifest, by its name."""
         return {manifest.name: manifest.sha256 for manifest in self.manifests}
 
     def only(self, split: Split | None, *, whole_without: bool = False) -> Self:
-        """Only the utterances of that split (None: all).
+        """Leaves only the utterances of that split (None: all).
 
         whole_without: take a manifest whole that does not tell splits. Raises TooLittleData where none is left.
         """
@@ -96,7 +95,7 @@ class Inputs:
         return examples, specs
 
     def examples(self, checkpoint: Checkpoint) -> list[Example]:
-        """With the features that a checkpoint eats. Raises ContractMismatch."""
+        """Examples with the features that a checkpoint eats. Raises ContractMismatch."""
         examples, specs = self.extract(checkpoint.folder)
         for modality, spec in checkpoint.features.items():
             spec.require(specs[modality])
@@ -105,10 +104,8 @@ class Inputs:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.store.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self.store.close()
 
 
 def _located(name: str, data: Path) -> Path:

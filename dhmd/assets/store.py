@@ -26,7 +26,7 @@ class AssetUnavailable(DHMDError):
 
 
 class FileState(StrEnum):
-    """What `verify` found."""
+    """State of a file that `verify` found."""
 
     INTACT = "intact"
     DAMAGED = "damaged"
@@ -117,7 +117,7 @@ ASSETS: Final[dict[str, Asset]] = {
 
 
 def cache_folder() -> Path:
-    """Where all assets lie; read from the environment at each call."""
+    """The folder of all assets; read from the environment at each call."""
     if chosen := os.environ.get("DHMD_CACHE"):
         return Path(chosen).expanduser()
     if shared := os.environ.get("XDG_CACHE_HOME"):
@@ -144,14 +144,14 @@ def sha256_of(name: str, file: str) -> str:
 def verify(name: str) -> dict[str, FileState]:
     """State of each file of an asset, by reading every byte. Fetches nothing."""
     asset = asset_named(name)
-    states: dict[str, FileState] = {}
-    for file in asset.files:
+
+    def state(file: AssetFile) -> FileState:
         path = asset.folder / file.name
         if not path.exists():
-            states[file.name] = FileState.MISSING
-        else:
-            states[file.name] = FileState.INTACT if file.matches(path) else FileState.DAMAGED
-    return states
+            return FileState.MISSING
+        return FileState.INTACT if file.matches(path) else FileState.DAMAGED
+
+    return {file.name: state(file) for file in asset.files}
 
 
 def fetch(name: str) -> Path:
@@ -161,7 +161,7 @@ def fetch(name: str) -> Path:
     """
     asset = asset_named(name)
     try:
-        if _unverified(asset, _Record(asset.folder)):
+        if _Record(asset).unverified():
             asset.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(asset.folder / ".lock"):
                 _complete(asset)
@@ -171,50 +171,45 @@ def fetch(name: str) -> Path:
 
 
 class _Record:
-    """Which files were found intact, with the size and time they had: a start then costs a look, not a hash."""
+    """Remembers the files found intact, with the size and time they had: a start then costs a look, not a hash."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._path = folder / ".verified.json"
+    def __init__(self, asset: Asset) -> None:
+        self._asset = asset
+        self._path = asset.folder / ".verified.json"
         try:
             self._seen: dict[str, list[object]] = json.loads(self._path.read_text())
         except (OSError, ValueError):
             self._seen = {}  # a lost record only costs hashing once more
 
-    def holds(self, file: AssetFile) -> bool:
-        path = self._folder / file.name
-        return path.is_file() and self._seen.get(file.name) == self._mark(file, path)
+    def unverified(self) -> list[AssetFile]:
+        """Files that are missing, or were not found intact as they are now."""
+        return [
+            file
+            for file in self._asset.files
+            if not (self._asset.folder / file.name).is_file() or self._seen.get(file.name) != self._mark(file)
+        ]
 
-    def note(self, file: AssetFile) -> None:
-        self._seen[file.name] = self._mark(file, self._folder / file.name)
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps(self._seen))
-        fresh.replace(self._path)
+    def note_intact(self) -> list[AssetFile]:
+        """Note every file whose content is right; returns the others."""
+        wanting: list[AssetFile] = []
+        for file in self.unverified():
+            if file.matches(self._asset.folder / file.name):
+                self._seen[file.name] = self._mark(file)
+                fresh = self._path.with_suffix(".new")
+                fresh.write_text(json.dumps(self._seen))
+                fresh.replace(self._path)
+            else:
+                wanting.append(file)
+        return wanting
 
-    @staticmethod
-    def _mark(file: AssetFile, path: Path) -> list[object]:
-        stat = path.stat()
+    def _mark(self, file: AssetFile) -> list[object]:
+        stat = (self._asset.folder / file.name).stat()
         return [file.sha256, stat.st_size, stat.st_mtime_ns]
 
 
-def _unverified(asset: Asset, record: _Record) -> list[AssetFile]:
-    return [file for file in asset.files if not record.holds(file)]
-
-
-def _note_intact(asset: Asset, record: _Record) -> list[AssetFile]:
-    """Note every file whose content is right; returns the others."""
-    wanting: list[AssetFile] = []
-    for file in _unverified(asset, record):
-        if file.matches(asset.folder / file.name):
-            record.note(file)
-        else:
-            wanting.append(file)
-    return wanting
-
-
 def _complete(asset: Asset) -> None:
-    record = _Record(asset.folder)
-    wanting = _note_intact(asset, record)
+    record = _Record(asset)
+    wanting = record.note_intact()
     if wanting and os.environ.get("DHMD_OFFLINE") == "1":
         raise AssetUnavailable(
             f"{asset.name}: {_names(wanting)} not in {asset.folder} and DHMD_OFFLINE=1 forbids fetching; "
@@ -231,7 +226,7 @@ def _complete(asset: Asset) -> None:
         except ProviderFailed as error:
             causes.append(f"{source.label}: {error}")
             print(f"{asset.name}: {causes[-1]}", file=sys.stderr)
-        wanting = _note_intact(asset, record)
+        wanting = record.note_intact()
     for part in asset.folder.glob("*.part"):
         if not wanting:
             part.unlink()

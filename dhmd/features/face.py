@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from dhmd.assets.store import fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.expression import EMBEDDING_WIDTH, ExpressionNet, aligned_crop
-from dhmd.features.landmarks import BLENDSHAPES, MAX_SIDE, POSE, Face, FaceLandmarks, RunningMode
+from dhmd.features.landmarks import BLENDSHAPES, POSE, Face, FaceLandmarks, RunningMode, pixel_boxes, within_max_side
 from dhmd.features.subject import Box, Subject, largest
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
@@ -31,7 +30,7 @@ _ASSET, _WEIGHTS = "face-landmarker", "face_landmarker.task"
 
 @dataclass(frozen=True, slots=True)
 class FaceObservation:
-    """What one picture shows.
+    """Holds what one picture shows.
 
     captured_s: capture time of the picture, seconds on the stream clock.
     rows: one row (see WIDTH) when the subject is in sight, else none.
@@ -74,7 +73,7 @@ class FaceExtractor:
         self.spec = face_spec(expression)
 
     def due(self, captured_s: float) -> bool:
-        """Whether a picture of this time falls into another cell of the 15 Hz grid than the last one pushed.
+        """Tells whether a picture of this time falls into another cell of the 15 Hz grid than the last one pushed.
 
         Live and offline keep the same pictures of a stream when both push only those that are due.
         """
@@ -83,10 +82,9 @@ class FaceExtractor:
     def push(self, image: NDArray[np.uint8], captured_s: float) -> FaceObservation:
         """Observe one picture. image: (H, W, 3) uint8, BGR, any size."""
         self._cell = _cell(captured_s)
-        image = _within(image, MAX_SIDE)
+        image = within_max_side(image)
         faces = self._landmarks.find(image, captured_s)
-        height, width = image.shape[:2]
-        boxes = [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in (face.box for face in faces)]
+        boxes = pixel_boxes(faces, image)
         chosen = largest(boxes) if self._subject is None else self._subject.among(boxes, captured_s)
         if chosen is None:
             return FaceObservation(captured_s, Rows.empty(WIDTH), len(faces))
@@ -109,9 +107,7 @@ class FaceExtractor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -136,14 +132,3 @@ def face_spec(expression: ExpressionNet) -> FeatureSpec:
 def _cell(captured_s: float) -> int:
     # The small term keeps frames of a 15 or 30 fps stream, which stand on the grid, on one side of it.
     return math.floor(captured_s * RATE_HZ + 1e-3)
-
-
-def _within(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The picture, shrunk so that its longest side is at most `side` pixels."""
-    longest = max(image.shape[:2])
-    if longest <= side:
-        return image
-    import cv2
-
-    height, width = (max(1, round(length * side / longest)) for length in image.shape[:2])
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

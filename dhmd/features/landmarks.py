@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dhmd.features.subject import Box
+from dhmd.machine import native_stderr_to
 
 RunningMode = Literal["video", "image"]
 
@@ -107,7 +109,7 @@ class Face:
     pose: NDArray[np.float32]
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """x0, y0, x1, y1 around the landmarks, clipped to the picture, as fractions of it."""
         x0, y0 = self.landmarks[:, :2].min(axis=0).clip(0, 1)
         x1, y1 = self.landmarks[:, :2].max(axis=0).clip(0, 1)
@@ -165,10 +167,25 @@ class FaceLandmarks:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def within_max_side(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture, shrunk so that its longest side is at most MAX_SIDE."""
+    longest = max(image.shape[:2])
+    if longest <= MAX_SIDE:
+        return image
+    import cv2
+
+    height, width = (max(1, round(length * MAX_SIDE / longest)) for length in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def pixel_boxes(faces: Sequence[Face], image: NDArray[np.uint8]) -> list[Box]:
+    """The box of each face in pixels of its picture."""
+    height, width = image.shape[:2]
+    return [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in (face.box for face in faces)]
 
 
 def head_pose(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -210,15 +227,10 @@ def _without_startup_chatter() -> Iterator[None]:
     The library has no switch for them. Only start-up is covered: later messages go straight to stderr.
     """
     with _stderr_lock, tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
         try:
-            yield
+            with native_stderr_to(held.fileno()):
+                yield
         finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
             held.seek(0)
             for line in held:
                 if not _STARTUP_CHATTER.match(line):

@@ -53,7 +53,7 @@ def adapt(model: nn.Module, maps: Iterable[str], rank: int) -> list[nn.Parameter
 
 
 def adapter_of(model: nn.Module) -> dict[str, Tensor]:
-    """What an adapted model has learned: for each map `NAME.down` (rank, inputs) and `NAME.up` (outputs, rank)."""
+    """Returns what an adapted model learned: `NAME.down` (rank, inputs) and `NAME.up` (outputs, rank) of each map."""
     return {
         f"{name}.{part}": getattr(module, part).detach()
         for name, module in model.named_modules()

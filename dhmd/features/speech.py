@@ -120,17 +120,14 @@ class SpeechModel:
         if len(samples) < ENCODER_HOP or not tokens:
             return []
         encoded = self._encode(np.pad(samples, (0, _TRAILING[0])))
-        start = list(self._tokenizer.sot_sequence)
-        aligned = self._whisper.align(encoded, start, [tokens], len(samples) // ENCODER_HOP * 2)[0]
-        return self._words(tokens, aligned, samples, start_s)
+        return self._words(tokens, encoded, samples, start_s)
 
     def _hypothesis(self, samples: NDArray[np.float32], silence: int, start_s: float) -> list[Word] | None:
         """Words heard with that much silence after the samples; None when the model is not confident of them."""
         encoded = self._encode(np.pad(samples, (0, silence)))
-        start = list(self._tokenizer.sot_sequence)
         result = self._whisper.generate(
             encoded,
-            [[*start, self._tokenizer.no_timestamps]],
+            [[*self._tokenizer.sot_sequence, self._tokenizer.no_timestamps]],
             beam_size=1,
             no_repeat_ngram_size=3,
             max_length=12 + 8 * len(samples) // SAMPLE_RATE_HZ,
@@ -142,8 +139,7 @@ class SpeechModel:
         tokens = [token for token in result.sequences_ids[0] if token < self._tokenizer.eot]
         if not tokens or not self._confident(tokens, result.scores[0]):
             return None
-        aligned = self._whisper.align(encoded, start, [tokens], len(samples) // ENCODER_HOP * 2)[0]
-        words = self._words(tokens, aligned, samples, start_s)
+        words = self._words(tokens, encoded, samples, start_s)
         squeezed = sum(word.end_s - word.start_s < _FRAME_S for word in words)
         return words if squeezed < _SQUEEZED else None
 
@@ -155,8 +151,12 @@ class SpeechModel:
         compression = len(text) / len(zlib.compress(text))
         return score > _LIKELIHOOD and compression < _COMPRESSION
 
-    def _words(self, tokens: list[int], aligned: Any, samples: NDArray[np.float32], start_s: float) -> list[Word]:
+    def _words(
+        self, tokens: list[int], encoded: ctranslate2.StorageView, samples: NDArray[np.float32], start_s: float
+    ) -> list[Word]:
         """Tokens joined to words; a token lasts from its first frame in the alignment to that of the next."""
+        start, frames = list(self._tokenizer.sot_sequence), len(samples) // ENCODER_HOP * 2
+        aligned = self._whisper.align(encoded, start, [tokens], frames)[0]
         token, frame = np.array(aligned.alignments).T  # the end of text is the last token
         begins = frame[np.searchsorted(token, np.arange(len(tokens) + 1))]  # (tokens + 1,)
         power = np.square(samples[: len(samples) // ENCODER_HOP * ENCODER_HOP]).reshape(-1, ENCODER_HOP).mean(1)

@@ -1,4 +1,4 @@
-"""Whose face counts: one person stays the subject until gone for a while."""
+"""The subject, whose face counts: one person stays the subject until gone for a while."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Subject:
         self._newest_s = float("-inf")
 
     def among(self, boxes: Sequence[Box], captured_s: float) -> int | None:
-        """Which of `boxes` is the subject; None while it is out of sight, even if others are there.
+        """Finds which of `boxes` is the subject; None while it is out of sight, even if others are there.
 
         boxes: in a unit that is the same along x and y. Time that runs backwards starts anew (a file that loops).
         """
@@ -86,5 +86,5 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def _distance(a: Box, b: Box) -> float:
-    """Between the centres."""
+    """Distance between the centres."""
     return float(((a[0] + a[2] - b[0] - b[2]) ** 2 + (a[1] + a[3] - b[1] - b[3]) ** 2) ** 0.5 / 2)

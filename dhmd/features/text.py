@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -97,8 +98,6 @@ def _weights(encoder: str) -> tuple[Path, str]:
         folder = _from_hub(encoder)
     if not (folder / WEIGHTS).is_file():
         raise TextEncoderUnavailable(f"text encoder {encoder}: no {WEIGHTS} in it; choose one that has such weights")
-    import hashlib
-
     with (folder / WEIGHTS).open("rb") as file:
         return folder, hashlib.file_digest(file, "sha256").hexdigest()
 

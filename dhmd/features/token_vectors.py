@@ -152,7 +152,6 @@ class HubVectors:
     """Any encoder that the library transformers knows."""
 
     def __init__(self, folder: Path) -> None:
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
             from transformers import AutoModel, AutoTokenizer

@@ -1,4 +1,4 @@
-"""What was learned for an extractor, as one small file: half precision, told by its content."""
+"""Weights learned for an extractor, as one small file: half precision, told by its content."""
 
 from __future__ import annotations
 

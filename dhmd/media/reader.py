@@ -72,7 +72,7 @@ class MediaReader:
 
     @property
     def missing_s(self) -> float:
-        """How much the file ends before the duration it states; 0 until all of it was read."""
+        """Seconds by which the file ends before the duration it states; 0 until all of it was read."""
         ends_s = [track.end_s for track in self.tracks if track.end_s is not None]
         if self.duration_s is None or not self._duration_is_exact or len(ends_s) < len(self.tracks):
             return 0.0
@@ -128,6 +128,6 @@ class MediaReader:
 
 
 def _silence(samples: int) -> Iterator[NDArray[np.float32]]:
-    """At most a second in one piece: a gap may be long."""
+    """Silence, at most a second in one piece: a gap may be long."""
     for begin in range(0, samples, SAMPLE_RATE_HZ):
         yield np.zeros(min(SAMPLE_RATE_HZ, samples - begin), np.float32)

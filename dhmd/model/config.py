@@ -1,9 +1,9 @@
-"""What shapes a DHMD network."""
+"""Constants that shape a DHMD network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from dhmd.labels import EMOTIONS
@@ -58,7 +58,6 @@ class DHMDConfig:
     output_dropout: float = 0.5
     residual_dropout: float = 0.0
     dictionary: bool = True
-    memory_layers: int = field(init=False)
 
     def __post_init__(self) -> None:
         if set(self.modalities) != set(Modality):
@@ -67,7 +66,6 @@ class DHMDConfig:
             raise ValueError(f"d={self.d} must be a multiple of attention_heads={self.attention_heads}")
         if self.d < 4 or self.d % 2:
             raise ValueError(f"d={self.d} must be even and at least 4")
-        object.__setattr__(self, "memory_layers", max(self.layers, 3))
 
     @property
     def outputs(self) -> int:
@@ -75,9 +73,7 @@ class DHMDConfig:
         return sum(head.size for head in self.heads)
 
     def to_dict(self) -> dict[str, Any]:
-        data = asdict(self)
-        del data["memory_layers"]
-        return data
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DHMDConfig:

@@ -25,7 +25,7 @@ PerModality = dict[Modality, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What one space (homogeneous or heterogeneous) says, modality by modality."""
+    """Holds what one space (homogeneous or heterogeneous) says, modality by modality."""
 
     last: PerModality
     """Transformer output at the last present step: h^c (B, d), h^s (B, 2d)."""
@@ -114,7 +114,7 @@ class DHMD(nn.Module):
         self.homo_graph = GraphDistillationUnit(outputs, d, config.homo_hidden, HOMOGENEOUS_PRIOR)
 
         self.cross_attention = transformers(d, config.layers, {str(e): e.source for e in EDGES})
-        self.memory = transformers(2 * d, config.memory_layers, dict.fromkeys(Modality, Modality.TEXT))
+        self.memory = transformers(2 * d, max(config.layers, 3), dict.fromkeys(Modality, Modality.TEXT))
         self.hetero_dictionary = self._dictionary(2 * d)
         self.hetero_head = nn.ModuleDict({m: ResidualHead(2 * d, outputs, dropout) for m in Modality})
         self.hetero_graph = GraphDistillationUnit(outputs, 2 * d, config.hetero_hidden, HETEROGENEOUS_PRIOR)

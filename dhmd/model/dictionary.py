@@ -30,7 +30,7 @@ class Match(NamedTuple):
 
 
 def unmatched(feature: Tensor) -> Match:
-    """What stands for a match where there is no dictionary: the (B, width) feature itself, detached, of length 1."""
+    """Stands for a match where there is no dictionary: the (B, width) feature itself, detached, of length 1."""
     return Match(feature.new_zeros(len(feature), 0), F.normalize(feature.detach(), dim=-1))
 
 

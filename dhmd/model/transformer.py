@@ -33,7 +33,7 @@ def sinusoidal_positions(steps: int, d: int, like: Tensor) -> Tensor:
 
 
 def visible(query_steps: int, key_mask: Tensor) -> Tensor:
-    """Which keys a query may see: causal (j <= i + |U - T|) and present.
+    """Marks the keys a query may see: causal (j <= i + |U - T|) and present.
 
     key_mask: (..., U) bool. Returns (..., T, U) bool.
     """
@@ -49,7 +49,7 @@ def newest_present(mask: Tensor) -> Tensor:
 
 
 class AttentionBias(NamedTuple):
-    """What the queries of a group see, the same for each layer."""
+    """Holds what the queries of a group see, the same for each layer."""
 
     bias: Tensor
     """(G, B, T, U): 0 where a query sees a key, -inf where it does not. A query that may see nothing sees all, and
@@ -66,7 +66,7 @@ class AttentionBias(NamedTuple):
 
 
 class Members(NamedTuple):
-    """Those transformers of a group that run together."""
+    """The transformers of a group that run together."""
 
     places: tuple[int, ...]
     whole: bool
@@ -203,7 +203,7 @@ class Transformers(nn.Module):
     def forward(
         self, x: Mapping[Name, Tensor], mask: Mapping[Name, Tensor], source: Mapping[Name, Tensor] | None = None
     ) -> dict[Name, Tensor]:
-        """By name, of any of the group: x (B, T, d); mask (B, U) bool over the keys, (B, T) without a source; source
+        """Runs any of the group, by name: x (B, T, d); mask (B, U) bool over the keys, (B, T) without a source; source
         (B, U, d). Returns (B, T, d)."""
         out: dict[Name, Tensor] = {}
         for names, members in self._together(x, mask):

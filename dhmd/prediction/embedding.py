@@ -14,7 +14,7 @@ from dhmd.prediction.maps import copied
 
 
 class Embedding(nn.Module):
-    """What the normaliser and the convolution make of a modality's rows."""
+    """Applies the normaliser and the convolution to a modality's rows."""
 
     scale: Tensor
     shift: Tensor

@@ -1,4 +1,4 @@
-"""From the newest step and the match of each space to the readout (DHMD, step 7, and the heads of each modality)."""
+"""Fusion of the newest step and the match of each space (DHMD, step 7, and the heads of each modality)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Map(nn.Module):
 
     @classmethod
     def of(cls, linears: Iterable[nn.Module]) -> Map:
-        """Of `nn.Linear`s of one shape."""
+        """The map of `nn.Linear`s of one shape."""
         return cls(*stacked(affine(linear) for linear in linears))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class ColumnMap(nn.Module):
 
 
 def copied(x: Tensor) -> Tensor:
-    """With memory of its own, laid out as it is read."""
+    """A copy with memory of its own, laid out as it is read."""
     return x.detach().clone(memory_format=torch.contiguous_format)
 
 

@@ -93,6 +93,6 @@ class Predictor(nn.Module):
 
 
 def _taken(x: Tensor, at: Tensor) -> Tensor:
-    """Of (M, d, B T) the step `at` (M, B) of each sample: (M, d, B)."""
+    """Takes of (M, d, B T) the step `at` (M, B) of each sample: (M, d, B)."""
     steps = x.unflatten(-1, (at.shape[1], -1))  # type: ignore[no-untyped-call]
     return cast("Tensor", steps.gather(3, at[:, None, :, None].expand(-1, x.shape[1], -1, 1))[..., 0])

@@ -72,7 +72,7 @@ class Stack(nn.Module):
 
 
 class AttentionMask(NamedTuple):
-    """Which keys the queries of A transformers may see: those no later than they are, and of them those present."""
+    """Marks the keys queries of A transformers may see: those no later than they are, and of them those present."""
 
     causal: Tensor
     """(A, 1, 1, U, T) of 0 and 1."""
@@ -88,7 +88,7 @@ class AttentionMask(NamedTuple):
         return cls(causal, present[:, :, None, None].to(causal.dtype), allowed)
 
     def behind(self, first: int) -> AttentionMask:
-        """From the `first` transformer on."""
+        """The part from the `first` transformer on."""
         return AttentionMask(*(each[first:] for each in self))
 
 

@@ -150,6 +150,6 @@ class Norm(nn.Module):
 
 
 def _keys_and_values(layers: Sequence[EncoderLayer], members: Members, d: int) -> Affine:
-    """Of all layers, behind each other: (members, L 2 d, d)."""
+    """The maps of all layers, behind each other: (members, L 2 d, d)."""
     into = [layer.attention_norm.into(layer.attention.in_proj, members) for layer in layers]
     return torch.cat([weight[:, d:] for weight, _ in into], dim=1), torch.cat([bias[:, d:] for _, bias in into], dim=1)

@@ -87,7 +87,7 @@ class Session:
 
     @property
     def start_s(self) -> float:
-        """When the recording began, on the session clock: 0 with the run, more in the middle of one."""
+        """Time at which the recording began, on the session clock: 0 with the run, more in the middle of one."""
         return float(self.metadata.get("start_s", "0"))
 
     @property
@@ -105,12 +105,12 @@ class Session:
 
     @property
     def timed(self) -> bool:
-        """Whether the session clock was the machine's, so that latencies mean something."""
+        """Tells whether the session clock was the machine's, so that latencies mean something."""
         return self.metadata["timed"] == "true"
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the run was asked to do, without secrets."""
+        """Settings that the run was given, without secrets."""
         settings: Mapping[str, Any] = json.loads(self.metadata["settings"])
         return settings
 
@@ -175,7 +175,7 @@ class TopicContents:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is in a session up to where it is cut or damaged. whole: whether it is neither."""
+    """Sums up what is in a session up to where it is cut or damaged. whole: whether it is neither."""
 
     topics: Mapping[str, TopicContents]
     whole: bool
@@ -253,7 +253,7 @@ class _Bounded:
 
 
 def rows_of(message: Any) -> Rows:
-    """Of a Features message. Raises SessionInvalid."""
+    """The rows of a Features message. Raises SessionInvalid."""
     times_s = np.array(message.times_s, np.float64)
     if len(message.values) != 2 * len(times_s) * message.width:
         raise SessionInvalid(f"damaged: {len(message.values)} bytes for {len(times_s)} rows of {message.width}")
@@ -262,7 +262,7 @@ def rows_of(message: Any) -> Rows:
 
 
 def words_of(words: Any) -> tuple[Word, ...]:
-    """Of the `final` or `partial` of a Words message."""
+    """The words of the `final` or `partial` of a Words message."""
     return tuple(Word(word.text, word.start_s, word.end_s, word.probability) for word in words)
 
 
@@ -277,13 +277,13 @@ class Mark:
 
     @property
     def text(self) -> str:
-        """In a word or two."""
+        """The label in a word or two."""
         parts = (self.emotion, None if self.sentiment is None else f"{self.sentiment:+.1f}")
         return " ".join(part for part in parts if part) or "mark"
 
 
 def mark_of(message: Any, session: Session) -> Mark:
-    """Of a Mark message. What people say of a sentiment has few digits, and single precision more."""
+    """The mark in a Mark message. What people say of a sentiment has few digits, and single precision more."""
     emotion = message.emotion if message.HasField("emotion") else None
     sentiment = round(message.sentiment, 4) if message.HasField("sentiment") else None
     return Mark(message.start_s - session.start_s, message.end_s - session.start_s, emotion, sentiment)

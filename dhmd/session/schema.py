@@ -1,4 +1,4 @@
-"""What a session file holds: its topics and their messages, Protocol Buffers that Foxglove and rerun draw as they are.
+"""Schema of a session file: its topics and their messages, Protocol Buffers that Foxglove and rerun draw as they are.
 
 Every file carries these descriptions itself; VERSION changes when a reader of today would misread a file of tomorrow.
 Times in seconds are on the session clock, float64, so that windows cut at replay fall where they fell live. A message's

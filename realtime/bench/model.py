@@ -16,32 +16,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from dhmd.checkpoint import load
 from dhmd.machine import cores
 from dhmd.modality import Modality
-from dhmd.model import DHMD, EMOTION, SENTIMENT, DHMDConfig, ModalityConfig, Readout
+from dhmd.model import DHMD, Readout
 from dhmd.prediction import Predictor
+from dhmd.yardstick import PAPER, PAPER_STEPS, PRODUCT_OPERATIONS, product
 from realtime.bench.row import Row
 from realtime.memory import keep_freed_memory
 from realtime.recognition.engine import MOST_AT_ONCE, Windows, captured, traced
 
-PAPER: Final = DHMDConfig(
-    modalities={
-        Modality.TEXT: ModalityConfig(768, 5),
-        Modality.VISION: ModalityConfig(20, 5),
-        Modality.AUDIO: ModalityConfig(5, 5),
-    },
-    heads=(SENTIMENT, EMOTION),
-    d=50,
-    attention_heads=10,
-    layers=4,
-    atoms=512,
-)
-"""The constants of the DHMD paper for CMU-MOSI."""
-PAPER_STEPS: Final = dict.fromkeys(Modality, 50)
 BATCHES: Final = (8, 64, 256)
 GPU_BATCH: Final = 256
 ROUNDS: Final = 9
 ROUND_S: Final = 0.3
-MATRIX: Final = 1024
-"""Side of the square matrices whose product gives the machine's rate."""
 
 
 @dataclass(slots=True)
@@ -95,24 +80,18 @@ def model_rows() -> list[Row]:
 def _products() -> list[Row]:
     rows = []
     for kind in (torch.float32, torch.bfloat16):
-        product = _product(kind)
+        figure = Figure(product(kind))
         for _ in range(ROUNDS):
-            product.measure()
-        low, high = product.spread_s
-        rates = [_gflops(seconds) for seconds in (product.each_s, high, low)]
+            figure.measure()
+        low, high = figure.spread_s
+        rates = [_gflops(seconds) for seconds in (figure.each_s, high, low)]
         name = str(kind).removeprefix("torch.")
         rows.append((f"matrix product, one thread, {name}", "{:.0f} GFLOP/s ({:.0f} to {:.0f})".format(*rates), ""))
     return rows
 
 
-def _product(kind: torch.dtype) -> Figure:
-    square = torch.randn(MATRIX, MATRIX).to(kind)
-    out = torch.empty_like(square)
-    return Figure(lambda: torch.mm(square, square, out=out))
-
-
 def _gflops(seconds: float) -> float:
-    return 2 * MATRIX**3 / seconds / 1e9
+    return PRODUCT_OPERATIONS / seconds / 1e9
 
 
 @torch.inference_mode()
@@ -125,16 +104,16 @@ def _rows(name: str, model: DHMD, steps: dict[Modality, int], aims: tuple[str, s
     fast = traced(predictor, one)
     threads = cores()
     with ThreadPoolExecutor(threads) as pool:
-        product = _product(torch.float32)
-        each_thread = [_product(torch.float32) for _ in range(threads)]
+        alone = Figure(product())
+        each_thread = [Figure(product()) for _ in range(threads)]
         products = Figure(lambda: list(pool.map(Figure.once, each_thread)), threads)
         training, single = Figure(lambda: readout(*one)), Figure(lambda: fast(*one))
         many = [Figure(_in_parallel(predictor, _windows(model, steps, batch), pool), batch) for batch in BATCHES]
         training_many = Figure(_in_parallel(readout, _windows(model, steps, 64), pool), 64)
         for _ in range(ROUNDS):
-            for figure in (product, products, training, single, training_many, *many):
+            for figure in (alone, products, training, single, training_many, *many):
                 figure.measure()
-    limit_s, limit_many_s = (operations / 1e9 / _gflops(each.each_s) for each in (product, products))
+    limit_s, limit_many_s = (operations / 1e9 / _gflops(each.each_s) for each in (alone, products))
     low, high = (1000 * seconds for seconds in single.spread_s)
     rows = [
         (f"{name}: arithmetic of a window", f"{operations / 1e9:.3f} GFLOP", ""),

@@ -42,7 +42,7 @@ class MediaFile:
 
     @property
     def missing_s(self) -> float:
-        """How much the file ends before the duration it states; 0 until all of it was read, with nothing skipped."""
+        """Seconds by which the file ends before its stated duration; 0 until all of it was read, nothing skipped."""
         return 0.0 if self.skipped else self.reader.missing_s
 
     def samples(self) -> Iterator[VideoFrame | AudioBlock]:

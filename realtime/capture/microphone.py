@@ -21,7 +21,7 @@ BLOCK_S = 0.032
 BACKLOG_BLOCKS = 64
 """Two seconds between PortAudio's thread and ours; filled only if our thread is held up that long."""
 START_TIMEOUT_S = 5.0
-"""Until the first block; a sound server that slept takes a second or more."""
+"""Longest wait for the first block; a sound server that slept takes a second or more."""
 STALL_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 2.0
 IN_USE = "close other programs that use it, or name another with --microphone"
@@ -52,7 +52,7 @@ class Microphone:
         self.name = name
         self.clock = clock
         self.overflows = 0
-        """How often sound was lost on its way here: PortAudio's input overflows, and blocks our thread was late for."""
+        """Losses of sound on its way here: PortAudio's input overflows, and blocks our thread was late for."""
         self._opened = False
         self._hangs = False
         """A sound system that died held on to a stream; PortAudio would wait for it when asked to start anew."""

@@ -6,11 +6,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from realtime.capture.samples import AudioBlock, Picture
 
+S = TypeVar("S")
 
-class HandOver(ABC):
+
+class HandOver(ABC, Generic[S]):
     """A queue between two threads. What is put into it is taken, dropped and counted, or still waits."""
 
     def __init__(self) -> None:
@@ -21,6 +24,19 @@ class HandOver(ABC):
     @abstractmethod
     def _holds(self) -> bool:
         """Returns whether something waits."""
+
+    @abstractmethod
+    def _add(self, sample: S) -> None:
+        """Let it wait; what it leaves no room for is dropped."""
+
+    def put(self, sample: S) -> None:
+        """Hand over a sample, without waiting."""
+        with self._changed:
+            if self.closed:
+                self.dropped += 1
+                return
+            self._add(sample)
+            self._changed.notify()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Returns whether something waits, by then at the latest; once closed, at once."""
@@ -35,21 +51,16 @@ class HandOver(ABC):
             self._changed.notify_all()
 
 
-class LatestFrame(HandOver):
+class LatestFrame(HandOver[Picture]):
     """Latest wins: a picture not yet taken when the next arrives is dropped."""
 
     def __init__(self) -> None:
         super().__init__()
         self._picture: Picture | None = None
 
-    def put(self, picture: Picture) -> None:
-        with self._changed:
-            if self.closed:
-                self.dropped += 1
-                return
-            self.dropped += self._picture is not None
-            self._picture = picture
-            self._changed.notify()
+    def _add(self, picture: Picture) -> None:
+        self.dropped += self._picture is not None
+        self._picture = picture
 
     def take(self) -> Picture | None:
         """Returns the newest picture that was not taken yet."""
@@ -61,7 +72,7 @@ class LatestFrame(HandOver):
         return self._picture is not None
 
 
-class AudioRing(HandOver):
+class AudioRing(HandOver[AudioBlock]):
     """Every block in order, up to `capacity_s` seconds; beyond that the oldest blocks are dropped.
 
     What is lost shows to the consumer as a gap between one block's `end_s` and the next one's `captured_s`.
@@ -74,18 +85,13 @@ class AudioRing(HandOver):
         self._blocks: deque[AudioBlock] = deque()
         self._waiting_s = 0.0
 
-    def put(self, block: AudioBlock) -> None:
-        with self._changed:
-            if self.closed:
-                self.dropped += 1
-                return
-            self._blocks.append(block)
-            self._waiting_s += _duration_s(block)
-            # The newest block always stays, even one longer than the ring.
-            while self._waiting_s > self.capacity_s and len(self._blocks) > 1:
-                self._shift()
-                self.dropped += 1
-            self._changed.notify()
+    def _add(self, block: AudioBlock) -> None:
+        self._blocks.append(block)
+        self._waiting_s += _duration_s(block)
+        # The newest block always stays, even one longer than the ring.
+        while self._waiting_s > self.capacity_s and len(self._blocks) > 1:
+            self._shift()
+            self.dropped += 1
 
     def take(self) -> AudioBlock | None:
         """Returns the oldest block that waits."""

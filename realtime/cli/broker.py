@@ -88,11 +88,11 @@ def _serve(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from realtime.metrics.prometheus import exposed
+    from realtime.mqtt import check_stream_name
     from realtime.mqtt.broker import named_broker
     from realtime.programs.serve import serve
-    from realtime.scale.topics import check_group_name
 
-    broker, group = named_broker(options.broker, access_of(options)), check_group_name(options.group)
+    broker, group = named_broker(options.broker, access_of(options)), check_stream_name(options.group, "--group")
     console = Console()
     with exposed(options.metrics_host, options.metrics_port, console) as registry:
         return serve(broker, group, options.checkpoint, options.device, console, registry)

@@ -1,4 +1,4 @@
-"""What else is published of a stream beside the full estimate, as models: see docs/mqtt.md and topics.py beside this.
+"""Models of all that is published of a stream beside the full estimate: see docs/mqtt.md and topics.py beside this.
 
 All times are unix seconds; under `--pace max` they are the file's own, as in the estimate.
 """

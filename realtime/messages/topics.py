@@ -22,7 +22,7 @@ from realtime.messages.stream import (
 
 ROOT: Final = "dhmd"
 NO_VALUE: Final = "None"
-"""What a flat value says where there is none; Home Assistant reads it as unknown."""
+"""Text of a flat value where there is none; Home Assistant reads it as unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Topic:
     levels: str
     payload: type[BaseModel]
     qos: Literal[0, 1]
-    retain: bool
     why: str
+    retain: bool = False
     content_type: str = "application/json"
     schema_version: int = 1
     expiry_s: int | None = None
@@ -61,7 +61,6 @@ EMOTION: Final = Topic(
     "emotion",
     Estimate,
     0,
-    False,
     "the next one comes a moment later, and an old one is worth nothing",
     expiry_s=10,
     frequent=True,
@@ -71,7 +70,6 @@ COMPACT: Final = Topic(
     "emotion/compact",
     Compact,
     0,
-    False,
     "as the full estimate",
     expiry_s=10,
     frequent=True,
@@ -81,7 +79,6 @@ TRANSCRIPT: Final = Topic(
     "transcript",
     Transcript,
     1,
-    False,
     "a final word is told once, so it must arrive; what was said is not kept for who comes later",
     expiry_s=60,
 )
@@ -90,7 +87,6 @@ EVENT: Final = Topic(
     "event",
     Event,
     1,
-    False,
     "each is told once, so it must arrive; for who comes later it has passed",
     expiry_s=60,
 )
@@ -99,7 +95,6 @@ METRICS: Final = Topic(
     "metrics",
     Metrics,
     0,
-    False,
     "the next one comes ten seconds later, and its counters go on",
     expiry_s=30,
 )
@@ -108,8 +103,8 @@ STATUS: Final = Topic(
     "status",
     StreamStatus,
     1,
-    True,
     "who comes later must know at once whether the stream lives",
+    retain=True,
     content_type="text/plain",
 )
 WORKER: Final = Topic(
@@ -117,28 +112,27 @@ WORKER: Final = Topic(
     "status/{worker}",
     WorkerReport,
     1,
-    True,
     "as the status of the stream",
+    retain=True,
 )
 STATE: Final = Topic(
     "state",
     "state/{value}",
     StateValue,
     1,
-    True,
     "a value is told when it changes, so it must arrive, and who comes later must find it",
+    retain=True,
     content_type="text/plain",
 )
 
 TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE)
-"""What every run publishes."""
+"""Topics that every run publishes on."""
 
 RESPONSE: Final = Topic(
     "response",
     "response",
     Answer,
     1,
-    False,
     "each command is answered once, so it must arrive; to who comes later it says nothing",
     expiry_s=60,
 )
@@ -146,7 +140,7 @@ RESPONSE: Final = Topic(
 
 def _command(name: str, payload: type[Command]) -> Topic:
     why = "it is carried out once, so it must arrive; kept, it would be told to every new run"
-    return Topic(f"set_{name}", f"set/{name}", payload, 1, False, why)
+    return Topic(f"set_{name}", f"set/{name}", payload, 1, why)
 
 
 COMMANDS: Final = {
@@ -156,7 +150,7 @@ COMMANDS: Final = {
     "hop": _command("hop", SetHop),
     "smoothing": _command("smoothing", SetSmoothing),
 }
-"""What a run that allows it can be told to do, by the command's name. Published by others, answered on RESPONSE."""
+"""Commands that a run obeys where that is allowed, by name. Published by others, answered on RESPONSE."""
 
 
 def check_stream_name(stream: str, flag: str = "--stream") -> str:

@@ -1,1 +1,1 @@
-"""What Prometheus reads of a process."""
+"""Figures that Prometheus reads of a process."""

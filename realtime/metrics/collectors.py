@@ -1,4 +1,4 @@
-"""What Prometheus reads of a process: the figures that its parts keep anyway, as they stand when it asks.
+"""Figures that Prometheus reads of a process: those that its parts keep anyway, as they stand when it asks.
 
 Nothing is counted here. Collectors read, in the thread of the request. Loaded only where they are asked for.
 """
@@ -37,7 +37,7 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamFigures:
-    """Where the figures of a stream are found. publisher: None where there is no broker."""
+    """Places where the figures of a stream are found. publisher: None where there is no broker."""
 
     stream: str
     statistics: Statistics

@@ -1,4 +1,4 @@
-"""Where Prometheus is answered: on a port of its own, if one was asked for. Its library is loaded only then."""
+"""The server that answers Prometheus, on a port of its own, if one was asked for. Its library is loaded only then."""
 
 from __future__ import annotations
 
@@ -31,16 +31,15 @@ def exposed(host: str | None, port: int | None, console: Console) -> Iterator[Co
         raise SettingsInvalid(f"--metrics-port: expected 0 to 65535, found {port}")
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
-    registry = CollectorRegistry()
+    registry, name = CollectorRegistry(), host or LOOPBACK
     ProcessCollector(registry=registry)
     try:
-        server, thread = start_http_server(port, host or LOOPBACK, registry)
+        server, thread = start_http_server(port, name, registry)
     except OSError as error:
         raise SettingsInvalid(
-            f"--metrics-host {host or LOOPBACK} --metrics-port {port}: {error.strerror}; "
+            f"--metrics-host {name} --metrics-port {port}: {error.strerror}; "
             "name another --metrics-port, or 0 for a free one"
         ) from None
-    name = host or LOOPBACK
     name = f"[{name}]" if ":" in name else name
     console.print(f"metrics: http://{name}:{server.server_port}/metrics", markup=False, highlight=False, soft_wrap=True)
     try:

@@ -28,7 +28,7 @@ class BrokerAddress:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     only_311: bool = False
-    """Tells that it is known to speak no MQTT 5."""
+    """Whether it is known to speak no MQTT 5."""
     ca: str | None = None
     """File of the authorities that vouch for it; None: those of the system."""
     cert: str | None = None
@@ -65,7 +65,7 @@ class BrokerAddress:
 
 @dataclass(frozen=True, slots=True)
 class BrokerAccess:
-    """Files that it takes to be let in by a broker, by name."""
+    """Files, by name, that it takes to be let in by a broker, beside its address."""
 
     ca: str | None = None
     cert: str | None = None
@@ -76,7 +76,7 @@ class BrokerAccess:
 def named_broker(
     url: str, access: BrokerAccess = BrokerAccess(), environment: Mapping[str, str] = os.environ
 ) -> BrokerAddress:
-    """Return the broker at an address, with all that it takes to be let in.
+    """Returns the broker at an address, with all that it takes to be let in.
 
     User and password come from the address, else from a file, else from DHMD_BROKER_USER and DHMD_BROKER_PASSWORD.
     Raises SettingsInvalid, never repeating a password.

@@ -43,7 +43,7 @@ class Carrier(Protocol):
     """Carries out commands."""
 
     async def carry_out(self, command: Command, received_s: float, /) -> str:
-        """Return what is so now. received_s: on the monotonic clock. Raises CommandRefused."""
+        """Returns what is so now. received_s: on the monotonic clock. Raises CommandRefused."""
         ...
 
     async def close(self) -> None: ...
@@ -79,7 +79,7 @@ class Commands:
 
     def __init__(self, publisher: Publisher, carrier: Carrier) -> None:
         self.ignored = 0
-        """Number of commands that are not even answered."""
+        """Commands that were not even answered."""
         self._publisher = publisher
         self._carrier = carrier
         self._allowance = Allowance(RATE_HZ, BURST)
@@ -134,7 +134,7 @@ class Commands:
         self._wake.set()
 
     def _return_address(self, message: MQTTMessage) -> tuple[str, bytes | None]:
-        """Return where the answer goes, and with what: nobody is lent our right to publish on other topics."""
+        """Returns where the answer goes, and with what: nobody is lent our right to publish on other topics."""
         usual = f"{self._publisher.base}/{RESPONSE.levels}"
         wanted = getattr(message.properties, "ResponseTopic", usual)
         correlation = getattr(message.properties, "CorrelationData", None)
@@ -172,7 +172,7 @@ def read(name: str, payload: bytes) -> Command:
 
 
 def _id_of(payload: bytes) -> str | None:
-    """Return what a caller gave to know the answer by, from whatever came."""
+    """Returns what a caller gave to know the answer by, from whatever came."""
     if len(payload) > LARGEST:
         return None
     try:

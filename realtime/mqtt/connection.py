@@ -181,7 +181,7 @@ def _limited(largest: int) -> Properties:
 
 
 def properties_of(topic: Topic) -> Properties:
-    """Return what a message says of itself under MQTT 5."""
+    """Returns what a message says of itself under MQTT 5."""
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.PayloadFormatIndicator = 1
     properties.ContentType = topic.content_type

@@ -74,7 +74,7 @@ class Origin(BaseModel):
 
 
 class Announcement(BaseModel):
-    """What Home Assistant is told of a stream."""
+    """The whole device, as Home Assistant is told of it."""
 
     device: Device
     origin: Origin
@@ -91,8 +91,8 @@ DISCOVERY: Final = Topic(
     "device/{device}/config",
     Announcement,
     1,
-    True,
     "Home Assistant must find it whenever it starts, so must it be there",
+    retain=True,
     root="{prefix}",
 )
 BIRTH: Final = Topic(
@@ -100,7 +100,6 @@ BIRTH: Final = Topic(
     "status",
     Birth,
     1,
-    False,
     "who missed it would not announce itself again; kept, it would be told of a start long ago",
     content_type="text/plain",
     root="{prefix}",
@@ -108,12 +107,12 @@ BIRTH: Final = Topic(
 
 
 def announced_at(stream: str, prefix: str = PREFIX) -> str:
-    """Return the topic on which Home Assistant is told of a stream."""
+    """Returns the topic on which Home Assistant is told of a stream."""
     return DISCOVERY.at(prefix=prefix, device=_object_id(stream))
 
 
 def announcement(stream: str) -> Announcement:
-    """Return the device that a stream is to Home Assistant: its flat values, face and speech, and its events.
+    """Returns the device that a stream is to Home Assistant: its flat values, face and speech, and its events.
 
     All is unavailable while the stream is not online. What face, voice or words alone say is so, too, while the
     workers that perceive them do not run, be it that a camera was pulled out or that there never was one.
@@ -236,6 +235,6 @@ async def _retained(client: Client) -> dict[str, bytes]:
 
 
 def _object_id(stream: str) -> str:
-    """Return a stream's name in letters, digits, _ and -, which alone are allowed; with a hash where it held others."""
+    """Returns a stream's name in letters, digits, _ and -, all that is allowed; with a hash where it held more."""
     plain = re.sub(r"[^a-zA-Z0-9_-]", "_", stream)
     return f"dhmd_{plain}" if plain == stream else f"dhmd_{plain}_{hashlib.sha256(stream.encode()).hexdigest()[:6]}"

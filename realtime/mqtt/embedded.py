@@ -49,7 +49,7 @@ def _free_port(preferred: int) -> int:
 
 
 async def opened_broker(broker: str, stack: AsyncExitStack, access: BrokerAccess) -> BrokerAddress | None:
-    """Return the broker asked for: one at an address, an embedded one that lasts as long as the stack, or none."""
+    """Returns the broker asked for: one at an address, an embedded one that lasts as long as the stack, or none."""
     if broker == "none":
         return None
     if broker == "embedded":

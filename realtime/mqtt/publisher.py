@@ -87,12 +87,12 @@ class Publisher:
         self._on_connection = on_connection
         self._outbox: deque[Message] = deque()
         self._kept: dict[str, tuple[Topic, bytes]] = {}
-        """Retained messages, by topic."""
+        """Retained messages by topic."""
         self._unsent: set[str] = set()
         self._acknowledged: set[asyncio.Task[None]] = set()
         """Messages of QoS 1 that are under way."""
         self._listening: dict[str, Callable[[MQTTMessage], None]] = {}
-        """Calls for what others publish, by pattern."""
+        """Listeners to what others publish, by pattern."""
         self._failure: BaseException | None = None
         self.tried = asyncio.Event()
         """Set once the first connection has been made, or has failed."""
@@ -133,9 +133,8 @@ class Publisher:
 
     def announce(self, name: str, topic: Topic, payload: bytes) -> None:
         """Set a retained message outside of the stream's own topics; sent again each time this is called."""
-        self._kept[name] = topic, payload
-        self._unsent.add(name)
-        self._wake.set()
+        self._kept.pop(name, None)
+        self._keep(name, topic, payload)
 
     def _keep(self, name: str, topic: Topic, payload: bytes) -> None:
         if self._kept.get(name) != (topic, payload):

@@ -51,7 +51,7 @@ class Reconnection:
         self._meanwhile = meanwhile
         self._stop = stop or asyncio.Event()
         self._since_s: float | None = None
-        """When the newest attempt was accepted; None when it was not."""
+        """Time at which the newest attempt was accepted; None when it was not."""
         self._ever_accepted = False
         self._failures = 0
         self._told = False

@@ -81,7 +81,11 @@ class PublisherSink:
 
     def _follow(self, estimate: Estimate) -> None:
         self._dropped = estimate.dropped
-        self._measure(estimate)
+        latency = estimate.latency_ms
+        if latency.capture_to_estimate is not None:
+            self._estimated_ms.append(latency.capture_to_estimate)
+        if latency.inference is not None:
+            self._inference_ms.append(latency.inference)
         # What has happened is followed while the broker is away, too.
         for event in self._events.take(estimate):
             self._publisher.publish(EVENT, event.model_dump_json().encode())
@@ -89,7 +93,7 @@ class PublisherSink:
             self._state.show(estimate, self._events)
 
     def on_words(self, update: TranscriptUpdate, _: int) -> None:
-        """From any thread: the loop takes them in the order in which they come."""
+        """Publish words, from any thread: the loop takes them in the order in which they come."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._publish_words, update)
 
@@ -124,13 +128,6 @@ class PublisherSink:
         for latencies in (self._estimated_ms, self._published_ms, self._inference_ms):
             latencies.clear()
         self._publisher.publish(METRICS, metrics.model_dump_json().encode())
-
-    def _measure(self, estimate: Estimate) -> None:
-        latency = estimate.latency_ms
-        if latency.capture_to_estimate is not None:
-            self._estimated_ms.append(latency.capture_to_estimate)
-        if latency.inference is not None:
-            self._inference_ms.append(latency.inference)
 
     def _publish_words(self, update: TranscriptUpdate) -> None:
         transcript = transcript_of(update, self._clock.unix)

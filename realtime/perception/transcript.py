@@ -40,7 +40,7 @@ _FORCED_S: Final = 3.0  # in an utterance about to fill the buffer, words older 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptUpdate:
-    """What one recognition changed.
+    """A change that one recognition made.
 
     final: words that became final; they never change. partial: words heard after the final ones, which still may.
     skipped_s: seconds of speech left out so far because recognition fell behind.
@@ -138,7 +138,7 @@ class StreamingTranscript:
             new_speech = any(utterance.speaking[utterance.heard : ahead])
             utterance.heard = ahead
             if new_speech and sum(utterance.speaking[:ahead]) >= _LEAST_SPEECH:
-                self._accept(utterance.agreement.update(self._recognise(utterance, ahead)))
+                self._unreported.extend(utterance.agreement.update(self._recognise(utterance, ahead)))
                 self._trim(utterance)
                 return self._update(tuple(utterance.agreement.partial))
         return self._update(()) if self._unreported else None
@@ -176,8 +176,8 @@ class StreamingTranscript:
         """Let the last hypothesis of an utterance stand: it has ended."""
         end = min(utterance.speech_end + _TAIL, len(utterance.frames))
         if utterance.heard < end and sum(utterance.speaking) >= _LEAST_SPEECH:
-            self._accept(utterance.agreement.update(self._recognise(utterance, end)))
-        self._accept(utterance.agreement.settle())
+            self._unreported.extend(utterance.agreement.update(self._recognise(utterance, end)))
+        self._unreported.extend(utterance.agreement.settle())
 
     def _trim(self, utterance: _Utterance) -> None:
         """Keep a long utterance short: let go of sound up to a pause between final words."""
@@ -186,7 +186,7 @@ class StreamingTranscript:
         agreement = utterance.agreement
         full = utterance.heard + _STEP + _CATCH_UP > _BUFFER
         if full:
-            self._accept(agreement.settle(utterance.time_of(utterance.heard) - _FORCED_S))
+            self._unreported.extend(agreement.settle(utterance.time_of(utterance.heard) - _FORCED_S))
         following = [*agreement.final[1:], *agreement.partial[:1]]
         pauses = [
             (before.text[-1] in ".?!", (before.end_s + after.start_s) / 2)
@@ -208,12 +208,9 @@ class StreamingTranscript:
                 _Utterance(oldest.time_of(cut), oldest.frames[cut:], oldest.speaking[cut:], closed=oldest.closed)
             )
             del oldest.frames[cut:], oldest.speaking[cut:]
-        self._accept(oldest.agreement.settle())
+        self._unreported.extend(oldest.agreement.settle())
         self._skipped_s += max(0, len(oldest.frames) - oldest.heard) * FRAME_S
         self._utterances.popleft()
-
-    def _accept(self, words: tuple[Word, ...]) -> None:
-        self._unreported.extend(words)
 
     def _update(self, partial: tuple[Word, ...]) -> TranscriptUpdate:
         final, self._unreported = tuple(self._unreported), []

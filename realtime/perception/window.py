@@ -33,6 +33,11 @@ class WindowCut:
     present: frozenset[Modality]
     revision: int = 0
 
+    @property
+    def newest_present_s(self) -> float | None:
+        """Capture time of the newest row of the modalities that are present."""
+        return max((t for m in self.present if (t := self.newest_s[m]) is not None), default=None)
+
 
 class RowRing:
     """The newest rows of one modality. Times stay on the host, values on the device; only new rows cross over."""
@@ -59,7 +64,8 @@ class RowRing:
         times_s, values = rows.times_s[-self.capacity :], rows.values[-self.capacity :]
         slots = (self._first + self._count + np.arange(len(times_s))) % self.capacity
         self._times_s[slots] = times_s
-        self._values[torch.from_numpy(slots).to(self._values.device)] = self._on_device(values)
+        device = self._values.device
+        self._values[torch.from_numpy(slots).to(device)] = torch.from_numpy(np.ascontiguousarray(values)).to(device)
         overflow = max(0, self._count + len(times_s) - self.capacity)
         self._first = (self._first + overflow) % self.capacity
         self._count += len(times_s) - overflow
@@ -111,9 +117,6 @@ class RowRing:
             raise ValueError(f"{self.spec.modality}: rows are not in the order of their times")
         if not np.isfinite(rows.values).all():
             raise ValueError(f"{self.spec.modality}: a row at {rows.times_s[0]:.3f} s or later holds NaN or infinity")
-
-    def _on_device(self, values: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._values.device)
 
 
 class SlidingWindow:

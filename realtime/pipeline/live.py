@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from dhmd.modality import Modality
 from realtime.capture.delivery import Delivery
@@ -67,17 +67,13 @@ async def run_live(
         ticking = group.create_task(tick(pipeline, lambda: steering.hop_s or hop_s), name="engine")
         stopping = group.create_task(stop.wait(), name="stop")
         # Perception ends by itself once capture has ended and every queue is drained.
-        ending = group.create_task(_all_done(perceiving), name="ending")
+        ending = group.create_task(asyncio.wait(perceiving), name="ending")
         try:
             await asyncio.wait({ending, stopping}, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (stopping, ending, *capturing, *perceiving, ticking):
                 task.cancel()
             await asyncio.wait({*capturing, *perceiving, ticking})
-
-
-async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
-    await asyncio.wait(tasks)
 
 
 def _capture(delivery: Delivery, steering: Steering) -> dict[str, BlockingWorker]:
@@ -151,7 +147,9 @@ def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingW
     return workers
 
 
-def _consumer(queue: HandOver, use: Callable[[], None], finish: Callable[[], None] = lambda: None) -> BlockingWorker:
+def _consumer(
+    queue: HandOver[Any], use: Callable[[], None], finish: Callable[[], None] = lambda: None
+) -> BlockingWorker:
     """A worker that uses what waits until the queue is closed and empty."""
 
     def work(stop: threading.Event, running: Callable[[], None]) -> None:

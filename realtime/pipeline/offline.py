@@ -10,11 +10,13 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import MediaClock
-from realtime.perception.perception import Perception
 from realtime.pipeline.pipeline import Due, HopPipeline
+
+S = TypeVar("S")
 
 
 async def run_offline(
@@ -39,8 +41,8 @@ async def run_offline(
             if stop.is_set() or (duration_s is not None and end_s > start_s + duration_s + hop_s / 2):
                 return
             await asyncio.gather(
-                loop.run_in_executor(pool, _see, perception, frames),
-                loop.run_in_executor(pool, _hear, perception, blocks),
+                loop.run_in_executor(pool, _each, perception.see, frames),
+                loop.run_in_executor(pool, _each, perception.hear, blocks),
                 loop.run_in_executor(pool, perception.listen, blocks),
             )
             clock.advance(end_s)
@@ -71,11 +73,6 @@ def by_hop(
         yield end_s, frames, blocks
 
 
-def _see(perception: Perception, frames: list[VideoFrame]) -> None:
-    for frame in frames:
-        perception.see(frame)
-
-
-def _hear(perception: Perception, blocks: list[AudioBlock]) -> None:
-    for block in blocks:
-        perception.hear(block)
+def _each(perceive: Callable[[S], None], samples: list[S]) -> None:
+    for sample in samples:
+        perceive(sample)

@@ -1,4 +1,4 @@
-"""What a stream's estimates go to."""
+"""Outputs of a stream: its sinks, and whoever else is told of it."""
 
 from __future__ import annotations
 

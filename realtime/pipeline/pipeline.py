@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 LATENCIES_KEPT = 36_000
 Due = TypeVar("Due")
-"""What comes due at a hop."""
+"""A thing that comes due at a hop."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Emission:
 
 
 class Recogniser(Protocol):
-    """What turns a window into numbers: an engine of one's own, or one that is shared."""
+    """Turns a window into numbers: an engine of one's own, or one that is shared."""
 
     checkpoint: Checkpoint
 
@@ -53,7 +53,7 @@ class Recogniser(Protocol):
 
 @dataclass(slots=True)
 class Statistics:
-    """What a run can say about itself when it ends."""
+    """Figures of a run, told when it ends."""
 
     estimates: int = 0
     missed_ticks: int = 0
@@ -71,7 +71,7 @@ class Statistics:
 
 
 class HopPipeline(Protocol[Due]):
-    """What a run drives from hop to hop: see Pipeline."""
+    """A pipeline as a run drives it from hop to hop: see Pipeline."""
 
     @property
     def perception(self) -> Perception: ...
@@ -112,8 +112,7 @@ class Pipeline:
         """Cut the window that ends at `end_s`, run the model, build the estimate."""
         perceived = self.perception.perceive(end_s)
         inference = self.engine.infer(perceived.cut)
-        fresh = [t for m in perceived.cut.present if (t := perceived.cut.newest_s[m]) is not None]
-        newest_s = max(fresh, default=None)
+        newest_s = perceived.cut.newest_present_s
         latency_ms = None if newest_s is None else (self.clock.now() - newest_s) * 1000
         estimate = build_estimate(
             perceived.cut,

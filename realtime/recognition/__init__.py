@@ -1,1 +1,1 @@
-"""From a window to numbers: the engine, shared or not, smoothing, and events."""
+"""Numbers from a window: the engine, shared or not, smoothing, and events."""

@@ -1,4 +1,4 @@
-"""From what the engine says of a window to the estimate that goes out."""
+"""Building of the estimate that goes out from what the engine says of a window."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from realtime.recognition.engine import Inference
 
 
 class WindowSummary(Protocol):
-    """What an estimate tells of the window it was made from, be it cut just now or recorded. See WindowCut."""
+    """Facts that an estimate tells of the window it was made from, be it cut just now or recorded. See WindowCut."""
 
     @property
     def start_s(self) -> float: ...

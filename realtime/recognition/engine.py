@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhmd.checkpoint import Checkpoint, subset_name
+from dhmd.errors import DeviceUnavailable
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.model import COLUMNS
 from dhmd.prediction import Predictor
-from realtime.errors import DeviceUnavailable
 from realtime.perception.window import WindowCut
 
 SENTIMENT_LIMIT = 3.0
@@ -47,7 +47,7 @@ def resolve_device(name: str) -> torch.device:
 
 @dataclass(frozen=True, slots=True)
 class Sentiment:
-    """In [-3, 3]; 80 % of true sentiments lay within [low, high] on validation data."""
+    """A sentiment in [-3, 3]; 80 % of true sentiments lay within [low, high] on validation data."""
 
     value: float
     low: float
@@ -56,7 +56,7 @@ class Sentiment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Activations:
-    """How strongly each present modality uses each atom of the dictionary of a space: (K,), sparse, sums to 1."""
+    """Strength with which each present modality uses each atom of a space's dictionary: (K,), sparse, sums to 1."""
 
     homo: Mapping[Modality, NDArray[np.float32]]
     hetero: Mapping[Modality, NDArray[np.float32]]
@@ -70,12 +70,12 @@ class Inference:
     emotions: tuple[float, ...]
     """Probabilities in the order of `EMOTIONS`; they sum to 1."""
     modality_sentiment: Mapping[Modality, float]
-    """What each present modality says alone, from its homogeneous head, in [-3, 3]."""
+    """Sentiment that each present modality shows alone, from its homogeneous head, in [-3, 3]."""
     homo_edges: tuple[float, ...]
     hetero_edges: tuple[float, ...]
     """Six weights each, in the order of `EDGES`."""
     weights: Mapping[Modality, float]
-    """How much each modality teaches the others: its outgoing edges, mean of the two graphs; sums to 1."""
+    """Share of what each modality teaches the others: its outgoing edges, mean of the two graphs; sums to 1."""
     inference_ms: float
     activations: Activations | None = field(default=None, compare=False)
     """None unless the engine was asked for them, and its model has a dictionary."""
@@ -115,7 +115,7 @@ class Engine:
 
     @torch.inference_mode()
     def infer_many(self, cuts: Sequence[WindowCut]) -> list[Inference | None]:
-        """As `infer` of each, to rounding; those with the same modalities pass together.
+        """Infer each as `infer` does, to rounding; those with the same modalities pass together.
 
         cuts: on any device; they go to the engine's together.
         """

@@ -1,4 +1,4 @@
-"""What happens in a stream, told once: an emotion that stays, a face that comes or goes, speech that begins or ends.
+"""Events of a stream, each told once: an emotion that stays, a face that comes or goes, speech that begins or ends.
 
 Pure state machines on the estimates' own clock; a value counts once it has held, so that nothing flickers.
 """
@@ -17,7 +17,7 @@ FACE_APPEARED_S: Final = 0.3
 FACE_LEFT_S: Final = 1.0
 SPEECH_BEGAN_S: Final = 0.2
 SPEECH_ENDED_S: Final = 0.5
-"""On top of the second without voice after which an estimate calls the voice absent."""
+"""Time on top of the second without voice after which an estimate calls the voice absent."""
 
 
 ROUNDING_S: Final = 1e-3
@@ -61,7 +61,7 @@ class Events:
         return self._speech.value
 
     def take(self, estimate: Estimate) -> list[AnyEvent]:
-        """What this estimate completes; mostly nothing."""
+        """Take in an estimate; returns the events that it completes, mostly none."""
         happened: list[AnyEvent] = []
         now_s, top = estimate.t, estimate.top
         before = self._emotion.value

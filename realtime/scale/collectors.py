@@ -1,4 +1,4 @@
-"""What Prometheus reads of an edge and of a server."""
+"""Figures that Prometheus reads of an edge and of a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH_SIZES: Final = tuple(2**power for power in range(MOST.bit_length()))
 
 
 class EdgeCollector(Collector):
-    """What becomes of the windows of an edge."""
+    """Collects what becomes of the windows of an edge."""
 
     def __init__(self, stream: str, statistics: EdgeStatistics, link: EdgeLink) -> None:
         self._stream, self._statistics, self._link = stream, statistics, link
@@ -39,7 +39,7 @@ class EdgeCollector(Collector):
 
 
 class ServeCollector(Collector):
-    """What a server does."""
+    """Collects what a server does."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

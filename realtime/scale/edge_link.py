@@ -9,14 +9,15 @@ from typing import Final
 
 import aiomqtt
 
+from realtime.messages.topics import EMOTION
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.client import payload_of
 from realtime.scale import topics
 from realtime.scale.edge_stream import DueWindow, EdgeStream
-from realtime.scale.link import keep_connected, user_properties
+from realtime.scale.link import keep_connected, side_by_side, user_properties
 
 FAREWELL_S: Final = 1.0
-"""How long the last windows may take to be answered."""
+"""Time that the last windows may take to be answered."""
 
 
 class EdgeLink:
@@ -48,7 +49,7 @@ class EdgeLink:
             self._wake.set()
 
     async def run(self) -> None:
-        """Until stopped, whatever the broker does. Raises BrokerRefused."""
+        """Keep connected until stopped, whatever the broker does. Raises BrokerRefused."""
         await keep_connected(self._broker, self._use, self.stop)
 
     async def answer(self, stream: EdgeStream, within_s: float) -> bool:
@@ -67,26 +68,17 @@ class EdgeLink:
     async def _use(self, client: aiomqtt.Client) -> None:
         wanted = [topics.SERVERS]
         for name in self._streams:
-            wanted += [topics.estimates(name), topics.resync(name), topics.refused(name)]
+            wanted += [topic.at(stream=name) for topic in (EMOTION, topics.RESYNC, topics.REFUSED)]
         await client.subscribe([(topic, 0) for topic in wanted])
         for stream in self._streams.values():
             stream.reconnected()
         self.ready.set()
-        tasks = {
-            asyncio.create_task(self._send(client), name="send windows"),
-            asyncio.create_task(self._listen(client), name="listen"),
-            asyncio.create_task(self.stop.wait(), name="stop"),
-        }
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            self.ready.clear()
-            self._due.clear()
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        async with side_by_side(self.stop, self._send(client), self._listen(client)) as first_ended:
+            try:
+                await first_ended()
+            finally:
+                self.ready.clear()
+                self._due.clear()
 
     async def _send(self, client: aiomqtt.Client) -> None:
         loop = asyncio.get_running_loop()
@@ -112,14 +104,14 @@ class EdgeLink:
             owner = self._streams.get(name)
             if owner is None:
                 continue
-            if topic == topics.estimates(name):
+            if topic == EMOTION.at(stream=name):
                 if owner.on_answer(user_properties(message), loop.time()):
                     self._answered.set()
                     self._on_estimate(name, payload)
-            elif topic == topics.resync(name):
+            elif topic == topics.RESYNC.at(stream=name):
                 owner.on_resync(payload)
                 self._answered.set()
-            elif topic == topics.refused(name):
+            elif topic == topics.REFUSED.at(stream=name):
                 owner.on_refused(payload)
 
 

@@ -22,14 +22,14 @@ from realtime.scale.window_message import WindowMessage
 logger = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 10.0
-"""How long a server may take to answer. One that has died is usually known at once, by its last will."""
+"""Time that a server may take to answer. One that has died is usually known at once, by its last will."""
 FIRST_S: Final = 2.0
 LONGEST_S: Final = 16.0
 """Waits for the answer to an opening: they double while there is none."""
 RENEWED_S: Final = 60.0
 """A stream is opened again so often, more or less: what the servers carry evens out."""
 SPREAD_S: Final = 5.0
-"""When a server comes, within so many seconds."""
+"""Streams are opened again within so many seconds after a server comes."""
 IN_FLIGHT: Final = 64
 MOST_TOLD: Final = 32
 
@@ -46,7 +46,7 @@ class DueWindow:
 
 @dataclass(slots=True)
 class EdgeStatistics:
-    """What became of the windows."""
+    """Counts of what became of the windows."""
 
     sent: int = 0
     full: int = 0
@@ -55,28 +55,28 @@ class EdgeStatistics:
     withheld: int = 0
     """Hops at which the last opening had no answer yet."""
     opened: int = 0
-    """How often a server took the stream."""
+    """Times that a server took the stream."""
     round_trips_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
-    """From sending a window to its estimate."""
+    """Times from sending a window to its estimate."""
 
 
 class EdgeStream:
     """Driven by its owner in one thread: `window` at each hop, `on_...` for what the broker brings.
 
-    now_s: any steady clock, the same for all calls. session_now: seconds on the stream clock.
+    now_s: any steady clock, the same for all calls. stream_now: seconds on the stream clock.
     """
 
-    def __init__(self, stream: str, log: WindowLog, epoch_unix: float, session_now: Callable[[], float]) -> None:
+    def __init__(self, stream: str, log: WindowLog, epoch_unix: float, stream_now: Callable[[], float]) -> None:
         self.stream = stream
         self.log = log
-        self.session = secrets.token_hex(8)
+        self.incarnation = secrets.token_hex(8)
         self.server: str | None = None
         self.statistics = EdgeStatistics()
         self.last_seq = 0
-        """Of the newest message."""
+        """Number of the newest message."""
         self.answered_seq = 0
         self._epoch_unix = epoch_unix
-        self._session_now = session_now
+        self._stream_now = stream_now
         self._mark = NOTHING
         self._opened: tuple[int, float] | None = None
         """Number and time of the opening that waits for an answer."""
@@ -89,7 +89,7 @@ class EdgeStream:
         self._in_flight: OrderedDict[int, float] = OrderedDict()
         self._transits_s: deque[float] = deque(maxlen=8)
         self._told: set[str] = set()
-        """Since a server answered last."""
+        """Lines told since a server answered last."""
         self._refused = False
 
     def window(self, hop: DueWindow, now_s: float) -> tuple[str, bytes] | None:
@@ -110,13 +110,13 @@ class EdgeStream:
         rows, words, mark = self.log.since(NOTHING if full else self._mark, hop.end_s)
         seq = self.last_seq + 1
         message = WindowMessage(
-            session=self.session,
+            incarnation=self.incarnation,
             seq=seq,
             previous=None if full else self.last_seq,
             features=self.log.specs if full else None,
             epoch_unix=self._epoch_unix,
             end_s=hop.end_s,
-            sent_s=self._session_now(),
+            sent_s=self._stream_now(),
             transit_s=min(self._transits_s, default=0.0),
             timed=hop.timed,
             rows=rows,
@@ -126,11 +126,11 @@ class EdgeStream:
         )
         if self.server is None:
             self._opened, self._again = (seq, now_s), False
-            topic = topics.opening(self.stream)
+            topic = topics.WINDOW.at(stream=self.stream)
         else:
             if not self._unanswered:
                 self._answered_s = now_s
-            topic = topics.directed(self.stream, self.server)
+            topic = topics.DIRECTED.at(stream=self.stream, server=self.server)
         self.last_seq, self._mark, self._all_due = seq, mark, False
         self._in_flight[seq] = now_s
         while len(self._in_flight) > IN_FLIGHT:
@@ -151,9 +151,9 @@ class EdgeStream:
         return self.answered_seq < self.last_seq
 
     def on_answer(self, properties: Mapping[str, str], now_s: float) -> bool:
-        """An estimate has come, with the user properties of its message; whether it is for a window of this session."""
+        """Take in that an estimate has come, by its user properties; whether it is for a window of this incarnation."""
         server, held_ms = properties.get("server", ""), properties.get("held_ms", "")
-        if properties.get("session") != self.session or not properties.get("window", "").isdecimal():
+        if properties.get("session") != self.incarnation or not properties.get("window", "").isdecimal():
             return False
         seq = int(properties["window"])
         if self._opened is not None and seq == self._opened[0] and server:
@@ -185,20 +185,20 @@ class EdgeStream:
     def on_resync(self, payload: bytes) -> None:
         """The server misses rows: the next message brings them all."""
         asked = _read(payload)
-        if asked.get("session") == self.session and asked.get("server") == self.server:
+        if asked.get("session") == self.incarnation and asked.get("server") == self.server:
             self._all_due = True
 
     def on_refused(self, payload: bytes) -> None:
         """A server does not take this stream; another may."""
         asked = _read(payload)
-        if asked.get("session") == self.session:
+        if asked.get("session") == self.incarnation:
             self._refused = True
             self._tell(f"server {asked.get('server')} refuses this stream: {asked.get('reason')}")
             if asked.get("server") == self.server:
                 self.server = None
 
     def reconnected(self) -> None:
-        """What was said while the broker was away was heard by nobody."""
+        """Open the stream again: what was said while the broker was away was heard by nobody."""
         self._lose()
 
     def _lose(self) -> None:

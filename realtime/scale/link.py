@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 import aiomqtt
 
@@ -19,6 +20,29 @@ LARGEST_PACKET: Final = LARGEST + 4096
 
 def user_properties(message: aiomqtt.Message) -> dict[str, str]:
     return dict(getattr(message.properties, "UserProperty", []))
+
+
+@contextlib.asynccontextmanager
+async def side_by_side(
+    stop: asyncio.Event, *work: Coroutine[Any, Any, None]
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Do this work for as long as the context lasts.
+
+    Gives what waits until the first of it has ended, or `stop` is set, and raises what that raised.
+    """
+    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(one) for one in (*work, stop.wait())}
+
+    async def first_ended() -> None:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    try:
+        yield first_ended
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def keep_connected(

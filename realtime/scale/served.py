@@ -1,4 +1,4 @@
-"""What a server holds of the streams it serves: their windows, and at most one of each that waits to be estimated."""
+"""Streams as a server holds them: their windows, and at most one of each that waits to be estimated."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dhmd.checkpoint import Checkpoint
 from dhmd.contract import ContractMismatch, FeatureSpec, Rows, Word
 from dhmd.modality import Modality
 from realtime.messages.estimate import Estimate, ModelName
+from realtime.messages.topics import Topic
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Engine
@@ -29,7 +30,7 @@ RESYNC_EVERY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server has to say to an edge."""
+    """A message of a server to an edge."""
 
     topic: str
     payload: bytes
@@ -39,7 +40,7 @@ class Reply:
 class ServedStream:
     """One stream's window."""
 
-    session: str
+    incarnation: str
     seq: int
     window: SlidingWindow
     words: tuple[Word, ...] = ()
@@ -71,16 +72,16 @@ class ServedStreams:
 
     def __init__(self, server: str, features: Mapping[Modality, FeatureSpec], most: int = MOST_STREAMS) -> None:
         self.waiting: OrderedDict[str, WaitingWindow] = OrderedDict()
-        """By stream, longest waiting first; a newer window of a stream takes the place of the older one."""
+        """Windows by stream, longest waiting first; a newer window of a stream takes the place of the older one."""
         self.counts: Counter[str] = Counter()
-        """What befell messages, by reason."""
+        """Numbers of messages by what befell them."""
         self._server = server
         self._features = features
         self._most = most
         self._streams: OrderedDict[str, ServedStream] = OrderedDict()
-        """Longest silent first."""
+        """Streams by name, longest silent first."""
         self._asked_s: OrderedDict[str, float] = OrderedDict()
-        """When a stream was last asked for all of its window, or refused."""
+        """Time at which a stream was last asked for all of its window, or refused."""
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -94,14 +95,17 @@ class ServedStreams:
             message = WindowMessage.decode(payload)
             state = self._opened(name, message) if message.previous is None else self._streams.get(name)
             if state is None or (
-                message.previous is not None and (state.session, state.seq) != (message.session, message.previous)
+                message.previous is not None
+                and (state.incarnation, state.seq) != (message.incarnation, message.previous)
             ):
                 self.counts["gaps"] += 1
-                return self._resync(name, message.session, now_s)
+                asked = topics.Resync(server=self._server, session=message.incarnation)
+                return self._tell(topics.RESYNC, name, asked, now_s)
             self._enter(state, message)
         except ContractMismatch as error:
             self.counts["refused"] += 1
-            return self._refuse(name, message.session, str(error), now_s)
+            refusal = topics.Refusal(server=self._server, session=message.incarnation, reason=str(error))
+            return self._tell(topics.REFUSED, name, refusal, now_s)
         except (WindowInvalid, ValueError) as error:
             self.counts["malformed"] += 1
             self.counts[f"malformed: {error}"[:100] if isinstance(error, WindowInvalid) else "malformed: rows"] += 1
@@ -116,7 +120,7 @@ class ServedStreams:
         return None
 
     def take(self, most: int) -> list[WaitingWindow]:
-        """Those that wait longest."""
+        """Take those that wait longest."""
         return [self.waiting.popitem(last=False)[1] for _ in range(min(most, len(self.waiting)))]
 
     def clear(self) -> None:
@@ -134,7 +138,7 @@ class ServedStreams:
         if name not in self._streams and len(self._streams) >= self._most:
             raise ContractMismatch(f"it serves {self._most} streams already, as many as it takes")
         # Windows go to the engine's device together; until then they stay here.
-        return ServedStream(message.session, message.seq, SlidingWindow(self._features, torch.device("cpu")))
+        return ServedStream(message.incarnation, message.seq, SlidingWindow(self._features, torch.device("cpu")))
 
     def _enter(self, state: ServedStream, message: WindowMessage) -> None:
         """Raises ValueError; the next message is then asked for all of the window."""
@@ -149,22 +153,15 @@ class ServedStreams:
                 state.window.replace(Modality.TEXT, message.rows[Modality.TEXT])
         state.seq = seq
 
-    def _resync(self, name: str, session: str, now_s: float) -> Reply | None:
-        return self._tell(topics.resync(name), topics.Resync(server=self._server, session=session), name, now_s)
-
-    def _refuse(self, name: str, session: str, reason: str, now_s: float) -> Reply | None:
-        refusal = topics.Refusal(server=self._server, session=session, reason=reason)
-        return self._tell(topics.refused(name), refusal, name, now_s)
-
-    def _tell(self, topic: str, what: topics.Resync, name: str, now_s: float) -> Reply | None:
-        """Not more often than once in RESYNC_EVERY_S a stream."""
+    def _tell(self, topic: Topic, name: str, what: topics.Resync, now_s: float) -> Reply | None:
+        """Tell an edge, not more often than once in RESYNC_EVERY_S a stream."""
         if now_s - self._asked_s.get(name, -RESYNC_EVERY_S) < RESYNC_EVERY_S:
             return None
         self._asked_s[name] = now_s
         self._asked_s.move_to_end(name)
         while len(self._asked_s) > self._most:
             self._asked_s.popitem(last=False)
-        return Reply(topic, what.model_dump_json().encode())
+        return Reply(topic.at(stream=name), what.model_dump_json().encode())
 
     def _forget_idle(self, now_s: float) -> None:
         while self._streams and now_s - (oldest := next(iter(self._streams.items())))[1].heard_s > IDLE_S:
@@ -179,7 +176,7 @@ class Estimator:
         self._model = ModelName(name=checkpoint.name, checkpoint=checkpoint.digest)
 
     def warm_up(self, features: Mapping[Modality, FeatureSpec]) -> None:
-        """What is slow the first time."""
+        """Do once what is slow the first time."""
         window = SlidingWindow(features, torch.device("cpu"))
         spec = features[Modality.VISION]
         window.append(Modality.VISION, Rows(np.zeros(1), np.zeros((1, spec.width), np.float32)))
@@ -193,7 +190,7 @@ class Estimator:
         for request, cut, inference in zip(requests, cuts, inferences, strict=True):
             message = request.message
             held_s = time.monotonic() - request.arrived_s
-            newest_s = max((t for m in cut.present if (t := cut.newest_s[m]) is not None), default=None)
+            newest_s = cut.newest_present_s
             estimate = build_estimate(
                 cut,
                 inference,

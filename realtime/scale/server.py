@@ -22,24 +22,24 @@ from realtime.mqtt.connection import properties_of
 from realtime.pipeline.pipeline import LATENCIES_KEPT
 from realtime.recognition.shared_engine import MOST
 from realtime.scale import topics
-from realtime.scale.link import keep_connected
+from realtime.scale.link import keep_connected, side_by_side
 from realtime.scale.served import EstimatedWindow, Estimator, ServedStreams
 
 logger = logging.getLogger(__name__)
 
 DEADLINE_S: Final = 0.02
-"""How long a batch is held open after its first window came, unless it is full before.
+"""Time that a batch is held open after its first window came, unless it is full before.
 
-A SharedEngine holds none open. Here many streams are carried, and what counts is how many a core carries: in batches of
-four a window costs a quarter less than alone. At a hundred windows a second the wait saves a sixth of the engine's
-time, and costs 20 ms beside the way through the network. A server that is always busy finds its next batch waiting and
-past its deadline: it then takes what waits, as a SharedEngine does.
+A SharedEngine holds none open. Here many streams are carried, and what counts is how many a core carries: a window in a
+batch of four takes a quarter less of it than a batch of one. By these costs the wait saves a sixth of the engine's time
+at a hundred windows a second, for 20 ms beside the way through the network. A server that is always busy finds its next
+batch waiting and past its deadline: it then takes what waits, as a SharedEngine does.
 """
 
 
 @dataclass(slots=True)
 class ServeStatistics:
-    """What a server can say when it ends."""
+    """Figures of a server, told when it ends."""
 
     estimates: int = 0
     batches: Counter[int] = field(default_factory=Counter)
@@ -57,7 +57,7 @@ class Pressure:
 
     EVERY_S: Final = 10.0
     SHARE: Final = 0.05
-    """Of the windows, overtaken by newer ones: more of them than now and then."""
+    """Part of the windows that newer ones overtook: more of them than now and then."""
 
     def __init__(self) -> None:
         self._begun_s: float | None = None
@@ -113,14 +113,14 @@ class Server:
 
     async def run(self) -> None:
         """Serve until stopped, whatever the broker does. Raises BrokerRefused."""
-        will = aiomqtt.Will(topics.presence(self.name), topics.GONE, qos=1)
+        will = aiomqtt.Will(topics.PRESENCE.at(server=self.name), topics.GONE, qos=1)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine") as thread:
 
             async def join(client: aiomqtt.Client) -> None:
                 self.streams.clear()
-                await client.subscribe(topics.directed("+", self.name))
+                await client.subscribe(topics.DIRECTED.at(stream="+", server=self.name))
                 await client.subscribe(topics.shared(self._group))
-                await client.publish(topics.presence(self.name), topics.HERE, qos=1)
+                await client.publish(topics.PRESENCE.at(server=self.name), topics.HERE, qos=1)
                 self.joined.set()
                 self._tell(f"serving {topics.OPENINGS} on {self._broker}, as {self.name} of the group {self._group}")
                 try:
@@ -131,30 +131,19 @@ class Server:
             await keep_connected(self._broker, join, self.stop, will)
 
     async def _serve(self, client: aiomqtt.Client, thread: ThreadPoolExecutor) -> None:
-        """Until stopped. Raises MqttError when the broker goes away."""
-        tasks = {
-            asyncio.create_task(self._read(client), name="read"),
-            asyncio.create_task(self._batches(client, thread), name="batches"),
-            asyncio.create_task(self.stop.wait(), name="stop"),
-        }
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+        """Serve until stopped. Raises MqttError when the broker goes away."""
+        async with side_by_side(self.stop, self._read(client), self._batches(client, thread)) as first_ended:
+            await first_ended()
             # In order: nothing more is handed to us, then everybody may know.
             await client.unsubscribe(topics.shared(self._group))
-            await client.publish(topics.presence(self.name), topics.GONE, qos=1)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await client.publish(topics.PRESENCE.at(server=self.name), topics.GONE, qos=1)
 
     async def _read(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
             reply = self.streams.receive(message.topic.value, payload_of(message))
             if reply is not None:
                 stream = topics.stream_of(reply.topic)
-                if reply.topic == topics.refused(stream):
+                if reply.topic == topics.REFUSED.at(stream=stream):
                     self._warn(f"{stream}: refused: {reply.payload.decode()}")
                 await client.publish(reply.topic, reply.payload)
             if self.streams.counts["malformed"]:
@@ -196,11 +185,11 @@ class Server:
         # paho adds them to those that are there.
         properties.UserProperty = [
             ("server", self.name),
-            ("session", message.session),
+            ("session", message.incarnation),
             ("window", str(message.seq)),
             ("held_ms", f"{(time.monotonic() - answer.request.arrived_s) * 1000:.2f}"),
         ]
         payload = answer.estimate.model_dump_json().encode()
-        await client.publish(topics.estimates(answer.request.stream), payload, properties=properties)
+        await client.publish(EMOTION.at(stream=answer.request.stream), payload, properties=properties)
         self.statistics.estimates += 1
         self.statistics.held_ms.append((time.monotonic() - answer.request.arrived_s) * 1000)

@@ -7,12 +7,11 @@ from typing import Final, Literal
 from pydantic import Field, RootModel
 
 from realtime.messages.estimate import Part
-from realtime.messages.topics import EMOTION, ROOT, Topic
-from realtime.mqtt import check_stream_name
+from realtime.messages.topics import ROOT, Topic
 from realtime.scale.window_message import SCHEMA
 
 HERE, GONE = b"here", b"gone"
-"""What a server says on its own topic; the latter is its last will, too."""
+"""Words of a server on its own topic; the latter is its last will, too."""
 PROTOBUF: Final = "application/x-protobuf"
 
 
@@ -42,7 +41,6 @@ WINDOW: Final = Topic(
     "window",
     WindowPayload,
     0,
-    False,
     "the next one comes a moment later, and what a lost one held is asked for",
     content_type=PROTOBUF,
     protobuf=SCHEMA,
@@ -52,21 +50,17 @@ DIRECTED: Final = Topic(
     "window/{server}",
     WindowPayload,
     0,
-    False,
     "as the windows for any server",
     content_type=PROTOBUF,
     protobuf=SCHEMA,
 )
-RESYNC: Final = Topic("resync", "window/resync", Resync, 0, False, "it is asked for again as long as rows are missing")
-REFUSED: Final = Topic(
-    "refused", "window/refused", Refusal, 0, False, "it is told again when the stream is opened again"
-)
+RESYNC: Final = Topic("resync", "window/resync", Resync, 0, "it is asked for again as long as rows are missing")
+REFUSED: Final = Topic("refused", "window/refused", Refusal, 0, "it is told again when the stream is opened again")
 PRESENCE: Final = Topic(
     "presence",
     "{server}",
     Presence,
     1,
-    False,
     "a server that goes must be known at once; who comes later finds one by opening its stream",
     content_type="text/plain",
     root=f"{ROOT}/serve",
@@ -74,44 +68,13 @@ PRESENCE: Final = Topic(
 TOPICS: Final = (WINDOW, DIRECTED, RESYNC, REFUSED, PRESENCE)
 
 OPENINGS: Final = WINDOW.at(stream="+")
-"""What servers share: see `shared`."""
+"""Topics of the openings, which servers share: see `shared`."""
 SERVERS: Final = PRESENCE.at(server="+")
 
 
 def shared(group: str) -> str:
     """The subscription of a group of servers: each opening goes to one of them."""
     return f"$share/{group}/{OPENINGS}"
-
-
-def check_group_name(group: str) -> str:
-    """Raises SettingsInvalid."""
-    return check_stream_name(group, "--group")
-
-
-def estimates(stream: str) -> str:
-    return EMOTION.at(stream=stream)
-
-
-def opening(stream: str) -> str:
-    """Full windows, for any server."""
-    return WINDOW.at(stream=stream)
-
-
-def directed(stream: str, server: str) -> str:
-    """Windows for one server; with + for the stream, all of them."""
-    return DIRECTED.at(stream=stream, server=server)
-
-
-def resync(stream: str) -> str:
-    return RESYNC.at(stream=stream)
-
-
-def refused(stream: str) -> str:
-    return REFUSED.at(stream=stream)
-
-
-def presence(server: str) -> str:
-    return PRESENCE.at(server=server)
 
 
 def stream_of(topic: str) -> str:

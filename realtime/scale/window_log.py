@@ -1,4 +1,4 @@
-"""What an edge keeps of its stream: the rows and words of the newest window, and how far they have been sent."""
+"""The memory of an edge of its stream: the rows and words of the newest window, and how far they have been sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from realtime.scale.window_message import APPENDED
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How much of the stream somebody has: rows so far of each modality, revisions of the words."""
+    """A place in the stream, up to which somebody has it: rows so far of each modality, revisions of the words."""
 
     rows: Mapping[Modality, int]
     words: int
@@ -41,7 +41,7 @@ class WindowLog:
         self._window_s = max(spec.window_s for spec in specs.values())
         self._lock = threading.Lock()
         self._rows: dict[Modality, deque[tuple[int, Rows]]] = {m: deque() for m in APPENDED}
-        """With the number of rows that came before."""
+        """Rows, with the number of those that came before."""
         self._counts = dict.fromkeys(APPENDED, 0)
         self._spoken = SpokenWords()
         self._read: list[Word] = []

@@ -22,11 +22,11 @@ MOST_ROWS: Final = 512
 MOST_WORDS: Final = 256
 LONGEST_WORD: Final = 256
 AHEAD_S: Final = 10.0
-"""What lies further behind the end of its window was never captured."""
+"""Seconds that rows and words may lie ahead: what lies further behind the end of its window was never captured."""
 LATEST_UNIX: Final = 1e11
 
 APPENDED: Final = (Modality.VISION, Modality.AUDIO)
-"""Whose new rows travel; those of the words are revised, and travel anew."""
+"""Modalities whose new rows travel; those of the words are revised, and travel anew."""
 
 # Times in seconds are on the edge's stream clock. Fields are numbered in the order they stand: new ones go to the end.
 _MESSAGES: Final = {
@@ -56,7 +56,7 @@ _MESSAGES: Final = {
 }
 _CLASSES: Final = protobuf.message_classes("dhmd/window.proto", "dhmd.window", _MESSAGES)
 SCHEMA: Final = protobuf.source("dhmd.window", _MESSAGES)
-"""For other programs."""
+"""The messages in the language of .proto files, for other programs."""
 
 
 class WindowInvalid(ValueError):
@@ -67,14 +67,14 @@ class WindowInvalid(ValueError):
 class WindowMessage:
     """Times on the edge's stream clock, whose zero is `epoch_unix`.
 
-    session: names one life of an edge. seq: counts its messages. previous: the message that this one adds to; None for
-    a full window. features: what an edge makes, as a full window tells it.
+    incarnation: names one life of an edge's stream. seq: counts its messages. previous: the message that this one adds
+    to; None for a full window. features: what an edge makes, as a full window tells it.
     sent_s: when it was sent. transit_s: half of the quickest of the last round trips, the server's time left out.
     timed: whether the clock is the machine's, so that latencies mean something.
     words: all of the window, None where they are those of the message before; rows[TEXT] are theirs.
     """
 
-    session: str
+    incarnation: str
     seq: int
     previous: int | None
     features: Mapping[Modality, FeatureSpec] | None
@@ -90,7 +90,7 @@ class WindowMessage:
 
     def encode(self) -> bytes:
         message = _CLASSES["Window"](
-            session=self.session,
+            session=self.incarnation,
             seq=self.seq,
             previous=self.previous,
             epoch_unix=self.epoch_unix,
@@ -149,7 +149,7 @@ def _checked(message: Any) -> WindowMessage:
     if message.HasField("words") and message.words.HasField("rows"):
         rows[Modality.TEXT] = _rows(message.words.rows, end_s)
     return WindowMessage(
-        session=message.session,
+        incarnation=message.session,
         seq=message.seq,
         previous=message.previous if message.HasField("previous") else None,
         features=_features(message.features) if message.HasField("features") else None,

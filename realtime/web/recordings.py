@@ -92,7 +92,7 @@ class Recordings:
         on_change: Callable[[Mapping[str, Any]], object],
         on_marks: Callable[[str], object],
     ) -> PageRecording:
-        """Return the recordings of one session; see SessionRecording."""
+        """Return the recordings of one session; see PageRecording."""
         session = PageRecording(self, pipeline, description, on_change=on_change, on_marks=on_marks)
         self._sessions.append(session)
         return session

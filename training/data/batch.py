@@ -13,7 +13,7 @@ from dhmd.model import Head
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What is known of a batch.
+    """Holds what is known of a batch.
 
     values: head name -> (B,) class index (int64, -1 unknown) or (B,) real number (float, NaN unknown).
     weights: head name -> (B,) weight of each sample in that head's loss; 1 where a head is not named.

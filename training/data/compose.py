@@ -38,7 +38,7 @@ SENTIMENT_OF_VALENCE: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """How windows are composed.
+    """Says how windows are composed.
 
     subsets: share of the windows for each set of present modalities, by `subset_name`.
     balance: classes are drawn in proportion to their frequency to the power 1 - balance; 1 draws all equally often.
@@ -86,7 +86,7 @@ class Sample:
 
     @property
     def sentiment_labelled(self) -> bool:
-        """Whether people labelled the sentiment, and it is not the valence of the class."""
+        """Tells whether people labelled the sentiment, and it is not the valence of the class."""
         return self.sentiment_weight == 1.0 and not np.isnan(self.sentiment)
 
 
@@ -108,7 +108,7 @@ class Pool:
         return bool(self._examples)
 
     def weight(self, emotion: int) -> float:
-        """Of all examples of an emotion; 0 without any."""
+        """Weight of all examples of an emotion; 0 without any."""
         heights = self._heights.get(emotion)
         return heights[-1] if heights else 0.0
 
@@ -147,7 +147,7 @@ class Composer:
         self._possible = {subset: share for subset, share in self._shares.items() if self.classes(subset)}
 
     def __bool__(self) -> bool:
-        """Whether there is anything to draw windows from."""
+        """Tells whether there is anything to draw windows from."""
         return bool(self._possible or self._native or self._sentiment)
 
     def classes(self, subset: frozenset[Modality]) -> list[int]:

@@ -37,7 +37,7 @@ class File:
 
 
 class Files:
-    """Those that were found readable, remembered in a database."""
+    """Remembers in a database which files were found readable."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database

@@ -20,7 +20,7 @@ def is_session(path: Path) -> bool:
 
 
 class Split(StrEnum):
-    """What an utterance may be used for; a group (speaker, subject, dialogue, video) is in one split only."""
+    """The use that an utterance may be put to; a group (speaker, subject, dialogue, video) is in one split only."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -60,7 +60,7 @@ class Utterance:
 
     @property
     def sound(self) -> Path | None:
-        """Where its voice is recorded, if anywhere: a file of its own before the video's sound track."""
+        """The file in which its voice is recorded, if any: a file of its own before the video's sound track."""
         return self.audio or (None if self.session else self.video)
 
 
@@ -77,5 +77,5 @@ class Example:
 
     @property
     def still(self) -> bool:
-        """Whether its vision rows are variants of a still and not pictures over time."""
+        """Tells whether its vision rows are variants of a still and not pictures over time."""
         return self.utterance.image is not None

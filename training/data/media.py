@@ -17,7 +17,7 @@ from dhmd.media.reader import MediaReader
 
 
 class Kind(StrEnum):
-    """What a file is named for."""
+    """The use that a manifest names a file for."""
 
     AUDIO = "audio"
     IMAGE = "image"
@@ -42,7 +42,7 @@ def probe(kind: Kind, path: Path) -> float | None:
 
 
 def pictures(path: Path, start_s: float = 0.0, end_s: float | None = None) -> Iterator[Picture]:
-    """What a film shows from `start_s` on and before `end_s`, at increasing times from `start_s`.
+    """Pictures that a film shows from `start_s` on and before `end_s`, at increasing times from `start_s`.
 
     Raises MediaUnreadable.
     """

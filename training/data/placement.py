@@ -1,4 +1,4 @@
-"""How the rows of an utterance stand in a window: as recorded, or as a live window would have cut them, varied."""
+"""Placement of the rows of an utterance in a window: as recorded, or as a live window would have cut them, varied."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def arrived(
         end_s = _end(rows, 0.9 * spec.absent_after_s, draw)
         placed = _varied(rows, spec, scale, end_s, draw)
     # A pause longer than the window may leave it empty.
-    return (placed, end_s) if (spec.place(placed.times_s, end_s) >= 0).any() else whole(rows, spec, still=still)
+    return (placed, end_s) if _present(placed, spec, end_s) else whole(rows, spec, still=still)
 
 
 def whole_together(rows: Mapping[Modality, Rows], specs: Mapping[Modality, FeatureSpec]) -> float:
@@ -70,7 +70,7 @@ def arrived_together(
     scale: Mapping[Modality, NDArray[np.float32]],
     draw: np.random.Generator,
 ) -> tuple[dict[Modality, Rows], float]:
-    """As `arrived`, for modalities on one clock: what each holds at the same moment. At least one holds something."""
+    """Does as `arrived` for modalities on one clock: what each holds at one moment. At least one holds something."""
     every = Rows(np.sort(np.concatenate([one.times_s for one in rows.values()])), np.empty((0, 0), np.float32))
     end_s = _end(every, 0.45, draw)
     placed = {m: _varied(one, specs[m], scale[m], end_s, draw) for m, one in rows.items()}
@@ -128,7 +128,7 @@ def _end(rows: Rows, past_s: float, draw: np.random.Generator) -> float:
 
 
 def _varied(rows: Rows, spec: FeatureSpec, scale: NDArray[np.float32], end_s: float, draw: np.random.Generator) -> Rows:
-    """What of a recording a window that ends at `end_s` may hold: noise, and a stretch of it missing."""
+    """Rows of a recording that a window that ends at `end_s` may hold: noise, and a stretch of it missing."""
     if spec.modality is Modality.TEXT:
         return _missed(rows, scale, end_s, draw)
     if spec.modality is Modality.VISION:

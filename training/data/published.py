@@ -80,7 +80,7 @@ class _Part:
             self._wrong("text_bert", "an attention mask of 0 and 1 in its second row", "other numbers")
 
     def utterances(self) -> Utterances:
-        """What was read, with masks."""
+        """The utterances as they were read, with masks."""
         attention = self.arrays["text_bert"][:, 1] > 0
         masks = {Modality.TEXT: attention}
         for m, key in _LENGTHS.items():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -40,7 +39,7 @@ def marks(session: Session) -> tuple[list[Mark], int]:
 
 
 def _before(one: Mark, later: Mark) -> Mark | None:
-    """What is left of a mark when a later one was made."""
+    """The part that is left of a mark when a later one was made."""
     if not (one.start_s < later.end_s and later.start_s < one.end_s):
         return one
     if later.start_s - one.start_s < (one.end_s - one.start_s) / 2:
@@ -60,11 +59,11 @@ class RecordedFeatures:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Up to where it was cut. Raises SessionInvalid."""
+        """Reads a session up to where it was cut. Raises SessionInvalid."""
         modality_of = {topic: m for m, topic in schema.FEATURES.items()}
         parts: dict[Modality, list[Rows]] = {m: [] for m in schema.FEATURES}
         words: list[Word] = []
-        with _readable(path):
+        try:
             session = Session.open(path)
             width = {m: session.features[m].width for m in parts}
             began_s = session.start_s
@@ -80,6 +79,8 @@ class RecordedFeatures:
                     numbers = rows.values.shape[1]
                     raise SessionInvalid(f"{path}: damaged, a row of {m} has {numbers} numbers and not {width[m]}")
                 parts[m].append(Rows(rows.times_s - began_s, rows.values))
+        except OSError as error:
+            raise SessionInvalid(f"{path}: cannot be read ({error.strerror})") from None
         return cls({m: Rows.concatenate(own, width[m]) for m, own in parts.items()}, tuple(words))
 
     def features(self, modality: Modality, start_s: float, end_s: float | None) -> Rows:
@@ -100,11 +101,3 @@ class RecordedFeatures:
 
 def _end(end_s: float | None) -> float:
     return np.inf if end_s is None else end_s
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SessionInvalid(f"{path}: cannot be read ({error.strerror})") from None

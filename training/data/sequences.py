@@ -33,7 +33,7 @@ class Utterances:
         return len(self.ids)
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
-        """Those utterances side by side."""
+        """The chosen utterances side by side."""
         return Batch(
             inputs={m: torch.from_numpy(x[chosen]) for m, x in self.inputs.items()},
             masks={m: torch.from_numpy(x[chosen]) for m, x in self.masks.items()},

@@ -35,7 +35,7 @@ _DAMAGED: Final = (
 
 
 def load(path: Path) -> Any:
-    """What the pickle holds. Arrays come read-only; an array of str objects comes as a list.
+    """Returns what the pickle holds. Arrays come read-only; an array of str objects comes as a list.
 
     Raises PickleRefused, naming what the pickle asked for, or that it is damaged.
     """
@@ -165,14 +165,14 @@ def _scalar(kind: object, data: object) -> object:
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """How bytes are written below protocol 3."""
+    """Reads bytes as they are written below protocol 3."""
     if not isinstance(text, str) or encoding != "latin1":
         raise _Refused("bytes of an unknown form")
     return text.encode("latin1")
 
 
 def _no_bytes(*arguments: object) -> bytes:
-    """How empty bytes are written below protocol 3."""
+    """Reads empty bytes as they are written below protocol 3."""
     if arguments:
         raise _Refused("bytes of an unknown form")
     return b""

@@ -133,7 +133,7 @@ def as_heard(text: str, draw: np.random.Generator) -> str:
 
 @torch.inference_mode()
 def measures(encoder: TunedEncoder, parts: dict[str, Sentences]) -> dict[str, float]:
-    """By corpus: weighted F1 of the emotions, or the correlation of the sentiment."""
+    """Weighted F1 of the emotions, or correlation of the sentiment, by corpus."""
     found: dict[str, float] = {}
     for corpus, part in parts.items():
         order = np.argsort([len(text) for text in part.texts], kind="stable")

@@ -1,4 +1,4 @@
-"""What the training of every encoder shares: a plan, rates that rise and fall, and a run that goes on after a cut."""
+"""Tuning, shared by all encoders: a plan, rates that rise and fall, and a run that goes on after a cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.learning.run_files import damaged, read_state, restoring, write_st
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast. warm_up: steps in which the rate rises; then it falls as a cosine to 2 % of its peak."""
+    """Plan of a training. warm_up: steps in which the rate rises; then it falls as a cosine to 2 % of its peak."""
 
     epochs: int
     batch: int
@@ -90,10 +90,10 @@ def tune(
 
 
 def _changing(model: nn.Module) -> dict[str, Tensor]:
-    """What a state need keep of a model: all but frozen parameters."""
+    """The part of a model that a state need keep: all but frozen parameters."""
     return {k: v.detach() for k, v in model.state_dict(keep_vars=True).items() if not is_frozen(v)}
 
 
 def is_frozen(value: Tensor) -> bool:
-    """Whether an entry of a state is a parameter that does not learn."""
+    """Tells whether an entry of a state is a parameter that does not learn."""
     return isinstance(value, nn.Parameter) and not value.requires_grad

@@ -188,25 +188,20 @@ def _single(corpora: Mapping[str, Any]) -> str:
 def _composed_section(composed: Mapping[str, Any]) -> str:
     if not composed["n"]:
         return "No windows were composed of them: that takes test utterances of all three modalities.\n"
+    measured = [
+        [
+            f"{name} (all)" if name.count("+") == len(Modality) - 1 else name,
+            *(_percent(entry[key]) for key in ("accuracy", "unweighted_recall", "weighted_f1", "ece")),
+        ]
+        for name, entry in composed["by_modalities"].items()
+    ]
+    head = ["modalities shown", "accuracy %", "unweighted recall %", "weighted F1 %", "ECE %"]
     return f"""\
 Composed windows, {PER_CLASS} of each class, {composed["n"]} in all, drawn with seed {SEED}: the same
 windows of three strangers each, shown in part and whole.
 
-{_composed(composed["by_modalities"])}
+{_table(head, measured)}
 """
-
-
-def _composed(by_modalities: Mapping[str, Any]) -> str:
-    return _table(
-        ["modalities shown", "accuracy %", "unweighted recall %", "weighted F1 %", "ECE %"],
-        [
-            [
-                f"{name} (all)" if name.count("+") == len(Modality) - 1 else name,
-                *(_percent(entry[key]) for key in ("accuracy", "unweighted_recall", "weighted_f1", "ece")),
-            ]
-            for name, entry in by_modalities.items()
-        ],
-    )
 
 
 def _percent(share: float | None) -> str:

@@ -66,7 +66,7 @@ def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, An
 def _measures(
     checkpoint: Checkpoint, samples: Sequence[Sample], shown: Sequence[frozenset[Modality]]
 ) -> dict[str, Any]:
-    """Of each window only the modalities in `shown` are seen by the model."""
+    """Measures windows, of each of which the model sees only the modalities in `shown`."""
     calibration, result = checkpoint.calibration, {}
     parts: list[tuple[Predictions, str]] = []
     for subset in dict.fromkeys(shown):
@@ -95,7 +95,7 @@ def _measures(
 
 
 def _labelled(samples: Sequence[Sample], shown: Sequence[frozenset[Modality]], name: str) -> NDArray[np.bool_]:
-    """Of the windows with that set of modalities, which have a sentiment that people labelled."""
+    """Marks, of the windows with that set of modalities, those whose sentiment people labelled."""
     own = [sample for sample, subset in zip(samples, shown, strict=True) if subset_name(subset) == name]
     return np.array([sample.sentiment_labelled for sample in own], np.bool_)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def emotion_metrics(probabilities: Floats, label: Ints) -> dict[str, Any]:
         "accuracy": _accuracy(label, predicted),
         "unweighted_recall": float(recall.mean()),
         "weighted_f1": weighted_f1(label, predicted, classes),
-        "ece": expected_calibration_error(probabilities, label),
+        "ece": reliability(probabilities, label).calibration_error,
         "confusion": confusion.tolist(),
     }
 
@@ -80,17 +80,28 @@ def weighted_f1(label: Ints, predicted: Ints, classes: int) -> float:
     return total / max(len(label), 1)
 
 
-def expected_calibration_error(probabilities: Floats, label: Ints, bins: int = 15) -> float:
-    """Mean distance of confidence and accuracy over equal bins of confidence (Guo et al. 2017)."""
-    confidence = probabilities.max(axis=1)
+class Reliability(NamedTuple):
+    """Bins of confidence, (bins,): share of the windows, mean confidence, accuracy (NaN in empty bins)."""
+
+    share: Floats
+    confidence: Floats
+    accuracy: Floats
+
+    @property
+    def calibration_error(self) -> float:
+        return float(np.nansum(self.share * np.abs(self.confidence - self.accuracy)))
+
+
+def reliability(probabilities: Floats, label: Ints, bins: int = 15) -> Reliability:
+    """probabilities: (N, C), label: (N,); equal bins over [0, 1] (Guo et al. 2017)."""
+    sure = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == label
-    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    error = 0.0
-    for b in range(bins):
-        inside = index == b
-        if inside.any():
-            error += inside.mean() * abs(float(confidence[inside].mean()) - float(right[inside].mean()))
-    return float(error)
+    index = np.minimum((sure * bins).astype(np.int64), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        confidence = np.bincount(index, weights=sure, minlength=bins) / count
+        accuracy = np.bincount(index, weights=right, minlength=bins) / count
+    return Reliability(count / max(len(label), 1), confidence, accuracy)
 
 
 def _accuracy(label: Ints, predicted: Ints) -> float:

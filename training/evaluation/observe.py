@@ -1,11 +1,10 @@
-"""What goes on inside a model over many windows: who teaches whom, which atoms answer, how sure it is."""
+"""Observation of a model from inside, over many windows: who teaches whom, which atoms answer, how sure it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ class Space(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Of N windows. emotion: (N,), index into EMOTIONS; edges: (N, 6) in the order of `EDGES`; activations: (N, K)."""
+    """N windows. emotion: (N,), index into EMOTIONS; edges: (N, 6) in the order of `EDGES`; activations: (N, K)."""
 
     emotion: NDArray[np.int64]
     edges: Mapping[Space, Floats]
@@ -63,27 +62,3 @@ def by_emotion(values: Floats, emotion: NDArray[np.int64]) -> tuple[Floats, Floa
         own = values[emotion == label]
         mean[label], deviation[label] = own.mean(axis=0), own.std(axis=0)
     return mean, deviation
-
-
-class Reliability(NamedTuple):
-    """By bin of confidence, (bins,): share of the windows, mean confidence, accuracy (NaN in empty bins)."""
-
-    share: Floats
-    confidence: Floats
-    accuracy: Floats
-
-    @property
-    def calibration_error(self) -> float:
-        return float(np.nansum(self.share * np.abs(self.confidence - self.accuracy)))
-
-
-def reliability(probabilities: Floats, label: NDArray[np.int64], bins: int = 15) -> Reliability:
-    """probabilities: (N, C), label: (N,); equal bins over [0, 1] (Guo et al. 2017)."""
-    sure = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == label
-    index = np.minimum((sure * bins).astype(np.int64), bins - 1)
-    count = np.bincount(index, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        confidence = np.bincount(index, weights=sure, minlength=bins) / count
-        accuracy = np.bincount(index, weights=right, minlength=bins) / count
-    return Reliability(count / max(len(label), 1), confidence, accuracy)

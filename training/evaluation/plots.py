@@ -17,8 +17,8 @@ from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from training.data.items import Example
 from training.evaluation.evaluate import by_corpus, composed
-from training.evaluation.metrics import emotion_metrics
-from training.evaluation.observe import Observations, Reliability, Space, by_emotion, observe, reliability
+from training.evaluation.metrics import Reliability, emotion_metrics, reliability
+from training.evaluation.observe import Observations, Space, by_emotion, observe
 from training.evaluation.predict import batches, predict
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def activations_figure(seen: Observations) -> Figure:
 
 
 def confusion_figure(confusions: Mapping[str, NDArray[np.int64]]) -> Figure:
-    """Of each test: what the labelled emotions were taken for, in per cent of the label; counts are (7, 7)."""
+    """Shows for each test what the labelled emotions were taken for, in per cent of the label; counts are (7, 7)."""
     columns = min(3, len(confusions))
     rows = -(-len(confusions) // columns)
     figure, panels = _panels(rows, columns, height_in=3.05 * rows)
@@ -244,7 +244,7 @@ def learning_figure(log: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def reliability_figure(sure: Mapping[str, Reliability]) -> Figure:
-    """How often the estimate was right by how sure it was, one panel a set of modalities, with the share of windows."""
+    """Accuracy of the estimate by how sure it was, one panel a set of modalities, with the share of windows."""
     figure, panels = _panels(1, len(sure), height_in=2.7, sharey=True)
     for axes, (name, bins) in zip(panels, sure.items(), strict=True):
         width = 1 / len(bins.share)

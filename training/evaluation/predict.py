@@ -1,4 +1,4 @@
-"""What a model says of many windows at once."""
+"""Predictions of a model for many windows at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Of N windows. scores: (N, 7) of the emotions, before any temperature; sentiment: (N,)."""
+    """Predictions for N windows. scores: (N, 7) of the emotions, before any temperature; sentiment: (N,)."""
 
     scores: NDArray[np.float64]
     sentiment: NDArray[np.float64]
@@ -56,42 +56,38 @@ def _showing(batch: Batch, shown: set[Modality]) -> Batch:
     return Batch(batch.inputs, masks, batch.labels)
 
 
-@torch.inference_mode()
 def predict(model: DHMD, windows: Iterable[Batch]) -> Predictions:
     """Run the model over all windows, in evaluation mode; it is left in the mode it was in."""
-    was_training = model.training
-    model.eval()
-    parts: list[tuple[torch.Tensor, ...]] = []
-    for batch in windows:
-        said = _said(model, batch)
-        label = batch.labels.values
-        parts.append((said[EMOTION.name], said[SENTIMENT.name][:, 0], label[EMOTION.name], label[SENTIMENT.name]))
-    model.train(was_training)
-    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+    parts = [
+        (said[EMOTION.name], said[SENTIMENT.name][:, 0], label[EMOTION.name], label[SENTIMENT.name])
+        for said, label in _said(model, windows)
+    ]
+    scores, sentiment, emotion_label, sentiment_label = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     return Predictions(
-        columns[0].astype(np.float64),
-        columns[1].astype(np.float64),
-        columns[2].astype(np.int64),
-        columns[3].astype(np.float64),
+        scores.astype(np.float64),
+        sentiment.astype(np.float64),
+        emotion_label.astype(np.int64),
+        sentiment_label.astype(np.float64),
     )
 
 
-@torch.inference_mode()
 def predict_sentiment(model: DHMD, windows: Iterable[Batch]) -> NDArray[np.float64]:
     """(N,) sentiment alone, of a model that may have no other head; it is left in the mode it was in."""
-    was_training = model.training
-    model.eval()
-    said = [_said(model, batch)[SENTIMENT.name][:, 0] for batch in windows]
-    model.train(was_training)
+    said = [said[SENTIMENT.name][:, 0] for said, _ in _said(model, windows)]
     return torch.cat(said).numpy().astype(np.float64)
 
 
-def _said(model: DHMD, batch: Batch) -> dict[str, torch.Tensor]:
-    """{head: (B, size)} on the CPU, wherever the model is."""
-    device = next(model.parameters()).device
-    inputs = {m: x.to(device) for m, x in batch.inputs.items()}
-    masks = {m: x.to(device) for m, x in batch.masks.items()}
-    return model.split(model(inputs, masks).output.cpu())
+@torch.inference_mode()
+def _said(model: DHMD, windows: Iterable[Batch]) -> list[tuple[dict[str, torch.Tensor], Mapping[str, torch.Tensor]]]:
+    """{head: (B, size)} on the CPU, wherever the model is, and the labels of each batch."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    said = []
+    for batch in windows:
+        inputs, masks = ({m: x.to(device) for m, x in part.items()} for part in (batch.inputs, batch.masks))
+        said.append((model.split(model(inputs, masks).output.cpu()), batch.labels.values))
+    model.train(was_training)
+    return said
 
 
 FEW: Final = 20
@@ -141,5 +137,5 @@ def calibrate(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Sam
 
 
 def _many(samples: Iterable[Sample]) -> bool:
-    """Whether they are made of FEW utterances at least."""
+    """Tells whether they are made of FEW utterances at least."""
     return len({utterance for sample in samples for utterance in sample.items.values()}) >= FEW

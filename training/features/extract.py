@@ -27,7 +27,7 @@ STORE: Final = "features.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """How features are made. encoders, jobs, address: see `training.features.spread.make`.
+    """Says how features are made. encoders, jobs, address: see `training.features.spread.make`.
 
     skip_bad: go on without utterances whose files turn out to be unreadable.
     """
@@ -58,7 +58,7 @@ def extract(
     examples = []
     for one, own in zip(utterances, pieces, strict=True):
         if not any(piece.key in faulty for piece in own.values()):
-            rows = {m: store.get([piece.key], specs[m].width)[0] for m, piece in own.items()}
+            rows = {m: store.get(piece.key, specs[m].width) for m, piece in own.items()}
             examples.append(Example(one, {m: found for m, found in rows.items() if len(found)}))
     return examples, specs
 

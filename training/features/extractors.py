@@ -58,19 +58,19 @@ class LazyExtractors:
 
     @cached_property
     def landmarks(self) -> FaceLandmarks:
-        """For stills."""
+        """The landmarker for stills."""
         return FaceLandmarks(fetch("face-landmarker") / "face_landmarker.task", "image", DETECTION_CONFIDENCE)
 
     def voice(self) -> VoiceExtractor:
-        """For one stream."""
+        """A fresh one, for one stream."""
         return VoiceExtractor(self.voice_network)
 
     def face(self) -> FaceExtractor:
-        """For one stream."""
+        """A fresh one, for one stream."""
         return FaceExtractor(self.expression)
 
     def specs(self) -> dict[Modality, FeatureSpec]:
-        """What the extractors make."""
+        """Specs of what the extractors make."""
         return {
             Modality.TEXT: self.text.spec,
             Modality.VISION: face_spec(self.expression),

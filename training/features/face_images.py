@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dhmd.features.expression import CROP_SIDE, ExpressionNet, aligned_crop
-from dhmd.features.landmarks import BLENDSHAPES, MAX_SIDE, POSE, FaceLandmarks
+from dhmd.features.landmarks import BLENDSHAPES, POSE, FaceLandmarks, pixel_boxes, within_max_side
 from dhmd.features.subject import largest
 from dhmd.labels import EMOTIONS
 from training.data.items import Split, Utterance
@@ -39,7 +39,7 @@ VARIANTS: Final = ("as seen", "mirrored", "jittered", "jittered")
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What the landmarker saw in a still.
+    """Holds what the landmarker saw in a still.
 
     crop: (SIDE, SIDE) uint8, aligned, with MARGIN. Where no face was found: the plain image if it is no larger than
     LARGEST_CROP, else None. found: whether a face was.
@@ -68,7 +68,7 @@ class FaceImages:
 
     @classmethod
     def of(cls, labelled: Sequence[tuple[Utterance, Sight]]) -> Self:
-        """Of utterances with an emotion, whose stills have a crop."""
+        """Collects the stills of utterances with an emotion; each must have a crop."""
         return cls(
             split=np.array([SPLITS.index(one.split) for one, _ in labelled], np.int64),
             label=np.array([EMOTIONS.index(one.emotion or "") for one, _ in labelled], np.int64),
@@ -91,11 +91,9 @@ def see(image: NDArray[np.uint8], landmarks: FaceLandmarks) -> Sight:
     image: (H, W, 3) BGR. landmarks: in image mode, with DETECTION_CONFIDENCE. Takes about 12 ms.
     """
     small = max(image.shape[:2]) <= LARGEST_CROP
-    picture = enlarged(image) if small else _within(image)
+    picture = enlarged(image) if small else within_max_side(image)
     faces = landmarks.find(picture, 0.0)
-    height, width = picture.shape[:2]
-    boxes = [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in (face.box for face in faces)]
-    chosen = largest(boxes)
+    chosen = largest(pixel_boxes(faces, picture))
     if chosen is not None:
         face = faces[chosen]
         crop = aligned_crop(picture, face.landmarks, MARGIN)
@@ -126,17 +124,6 @@ def _plain(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         shrinks = max(grey.shape) > CROP_SIDE
         grey = cv2.resize(grey, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return np.asarray(cv2.copyMakeBorder(grey, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_REPLICATE), np.uint8)
-
-
-def _within(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture, shrunk to what the live extractor looks at."""
-    import cv2
-
-    longest = max(image.shape[:2])
-    if longest <= MAX_SIDE:
-        return image
-    height, width = (max(1, round(side * MAX_SIDE / longest)) for side in image.shape[:2])
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def jittered(crops: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:

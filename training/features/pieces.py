@@ -58,7 +58,7 @@ _FORM: Final = "1"
 
 
 class Recipe(StrEnum):
-    """How the rows of a piece are made."""
+    """The way in which the rows of a piece are made."""
 
     TYPED = "typed"
     SPOKEN = "spoken"
@@ -92,7 +92,7 @@ COST_S: Final[Mapping[Recipe, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is to be extracted. key: of its rows in the store. sight_key, seen: of a still, and what is known of it."""
+    """A piece of work. key: of its rows in the store. sight_key, seen: of a still, and what is known of it."""
 
     key: str
     recipe: Recipe
@@ -103,7 +103,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What came of a piece: rows, and of a still what was seen; or why nothing could be made."""
+    """Holds what came of a piece: rows, and of a still what was seen; or why nothing could be made."""
 
     piece: Piece
     rows: Rows | None = None
@@ -112,7 +112,7 @@ class Made:
 
 
 def recipe_of(utterance: Utterance, modality: Modality) -> Recipe | None:
-    """How that modality of an utterance comes about; None where its manifest names nothing that has it."""
+    """Finds how that modality of an utterance comes about; None where its manifest names nothing that has it."""
     if modality is Modality.VISION:
         film = Recipe.RECORDED_FACE if utterance.session else Recipe.FILM
         return film if utterance.video else Recipe.STILL if utterance.image else None
@@ -133,7 +133,8 @@ def piece_of(
 ) -> Piece:
     """digest_of: sha256 of a file's content. spec: of the modality's extractor, without which no rows are made."""
     part = [utterance.start_s, utterance.end_s]
-    sound = "" if utterance.sound is None else digest_of(_sound_kind(utterance), utterance.sound)
+    kind = Kind.AUDIO if utterance.audio else Kind.VIDEO
+    sound = "" if utterance.sound is None else digest_of(kind, utterance.sound)
     content: list[object]
     if recipe is Recipe.TYPED:
         content = [astuple(word) for word in _typed(utterance)]
@@ -151,10 +152,6 @@ def piece_of(
     digest = hashlib.sha256(json.dumps([_FORM, own, *content]).encode()).hexdigest()
     sight = "" if own is not Recipe.STILL else _sight_key(digest)
     return Piece(sight if spec is None else feature_key(digest, spec), recipe, utterance, sight)
-
-
-def _sound_kind(utterance: Utterance) -> Kind:
-    return Kind.AUDIO if utterance.audio else Kind.VIDEO
 
 
 def _sight_key(digest: str) -> str:
@@ -264,7 +261,7 @@ class PieceMaker:
         return self._read(words)
 
     def _read(self, words: list[Word]) -> Rows:
-        """Of a long recording a window's worth of words at a time, from the newest back, as live reads them."""
+        """Reads a window's worth of words of a long recording at a time, from the newest back, as live reads them."""
         text, parts = self._extractors.text, []
         while words:
             newest = [word for word in words if word.end_s > words[-1].end_s - text.spec.window_s]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from dhmd.machine import cores
+from dhmd.machine import cores, native_stderr_to
 from training.errors import WorkersUnavailable
 from training.features.pieces import COST_S, Made, Piece, PieceMaker
 
@@ -40,11 +39,8 @@ def make(
     jobs = jobs or cores()
     little = sum(COST_S[piece.recipe] for piece in pieces) < WORTH_S
     if address is None and (jobs == 1 or little):
-        extractor = PieceMaker(encoders)
-        try:
-            yield from map(extractor, pieces)
-        finally:
-            extractor.close()
+        with closing(PieceMaker(encoders)) as maker:
+            yield from map(maker, pieces)
     elif pieces:
         yield from _spread(pieces, encoders.absolute(), jobs, address)
 
@@ -87,7 +83,8 @@ def _ray(jobs: int, address: str | None) -> Iterator[Any]:
         raise WorkersUnavailable(f"{error}; pip install 'ray[data]', or give --jobs 1") from error
     own: dict[str, Any] = {} if address else {"num_cpus": jobs, "include_dashboard": False}
     try:
-        with _native_stderr_closed():  # where it says that it obeys RAY_BACKEND_LOG_LEVEL
+        # It says there that it obeys RAY_BACKEND_LOG_LEVEL.
+        with Path(os.devnull).open("wb") as nowhere, native_stderr_to(nowhere.fileno()):
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -101,17 +98,3 @@ def _ray(jobs: int, address: str | None) -> Iterator[Any]:
         yield ray.data
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _native_stderr_closed() -> Iterator[None]:
-    sys.stderr.flush()
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
@@ -49,9 +48,11 @@ class FeatureStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Commit and close."""
         self._database.commit()
         self._database.close()
 
@@ -73,11 +74,8 @@ class FeatureStore:
                 ),
             )
 
-    def get(self, keys: Sequence[str], width: int) -> list[Rows]:
-        """Rows (N, width) for each key; KeyError where there are none."""
-        return [self._get(key, width) for key in keys]
-
-    def _get(self, key: str, width: int) -> Rows:
+    def get(self, key: str, width: int) -> Rows:
+        """Rows (N, width); KeyError where there are none."""
         found = self._database.execute("SELECT times, vectors FROM rows WHERE key = ?", (key,)).fetchone()
         if found is None:
             raise KeyError(key)
@@ -85,12 +83,12 @@ class FeatureStore:
         return Rows(np.frombuffer(found[0], np.float64), vectors.astype(np.float32))
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` under which no rows are kept."""
+        """The ones of `keys` under which no rows are kept."""
         wanted = set(keys)
         return wanted - {key for (key,) in self._database.execute("SELECT key FROM rows")}
 
     def seen(self, key: str) -> Sight | None:
-        """What the landmarker saw in a still, if it was looked at."""
+        """Returns what the landmarker saw in a still, if it was looked at."""
         found = self._database.execute("SELECT found, crop, measures FROM seen WHERE key = ?", (key,)).fetchone()
         if found is None:
             return None

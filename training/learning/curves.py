@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from training.errors import LibraryMissing
+from dhmd.errors import LibraryMissing
 from training.learning.run_files import unwritable
 
 FOLDER: Final = "tensorboard"

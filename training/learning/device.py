@@ -1,4 +1,4 @@
-"""Where a run computes: the CPU, a GPU, or many processes under torchrun, through Lightning Fabric."""
+"""Devices that a run computes on: the CPU, a GPU, or many processes under torchrun, through Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.errors import DeviceUnavailable, LibraryMissing
+from dhmd.errors import DeviceUnavailable, LibraryMissing
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -49,5 +49,5 @@ def fabric() -> Fabric:
 
 
 def first() -> bool:
-    """Whether this is the process that writes files and speaks."""
+    """Tells whether this is the process that writes files and speaks."""
     return fabric().is_global_zero

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -26,11 +26,11 @@ from training.evaluation.metrics import emotion_metrics, sentiment_metrics
 from training.evaluation.predict import FEW, batches, calibrate, predict
 from training.features.extractors import copy_learned
 from training.learning.device import first
-from training.learning.loop import Trained, open_run, train
+from training.learning.loop import Trained, described, open_run, train
 from training.learning.results import run_record
+from training.learning.run_files import RESULTS
 
 CHECKPOINT: Final = "checkpoint"
-RESULTS: Final = "results.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,6 @@ class FitData:
     ) -> FitData:
         by_split = {split: [e for e in examples if e.utterance.split is split] for split in Split}
         return cls(by_split, specs, manifests or {})
-
-
-def described(config: FitConfig, manifests: Mapping[str, str]) -> dict[str, Any]:
-    """What shapes a run. manifests: see `FitData`."""
-    return config.model_dump(mode="json") | {"data_sha256": dict(manifests)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +152,7 @@ def _finish(
     )
     checkpoint = load(folder)
     measured = evaluate(checkpoint, data.examples[Split.TEST])
-    record = run_record(
-        config.name, config.seed, config.model_dump(mode="json"), {"sha256": dict(data.manifests)}, trained
-    )
+    record = run_record(config, {"sha256": dict(data.manifests)}, trained)
     write_atomically(run / RESULTS, json.dumps(record | {"utterances": counts, "test": measured}, indent=1) + "\n")
     write_atomically(folder / CARD, model_card(config, counts, trained.log, measured, checkpoint.calibration))
     return folder
@@ -168,7 +161,7 @@ def _finish(
 def validation_windows(
     composer: Composer, examples: Sequence[Example], config: FitConfig
 ) -> dict[frozenset[Modality], list[Sample]]:
-    """For each set of modalities: the utterances that have it, and composed windows where it is more than one."""
+    """Windows of each set of modalities: utterances that have it, and composed windows where it is more than one."""
     windows: dict[frozenset[Modality], list[Sample]] = {}
     for subset in SUBSETS:
         own = [e for e in examples if subset <= set(e.rows)]

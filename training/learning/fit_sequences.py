@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -23,11 +23,9 @@ from training.data.sequences import Sequences, ShuffledBatches, Utterances
 from training.evaluation.metrics import sentiment_metrics, sims_metrics
 from training.evaluation.predict import BATCH, predict_sentiment
 from training.learning.device import first
-from training.learning.loop import open_run, train
+from training.learning.loop import described, open_run, train
 from training.learning.results import run_record
-from training.learning.run_files import keep
-
-RESULTS: Final = "results.json"
+from training.learning.run_files import RESULTS, keep
 
 
 def read_sequences(config: SequenceConfig, path: Path) -> Sequences:
@@ -37,11 +35,6 @@ def read_sequences(config: SequenceConfig, path: Path) -> Sequences:
     return read_published(path, config.limit)
 
 
-def described(config: SequenceConfig, data: Sequences) -> dict[str, Any]:
-    """What shapes a run."""
-    return config.model_dump(mode="json") | {"data_sha256": data.sha256}
-
-
 def fit_sequences(config: SequenceConfig, data: Sequences, run: Path) -> dict[str, Any] | None:
     """Train, choose the epoch with the least mean absolute error on validation, measure it on test.
 
@@ -49,7 +42,7 @@ def fit_sequences(config: SequenceConfig, data: Sequences, run: Path) -> dict[st
     best.safetensors, the curves in log.json, and what is returned in results.json. Of several processes the first
     alone measures and writes; the others return None.
     """
-    open_run(run, described(config, data))
+    open_run(run, described(config, data.sha256))
     torch.manual_seed(config.seed)
     model = DHMD(config.network.dhmd(data.widths, (SENTIMENT,)))
     training, validation = data.splits[Split.TRAIN], data.splits[Split.VALIDATION]
@@ -68,7 +61,7 @@ def fit_sequences(config: SequenceConfig, data: Sequences, run: Path) -> dict[st
     if not first():
         return None
     read = {"sha256": data.sha256, "utterances": {split: len(part) for split, part in data.splits.items()}}
-    results = run_record(config.name, config.seed, config.model_dump(mode="json"), read, trained) | {
+    results = run_record(config, read, trained) | {
         "validation": measure(model, validation, config.limit),
         "test": measure(model, data.splits[Split.TEST], config.limit),
     }

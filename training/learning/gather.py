@@ -80,7 +80,7 @@ def _leaves(value: Any) -> Iterator[Tensor]:
 
 
 def _rebuilt(form: Any, leaves: Iterator[Tensor]) -> Any:
-    """What has the form of the first, with other tensors."""
+    """Rebuilds the form of the first, with other tensors."""
     if isinstance(form, Tensor):
         return next(leaves)
     parts = [_rebuilt(part, leaves) for part in _parts(form)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dhmd.model import DHMD
-from training.config import Weights
+from training.config import FitConfig, Plan, SequenceConfig, Weights
 from training.data.batch import Batch, Labels
 from training.errors import Diverged, RunExists
 from training.learning import losses
@@ -46,39 +46,11 @@ Validate = Callable[[DHMD], tuple[float, dict[str, float]]]
 
 
 class Batches(Protocol):
-    """Where the batches of an epoch come from; the same for the same epoch, however often it is asked."""
+    """Source of the batches of an epoch; the same for the same epoch, however often it is asked."""
 
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int) -> Iterator[Batch]: ...
-
-
-class Plan(Protocol):
-    """How long and how fast to learn. patience: epochs without a better score before stopping; gradient_clip: by
-    value; accumulation: batches whose gradients are summed for one step of the optimiser; ema: share of the old in the
-    running average of the weights, 0 for none."""
-
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def patience(self) -> int: ...
-    @property
-    def accumulation(self) -> int: ...
-    @property
-    def gradient_clip(self) -> float: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def dictionary_learning_rate(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def ema(self) -> float: ...
-    @property
-    def betas(self) -> tuple[float, float]: ...
-
-    def rate(self, batches: int, scores: Sequence[float]) -> float:
-        """Share of the learning rates, after so many batches and with those scores of the epochs so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +103,8 @@ def train(
         log.append({"epoch": epoch + 1, "score": score, "losses": sums, "validation": scores})
         learner.seconds += time.perf_counter() - began_s
         if curves is not None:
-            print(f"epoch {epoch + 1}: loss {sums['total']:.3f}, validation {score:.4f} ({_shown(scores)})", flush=True)
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            print(f"epoch {epoch + 1}: loss {sums['total']:.3f}, validation {score:.4f} ({shown})", flush=True)
             if score > best:
                 write_best(run, learner.measured)
             curves.add(log[-1], learner.rates(), step_s)
@@ -228,7 +201,7 @@ class _Learner:
 
 
 def _followed(decay: float) -> Callable[[Any, Any, Any], None]:
-    """How averaged weights follow: at first closely, so that the untrained ones are soon forgotten."""
+    """Lets averaged weights follow: at first closely, so that the untrained ones are soon forgotten."""
 
     def follow(averaged: Any, current: Any, count: Any) -> None:
         old = min(decay, (1 + int(count)) / (10 + int(count)))
@@ -248,6 +221,11 @@ def _groups(model: DHMD, plan: Plan) -> list[dict[str, Any]]:
         {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
+
+
+def described(config: FitConfig | SequenceConfig, data_sha256: str | Mapping[str, str]) -> dict[str, Any]:
+    """Describes what shapes a run. data_sha256: of its file, or of each manifest by its name."""
+    return config.model_dump(mode="json") | {"data_sha256": data_sha256}
 
 
 def check_run(run: Path, described: Mapping[str, Any], *, resume: bool) -> None:
@@ -280,7 +258,3 @@ def open_run(run: Path, described: Mapping[str, Any]) -> None:
 
 def _text(described: Mapping[str, Any]) -> str:
     return json.dumps(described, indent=1) + "\n"
-
-
-def _shown(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())

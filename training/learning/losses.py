@@ -99,7 +99,7 @@ def orthogonality(out: DHMDOutput) -> Tensor:
 
 
 def relation(heads: tuple[Head, ...], labels: Labels) -> tuple[Tensor, Tensor]:
-    """How the samples' labels stand to each other: gap (B, B) = |y_i - y_j|, 1 between classes; same (B, B) bool.
+    """Compares the samples' labels: gap (B, B) = |y_i - y_j|, 1 between classes; same (B, B) bool.
 
     Read from the classes where there is a classification head, else from the numbers. Pairs with an unlabelled
     sample have a NaN gap and take no part.
@@ -195,7 +195,7 @@ def _logit_distillation(branch: Branch, present: Tensor, prior: Tensor) -> Tenso
 
 
 def _regulariser(edges: Tensor, present: Tensor, prior: Tensor) -> Tensor:
-    """Over the samples that have all modalities: with fewer, the weights are spread over fewer edges."""
+    """Regulariser over the samples that have all modalities: with fewer, the weights are spread over fewer edges."""
     whole = present.all(dim=1)
     mean = (edges * whole[:, None]).sum(dim=0) / whole.sum().clamp(min=1)
     return REGULARISER_SCALE * ((mean - prior) ** 2).sum() * whole.any()

@@ -1,9 +1,8 @@
-"""How an epoch comes along: on a terminal a bar with the step, the loss and the steps a second."""
+"""Progress of an epoch: on a terminal a bar with the step, the loss and the steps a second."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Final, Self
 
 from rich import get_console
@@ -38,9 +37,7 @@ class EpochProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def step(self, loss: Tensor) -> None:

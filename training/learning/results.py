@@ -1,4 +1,4 @@
-"""What every run notes down of itself, so that its numbers can be traced and made again."""
+"""Record that every run keeps of itself, so that its numbers can be traced and made again."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.config import FitConfig, SequenceConfig
 from training.learning.device import fabric
 from training.learning.loop import Trained
 
 
-def run_record(
-    name: str, seed: int, config: Mapping[str, Any], data: Mapping[str, Any], trained: Trained
-) -> dict[str, Any]:
+def run_record(config: FitConfig | SequenceConfig, data: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
     """JSON of a run, to which its measures are added.
 
-    config: what was asked for; data: sha256 and sizes of what was read. `seconds` is the wall time of training with
+    data: sha256 and sizes of what was read. `seconds` is the wall time of training with
     its validation, parts before a cut included.
     """
     device = fabric().device
     return {
-        "name": name,
-        "seed": seed,
+        "name": config.name,
+        "seed": config.seed,
         "epochs": len(trained.log),
         "best_epoch": trained.best_epoch,
         "seconds": round(trained.seconds, 1),
@@ -33,7 +32,7 @@ def run_record(
         "processes": fabric().world_size,
         "versions": versions(),
         "data": dict(data),
-        "config": dict(config),
+        "config": config.model_dump(mode="json"),
     }
 
 

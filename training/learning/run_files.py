@@ -23,6 +23,7 @@ CONFIG: Final = "config.json"
 LOG: Final = "log.json"
 STATE: Final = "state.pt"
 BEST: Final = "best.safetensors"
+RESULTS: Final = "results.json"
 
 
 def keep(path: Path, content: str | bytes) -> None:
@@ -48,7 +49,7 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """On the CPU; None where there is none. Raises RunDamaged."""
+    """Reads a state onto the CPU; None where there is none. Raises RunDamaged."""
     if not path.exists():
         return None
     try:

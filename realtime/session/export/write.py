@@ -7,14 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from dhmd.errors import LibraryMissing
 from dhmd.session import Session
-from realtime.errors import DHMDLiveError
 from realtime.session.export.formats import FORMATS
 from realtime.session.files import check_out, whole_file
-
-
-class LibraryMissing(DHMDLiveError):
-    """A format needs a library that the plain install does without."""
 
 
 def export(path: Path, to: str, out: Path | None = None, *, force: bool = False) -> Path:

@@ -185,11 +185,11 @@ def test_nothing_but_our_line_reaches_the_terminal(serve_mjpeg: ServeMjpeg) -> N
     script = """
 import sys, threading
 from realtime.capture.camera import Camera
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.errors import CameraUnavailable
 for source in sys.argv[1:]:
     try:
-        next(Camera(source, SessionClock()).frames(threading.Event()))
+        next(Camera(source, StreamClock()).frames(threading.Event()))
     except CameraUnavailable as error:
         print(error)
 """

@@ -18,14 +18,14 @@ RECORD = """
 import os, sys, threading
 import numpy as np
 from realtime.capture import microphone
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.errors import MicrophoneUnavailable
 
 path, name, rate_hz, channels, seconds = sys.argv[1:]
 if rate_hz != "0":
     microphone._format = lambda sounddevice, device: (int(rate_hz), int(channels))
 stop = threading.Event()
-clock = SessionClock()
+clock = StreamClock()
 source = microphone.Microphone(name, clock)
 blocks = []
 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_each_consumer_of_a_fan_out_gets_everything_at_its_own_pace() -> None:
 
 
 @pytest.mark.parametrize("make", [LatestFrame, lambda: AudioRing(1.0)], ids=["frame", "ring"])
-def test_close_wakes_every_waiting_thread(make: Callable[[], HandOver]) -> None:
+def test_close_wakes_every_waiting_thread(make: Callable[[], HandOver[Any]]) -> None:
     hand_over = make()
     answers: list[bool] = []
     threads = [threading.Thread(target=lambda: answers.append(hand_over.wait()), daemon=True) for _ in range(4)]

@@ -12,9 +12,9 @@ import torch
 
 from dhmd.checkpoint import Calibration, Checkpoint, load
 from dhmd.contract import Rows
+from dhmd.errors import DeviceUnavailable
 from dhmd.modality import EDGES, Modality
 from dhmd.model import DHMD
-from realtime.errors import DeviceUnavailable
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.recognition.engine import Engine, Inference, resolve_device
 

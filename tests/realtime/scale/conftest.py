@@ -91,7 +91,12 @@ class MadeUp:
 
     def answered(self, server: str = "a", **others: str) -> bool:
         """An estimate of the newest window has come."""
-        told = {"server": server, "session": self.stream.session, "window": str(self.stream.last_seq), "held_ms": "5"}
+        told = {
+            "server": server,
+            "session": self.stream.incarnation,
+            "window": str(self.stream.last_seq),
+            "held_ms": "5",
+        }
         return self.stream.on_answer({**told, **others}, self.now_s + 0.1)
 
 

@@ -60,14 +60,14 @@ def test_a_full_window_holds_no_rows_that_no_window_will_hold(made_up: MakeUp) -
 def test_the_next_window_is_full_when_the_server_asks_and_when_nobody_else_does(made_up: MakeUp) -> None:
     edge = opened(made_up)
     for asked in (
-        {"server": "b", "session": edge.stream.session},
+        {"server": "b", "session": edge.stream.incarnation},
         {"server": "a", "session": "another"},
         ["no object"],
     ):
         edge.stream.on_resync(json.dumps(asked).encode())
         assert read(edge.window())[1].previous is not None
     edge.stream.on_resync(b"\xff{")
-    edge.stream.on_resync(json.dumps({"server": "a", "session": edge.stream.session}).encode())
+    edge.stream.on_resync(json.dumps({"server": "a", "session": edge.stream.incarnation}).encode())
     topic, full = read(edge.window())
     assert (topic, full.previous) == ("dhmd/hall/window/a", None)
     assert read(edge.window())[1].previous == full.seq
@@ -131,7 +131,7 @@ def test_a_refusal_is_one_clear_line_and_other_servers_are_asked(
 ) -> None:
     edge = made_up()
     edge.window()
-    refusal = {"server": "a", "session": edge.stream.session, "reason": "vision: other features (version)"}
+    refusal = {"server": "a", "session": edge.stream.incarnation, "reason": "vision: other features (version)"}
     for _ in range(30):
         edge.stream.on_refused(json.dumps(refusal).encode())
         edge.window()

@@ -58,7 +58,7 @@ def test_a_gap_is_asked_about_and_nothing_is_estimated_until_it_is_closed(
     edge.window()  # is lost
     reply = send(edge, streams)
     assert reply.topic == "dhmd/hall/window/resync"
-    assert json.loads(reply.payload) == {"server": "a", "session": edge.stream.session}
+    assert json.loads(reply.payload) == {"server": "a", "session": edge.stream.incarnation}
     assert send(edge, streams) is None, "asked not more than once a second"
     assert not streams.waiting
     edge.stream.on_resync(reply.payload)

@@ -32,7 +32,7 @@ def a_message(**changed: Any) -> WindowMessage:
     values = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
     rows = {m: Rows(np.array([1.25, 2.5, 3.75]), values + i) for i, m in enumerate(Modality)}
     fields: dict[str, Any] = {
-        "session": "abc",
+        "incarnation": "abc",
         "seq": 7,
         "previous": 6,
         "features": None,
@@ -53,7 +53,7 @@ def a_message(**changed: Any) -> WindowMessage:
 def test_a_message_comes_as_it_went(changed: dict[str, Any]) -> None:
     sent = a_message(**changed)
     came = WindowMessage.decode(sent.encode())
-    for name in ("session", "seq", "previous", "features", "epoch_unix", "end_s", "sent_s", "transit_s", "timed"):
+    for name in ("incarnation", "seq", "previous", "features", "epoch_unix", "end_s", "sent_s", "transit_s", "timed"):
         assert getattr(came, name) == getattr(sent, name)
     assert (came.words, came.faces, came.dropped) == (sent.words, sent.faces, sent.dropped)
     for m in Modality:
@@ -97,8 +97,8 @@ def rows(times_s: Any, width: int = 4) -> dict[Modality, Rows]:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"session": ""},
-        {"session": "s" * 65},
+        {"incarnation": ""},
+        {"incarnation": "s" * 65},
         {"end_s": float("nan")},
         {"end_s": 1e300},
         {"epoch_unix": -1.0},

@@ -252,14 +252,14 @@ from pathlib import Path
 import numpy as np
 from dhmd.contract import Rows
 from dhmd.modality import Modality
-from realtime.clock import SessionClock
+from realtime.clock import StreamClock
 from realtime.session import recorder as module
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 module.CHUNK_S = 0.02
 chance = np.random.default_rng(1)
-with module.new_file(Path(sys.argv[1])) as file, module.Recorder(file, SessionClock(), {head}) as recorder:
+with module.new_file(Path(sys.argv[1])) as file, module.Recorder(file, StreamClock(), {head}) as recorder:
     for number in range(100_000):
         if recorder.failed:
             break

@@ -90,7 +90,7 @@ def test_rows_are_those_that_were_recorded(
 ) -> None:
     """No landmarker, voice network or speech model runs."""
     for maker in ("face", "landmarks", "speech"):
-        monkeypatch.setattr(pieces.Extractors, maker, lambda *_: pytest.fail("an extractor was started"))
+        monkeypatch.setattr(pieces.LazyExtractors, maker, lambda *_: pytest.fail("an extractor was started"))
     monkeypatch.setattr("dhmd.features.voice.VoiceExtractor.push", lambda *_: pytest.fail("a voice was heard"))
     label(talk, "0.5,4.1,neutral,", "4.1,8,happy,1.5")
     first, second = examples(talk, store, untrained_checkpoint)

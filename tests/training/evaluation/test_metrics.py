@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.evaluation.metrics import emotion_metrics, expected_calibration_error, sentiment_metrics, sims_metrics
+from training.evaluation.metrics import emotion_metrics, reliability, sentiment_metrics, sims_metrics
 
 FIELD = {
     "Has0_acc_2": "acc2_has0",
@@ -43,8 +43,8 @@ def test_emotion_metrics_by_hand() -> None:
 def test_calibration_error_is_the_gap_of_confidence_and_accuracy() -> None:
     right = np.tile([0.7, 0.3], (10, 1))
     label = np.array([0] * 7 + [1] * 3)
-    assert expected_calibration_error(right, label) == pytest.approx(0.0)
-    assert expected_calibration_error(right, np.zeros(10, np.int64)) == pytest.approx(0.3)
+    assert reliability(right, label).calibration_error == pytest.approx(0.0)
+    assert reliability(right, np.zeros(10, np.int64)).calibration_error == pytest.approx(0.3)
 
 
 def test_the_measures_of_ch_sims_by_hand() -> None:

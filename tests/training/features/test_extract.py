@@ -148,15 +148,15 @@ def test_a_cut_extraction_goes_on_where_it_was(
     tmp_path: Path, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [utterance(str(i), text=f"this is sentence {i}") for i in range(6)]
-    make, made = spread.PieceExtractor.__call__, []
+    make, made = spread.PieceMaker.__call__, []
 
-    def cut(self: spread.PieceExtractor, piece: spread.Piece) -> spread.Made:
+    def cut(self: spread.PieceMaker, piece: spread.Piece) -> spread.Made:
         made.append(piece.key)
         if len(made) == 4:
             raise KeyboardInterrupt
         return make(self, piece)
 
-    monkeypatch.setattr(spread.PieceExtractor, "__call__", cut)
+    monkeypatch.setattr(spread.PieceMaker, "__call__", cut)
     with pytest.raises(KeyboardInterrupt):
         extract(texts, store, Extraction(jobs=1))
     extract(texts, store, Extraction(jobs=1))

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from training.errors import DeviceUnavailable, LibraryMissing
+from dhmd.errors import DeviceUnavailable, LibraryMissing
 from training.learning.device import fabric, first
 
 

@@ -16,8 +16,8 @@ from training.data.compose import SUBSETS, Composer
 from training.data.items import Example
 from training.errors import RunExists
 from training.evaluation.evaluate import evaluate
-from training.learning.fit import FitData, described, fit
-from training.learning.loop import check_run
+from training.learning.fit import FitData, fit
+from training.learning.loop import check_run, described
 
 NETWORK = {"d": 8, "attention_heads": 2, "layers": 1, "atoms": 12, "text_dropout": 0.1, "output_dropout": 0.1}
 
