@@ -36,8 +36,8 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """reason: why it restarts, is paused, failed or was stopped; empty otherwise. retry_in_s: wait before the next try.
-    restarts: how often it was started again since the session's start."""
+    """What a worker does now. reason: why it restarts, is paused, failed or was stopped; empty otherwise. retry_in_s:
+    wait before the next try. restarts: how often it was started again."""
 
     worker: str
     state: WorkerState
@@ -64,7 +64,7 @@ class Pause:
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        """None: there is no pause."""
+        """Why the workers are held back; None while there is no pause."""
         self.holding: set[str] = set()
         """Workers whose threads still run."""
         self._let_go = asyncio.Event()
@@ -77,7 +77,7 @@ class Pause:
         self._set(None)
 
     def let_go(self, worker: str) -> None:
-        """Its thread has ended."""
+        """Take note that the thread of a worker has ended."""
         self.holding.discard(worker)
         self._let_go.set()
 
@@ -87,7 +87,7 @@ class Pause:
         self._changed = asyncio.Event()
 
     async def released(self, timeout_s: float) -> bool:
-        """Whether all workers have let go, by then at the latest."""
+        """Wait until all workers have let go, no longer than `timeout_s`; tell whether they have."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self.holding:
@@ -210,7 +210,7 @@ class _Attempt:
             task.cancel()
 
     async def stop(self, grace_s: float) -> bool:
-        """Ask the thread to end; whether it did within `grace_s`."""
+        """Ask the thread to end; tell whether it did within `grace_s`."""
         self._stop.set()
         finished, _ = await asyncio.wait({self._done}, timeout=grace_s)
         return bool(finished)

@@ -1,8 +1,9 @@
 """All that we need of aiomqtt 2 beyond what it makes public.
 
-It waits for answers that no longer come, forgets a loss that comes with the broker's answer, registers sockets that are
-closed by then, and keeps what the broker says of itself. paho's callbacks, which are public, tell all of it; private
-to aiomqtt are three names alone: `_client`, which is paho's client, and the futures `_connected` and `_disconnected`.
+aiomqtt waits for answers that no longer come, forgets a loss that comes with the broker's answer, registers sockets
+that are closed by then, and keeps what the broker says of itself. paho's callbacks, which are public, tell all of it;
+private to aiomqtt are three names alone: `_client`, which is paho's client, and the futures `_connected` and
+`_disconnected`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class HookedClient(aiomqtt.Client):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.lost: BaseException | None = None
-        """Why the connection was lost; None while it is not."""
+        """Reason for which the connection was lost; None while it is not."""
         self._call_on_lost: Callable[[], None] = lambda: None
         self._call_on_message: Callable[[MQTTMessage], None] | None = None
         paho = self._client

@@ -1,15 +1,11 @@
-"""The broker that a stream goes to: the address of a broker, and a small one on loopback for the demo."""
+"""A broker as it is named: its address, and what it takes to be let in."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import os
-import socket
 import ssl
-import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -41,7 +37,7 @@ class BrokerAddress:
 
     @classmethod
     def parse(cls, url: str) -> BrokerAddress:
-        """`mqtt[s]://[user:password@]host[:port]`. Raises SettingsInvalid, never repeating what may be a password."""
+        """Read `mqtt[s]://[user:password@]host[:port]`. Raises SettingsInvalid, which never repeats a password."""
         shape = "expected mqtt[s]://[user:password@]host[:port], with / ? # @ in a password as %2F %3F %23 %40"
         try:
             parts = urlsplit(url)
@@ -80,7 +76,7 @@ class BrokerAccess:
 def named_broker(
     url: str, access: BrokerAccess = BrokerAccess(), environment: Mapping[str, str] = os.environ
 ) -> BrokerAddress:
-    """The broker at an address, with all that it takes to be let in.
+    """Returns the broker at an address, with all that it takes to be let in.
 
     User and password come from the address, else from a file, else from DHMD_BROKER_USER and DHMD_BROKER_PASSWORD.
     Raises SettingsInvalid, never repeating a password.
@@ -116,7 +112,7 @@ def _first_line(path: str) -> str:
 
 
 def tls_context(broker: BrokerAddress) -> ssl.SSLContext | None:
-    """None without TLS. Raises SettingsInvalid for files that are not what they should be."""
+    """Load the certificates for a broker; None without TLS. Raises SettingsInvalid for files that hold none."""
     return _tls_context(broker.ca, broker.cert, broker.key) if broker.tls else None
 
 
@@ -137,50 +133,3 @@ def _tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLCo
                 f"--broker-cert {cert}, --broker-key {key or cert}: {reason}; name PEM files"
             ) from None
     return context
-
-
-@asynccontextmanager
-async def embedded_broker(port: int = DEFAULT_PORT) -> AsyncIterator[BrokerAddress]:
-    """An MQTT 3.1.1 broker on loopback for as long as the context lasts; takes a free port when `port` is in use."""
-    from amqtt.broker import Broker
-
-    # Its sessions end by cancellation and broken pipes as a matter of course; none of that is news to a user.
-    logging.getLogger("amqtt").setLevel(logging.CRITICAL)
-    logging.getLogger("transitions").setLevel(logging.CRITICAL)
-    address = BrokerAddress("127.0.0.1", _free_port(port), only_311=True)
-    broker = Broker(
-        {
-            "listeners": {"default": {"type": "tcp", "bind": f"{address.host}:{address.port}"}},
-            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-        }
-    )
-    await broker.start()
-    try:
-        yield address
-    finally:
-        await broker.shutdown()
-
-
-def _free_port(preferred: int) -> int:
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            if sys.platform != "win32":  # where this lets two programs have the port
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            bound: int = probe.getsockname()[1]
-            return bound
-    raise SettingsInvalid("--broker embedded: no free port on loopback; name a broker, or use --broker none")
-
-
-async def opened_broker(
-    broker: str, stack: AsyncExitStack, access: BrokerAccess = BrokerAccess()
-) -> BrokerAddress | None:
-    """The broker that was asked for: the one at an address, an embedded one that lasts as long as the stack, none."""
-    if broker == "none":
-        return None
-    if broker == "embedded":
-        return await stack.enter_async_context(embedded_broker())
-    return named_broker(broker, access)

@@ -38,14 +38,14 @@ def subscribe(broker: str | BrokerAddress, stream: str = ALL_STREAMS, *, what: t
 def subscribe(
     broker: str | BrokerAddress, stream: str = ALL_STREAMS, *, what: type[BaseModel] = Estimate
 ) -> AsyncGenerator[BaseModel, None]:
-    """The live messages of one stream, or of all, each as a model; never ends by itself.
+    """Yield the live messages of one stream, or of all, each as a model; never end by itself.
 
     broker: `mqtt[s]://[user@]host[:port]`; user and password also from DHMD_BROKER_USER and DHMD_BROKER_PASSWORD.
     what: Estimate, Compact, Transcript, Event or Metrics. A broker that is away is waited for, and what it was sent
-    meanwhile is not made up for; who takes messages in too slowly misses the oldest. Messages that are none of this
-    version are told once and left out.
+    meanwhile is not made up for; who takes messages in too slowly misses the oldest. Malformed messages, and those of
+    another version, are told once and left out.
 
-    Raises SettingsInvalid for an address or a name that is none; BrokerRefused, while iterating, where trying again
+    Raises SettingsInvalid for a malformed address or name; BrokerRefused, while iterating, where trying again
     would not help.
     """
     if what not in LIVE:
@@ -71,7 +71,7 @@ async def _typed(broker: BrokerAddress, name: str, what: type[M]) -> AsyncGenera
 
 
 def parsed(message: aiomqtt.Message, what: type[M]) -> M:
-    """Fields that a later program has added are left out. Raises ValidationError."""
+    """Read a message, without the fields that a later program has added. Raises ValidationError."""
     return what.model_validate_json(payload_of(message), extra="ignore")
 
 
@@ -82,7 +82,7 @@ def payload_of(message: aiomqtt.Message) -> bytes:
 async def received(
     broker: BrokerAddress, names: Sequence[str], on_connected: Callable[[], None] = lambda: None
 ) -> AsyncGenerator[aiomqtt.Message, None]:
-    """All messages on these topics, which may hold wildcards; comes back when the broker does.
+    """Yield all messages on these topics, which may hold wildcards; come back when the broker does.
 
     Raises BrokerRefused where trying again would not help.
     """

@@ -34,9 +34,9 @@ BURST: Final = 10.0
 WAITING: Final = 8
 LONGEST_TOPIC: Final = 200
 LONGEST_CORRELATION: Final = 256
-"""Bytes."""
+"""Bytes of what a caller knows an answer by, at most."""
 LONGEST_REASON: Final = 200
-"""Characters."""
+"""Characters of an answer's reason, at most."""
 
 
 class Carrier(Protocol):
@@ -156,7 +156,7 @@ class Commands:
 
 
 def read(name: str, payload: bytes) -> Command:
-    """The command that a message holds. Raises CommandRefused."""
+    """Read the command that a message holds. Raises CommandRefused."""
     if (topic := COMMANDS.get(name)) is None:
         raise CommandRefused(f"there is no such command; there are {', '.join(COMMANDS)}")
     if len(payload) > LARGEST:

@@ -30,7 +30,7 @@ _beneath = logging.getLogger(f"{__name__}.paho")
 _beneath.setLevel(logging.CRITICAL)
 
 KEEPALIVE_S: Final = 6
-"""A connection that died without a word is noticed after two of these."""
+"""Time between signs of life: a connection that died without a word is noticed after two of these."""
 CONNECT_TIMEOUT_S: Final = 5.0
 COMPLAINT_S: Final = 2.0
 INBOX: Final = 1000
@@ -141,7 +141,7 @@ class Client(HookedClient):
                 self._tell_once(f"does not let us subscribe to {pattern}: {refused}")
 
     async def send(self, name: str, payload: bytes, topic: Topic, correlation: bytes | None = None) -> None:
-        """Publish as the topic asks for; under MQTT 5 with what it says of itself. Returns once it is on the wire, or
+        """Publish as the topic asks for; under MQTT 5 with what it says of itself. Return once it is on the wire, or
         with QoS 1 once it is answered. correlation: of the request that this answers.
         """
         if not self.mqtt5:
@@ -181,7 +181,7 @@ def _limited(largest: int) -> Properties:
 
 
 def properties_of(topic: Topic) -> Properties:
-    """Return what a message says of itself under MQTT 5."""
+    """Returns what a message says of itself under MQTT 5."""
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.PayloadFormatIndicator = 1
     properties.ContentType = topic.content_type

@@ -29,9 +29,9 @@ from realtime.mqtt.reconnection import LOST
 
 PREFIX: Final = "homeassistant"
 QUIET_S: Final = 1.0
-"""Retained messages come at once: when none came for so long, all have."""
+"""Silence after which all retained messages have come: they come at once."""
 LONGEST_STATE: Final = 255
-"""Characters that Home Assistant takes as a state."""
+"""Characters that Home Assistant takes as a state, at most."""
 
 
 class Availability(Part):
@@ -107,12 +107,12 @@ BIRTH: Final = Topic(
 
 
 def announced_at(stream: str, prefix: str = PREFIX) -> str:
-    """The topic on which Home Assistant is told of a stream."""
+    """Returns the topic on which Home Assistant is told of a stream."""
     return DISCOVERY.at(prefix=prefix, device=_object_id(stream))
 
 
 def announcement(stream: str) -> Announcement:
-    """The device that a stream is to Home Assistant: its flat values, face and speech, and its events.
+    """Returns the device that a stream is to Home Assistant: its flat values, face and speech, and its events.
 
     All is unavailable while the stream is not online. What face, voice or words alone say is so, too, while the
     workers that perceive them do not run, be it that a camera was pulled out or that there never was one.
@@ -235,6 +235,6 @@ async def _retained(client: Client) -> dict[str, bytes]:
 
 
 def _object_id(stream: str) -> str:
-    """Letters, digits, _ and - alone are allowed; what stands in for others must not meet another stream's name."""
+    """Returns a stream's name in letters, digits, _ and -, all that is allowed; with a hash where it held more."""
     plain = re.sub(r"[^a-zA-Z0-9_-]", "_", stream)
     return f"dhmd_{plain}" if plain == stream else f"dhmd_{plain}_{hashlib.sha256(stream.encode()).hexdigest()[:6]}"

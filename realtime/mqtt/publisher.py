@@ -254,7 +254,7 @@ class Publisher:
         self.undelivered += message.topic is EMOTION
 
     def _refuse(self, message: Message) -> None:
-        """Sent nevertheless, it would cost the connection."""
+        """Drop a message that would cost the connection, and tell it once a topic."""
         self._drop(message)
         if message.topic.name not in self._told_large:
             self._told_large.add(message.topic.name)

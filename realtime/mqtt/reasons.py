@@ -61,7 +61,7 @@ class Untrusted(aiomqtt.MqttError):
 
 
 def refusal(broker: BrokerAddress, error: Exception) -> BrokerRefused | None:
-    """Return what ends a run, since trying again does not mend it; None when the error is another."""
+    """Returns what ends a run, since trying again does not mend it; None when the error is another."""
     if isinstance(error, Untrusted):
         return BrokerRefused(f"{broker}: {error}")
     if reason := REFUSALS.get(_answer(error)):
@@ -76,12 +76,12 @@ def speaks_another(error: Exception) -> bool:
 
 
 def of_tls(error: ssl.SSLError) -> aiomqtt.MqttError:
-    """Return a failed handshake as an error of the connection, in words."""
+    """Returns a failed handshake as an error of the connection, in words."""
     return (Untrusted if _distrust(error) else aiomqtt.MqttError)(in_words(error))
 
 
 def in_words_of(reason: ReasonCode) -> str:
-    """Return what a broker said by number, in words."""
+    """Returns what a broker said by number, in words."""
     if reason.packetType == PacketTypes.DISCONNECT and reason.value == UNSPECIFIED:
         # So paho calls it that there was no word at all.
         return "the connection was lost"
@@ -89,7 +89,7 @@ def in_words_of(reason: ReasonCode) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """Return why a broker is away, without numbers."""
+    """Returns why a broker is away, without numbers."""
     match error:
         case aiomqtt.MqttCodeError(rc=ReasonCode() as code):
             words = in_words_of(code)
@@ -119,6 +119,6 @@ def _distrust(error: ssl.SSLError) -> bool:
 
 
 def _answer(error: Exception) -> int:
-    """Return the broker's answer to our wish to connect; -1 when the error is another."""
+    """Returns the broker's answer to our wish to connect; -1 when the error is another."""
     reason = getattr(error, "rc", None)
     return reason.value if isinstance(reason, ReasonCode) and reason.packetType == PacketTypes.CONNACK else -1

@@ -58,7 +58,7 @@ class PublisherSink:
         self._loop = asyncio.get_running_loop()
         self._dropped = Dropped(video=0, audio=0)
         self._estimated_ms, self._published_ms, self._inference_ms = (
-            deque[float](maxlen=LATENCIES_KEPT) for _ in "123"
+            deque[float](maxlen=LATENCIES_KEPT) for _ in range(3)
         )
         self._reported_s, self._reported = time.monotonic(), statistics.estimates
 

@@ -16,7 +16,7 @@ from realtime.capture.media import MediaFile
 from realtime.clock import MediaClock
 from realtime.messages.estimate import Dropped
 from realtime.mqtt import Publisher, taking_commands
-from realtime.mqtt.broker import opened_broker
+from realtime.mqtt.embedded import opened_broker
 from realtime.pipeline.interrupts import either, stop_when_asked
 from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.offline import run_offline

@@ -16,7 +16,8 @@ from realtime import event_loop
 from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt import Publisher, publishing
-from realtime.mqtt.broker import BrokerAddress, opened_broker
+from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.embedded import opened_broker
 from realtime.perception.extractors import StreamExtractors
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.pipeline import Pipeline

@@ -35,8 +35,9 @@ from realtime.messages.commands import LARGEST, Answer, Command
 from realtime.messages.topics import COMMANDS
 from realtime.mqtt import Publisher, PublisherSink, publishing, taking_commands
 from realtime.mqtt import commands as module
-from realtime.mqtt.broker import BrokerAddress, embedded_broker
+from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.commands import read
+from realtime.mqtt.embedded import embedded_broker
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.pipeline.live import Steering, run_live

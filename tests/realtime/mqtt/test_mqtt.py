@@ -31,7 +31,8 @@ from realtime.messages.estimate import (
 from realtime.messages.stream import COMPACT_LIMIT
 from realtime.messages.topics import EMOTION
 from realtime.mqtt import Publisher
-from realtime.mqtt.broker import DEFAULT_PORT, BrokerAddress, embedded_broker
+from realtime.mqtt.broker import DEFAULT_PORT, BrokerAddress
+from realtime.mqtt.embedded import embedded_broker
 from realtime.workers import WorkerState, WorkerStatus
 
 StartLive = Callable[..., Any]
