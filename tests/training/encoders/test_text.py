@@ -25,8 +25,8 @@ def utterances() -> list[Utterance]:
         for i, text in enumerate((*GLAD, *SAD) * (3 if split is Split.TRAIN else 1)):
             glad = i % 8 < 4
             name = f"{split}{i}"
-            made.append(Utterance(f"a/{name}", "a", split, name, "happy" if glad else "sad", None, text))
-            made.append(Utterance(f"b/{name}", "b", split, name, None, 2.0 if glad else -2.0, text))
+            made.append(Utterance(f"a/{name}", "a", split, name, "happy" if glad else "sad", text=text))
+            made.append(Utterance(f"b/{name}", "b", split, name, None, 2.0 if glad else -2.0, text=text))
     return made
 
 
