@@ -68,7 +68,7 @@ class Voice:
         return True
 
     def push(self, _: Any, captured_s: float) -> Rows:
-        return rows(Modality.AUDIO, [captured_s + 0.05, captured_s + 0.1])
+        return rows(Modality.AUDIO, [captured_s + 0.1])
 
 
 class Transcript:
@@ -124,7 +124,7 @@ def record(path: Path, told: int, engine: Engine, *, media: bool) -> None:
     picture = chance.integers(0, 255, (120, 160, 3), np.uint8)
     sound = np.zeros(1600, np.float32)
     with new_file(path) as file, Recorder(file, clock, head, video=media, sound=media) as recorder:
-        perception = Perception(extractors, CPU, [recorder])
+        perception = Perception(extractors, CPU)
         pipeline = Pipeline(perception, engine, clock, "hall", lambda: Dropped(video=0, audio=0), timed=True)
         pipeline.outputs.add(recorder)
         for period_s, do in (
