@@ -101,8 +101,8 @@ def test_a_run_is_read_while_it_goes_on(
     mosquitto.stop()
     undelivered = ("dhmd_undelivered_estimates_total", frozenset({("stream", "hall")}))
     command.wait_for(lambda: scrape(address, OPEN_METRICS)[undelivered] > read[undelivered] + 5)
+    command.wait_for(lambda: value(scrape(address, OPEN_METRICS), "dhmd_broker_connected", stream="hall") == 0)
     later = scrape(address, OPEN_METRICS)
-    assert value(later, "dhmd_broker_connected", stream="hall") == 0
     assert {name for name in read if name[0].endswith("_total")} <= set(later)
     assert all(later[name] >= before for name, before in read.items() if name[0].endswith("_total"))
     command.interrupt()
