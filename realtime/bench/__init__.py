@@ -1,1 +1,1 @@
-"""`dhmd-live bench`: what this machine does."""
+"""`dhmd-live bench`: the performance of this machine."""

@@ -97,7 +97,7 @@ def repeat(clip: Path, out: Path, seconds: float) -> None:
 
 
 def _add_sessions(table: Table, media: Path, folder: Path, seconds: float) -> None:
-    """What recording takes of a core and of the disk, and how fast a session replays."""
+    """Add what recording takes of a core and of the disk, and how fast a session replays."""
     session = folder / "session.mcap"
     for path, kept in ((folder / "media.mcap", True), (session, False)):
         settings = RunSettings(
@@ -140,7 +140,7 @@ STAGES = {
 
 
 def _stages(shares: dict[str, float]) -> dict[str, float]:
-    """What of a run took how much of a core; empty where the system does not tell."""
+    """Return which part of a run took how much of a core; empty where the system does not tell."""
     stages: dict[str, float] = dict.fromkeys([*STAGES.values(), "publishing, and the rest"], 0.0) if shares else {}
     for name, share in shares.items():
         stages[STAGES.get(name, "publishing, and the rest")] += share
@@ -148,8 +148,8 @@ def _stages(shares: dict[str, float]) -> dict[str, float]:
 
 
 def _energy_j() -> float | None:
-    """What the processor package has used so far, all programs together; None where it is not told (virtual machines,
-    and to any user but root)."""
+    """Return what the processor package has used so far, all programs together; None where it is not told (virtual
+    machines, and to any user but root)."""
     try:
         return int(Path("/sys/class/powercap/intel-rapl:0/energy_uj").read_text()) / 1e6
     except (OSError, ValueError):
@@ -157,7 +157,7 @@ def _energy_j() -> float | None:
 
 
 def _imports() -> Row:
-    """How long the package takes to import, beside torch."""
+    """Measure how long the package takes to import, beside torch."""
     took_s: dict[str, list[float]] = {"torch": [], "dhmd": [], "dhmd.prediction": []}
     for _ in range(STARTS):
         for module, seconds in took_s.items():

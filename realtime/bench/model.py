@@ -1,4 +1,4 @@
-"""What the model costs by itself, beside what its arithmetic would cost as one large matrix product."""
+"""Cost of the model by itself, beside what its arithmetic would cost as one large matrix product."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Figure:
 
 
 def model_rows() -> list[Row]:
-    """Of the paper's sizes with random weights, and of the checkpoint that ships. Leaves torch with one thread.
+    """Measure the paper's sizes with random weights, and the checkpoint that ships. Leaves torch with one thread.
 
     The figures take turns, so that what else runs on the machine falls on all of them alike.
     """
@@ -184,7 +184,7 @@ def _windows(model: DHMD, steps: dict[Modality, int], batch: int) -> Windows:
 
 
 def _in_parallel(predict: Callable[..., Tensor], windows: Windows, pool: ThreadPoolExecutor) -> Callable[[], object]:
-    """As `Engine.infer_many` cuts a batch up, on all cores."""
+    """Cut a batch up as `Engine.infer_many` does, on all cores."""
     most = MOST_AT_ONCE["cpu"]
     parts: Sequence[Windows] = [tuple(each[i : i + most] for each in windows) for i in range(0, len(windows[0]), most)]
 

@@ -1,4 +1,4 @@
-"""What a second client waits for an estimate, and how small the compact one is, over Mosquitto on this machine."""
+"""Delay of an estimate at a second client, and size of the compact one, over Mosquitto on this machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ asyncio.run(main())
 
 
 def mqtt_rows(seconds: float) -> list[Row]:
-    """Needs Mosquitto, and a monotonic clock that all processes share, as on Linux and macOS."""
+    """Measure the delay. Needs Mosquitto, and a monotonic clock that all processes share, as on Linux and macOS."""
     name = "estimate to second client"
     if (program := mosquitto_program()) is None:
         return [(name, "not measured: needs Debian's mosquitto", "")]
@@ -70,7 +70,7 @@ def mqtt_rows(seconds: float) -> list[Row]:
 
 
 def mosquitto_program() -> str | None:
-    """Debian puts it where only root looks."""
+    """Find Mosquitto, which Debian puts where only root looks."""
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 
 
@@ -99,7 +99,7 @@ def mosquitto(program: str, folder: Path) -> Iterator[BrokerAddress]:
 async def to_second_client(
     broker: BrokerAddress, made: Sequence[Estimate], seconds: float
 ) -> tuple[list[float], int, list[int]]:
-    """From an estimate to a client that has it as an estimate again, in ms; how many were lost; compact sizes."""
+    """Measure the time from an estimate to a client that has decoded it, in ms; how many were lost; compact sizes."""
     sent_s: dict[int, float] = {}
     came_s: dict[int, float] = {}
     sizes: list[int] = []
@@ -143,6 +143,6 @@ async def to_second_client(
 
 
 def _later(estimate: Estimate, seq: int, shift_s: float) -> Estimate:
-    """As if it were made now: with a number and times as long as those of a live one."""
+    """Return an estimate as if it were made now: with a number and times as long as those of a live one."""
     begin, end = (round(t + shift_s, 4) for t in estimate.window)
     return estimate.model_copy(update={"seq": seq, "t": round(estimate.t + shift_s, 4), "window": (begin, end)})

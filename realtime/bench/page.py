@@ -1,4 +1,4 @@
-"""What the page costs and how late it is: visitors that are simulated, and one in a real browser where there is one."""
+"""Cost and delay of the page: visitors that are simulated, and one in a real browser where there is one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OBSERVE: Final = """
 
 
 def visitor_rows(media: Path, seconds: float) -> list[Row]:
-    """Four simulated visitors at once. media: somebody who is seen and talks, for as long as that."""
+    """Measure four simulated visitors at once. media: somebody who is seen and talks, for as long as that."""
 
     async def all_of_them(address: str) -> list[list[dict[str, Any]]]:
         return await asyncio.gather(*(_visit(address, media, seconds) for _ in range(VISITORS)))
@@ -73,7 +73,7 @@ async def _visit(address: str, media: Path, seconds: float) -> list[dict[str, An
 
 
 def page_rows(media: Path, seconds: float) -> list[Row]:
-    """One visitor in Chromium, whose camera and microphone play the media: from the camera to what is drawn."""
+    """Measure one visitor in Chromium, whose camera and microphone play the media: from the camera to what is drawn."""
     chromium = shutil.which("chromium")
     try:
         from playwright.sync_api import sync_playwright

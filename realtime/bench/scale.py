@@ -1,4 +1,4 @@
-"""What servers carry: two hundred streams of a recorded session at one window a second each, through one and two."""
+"""Capacity of servers: two hundred streams of a recorded session at one window a second each, through one and two."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTLED_S: Final = 5.0
 
 
 def scale_rows(seconds: float, streams: int = STREAMS) -> list[Row]:
-    """Needs Mosquitto, which runs beside servers and simulated edges on this machine."""
+    """Measure what servers carry. Needs Mosquitto, which runs beside servers and simulated edges on this machine."""
     if (program := mosquitto_program()) is None:
         return [("many streams", "not measured: needs Debian's mosquitto", "")]
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +92,7 @@ def _cpu_s(processes: list[int]) -> float:
 
 @contextlib.contextmanager
 def _servers(broker: BrokerAddress, count: int) -> Iterator[list[int]]:
-    """Gives the numbers of their processes once all serve."""
+    """Start servers; gives the numbers of their processes once all serve."""
     command = [sys.executable, "-u", "-m", "realtime", "serve", "--broker", str(broker)]
     with contextlib.ExitStack() as stack:
         processes = [

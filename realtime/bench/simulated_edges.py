@@ -1,4 +1,4 @@
-"""Edges without cameras: what a recorded session holds, published as many streams from one process."""
+"""Edges without cameras: windows of a recorded session, published as many streams from one process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NONE_DROPPED: Final = Dropped(video=0, audio=0)
 
 @dataclass(slots=True)
 class RecordedStep:
-    """What entered the window before one of its estimates. end_s: of that window."""
+    """Rows that entered the window before one of its estimates. end_s: of that window."""
 
     end_s: float
     faces: int
@@ -57,7 +57,7 @@ class RecordedSteps:
 
     @classmethod
     def read(cls, path: Path, text: TextExtractor) -> Self:
-        """text: encodes the words again. Raises SessionInvalid."""
+        """Read a session. text: encodes the words again. Raises SessionInvalid."""
         session = Session.open(path)
         spoken = SpokenWords()
         modality = {topic: m for m, topic in schema.FEATURES.items()}
@@ -95,7 +95,7 @@ class SimulatedEdge:
         self.stream = EdgeStream(name, log, time.time() - self._end_s, self._now)
 
     def hop(self) -> DueWindow:
-        """The next step has been perceived."""
+        """Take the next step as perceived."""
         if self._next == len(self._recording.steps):
             self._next = 0
             self._later_s = self._end_s

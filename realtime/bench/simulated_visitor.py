@@ -21,7 +21,7 @@ JPEG_QUALITY: Final = 75
 
 
 def picture(captured_s: float, jpeg: bytes) -> bytes:
-    """captured_s: page time."""
+    """Return the message of a picture. captured_s: page time."""
     return struct.pack("<Bd", 1, captured_s) + jpeg
 
 
@@ -59,7 +59,7 @@ class SimulatedVisitor:
         await self.socket.send(json.dumps({"type": what, **fields}))
 
     async def told(self, kind: str, /, **fields: Any) -> dict[str, Any]:
-        """The newest message of a kind with these fields, waiting for it."""
+        """Return the newest message of a kind with these fields, waiting for it."""
 
         def found() -> dict[str, Any] | None:
             matching = (one for one in reversed(self.received) if one["type"] == kind)
@@ -70,7 +70,7 @@ class SimulatedVisitor:
         return found() or {}
 
     async def another(self, kind: str) -> dict[str, Any]:
-        """The next message of a kind."""
+        """Return the next message of a kind."""
         known = len(self.all(kind))
         async with self._came:
             await self._came.wait_for(lambda: len(self.all(kind)) > known)
@@ -80,7 +80,7 @@ class SimulatedVisitor:
         return [one for one in self.received if one["type"] == kind]
 
     async def join(self, session: str | None = None) -> None:
-        """Begin a session, or go on with one, and have camera and microphone on."""
+        """Begin a session, or continue one, and have camera and microphone on."""
         await self.say("join", session=session)
         self.session = (await self.told("joined"))["session"]
         await self.say("source", kind="video", state="on")

@@ -1,4 +1,4 @@
-"""Which threads of this process use the processor, and how much."""
+"""Processor time of this process by thread."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ThreadLog:
 
     @property
     def cores(self) -> dict[str, float]:
-        """How much of a core the threads of each name took, the most first."""
+        """Share of a core that the threads of each name took, the most first."""
         shares: dict[str, float] = defaultdict(float)
         for number, newest_s in self._newest_s.items():
             shares[self._name[number]] += (newest_s - self._first_s.get(number, 0.0)) / self._lasted_s

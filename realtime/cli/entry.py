@@ -88,14 +88,14 @@ def _parser() -> Parser:
 
 
 def _known(error: BaseException) -> DHMDError | None:
-    """The error that has a line for people: itself, or the first such one in a group; None for a fault of ours."""
+    """Return the error that has a line for people: itself, or the first such in a group; None for a fault of ours."""
     if isinstance(error, BaseExceptionGroup):
         return next((known for part in error.exceptions if (known := _known(part))), None)
     return error if isinstance(error, DHMDError) else None
 
 
 def _warn_of_password(url: str) -> None:
-    """Other users of the machine can read the arguments of its processes."""
+    """Warn that other users of the machine can read the arguments of its processes."""
     from realtime.errors import SettingsInvalid
     from realtime.mqtt.broker import BrokerAddress
 

@@ -25,7 +25,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it 
 
 
 def add_run_flags(run: Parser, source: str = "camera:0") -> None:
-    """One flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
+    """Add one flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
     add_stream_flags(run, hop="0.1", source=source, brokers="URL|embedded|none")
     add_control_flags(run)
     add_record_flags(run)
@@ -33,7 +33,7 @@ def add_run_flags(run: Parser, source: str = "camera:0") -> None:
 
 
 def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: str = "URL") -> None:
-    """Those of a source and its stream."""
+    """Add the flags of a source and its stream."""
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same keys; flags override it")
     run.add_argument(
         "--source",
@@ -72,7 +72,7 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
 
 
 def add_control_flags(run: Parser) -> None:
-    """What a stream is told from outside."""
+    """Add the flags of control from outside."""
     run.add_argument(
         "--allow-control", action="store_true", default=None, help="carry out commands sent to dhmd/NAME/set/..."
     )
@@ -80,13 +80,13 @@ def add_control_flags(run: Parser) -> None:
 
 
 def add_broker_flags(command: Parser) -> None:
-    """Of a command that is nothing without a broker."""
+    """Add the flags of a command that is nothing without a broker."""
     command.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
     add_access_flags(command)
 
 
 def add_access_flags(command: Parser) -> None:
-    """What it takes to be let in by a broker. A password itself has no place among a process's arguments."""
+    """Add the flags that let a command in at a broker. A password itself has no place among a process's arguments."""
     command.add_argument(
         "--broker-ca", metavar="FILE", help="CA of the broker's certificate, PEM (default: the system's)"
     )
@@ -119,7 +119,7 @@ def add_record_flags(command: Parser) -> None:
 
 
 def settings_of(options: argparse.Namespace, **defaults: object) -> RunSettings:
-    """What was asked for, as far as the command has flags for it, over the command's own defaults."""
+    """Return what was asked for, as far as the command has flags for it, over the command's own defaults."""
     from realtime.settings import RunSettings, read_settings
 
     flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
@@ -127,7 +127,7 @@ def settings_of(options: argparse.Namespace, **defaults: object) -> RunSettings:
 
 
 def without_page(settings: RunSettings) -> RunSettings:
-    """For commands that serve no page. Raises SettingsInvalid where a visitor's camera is asked for."""
+    """Return the settings of a command without a page. Raises SettingsInvalid where a visitor's camera is asked for."""
     from realtime.errors import SettingsInvalid
     from realtime.settings import BROWSER
 
@@ -137,7 +137,7 @@ def without_page(settings: RunSettings) -> RunSettings:
 
 
 def access_of(options: argparse.Namespace) -> BrokerAccess:
-    """What `add_access_flags` asked for."""
+    """Return what `add_access_flags` asked for."""
     from realtime.mqtt.broker import BrokerAccess
 
     return BrokerAccess(options.broker_ca, options.broker_cert, options.broker_key, options.broker_password_file)

@@ -1,4 +1,4 @@
-"""The page that a command serves, and where."""
+"""Page that a command serves, and where."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_address_flags(command: Parser) -> None:
 
 
 def address_of(options: argparse.Namespace) -> WebAddress:
-    """What `add_address_flags` asked for."""
+    """Return what `add_address_flags` asked for."""
     from realtime.web.address import WebAddress
     from realtime.web.certificate import Certificate
 

@@ -12,7 +12,7 @@ CLIP: Final = Path(__file__).with_name("demo.mp4")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What is said in one mood, between `start_s` and `end_s` seconds of the clip. Between two there is silence."""
+    """Text said in one mood, between `start_s` and `end_s` seconds of the clip. Between two there is silence."""
 
     mood: str
     text: str

@@ -40,7 +40,7 @@ CONTROLS: tuple[int, ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """All zero is a face at rest with closed lips. `smile` 1 is the portrait as it was taken."""
+    """Expression of a face: all zero is a face at rest with closed lips. `smile` 1 is the portrait as it was taken."""
 
     smile: float = 0.0
     corners_down: float = 0.0

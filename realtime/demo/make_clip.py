@@ -36,7 +36,7 @@ OVERSAMPLING: Final = 2
 
 
 class ClipUnmakeable(DHMDLiveError):
-    """A tool is missing, or the voice does not fit the script."""
+    """Raised when a tool is missing, or the voice does not fit the script."""
 
 
 def speak(segment: Segment) -> tuple[NDArray[np.float32], int]:

@@ -1,4 +1,4 @@
-"""How each mood looks and sounds, and how the puppet goes from one to the next along the script."""
+"""Look and sound of each mood, and how the puppet goes from one to the next along the script."""
 
 from __future__ import annotations
 

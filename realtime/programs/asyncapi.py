@@ -1,4 +1,4 @@
-"""All topics that are used here, as an AsyncAPI 3 document.
+"""Document of all topics that are used here, as an AsyncAPI 3 document.
 
 `python -m realtime.programs.asyncapi` prints it; it is kept in docs/asyncapi.yaml.
 """
@@ -59,7 +59,7 @@ TAKEN: Final[Sides] = (
 
 
 def document() -> dict[str, Any]:
-    """What is published and what is taken, from the same models that payloads are built and read with."""
+    """Return what is published and what is taken, from the same models that payloads are built and read with."""
     sent, taken = [topic for topic, _ in SENT], [*COMMANDS.values(), BIRTH]
     topics = (*sent, *taken)
     models = [(topic.payload, "serialization") for topic in sent if topic.protobuf is None]
@@ -128,7 +128,7 @@ def _taking(topic: Topic, programs: Sequence[str]) -> dict[str, Any]:
 
 
 def _carrying_out(topic: Topic) -> dict[str, Any]:
-    """Of a command, which a stream carries out if it was started with --allow-control."""
+    """Return the operation of a command, which a stream carries out if it was started with --allow-control."""
     return _taking(topic, (RUN,)) | {"reply": {"channel": {"$ref": f"#/channels/{RESPONSE.name}"}}}
 
 

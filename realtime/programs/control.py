@@ -40,7 +40,7 @@ class Control:
         self._recording = recording
 
     async def carry_out(self, command: Command, received_s: float) -> str:
-        """Carry out a command; returns in words what is so now. received_s: on the monotonic clock.
+        """Carry out a command; returns the new state in words. received_s: on the monotonic clock.
 
         Raises CommandRefused.
         """

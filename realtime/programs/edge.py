@@ -52,7 +52,7 @@ class Answered:
 
 
 class EdgePipeline:
-    """What drives a run drives this in place of a Pipeline: at each hop a window is due."""
+    """Stand-in for a Pipeline, driven in its place: at each hop a window is due."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class EdgePipeline:
         self._offer(hop)
 
     def answered(self, payload: bytes) -> None:
-        """The estimate of a window came back."""
+        """Take the estimate of a window that came back."""
         with contextlib.suppress(ValidationError):
             estimate = Estimate.model_validate_json(payload)
             self.statistics.estimates += 1
@@ -104,7 +104,7 @@ OF_RUN: Final = ("allow_control", "record")
 
 
 def edge(settings: RunSettings, console: Console) -> EdgeSummary:
-    """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on."""
+    """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what ends it early."""
     if settings.broker in {"none", "embedded"}:
         raise SettingsInvalid("--broker: edge and servers meet at one; give --broker mqtt://host[:port]")
     for key in OF_RUN:
@@ -144,7 +144,7 @@ async def _edge(
     common: dict[str, Any] = {"hop_s": settings.hop_s, "duration_s": settings.duration, "stop": stop}
 
     async def delivered() -> None:
-        """Once the newest window is estimated; what is lost on its way is sent again."""
+        """Wait until the newest window is estimated; what is lost on its way is sent again."""
         while not stop.is_set() and not await link.answer(stream, ANSWER_S):
             await either(link.ready, stop)
             link.offer(settings.stream, pipeline.estimate(clock.now()))

@@ -1,4 +1,4 @@
-"""What the estimates of a stream go to, put together in one place for every program that has a stream."""
+"""Outputs of a stream, put together in one place for every program that has a stream."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destinations:
-    """What was asked for, opened as far as it can be before there is a stream.
+    """Destinations that were asked for, opened as far as it can be before there is a stream.
 
     files: what writes the estimates. state: publish the flat values too. discovery: the prefix of Home Assistant's
     topics. metrics: publish how the stream fares. console: of the terminal view, with its title; None for no view.
@@ -47,7 +47,7 @@ class Destinations:
 
 @contextmanager
 def destinations(settings: RunSettings, console: Console, title: str) -> Iterator[Destinations]:
-    """What the settings of a run or an edge ask for, open for as long as the context lasts.
+    """Open what the settings of a run or an edge ask for, for as long as the context lasts.
 
     Raises SettingsInvalid for what cannot be opened: to be entered before any model is loaded.
     """
@@ -70,7 +70,7 @@ def estimate_files(estimates: str | None, stack: ExitStack | AsyncExitStack) -> 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """What others need of the outputs. view: None where there is none. publisher: None without a broker."""
+    """Parts of the outputs that others need. view: None where there is none. publisher: None without a broker."""
 
     view: TerminalView | None
     publisher: Publisher | None

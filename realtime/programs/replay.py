@@ -74,7 +74,7 @@ class ReplaySettings:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a replay came to. lost: messages that the recorder had to leave out, by topic."""
+    """Outcome of a replay. lost: messages that the recorder had to leave out, by topic."""
 
     estimates: int = 0
     agreement: Agreement = field(default_factory=Agreement)
@@ -255,7 +255,7 @@ class Replay:
         return Emission(estimate, Perceived(moment.cut, moment.recorded.faces, ()), inference, None, timed=False)
 
     async def _extracted_again(self) -> Outcome:
-        """Through the extractors, as a file at --pace max; compared with the recorded estimates nearest in time."""
+        """Extract again, as from a file at --pace max; compared with the recorded estimates nearest in time."""
         outcome = Outcome()
         with (
             Perception(StreamExtractors.load(self._checkpoint), self._device) as perception,
@@ -286,7 +286,7 @@ class Replay:
 
 
 async def _at_once() -> None:
-    """There is nothing to wait for."""
+    """Wait for nothing."""
 
 
 def _nothing_dropped() -> Dropped:
@@ -325,7 +325,7 @@ class _Compared:
 async def _inferred(
     moments: Iterable[Moment], engine: Engine, size: int
 ) -> AsyncGenerator[tuple[Moment, Inference | None]]:
-    """Each moment with what the engine makes of it, in order; batches of `size` run ahead, ENGINES of them."""
+    """Yield each moment with what the engine makes of it, in order; batches of `size` run ahead, ENGINES of them."""
     loop = asyncio.get_running_loop()
     source = iter(moments)
     ahead = ENGINES + 1 if size > 1 else 1

@@ -52,7 +52,7 @@ def run(
     sinks: Sequence[Sink[Emission]] = (),
     web: WebServer[Viewers] | None = None,
 ) -> Summary:
-    """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on.
+    """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what ends it early.
 
     sinks: who else is handed the estimates. web: the page that shows them.
     """

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Summary:
-    """What a run achieved."""
+    """Outcome of a run."""
 
     statistics: Statistics
     dropped: Dropped = field(default_factory=lambda: Dropped(video=0, audio=0))
@@ -52,7 +52,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run consists of once all is loaded, and its course. Lives in the event loop.
+    """Parts of a run once all is loaded, and its course. Lives in the event loop.
 
     media: None where the source is live. asked: what its estimates go to. description: of its recordings, see
     `describe`. recorder: of all of it. web: the page that shows it.
@@ -135,7 +135,7 @@ class Run:
             recorder.start(lambda status: loop.call_soon_threadsafe(self.pipeline.outputs.on_worker, status))
 
     async def _drive(self, stop: asyncio.Event, outputs: Assembled) -> None:
-        """From hop to hop, until the source ends, the duration is over, or `stop` is set."""
+        """Drive the pipeline from hop to hop, until the source ends, the duration is over, or `stop` is set."""
         pipeline, hop_s, duration_s = self.pipeline, self.settings.hop_s, self.settings.duration
         if isinstance(pipeline.clock, MediaClock) and self.media is not None:
             if outputs.publisher is not None:
@@ -162,7 +162,7 @@ class Run:
                 )
 
     def _taking_commands(self, publisher: Publisher | None) -> AbstractAsyncContextManager[None]:
-        """Commands are carried out in this context, if they are allowed."""
+        """Carry out commands while the context lasts, if they are allowed."""
         settings = self.settings
         if not settings.allow_control or publisher is None:
             return nullcontext()

@@ -33,7 +33,7 @@ def serve(
     console: Console,
     registry: CollectorRegistry | None = None,
 ) -> int:
-    """Serve until Ctrl-C. Raises DHMDLiveError for what cannot go on.
+    """Serve until Ctrl-C. Raises DHMDLiveError for what ends it early.
 
     registry: what Prometheus reads.
     """
@@ -65,7 +65,7 @@ def serve(
 
 
 def summary(server: Server) -> list[str]:
-    """What a server did, in lines for people."""
+    """Describe what a server did, in lines for people."""
     statistics, counts = server.statistics, server.streams.counts
     lines = [f"{statistics.estimates} estimates in {statistics.batches.total()} batches"]
     if held := percentiles(statistics.held_ms):

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a host achieved."""
+    """Outcome of a host."""
 
     visits: int
 
 
 def host(settings: RunSettings, address: WebAddress, most: int | None, console: Console) -> Served:
-    """Serve visitors until the duration is over, or Ctrl-C. Raises DHMDLiveError for what cannot go on.
+    """Serve visitors until the duration is over, or Ctrl-C. Raises DHMDLiveError for what ends it early.
 
     most: visitors at a time; None for as many as this machine can follow.
     """
@@ -108,7 +108,7 @@ async def _host(
 
 
 def assembling(broker: BrokerAddress | None, *, state: bool) -> Assemble:
-    """What puts the outputs of each visit together. state: publish the flat values too."""
+    """Return what puts the outputs of each visit together. state: publish the flat values too."""
 
     @asynccontextmanager
     async def assemble(pipeline: Pipeline, dropped: Callable[[], Dropped]) -> AsyncIterator[Publisher | None]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PlotUnavailable(DHMDLiveError):
-    """The plotting library is missing, or the picture cannot be written."""
+    """Raised when the plotting library is missing, or the picture cannot be written."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""A recording that begins and ends while a run goes on, within limits, wherever its file goes."""
+"""A recording that begins and ends while a run continues, within limits, wherever its file goes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a person sees and presses in the terminal."""
+"""View and keys of a person at the terminal."""

@@ -42,7 +42,7 @@ if sys.platform == "win32":
 
     @contextlib.contextmanager
     def _pressed(_: int, on_key: Callable[[str], object]) -> Iterator[None]:
-        """The console is asked again and again: an event loop cannot wait for it."""
+        """Poll the console: an event loop cannot wait for it."""
 
         async def poll() -> None:
             while True:
@@ -66,7 +66,7 @@ else:
 
     @contextlib.contextmanager
     def _pressed(terminal: int, on_key: Callable[[str], object]) -> Iterator[None]:
-        """Each key is told at once, from the event loop; the terminal's modes are as before at the end."""
+        """Tell each key at once, from the event loop; restores the terminal's modes at the end."""
         loop = asyncio.get_running_loop()
         before = termios.tcgetattr(terminal)
 
@@ -100,7 +100,7 @@ else:
                     termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
 
     def _in_front(terminal: int) -> bool:
-        """Whether its keys are meant for us. A program behind another one is stopped when it reads or sets a
+        """Tell whether its keys are meant for us. A program behind another one is stopped when it reads or sets a
         terminal."""
         try:
             return os.tcgetpgrp(terminal) == os.getpgrp()

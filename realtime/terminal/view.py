@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: bars, words, rates and ages; plain lines where there is no terminal."""
+"""View in the terminal: bars, words, rates and ages; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sentiment_colour(value: float) -> str:
 
 
 def sentiment_bar(value: float, low: float, high: float, width: int = BAR_WIDTH + 1) -> Text:
-    """-3 on the left, +3 on the right; the interval is a thin line, the value a block."""
+    """Return a bar, -3 on the left, +3 on the right; the interval is a thin line, the value a block."""
 
     def column(x: float) -> int:
         return round((x + 3) / 6 * (width - 1))
@@ -55,7 +55,7 @@ def sentiment_bar(value: float, low: float, high: float, width: int = BAR_WIDTH 
 
 
 def describe_line(e: Estimate) -> str:
-    """One estimate in one plain line."""
+    """Describe one estimate in one plain line."""
     present = " ".join(f"{CHANNELS[m]}{'+' if getattr(e.modalities, m).present else '-'}" for m in CHANNELS)
     if e.emotions is None or e.sentiment is None or e.top is None:
         what = "nobody seen or heard"

@@ -1,4 +1,4 @@
-"""Where the page is served, and who may ask for it."""
+"""Address of the page, and who may ask for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from realtime.web.certificate import Certificate
 
 @dataclass(frozen=True, slots=True)
 class WebAddress:
-    """Where the page is served. token: asked of every page; None on loopback. certificate: of TLS, where it is on."""
+    """Address of the page. token: asked of every page; None on loopback. certificate: of TLS, where it is on."""
 
     host: str
     port: int
@@ -27,7 +27,7 @@ class WebAddress:
 
     @classmethod
     def of(cls, host: str, port: int, certificate: Certificate | None = None) -> WebAddress:
-        """With a token of its own where others can reach it. Raises SettingsInvalid."""
+        """Return an address, with a token of its own where others can reach it. Raises SettingsInvalid."""
         if not 0 <= port <= 65535:
             raise SettingsInvalid(f"--port: expected 0 to 65535, found {port}")
         try:
@@ -49,11 +49,11 @@ class WebAddress:
 
     @property
     def query(self) -> str:
-        """What ends the address of anything that is served to the page."""
+        """End of the address of anything that is served to the page."""
         return f"?token={self.token}" if self.token else ""
 
     def is_ours(self, host: str) -> bool:
-        """Whether a page was asked of us by our own name: on loopback others may point theirs at it."""
+        """Tell whether a page was asked of us by our own name: on loopback others may point theirs at it."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -61,7 +61,7 @@ class WebAddress:
         return self.token is not None or name in {"localhost", "127.0.0.1", "::1", self.host}
 
     def is_own_page(self, request: HTTPConnection) -> bool:
-        """Whether it comes from a page that we served: same host and port, and over TLS where that is on."""
+        """Tell whether a request is from a page that we served: same host and port, and over TLS where that is on."""
         try:
             origin = urlsplit(request.headers.get("origin", ""))
         except ValueError:
@@ -74,7 +74,7 @@ class WebAddress:
         return self.token is None or (token is not None and hmac.compare_digest(token.encode(), self.token.encode()))
 
     def refusal(self, request: HTTPConnection) -> Response | None:
-        """What to answer who may not have what is served here; None where they may."""
+        """Return the answer to a request that may not have what is served here; None where it may."""
         if not self.is_ours(request.headers.get("host", "")):
             return PlainTextResponse("ask for this page by the address that dhmd-live printed", 403)
         if not self.admits(request.query_params.get("token")):

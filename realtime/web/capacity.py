@@ -1,4 +1,4 @@
-"""How many streams this machine can follow at once: measured on a moment of a talking face before anybody comes."""
+"""Number of streams this machine can follow at once, measured on a moment of a talking face before anybody comes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARE: Final = 0.9
 
 
 def cost_of_a_stream(extractors: StreamExtractors, engine: Engine, hop_s: float) -> float:
-    """Processor seconds a second, at the least, of one person who is seen and talks without pause."""
+    """Return processor seconds a second, at the least, of one person who is seen and talks without pause."""
     perception = Perception(extractors, engine.device)
     begun_s = time.process_time()
     due_s, picture_s = hop_s, 0.0
@@ -42,5 +42,5 @@ def cost_of_a_stream(extractors: StreamExtractors, engine: Engine, hop_s: float)
 
 
 def streams_at_once(extractors: StreamExtractors, engine: Engine, hop_s: float) -> int:
-    """At least one."""
+    """Return how many streams fit; at least one."""
     return max(1, int(cores() * SHARE / cost_of_a_stream(extractors, engine, hop_s)))

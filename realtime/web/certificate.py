@@ -23,7 +23,7 @@ class Certificate:
 
     @classmethod
     def of(cls, cert: Path | None, key: Path | None) -> Certificate | None:
-        """None where neither is given. Raises SettingsInvalid for files that cannot serve."""
+        """Return the certificate; None where neither is given. Raises SettingsInvalid for files that cannot serve."""
         if cert is None and key is None:
             return None
         if cert is None or key is None:
@@ -66,7 +66,7 @@ def _context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 def _out_of_date(server: ssl.SSLContext, cert: Path) -> str | None:
-    """Whether browsers will find that a certificate is not valid today: asked of a handshake in memory."""
+    """Tell whether browsers will find that a certificate is not valid today: asked of a handshake in memory."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

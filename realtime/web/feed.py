@@ -1,4 +1,4 @@
-"""What a run shows to browsers: estimates, the picture with its face, words and statuses, to each at the rate it takes.
+"""Feed of a run to browsers: estimates, the picture with its face, words and statuses, to each at the rate it takes.
 
 A page that falls behind loses pictures first, then estimates, and never holds up the run.
 """
@@ -97,21 +97,21 @@ class Feed:
         self._each(message("status", _status(status)))
 
     def on_connection(self, state: str) -> None:
-        """Of the broker."""
+        """Show the state of the connection to the broker."""
         self.connection = state
         self._each(message("broker", {"state": state}))
 
     def on_marks(self, line: str) -> None:
-        """What was marked, or is being marked."""
+        """Show what was marked, or is being marked."""
         self._each(message("marks", {"line": line}))
 
     def on_recording(self, state: Mapping[str, Any]) -> None:
-        """What becomes of a recording that a page asked for."""
+        """Show what becomes of a recording that a page asked for."""
         self._recording = message("recording", dict(state))
         self._each(self._recording)
 
     def end(self, reason: str) -> None:
-        """Nothing more will come."""
+        """Tell pages that nothing more will come."""
         self._each(message("ended", {"reason": reason}))
 
     @contextmanager
@@ -145,7 +145,7 @@ class Feed:
 
 
 def _shades(activations: Mapping[Modality, NDArray[np.float32]]) -> dict[str, str]:
-    """The square root of each activation in [0, 1], as a byte, in base64."""
+    """Return the square root of each activation in [0, 1], as a byte, in base64."""
     shades = {m: np.rint(np.sqrt(one) * 255).astype(np.uint8) for m, one in activations.items()}
     return {m.value: base64.b64encode(one.tobytes()).decode() for m, one in shades.items()}
 

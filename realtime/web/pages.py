@@ -1,4 +1,4 @@
-"""What waits to be sent to one page: messages in order and the newest picture, bounded, for pages that fall behind."""
+"""Queue of what is sent to one page: messages in order and the newest picture, bounded, for pages that fall behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Picture:
 
     @cached_property
     def encoded(self) -> bytes:
-        """Its capture time, float64, and a JPEG."""
+        """Capture time, float64, and a JPEG."""
         return struct.pack("<d", self.frame.captured_s) + _jpeg(self.frame.image)
 
 
@@ -56,7 +56,7 @@ class Page:
         self.wake.set()
 
     async def outgoing(self) -> AsyncIterator[str | bytes]:
-        """What is to be sent, as it comes: text is JSON; bytes are a capture time, float64, and a JPEG."""
+        """Yield what is to be sent, as it comes: text is JSON; bytes are a capture time, float64, and a JPEG."""
         missed = 0
         while True:
             await self.wake.wait()

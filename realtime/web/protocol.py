@@ -1,4 +1,4 @@
-"""What pages may say, checked: the messages of docs/web.md, and how many of them are taken."""
+"""Messages that pages may send, checked: those of docs/web.md, and how many of them are taken."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class SentSound:
 
 
 class NotTaken(Exception):
-    """What was sent is no message. what: its kind as far as it is known."""
+    """Raised for what is no message. what: its kind as far as it is known."""
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(reason)
@@ -97,7 +97,7 @@ class NotTaken(Exception):
 
 
 def read_text(text: str) -> PageText:
-    """Raises NotTaken."""
+    """Read a message in JSON. Raises NotTaken."""
     if len(text) > LARGEST_TEXT:
         raise NotTaken("text", f"larger than {LARGEST_TEXT} characters")
     try:
@@ -107,7 +107,7 @@ def read_text(text: str) -> PageText:
 
 
 def read_binary(data: bytes) -> SentPicture | SentSound:
-    """Raises NotTaken."""
+    """Read a picture or sound. Raises NotTaken."""
     if len(data) <= _HEAD.size:
         raise NotTaken("video", "too short for a picture or sound")
     kind, captured_s = _HEAD.unpack_from(data)

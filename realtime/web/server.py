@@ -48,7 +48,7 @@ HEADERS: Final = {
 
 
 class Audience(Protocol):
-    """Who is served: pages that look at one stream, or visitors with streams of their own."""
+    """Party that is served: pages that look at one stream, or visitors with streams of their own."""
 
     async def attend(self, socket: WebSocket, /) -> None:
         """Serve one page until it leaves."""

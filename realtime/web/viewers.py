@@ -47,7 +47,7 @@ class Viewers:
                 sending.cancel()
 
     async def _listen(self, socket: WebSocket) -> None:
-        """Until the page leaves, or says what it may not: all it may is record, and mark what is recorded."""
+        """Listen until the page leaves, or says what it may not: it may only record, and mark what is recorded."""
         heard_s = 0.0
         while (received := await socket.receive())["type"] == "websocket.receive":
             try:

@@ -61,7 +61,7 @@ Assemble = Callable[[Pipeline, Callable[[], Dropped]], AbstractAsyncContextManag
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What all visits share. settings: as recordings are to tell them."""
+    """Parts that all visits share. settings: as recordings are to tell them."""
 
     engine: SharedEngine
     hop_s: float
@@ -108,7 +108,7 @@ class Visit:
         self._counting = threading.Lock()
 
     async def run(self) -> None:
-        """Until `leave`."""
+        """Run the visit until `leave`."""
         pipeline = self.pipeline
         with self.perception:
             async with self._common.assemble(pipeline, self._delivery.dropped) as self.publisher:
@@ -126,7 +126,7 @@ class Visit:
                     self._tell_of_devices(WorkerState.ENDED, "stopped")
 
     def figures(self) -> StreamFigures:
-        """For Prometheus."""
+        """Return the figures of the visit for Prometheus."""
         from realtime.metrics.collectors import StreamFigures
 
         statistics, dropped = self.pipeline.statistics, self._delivery.dropped
@@ -160,7 +160,7 @@ class Visit:
         self._tell_of_devices(WorkerState.PAUSED, "connection lost; waiting for the page")
 
     def _tell_of_devices(self, state: WorkerState, reason: str = "") -> None:
-        """What is true of camera and microphone alike."""
+        """Tell the page what is true of camera and microphone alike."""
         for kind in ("video", "audio"):
             self.pipeline.outputs.on_worker(WorkerStatus(kind, state, reason))
 
@@ -171,13 +171,13 @@ class Visit:
             self._page.tell(message("recording", dict(state)))
 
     def on_source(self, source: DeviceState) -> None:
-        """The page says what becomes of its camera or its microphone."""
+        """Take what the page says of its camera or its microphone."""
         if source.kind == "audio" and source.state == "on" and source.rate is not None:
             self.capture.begin_sound(source.rate)
         self.pipeline.outputs.on_worker(WorkerStatus(source.kind, STATES[source.state], source.reason))
 
     def on_picture(self, jpeg: bytes, captured_s: float) -> None:
-        """captured_s: stream time."""
+        """Take a picture. captured_s: stream time."""
         now_s = self.clock.now()
         if len(jpeg) > LARGEST_PICTURE:
             self.refuse("video", f"larger than {LARGEST_PICTURE // 1024} kB")
@@ -189,7 +189,7 @@ class Visit:
             self.capture.put_picture(jpeg, min(captured_s, now_s))
 
     def on_sound(self, samples: NDArray[np.int16], captured_s: float) -> None:
-        """captured_s: stream time of the first sample."""
+        """Take sound. captured_s: stream time of the first sample."""
         now_s = self.clock.now()
         if not self.capture.rate_hz:
             self.refuse("audio", "before its rate was told")
@@ -208,7 +208,7 @@ class Visit:
             self._refused[what, reason] += 1
 
     def refused(self) -> Counter[tuple[str, str]]:
-        """How much was not taken so far, by what it was and why."""
+        """Return how much was not taken so far, by what it was and why."""
         with self._counting:
             return self._refused.copy()
 
@@ -236,7 +236,7 @@ class Visits:
         self._closing = False
 
     def described(self) -> dict[str, Any]:
-        """What a page is told before it joins."""
+        """Return what a page is told before it joins."""
         return {
             "stream": self.stream,
             "broker": self._common.broker,
@@ -245,7 +245,7 @@ class Visits:
         }
 
     async def join(self, session: str | None) -> Visit | str:
-        """The session to go on with, or a new one; in words why there is no place."""
+        """Return the session to continue, or a new one; in words why there is no place."""
         for visit in self._places.values():
             if visit is not None and session is not None and secrets.compare_digest(visit.id, session):
                 return visit
@@ -293,7 +293,7 @@ class Visits:
             self._tell(f"{visit.stream}: the visitor left after {statistics.estimates} estimates")
 
     def figures(self) -> list[StreamFigures]:
-        """Of those that are here, for Prometheus; from any thread."""
+        """Return the figures of those that are here, for Prometheus; from any thread."""
         return [visit.figures() for visit in list(self._places.values()) if visit is not None]
 
     def end(self) -> None:

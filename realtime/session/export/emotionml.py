@@ -66,7 +66,7 @@ def _emotion(timeline: Timeline, i: int) -> str:
 
 
 def _when(timeline: Timeline, i: int) -> str:
-    """The window: in unix milliseconds, or from the beginning of the file whose own time it was."""
+    """Return the window in unix milliseconds, or from the beginning of the file whose own time it was."""
     session = timeline.session
     zero_s = session.epoch_unix + session.start_s
     start_ms, end_ms = (round((zero_s + t_s) * 1000) for t_s in (timeline.start_s[i], timeline.t_s[i]))

@@ -174,7 +174,7 @@ class _Plots:
         return _panel("Words", "tinted by the sentiment", svg + self._spoken(said), {})
 
     def _spoken(self, said: Sequence[Sentence]) -> str:
-        """The sentences under the axis, each where it begins, if there is room for them."""
+        """Return the sentences under the axis, each where it begins, if there is room for them."""
         starts = [sentence.start_s for sentence in said] + [self.drawn.length_s]
         most, cells = 1, []
         for sentence, next_s in zip(said, starts[1:], strict=True):
@@ -279,7 +279,7 @@ class _Plots:
         return "".join("M" + self._points(part, y) for part in self.drawn.stretches(values))
 
     def _areas(self, under: Floats, over: Floats, low: float, high: float, height: float) -> str:
-        """Between two curves, each stretch up to where its last point ends."""
+        """Return the area between two curves, each stretch up to where its last point ends."""
         paths = []
         for part in self.drawn.stretches(over):
             last = part.stop - 1
@@ -304,7 +304,7 @@ class _Plots:
         return "".join(f"M{x0:.1f} {top:g}H{x1:.1f}V{total - top:g}H{x0:.1f}Z" for x0, x1 in ends)
 
     def _heat(self, weights: Floats, height: float) -> str:
-        """The stronger the weight, the fuller the colour; neighbours of one shade are one bar."""
+        """Return bars, of fuller colour for stronger weights; neighbours of one shade are one bar."""
         shades = np.where(np.isnan(weights), 0.0, np.round(np.sqrt(np.clip(weights, 0, 1)) * 16))
         bars = []
         begins = 0
@@ -353,7 +353,7 @@ def _axis(length_s: float) -> str:
 
 
 def escape(text: str) -> str:
-    """As text of the page, without what no page may hold."""
+    """Return text for the page, without what no page may hold."""
     return escape_markup(printable(text))
 
 
@@ -367,7 +367,7 @@ def _range(values: Floats) -> str:
 
 
 def _tinted(timeline: Timeline, sentence: Sentence) -> str:
-    """Its words, each on the colour of the sentiment when it was spoken."""
+    """Return the words of a sentence, each on the colour of the sentiment when it was spoken."""
     words = []
     for word in sentence.words:
         colour, opacity = look.tint(timeline.sentiment_at((word.start_s + word.end_s) / 2))
@@ -391,7 +391,7 @@ def _transcript(timeline: Timeline, said: Sequence[Sentence]) -> str:
 
 
 def _numbers(timeline: Timeline) -> str:
-    """The means of equal stretches, for who reads rather than looks."""
+    """Return the means of equal stretches, for those who read rather than look."""
     step_s = next((s for s in (1, 2, 5, 10, 30, 60, 300, 600, 1800, 3600) if timeline.length_s / s <= ROWS), 86400)
     rows = []
     for i in range(math.ceil(timeline.length_s / step_s)):

@@ -1,4 +1,4 @@
-"""What the report page and its picture share: colours, and the timeline as it is drawn."""
+"""Parts that the report page and its picture share: colours, and the timeline as it is drawn."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Drawn:
         groups = np.split(np.arange(len(timeline)), starts[1:])
 
         def mean(values: NDArray[np.float64]) -> Floats:
-            """What is missing in part is told by the rest."""
+            """Average over what is there; NaN only where nothing is."""
             if len(groups) == len(values):
                 return values
             known = ~np.isnan(values)
@@ -115,14 +115,14 @@ class Drawn:
 
 
 def ticks(length_s: float, most: int = 9) -> list[float]:
-    """Round times from 0 on."""
+    """Return round times from 0 on."""
     steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
     step = next((s for s in steps if length_s / s <= most), length_s)
     return [i * step for i in range(int(length_s / step + 1e-9) + 1)]
 
 
 def clock(t_s: float, *, fine: bool = False) -> str:
-    """0:05, 1:02:03; with tenths where asked for."""
+    """Return a time as 0:05 or 1:02:03; with tenths where asked for."""
     t_s = round(t_s, 1) if fine else round(t_s)
     minutes, seconds = divmod(t_s, 60)
     hours, minutes = divmod(int(minutes), 60)
@@ -131,7 +131,7 @@ def clock(t_s: float, *, fine: bool = False) -> str:
 
 
 def length(t_s: float) -> str:
-    """In words: 23.6 s, 12 min 5 s, 1 h 2 min."""
+    """Return a length in words: 23.6 s, 12 min 5 s, 1 h 2 min."""
     if t_s < 60:
         return f"{t_s:.1f} s"
     minutes, seconds = divmod(round(t_s), 60)
@@ -140,7 +140,7 @@ def length(t_s: float) -> str:
 
 
 def started(timeline: Timeline) -> str:
-    """When, in local time; of a file in its own time, when it was recorded is not told by that time."""
+    """Return when it began, in local time; of a file in its own time, when it was recorded is not told by that time."""
     if started_unix := timeline.session.started_unix:
         when = datetime.fromtimestamp(started_unix).astimezone()
     else:
@@ -152,7 +152,7 @@ def started(timeline: Timeline) -> str:
 
 
 def facts(timeline: Timeline) -> dict[str, str]:
-    """What was recorded, for people."""
+    """Describe what was recorded, for people."""
     session = timeline.session
     video, sound = int(timeline.dropped_video[-1]), int(timeline.dropped_audio[-1])
     missed, lost = timeline.missed_ticks, sum(lost.count for lost in timeline.lost)
@@ -204,6 +204,6 @@ def percent(share: float) -> str:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """With a sign that is as wide as the plus; zero has none."""
+    """Return a number with a sign that is as wide as the plus; zero has none."""
     text = f"{value:+.{digits}f}".replace("-", MINUS)
     return text[1:] if not text.strip(f"+{MINUS}0.") else text

@@ -172,7 +172,7 @@ class _Picture:
         _scale(axes, {-1: f"{look.MINUS}1", 0: "0", 1: "+1"})
 
     def _rows(self, said: Sequence[Sentence]) -> list[tuple[float, list[str]]]:
-        """Where each sentence begins, and its lines; nothing where there is no room for all."""
+        """Return where each sentence begins, and its lines; nothing where there is no room for all."""
         inches = WIDTH_IN * (RIGHT - LEFT) / self.drawn.length_s
         starts = [sentence.start_s for sentence in said] + [self.drawn.length_s]
         rows = []
@@ -257,7 +257,7 @@ class _Picture:
             axes.add_patch(PathPatch(outline, facecolor=colour, alpha=opacity, linewidth=0))
 
     def _outline(self, low: Floats, high: Floats) -> Path | None:
-        """Of what lies between two curves, broken where there is a gap; None where there is nothing."""
+        """Return the outline of the area between two curves, broken at gaps; None where there is nothing."""
         from matplotlib.path import Path
 
         drawn = self.drawn
@@ -270,7 +270,7 @@ class _Picture:
         return Path.make_compound_path(*outlines) if outlines else None
 
     def _line(self, values: Floats) -> tuple[Floats, Floats]:
-        """With a hole at each gap."""
+        """Return a line with a hole at each gap."""
         t_s, y = [], []
         for part in self.drawn.stretches(values):
             t_s += [*self.drawn.t_s[part], np.nan]
@@ -294,7 +294,7 @@ def _head(figure: Figure, timeline: Timeline, height_in: float) -> None:
 
 
 def _bare(axes: Axes, length_s: float) -> None:
-    """Nothing but the axis of time, as thin lines."""
+    """Leave nothing but the axis of time, as thin lines."""
     axes.set_xlim(0, length_s)
     axes.set_ylim(0, 1)
     axes.set_yticks([])

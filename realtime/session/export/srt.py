@@ -21,7 +21,7 @@ SHORTEST_S = 1.0
 
 
 class NoWords(DHMDLiveError):
-    """There is nothing to write as subtitles."""
+    """Raised when there is nothing to write as subtitles."""
 
 
 def write(session: Session, file: IO[bytes]) -> None:

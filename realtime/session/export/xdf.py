@@ -122,7 +122,7 @@ def _write_stream(file: IO[bytes], number: int, stream: XdfStream, timeline: Tim
 
 
 def _samples(stream: XdfStream) -> bytes:
-    """Each with its time, in eight bytes."""
+    """Return samples, each with its time in eight bytes."""
     if isinstance(stream.values, np.ndarray):
         row = np.dtype([("stamped", "u1"), ("t", "<f8"), ("values", "<f4", (len(stream.channels),))])
         rows = np.zeros(len(stream.times_s), row)
