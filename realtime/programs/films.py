@@ -49,7 +49,7 @@ class Job:
 
 @dataclass(slots=True)
 class Report:
-    """What a session came to; shares and means over its estimates. error: why there is none."""
+    """Outcome of a session; shares and means over its estimates. error: why there is none."""
 
     file: str
     session: str = ""
@@ -66,7 +66,7 @@ class Report:
 
 
 def media_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those with a medium's suffix in the folders named, in order. Raises SettingsInvalid."""
+    """Return the files named, and those with a medium's suffix in folders named, in order. Raises SettingsInvalid."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -122,7 +122,7 @@ def process(paths: Sequence[Path], *, out: Path | None, checkpoint: str, jobs: i
 
 
 def _is_done(path: Path, digest: str) -> bool:
-    """Whether it is a whole session by this checkpoint. Anything else there is left alone: the run will say so."""
+    """Tell whether it is a whole session by this checkpoint. Anything else there is left alone: the run will say so."""
     try:
         session = Session.open(path)
     except SessionInvalid:
@@ -205,9 +205,7 @@ def _make(job: Job, checkpoint: str, moved: Any) -> str | None:
     part = job.session.with_name(f"{job.session.name}.part")
     part.unlink(missing_ok=True)
     if job.session.exists():
-        return (
-            f"{job.session} is there already, and is another session; move it away, or name another folder with --out"
-        )
+        return f"{job.session} already exists, and is another session; move it away, or name another folder with --out"
     settings = RunSettings(
         source=str(job.media),
         pace="max",

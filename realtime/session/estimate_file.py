@@ -34,7 +34,7 @@ class EstimateFile:
         try:
             self._file.write(emission.payload + b"\n")
         except OSError as error:
-            logger.warning("%s: %s; nothing more is written to it, recognition goes on", self._path, error.strerror)
+            logger.warning("%s: %s; nothing more is written to it, recognition continues", self._path, error.strerror)
             self._file.close()
 
     def __enter__(self) -> Self:

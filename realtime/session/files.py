@@ -19,7 +19,7 @@ def check_out(path: Path, source: Path, *, force: bool) -> None:
     if path.is_dir():
         raise SettingsInvalid(f"--out {path}: is a directory; name a file in it")
     if path.exists() and not force:
-        raise SettingsInvalid(f"{path}: is there already; name another file with --out, or replace it with --force")
+        raise SettingsInvalid(f"{path}: already exists; name another file with --out, or replace it with --force")
 
 
 @contextlib.contextmanager

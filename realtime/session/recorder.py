@@ -69,7 +69,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     try:
         file = path.open("xb")
     except FileExistsError:
-        raise SettingsInvalid(f"--record {path}: is there already; name another file, or move it away") from None
+        raise SettingsInvalid(f"--record {path}: already exists; name another file, or move it away") from None
     except OSError as error:
         raise SettingsInvalid(f"--record {path}: cannot be written ({error.strerror}); name another file") from None
     try:
@@ -135,7 +135,7 @@ class Recorder:
         self._lost: Counter[str] = Counter()
         self._closing = False
         self.failed: str | None = None
-        """Reason why recording stopped before the run did; None while it goes on."""
+        """Reason why recording stopped before the run did; None while it continues."""
         self._blank = True
         """True until something is perceived."""
         self.cpu_s = 0.0
@@ -249,7 +249,7 @@ class Recorder:
                 self._queue.clear()
                 self._wake.notify_all()
             _cut(self._file, whole)
-            logger.warning("recording stopped, %s; what was written is kept, recognition goes on", self.failed)
+            logger.warning("recording stopped, %s; what was written is kept, recognition continues", self.failed)
             tell(WorkerState.FAILED, self.failed)
         else:
             tell(WorkerState.ENDED)

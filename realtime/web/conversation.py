@@ -1,4 +1,4 @@
-"""What one visitor's page and its session say to each other over one WebSocket, from `hello` to the end."""
+"""Exchange between one visitor's page and its session over one WebSocket, from `hello` to the end."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Conversation:
         self._next: asyncio.Task[PageMessage | None] | None = None
 
     async def run(self) -> None:
-        """Until the page is gone, or is sent away. A page may join, leave, and join again."""
+        """Talk until the page is gone, or is sent away. A page may join, leave, and join again."""
         visits, page = self._visits, self._page
         page.tell(message("hello", {"source": "browser", "marking": False, **visits.described()}))
         forever, visited = asyncio.Event(), False
@@ -138,7 +138,7 @@ class Conversation:
                 await self._out_of_place("text", "not now")
 
     async def _hear(self, until: asyncio.Event) -> PageMessage | None:
-        """What the page says next; None once `until` is set, or the page is gone or sent away."""
+        """Return what the page says next; None once `until` is set, or the page is gone or sent away."""
         if self._next is None:
             self._next = asyncio.create_task(self._receive())
         ended = asyncio.create_task(until.wait())
@@ -152,7 +152,7 @@ class Conversation:
         return heard
 
     async def _receive(self) -> PageMessage | None:
-        """The next message that is one and within the rate."""
+        """Return the next well-formed message within the rate."""
         while (received := await self._socket.receive())["type"] == "websocket.receive":
             try:
                 if (text := received.get("text")) is None:
@@ -192,4 +192,4 @@ class Conversation:
 
     async def _give_way(self, vacated: asyncio.Event) -> None:
         await vacated.wait()
-        await self._socket.close(SUPERSEDED, "this session goes on in another page")
+        await self._socket.close(SUPERSEDED, "this session continues in another page")

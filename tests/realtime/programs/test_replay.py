@@ -288,7 +288,7 @@ def test_a_disk_that_fills_stops_the_recording_and_not_the_run(
     )  # fmt: skip
     line = f"{path}: No space left on device"
     assert ran.code == 0
-    assert ran.err == f"warning: recording stopped, {line}; what was written is kept, recognition goes on\n"
+    assert ran.err == f"warning: recording stopped, {line}; what was written is kept, recognition continues\n"
     assert 0 < len(messages_of(path, schema.ESTIMATE)) < len(listener.estimates("hall"))
     verified_cut(live, path)
     states = [json.loads(payload) for payload in listener.payloads("dhmd/hall/status/recording")]

@@ -325,7 +325,7 @@ def test_by_default_beside_the_session_and_never_over_a_file(to: str, made: Any,
     outcome = live("export", made.path, "--to", to)
     assert (outcome.code, outcome.out) == (0, f"{out}\n"), outcome.err
     out.write_text("mine")
-    assert refuse(2, "export", made.path, "--to", to).startswith(f"{out}: is there already; ")
+    assert refuse(2, "export", made.path, "--to", to).startswith(f"{out}: already exists; ")
     assert out.read_text() == "mine"
     assert live("export", made.path, "--to", to, "--force").code == 0
     assert out.read_bytes() != b"mine"

@@ -206,7 +206,7 @@ def test_a_full_disk_stops_the_recording_alone(
         ("recording", WorkerState.FAILED, line),
     ]
     assert [r.getMessage() for r in caplog.records] == [
-        f"recording stopped, {line}; what was written is kept, recognition goes on"
+        f"recording stopped, {line}; what was written is kept, recognition continues"
     ]
     found = revisions(path)
     assert found == list(range(1, len(found) + 1))
@@ -316,7 +316,7 @@ def test_of_two_recorders_on_one_path_the_second_is_refused(tmp_path: Path) -> N
     with recording(path) as recorder:
         tell(recorder, 3)
         with (
-            pytest.raises(SettingsInvalid, match="is there already; name another file, or move it away"),
+            pytest.raises(SettingsInvalid, match="already exists; name another file, or move it away"),
             new_file(path),
         ):
             pass

@@ -127,7 +127,7 @@ def test_never_over_another_file(made: Any, refuse: Any) -> None:
     assert "is the session itself" in refuse(2, "repair", cut, "--out", cut, "--force")
     other = made.path.with_name("other.mcap")
     other.write_text("mine")
-    assert refuse(2, "repair", cut, "--out", other).startswith(f"{other}: is there already; ")
+    assert refuse(2, "repair", cut, "--out", other).startswith(f"{other}: already exists; ")
     assert other.read_text() == "mine"
 
 
