@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from realtime.capture.samples import AudioBlock, Picture
 
-S = TypeVar("S")
+
+class _Sample(Protocol):
+    @property
+    def end_s(self) -> float: ...
+
+
+S = TypeVar("S", bound=_Sample)
 
 
 class HandOver(ABC, Generic[S]):
@@ -20,6 +27,8 @@ class HandOver(ABC, Generic[S]):
         self._changed = threading.Condition()
         self.closed = False
         self.dropped = 0
+        self.newest_s = -math.inf
+        """End of the newest sample that was put in, stream clock."""
 
     @abstractmethod
     def _holds(self) -> bool:
@@ -36,6 +45,7 @@ class HandOver(ABC, Generic[S]):
                 self.dropped += 1
                 return
             self._add(sample)
+            self.newest_s = sample.end_s
             self._changed.notify()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -97,6 +107,12 @@ class AudioRing(HandOver[AudioBlock]):
         """Returns the oldest block that waits."""
         with self._changed:
             return self._shift() if self._blocks else None
+
+    @property
+    def waiting_s(self) -> float:
+        """Length of what waits."""
+        with self._changed:
+            return self._waiting_s
 
     def _holds(self) -> bool:
         return bool(self._blocks)

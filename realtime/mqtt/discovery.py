@@ -115,7 +115,8 @@ def announcement(stream: str) -> Announcement:
     """Returns the device that a stream is to Home Assistant: its flat values, face and speech, and its events.
 
     All is unavailable while the stream is not online. What face, voice or words alone say is so, too, while the
-    workers that perceive them do not run, be it that a camera was pulled out or that there never was one.
+    workers that perceive them do not run, be it that a camera was pulled out or that there never was one, or are too
+    late to tell.
     """
     base, identity = base_topic(stream), _object_id(stream)
     online = Availability(
@@ -123,7 +124,7 @@ def announcement(stream: str) -> Announcement:
     )
 
     def running(worker: str) -> Availability:
-        template = "{{ 'online' if value_json.state == 'running' else 'offline' }}"
+        template = "{{ 'online' if value_json.state in ['running', 'behind'] else 'offline' }}"
         return Availability(topic=f"{base}/{WORKER.levels.format(worker=worker)}", value_template=template)
 
     def value(name: str, platform: Literal["sensor", "binary_sensor"], *workers: str, **more: Any) -> Component:

@@ -33,6 +33,8 @@ class WindowSummary(Protocol):
     def newest_s(self) -> Mapping[Modality, float | None]: ...
     @property
     def present(self) -> AbstractSet[Modality]: ...
+    @property
+    def late(self) -> AbstractSet[Modality]: ...
 
 
 def build_estimate(
@@ -109,4 +111,5 @@ def _modality(m: Modality, cut: WindowSummary, inference: Inference | None) -> M
         age_s=None if newest_s is None else round(cut.end_s - newest_s, 3),
         weight=round(inference.weights.get(m, 0.0), 4) if inference else 0.0,
         sentiment=round(inference.modality_sentiment[m], 4) if inference and present else None,
+        late=m in cut.late,
     )

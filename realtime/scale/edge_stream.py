@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from realtime.messages.estimate import Dropped
+from realtime.perception.attention import WHOLE, Attention
 from realtime.pipeline.pipeline import LATENCIES_KEPT
 from realtime.scale import topics
 from realtime.scale.window_log import NOTHING, WindowLog
@@ -42,6 +43,7 @@ class DueWindow:
     faces: int
     dropped: Dropped
     timed: bool = True
+    attention: Attention = WHOLE
 
 
 @dataclass(slots=True)
@@ -123,6 +125,7 @@ class EdgeStream:
             words=words,
             faces=hop.faces,
             dropped=hop.dropped,
+            attention=hop.attention,
         )
         if self.server is None:
             self._opened, self._again = (seq, now_s), False

@@ -18,6 +18,7 @@ from dhmd.session import schema
 from dhmd.session.reader import LANDMARK_UNITS, Session, SessionInvalid
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.messages.estimate import Dropped, Estimate, ModelName
+from realtime.perception.attention import Attention
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
 from realtime.recognition.build import WindowSummary, build_estimate
@@ -123,6 +124,10 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
         state.present = m in cut.present
         if (newest_s := cut.newest_s[m]) is not None:
             state.newest_s = newest_s
+        if (as_of_s := cut.attention.as_of_s.get(m)) is not None:
+            state.as_of_s = as_of_s
+        if m in cut.late:
+            state.late = True
         if inference is not None:
             state.weight = inference.weights.get(m, 0.0)
             if m in inference.modality_sentiment:
@@ -167,6 +172,16 @@ class RecordedWindow:
     end_s: float
     newest_s: Mapping[Modality, float | None]
     present: frozenset[Modality]
+    late: frozenset[Modality]
+
+
+def attention_of(message: Any) -> Attention:
+    """Return how far perception had come when the window of an Estimate message was cut."""
+    states = {m: getattr(message.modalities, m.value) for m in Modality}
+    return Attention(
+        as_of_s={m: state.as_of_s for m, state in states.items() if state.HasField("as_of_s")},
+        late=frozenset(m for m, state in states.items() if state.late),
+    )
 
 
 def window_of(message: Any) -> RecordedWindow:
@@ -177,6 +192,7 @@ def window_of(message: Any) -> RecordedWindow:
         end_s=message.end_s,
         newest_s={m: state.newest_s if state.HasField("newest_s") else None for m, state in states.items()},
         present=frozenset(m for m, state in states.items() if state.present),
+        late=attention_of(message).late,
     )
 
 

@@ -28,6 +28,12 @@ COLOURS = {
     "disgust": "green",
     "surprise": "dark_orange",
 }
+TROUBLE = {
+    WorkerState.BEHIND: "yellow",
+    WorkerState.LATE: "yellow",
+    WorkerState.RESTARTING: "red",
+    WorkerState.FAILED: "red",
+}
 REDRAW_S = 0.125
 LINE_EVERY_S = 1.0
 BAR_WIDTH = 64
@@ -54,11 +60,17 @@ def sentiment_bar(value: float, low: float, high: float, width: int = BAR_WIDTH 
     return bar
 
 
+def nothing_perceived(e: Estimate) -> str:
+    """Say why there is no emotion: there is nobody, or the machine has not come to look."""
+    late = [name for m, name in CHANNELS.items() if getattr(e.modalities, m).late]
+    return f"this machine is behind: {' and '.join(late)} too late" if late else "nobody seen or heard"
+
+
 def describe_line(e: Estimate) -> str:
     """Describe one estimate in one plain line."""
     present = " ".join(f"{CHANNELS[m]}{'+' if getattr(e.modalities, m).present else '-'}" for m in CHANNELS)
     if e.emotions is None or e.sentiment is None or e.top is None:
-        what = "nobody seen or heard"
+        what = nothing_perceived(e)
     else:
         what = f"{e.top} {e.emotions[e.top]:.2f}  sentiment {e.sentiment.value:+.2f}"
     words = f'  "{e.transcript}"' if e.transcript else ""
@@ -113,7 +125,7 @@ class Dashboard:
 
     def _sentiment(self, e: Estimate) -> RenderableType:
         if e.sentiment is None or e.valence is None or e.arousal is None:
-            return Text("sentiment    -   nobody seen or heard", style="grey50")
+            return Text(f"sentiment    -   {nothing_perceived(e)}", style="grey50")
         s = e.sentiment
         line = Text("sentiment ")
         line.append_text(sentiment_bar(s.value, s.low, s.high, BAR_WIDTH + 1))
@@ -137,7 +149,8 @@ class Dashboard:
                     Text(f"{part.sentiment:+.2f}", sentiment_colour(part.sentiment)),
                 )
             else:
-                table.add_row(name, Text("○ absent", "grey50"), age, "-", "-", style="grey50")
+                why = Text("◌ late", "yellow") if part.late else Text("○ absent", "grey50")
+                table.add_row(name, why, age, "-", "-", style="grey50")
         return table
 
     def _transcript(self, e: Estimate) -> RenderableType:
@@ -150,8 +163,8 @@ class Dashboard:
         lost = f"dropped {e.dropped.video} frames, {e.dropped.audio} blocks of sound"
         health = Text(f"{self.rate_hz:.1f}/s · latency {delay} · {people} · {lost}\n{self.connection}", style="grey50")
         for worker in self.workers.values():
-            if worker.state in {WorkerState.RESTARTING, WorkerState.FAILED}:
-                health.append(f"\n{worker.worker} {worker.state}: {worker.reason}", style="red")
+            if style := TROUBLE.get(worker.state):
+                health.append(f"\n{worker.worker} {worker.state}: {worker.reason}", style=style)
         if self.marks:
             health.append(f"\n{self.marks}", style="cyan")
         return health

@@ -69,7 +69,7 @@ function drawEstimate() {
     put(number, p === undefined ? "-" : p.toFixed(2));
   }
   const [strong, span] = at("top").children;
-  put(strong, estimate ? estimate.top ?? "nobody seen or heard" : "");
+  put(strong, estimate ? estimate.top ?? nothingPerceived(estimate) : "");
   put(span, estimate?.sentiment ? `sentiment ${signed(estimate.sentiment.value)}` : "");
   drawModalities(estimate?.modalities);
   drawGraphs(estimate?.graph);
@@ -82,11 +82,16 @@ function drawModalities(modalities) {
     const one = modalities?.[key], [, is, age, weight, alone] = row.cells;
     row.className = one?.present ? (key === leader ? "leads" : "") : "away";
     is.className = one?.present ? "present" : "absent";
-    put(is, !one ? "-" : one.present ? "● present" : `○ ${whyAbsent(key)}`);
+    put(is, !one ? "-" : one.present ? "● present" : one.late ? "◌ the machine is behind" : `○ ${whyAbsent(key)}`);
     put(age, one?.age_s == null ? "-" : `${one.age_s.toFixed(1)} s`);
     put(weight, one?.present ? one.weight.toFixed(2) : "-");
     put(alone, one?.sentiment == null ? "-" : signed(one.sentiment));
   }
+}
+
+function nothingPerceived({ modalities }) {
+  const late = Object.values(modalities).some((one) => one.late);
+  return late ? "the machine is behind" : "nobody seen or heard";
 }
 
 function whyAbsent(modality) {
@@ -97,7 +102,7 @@ function whyAbsent(modality) {
   }
   for (const name of WORKERS[modality]) {
     const status = state.statuses.get(name);
-    if (!status) return !state.viewing ? "starting" : modality === "vision" ? "no camera" : "no microphone";
+    if (!status) return !state.viewing || state.picture ? "starting" : modality === "vision" ? "no camera" : "no microphone";
     if (["failed", "restarting", "paused"].includes(status.state)) return status.reason || status.state;
     if (status.state === "ended") return "ended";
   }
@@ -135,7 +140,7 @@ function drawHealth() {
   if (broker) parts.push(`broker ${broker}`);
   for (const { worker, state: how, reason } of state.statuses.values())
     // Of their own camera and microphone visitors are told beside the buttons.
-    if (["failed", "restarting"].includes(how) && !(worker in state.sources)) wrong.push(`${worker} ${how}: ${reason}`);
+    if (["failed", "restarting", "behind", "late"].includes(how) && !(worker in state.sources)) wrong.push(`${worker} ${how}: ${reason}`);
   for (const { what, count, reason } of state.refused.values())
     wrong.push(`${count} ${{ video: "pictures", audio: "blocks of sound", text: "messages" }[what]} were refused: ${reason}`);
   if (state.lostSoundS) wrong.push(`${state.lostSoundS.toFixed(1)} s of sound were lost while the connection was away`);

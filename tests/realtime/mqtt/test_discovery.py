@@ -186,6 +186,8 @@ def test_what_cannot_be_known_is_unavailable() -> None:
     assert not available("face", "online", video=lost, face=runs)
     assert not available("face", "online", audio=runs, voice=runs)
     assert available("speech", "online", audio=runs, voice=runs)
+    assert available("speech", "online", audio=runs, voice=WorkerState.BEHIND)
+    assert not available("speech", "online", audio=runs, voice=WorkerState.LATE)
     assert not available("words", "online", audio=runs, transcript=WorkerState.PAUSED)
 
 
