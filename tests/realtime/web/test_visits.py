@@ -34,7 +34,8 @@ from realtime.web.server import WebServer
 from realtime.web.visits import Common, Visits
 
 pytestmark = pytest.mark.anyio
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
+"""What only a hang reaches."""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,14 @@ def heard(words: dict[str, Any]) -> list[Any]:
     return [*words["final"], *words["partial"]]
 
 
+def greeted(visitor: SimulatedVisitor) -> bool:
+    return any(said[0].startswith("Hello") for words in visitor.all("words") for said in heard(words))
+
+
+def present(visitor: SimulatedVisitor, modality: str) -> bool:
+    return any(one["data"]["modalities"][modality]["present"] for one in visitor.all("estimate"))
+
+
 async def closed(visitor: SimulatedVisitor) -> int:
     """The code with which the server closes the connection."""
     await visitor.socket.wait_closed()
@@ -90,19 +99,19 @@ async def test_a_visitor_is_read_by_their_own_camera_and_microphone(
             assert (await visitor.told("hello"))["source"] == "browser"
             assert visitor.received == visitor.all("hello")  # nothing else before they join
             await visitor.join()
-            await visitor.play(MediaFile(str(talking_clip)))
-            while not any(said[0].startswith("Hello") for words in visitor.all("words") for said in heard(words)):
-                await visitor.another("words")
+            # Over and over: a busy machine may look at none of the pictures while they are new.
+            while not (present(visitor, "vision") and present(visitor, "audio") and greeted(visitor)):
+                await visitor.play(MediaFile(str(talking_clip)))
             estimate = (await visitor.told("estimate"))["data"]
             clock = await visitor.told("clock")
             await visitor.say("leave")
             assert (await visitor.told("ended"))["reason"] == "this session is over"
         assert estimate["stream"] == "hall-1"
-        assert any(one["data"]["modalities"]["vision"]["present"] for one in visitor.all("estimate"))
-        assert any(one["data"]["modalities"]["audio"]["present"] for one in visitor.all("estimate"))
+        assert present(visitor, "vision")
+        assert present(visitor, "audio")
         assert visitor.all("activations")
         assert visitor.all("face")[-1]["faces"] == 1
-        assert abs(time.monotonic() + clock["offset"] - visitor.all("estimate")[-1]["end"]) < PATIENCE_S
+        assert abs(time.monotonic() + clock["offset"] - visitor.all("estimate")[-1]["end"]) < 60.0
         assert clock["rtt"] < 1.0
         assert not visitor.all("refused")
         assert told[0] == "hall-1: a visitor came"
