@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from dhmd.modality import Modality
-from dhmd.model import DHMD, DHMDOutput
+from dhmd.model import DHMDOutput
 from training.data.batch import Batch
+from training.rivals import Learnable, RivalOutput
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -26,20 +27,20 @@ if TYPE_CHECKING:
 class Leaves(nn.Module):
     """The network with its output as a plain tuple of tensors, which is what Fabric and DDP can wrap."""
 
-    def __init__(self, model: DHMD) -> None:
+    def __init__(self, model: Learnable) -> None:
         super().__init__()
         self.model = model
-        self._form: DHMDOutput | None = None
+        self._form: DHMDOutput | RivalOutput | None = None
 
     def forward(self, inputs: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor]) -> tuple[Tensor, ...]:
-        out: DHMDOutput = self.model(inputs, masks)
+        out: DHMDOutput | RivalOutput = self.model(inputs, masks)
         if self._form is None:
             self._form = _rebuilt(out, iter([torch.empty(0)] * len(list(_leaves(out)))))
         return tuple(_leaves(out))
 
-    def output(self, leaves: Sequence[Tensor]) -> DHMDOutput:
+    def output(self, leaves: Sequence[Tensor]) -> DHMDOutput | RivalOutput:
         """The output that `forward` took apart, from leaves of any number of samples."""
-        rebuilt: DHMDOutput = _rebuilt(self._form, iter(leaves))
+        rebuilt: DHMDOutput | RivalOutput = _rebuilt(self._form, iter(leaves))
         return rebuilt
 
 
