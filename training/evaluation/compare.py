@@ -146,7 +146,7 @@ def _measures(runs: Sequence[Said], place: dict[str, int], label: Floats) -> dic
     at = [np.array([place[one] for one in run.ids]) for run in runs]
     return {
         "MAE": lambda w: w @ error / w.sum(axis=1),
-        "Acc2 without zeros": lambda w: w[:, signed] @ agreed / w[:, signed].sum(axis=1),
+        "Acc2 without zeros": lambda w: _share(w[:, signed], agreed),
         "Corr": lambda w: np.mean(
             [_correlation(w[:, i], run.said, run.label) for i, run in zip(at, runs, strict=True)], axis=0
         ),
@@ -160,6 +160,12 @@ def _mean(runs: Sequence[Said], place: dict[str, int], values: Sequence[Floats])
         total[at] += value
         count[at] += 1
     return total / count
+
+
+def _share(weights: Floats, right: Floats) -> Floats:
+    """Mean of what was drawn; NaN in a draw of nothing."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(weights @ right / weights.sum(axis=1), np.float64)
 
 
 def _recall(weights: Floats, right: Floats, masks: Sequence[NDArray[np.bool_]]) -> Floats:
