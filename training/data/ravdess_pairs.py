@@ -74,8 +74,15 @@ def prepare_pairs(corpora: Path, out: Path) -> Path:
         own = [i for i, one in enumerate(speaker) if one == actor]
         audio[own] = _voices(folder / f"{actor}.npy", [out / clips[takes[i]]["audio"] for i in own], encoder)
     packed = io.BytesIO()
-    arrays = {"id": np.array(takes), "speaker": np.array(speaker), "emotion": np.array(emotion)}
-    np.savez_compressed(packed, **arrays, vision=vision[:, None], audio=audio, specs=np.array(described))
+    np.savez_compressed(
+        packed,
+        id=np.array(takes),
+        speaker=np.array(speaker),
+        emotion=np.array(emotion),
+        vision=vision[:, None],
+        audio=audio,
+        specs=np.array(described),
+    )
     write_atomically(file, packed.getvalue())
     return file
 

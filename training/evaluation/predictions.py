@@ -38,8 +38,14 @@ class Said:
     def of(self, split: Split) -> Self:
         """Leaves only the utterances of that split."""
         chosen = [i for i, own in enumerate(self.splits) if own is split]
-        keys = (tuple(key[i] for i in chosen) for key in (self.ids, self.corpus, self.speakers, self.splits))
-        return type(self)(*keys, self.label[chosen], self.said[chosen])
+        return type(self)(
+            ids=tuple(self.ids[i] for i in chosen),
+            corpus=tuple(self.corpus[i] for i in chosen),
+            speakers=tuple(self.speakers[i] for i in chosen),
+            splits=tuple(self.splits[i] for i in chosen),
+            label=self.label[chosen],
+            said=self.said[chosen],
+        )
 
     def text(self) -> str:
         """The table as CSV."""
@@ -56,10 +62,14 @@ class Said:
 
 def joined(parts: Sequence[Said]) -> Said:
     """The utterances of all, one after the other."""
-    first = parts[0]
-    keys = (sum((getattr(part, name) for part in parts), ()) for name in ("ids", "corpus", "speakers", "splits"))
-    label, said = (np.concatenate([getattr(part, name) for part in parts]) for name in ("label", "said"))
-    return type(first)(*keys, label, said)
+    return Said(
+        ids=tuple(one for part in parts for one in part.ids),
+        corpus=tuple(one for part in parts for one in part.corpus),
+        speakers=tuple(one for part in parts for one in part.speakers),
+        splits=tuple(one for part in parts for one in part.splits),
+        label=np.concatenate([part.label for part in parts]),
+        said=np.concatenate([part.said for part in parts]),
+    )
 
 
 def read_said(path: Path) -> Said:
@@ -70,9 +80,10 @@ def read_said(path: Path) -> Said:
         classes = bool(rows) and "emotion" in rows[0]
         names = EMOTIONS if classes else ("said",)
         said = np.array([[float(row[name]) for name in names] for row in rows], np.float64)
-        keys = (tuple(row[key] for row in rows) for key in _KEYS[:3])
         return Said(
-            *keys,
+            ids=tuple(row["id"] for row in rows),
+            corpus=tuple(row["corpus"] for row in rows),
+            speakers=tuple(row["speaker"] for row in rows),
             splits=tuple(Split(row["split"]) for row in rows),
             label=np.array([EMOTIONS.index(row["emotion"]) if classes else float(row["sentiment"]) for row in rows]),
             said=said if classes else said.reshape(-1),
