@@ -129,7 +129,7 @@ async def _edge(
     broker = named_broker(settings.broker, settings.access)
     clock = MediaClock() if settings.pace == "max" else StreamClock()
     delivery = Delivery(open_source(settings.source, settings.microphone, media, clock))
-    stream = EdgeStream(settings.stream, log, clock.epoch_unix, clock.now)
+    stream = EdgeStream(settings.stream, log, clock.epoch_unix, clock.now, settings.steadiness)
     pipeline = EdgePipeline(
         perception,
         clock,

@@ -81,7 +81,15 @@ def run(
             stack.enter_context(recorder.emptied_if_blank())
         perception = stack.enter_context(Perception(extractors, device))
         delivery = Delivery(open_source(settings.source, settings.microphone, media, clock))
-        pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
+        pipeline = Pipeline(
+            perception,
+            engine,
+            clock,
+            settings.stream,
+            delivery.dropped,
+            timed=timed,
+            steadiness=settings.steadiness,
+        )
         for sink in (watch, *sinks, *([recorder] if recorder else [])):
             pipeline.outputs.add(sink)
         under_way = Run(settings, pipeline, delivery, media, asked, description, recorder, web)

@@ -90,6 +90,7 @@ async def _host(
             recordings,
             str(broker or ""),
             assembling(broker, state=settings.state),
+            settings.steadiness,
         )
         visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
         if registry is not None:

@@ -14,6 +14,7 @@ from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, SessionInvalid, schema
 from dhmd.session.reader import Mark, mark_of, words_of
+from realtime.session.messages import top_of
 from realtime.workers import WorkerState, WorkerStatus
 
 Floats = NDArray[np.float64]
@@ -33,7 +34,7 @@ class Timeline:
     """Arrays of N estimates, oldest first, in seconds of the recording. NaN stands for what is missing.
 
     t_s, start_s: (N,) end and start of the window. seq, faces, dropped_video, dropped_audio: (N,).
-    emotions: (N, 7) probabilities in the order of EMOTIONS. sentiment: (N, 3) value, low and high in [-3, 3].
+    top: the emotion that was published as such. emotions: (N, 7) probabilities in the order of EMOTIONS. sentiment: (N, 3) value, low and high in [-3, 3].
     affect: (N, 2) valence and arousal in [-1, 1]. homo, hetero: (N, 6) weights in the order of EDGES.
     present, age_s, weight, alone: (N,) of each modality, as in the published estimate; alone: its own sentiment.
     latency_ms, inference_ms: (N,), all NaN where time was the file's own.
@@ -46,6 +47,7 @@ class Timeline:
     seq: NDArray[np.int64]
     t_s: Floats
     start_s: Floats
+    top: Sequence[str | None]
     emotions: Floats
     sentiment: Floats
     affect: Floats
@@ -83,7 +85,7 @@ class Timeline:
             message = record.message
             match record.topic:
                 case schema.ESTIMATE:
-                    estimates.append(_numbers(message))
+                    estimates.append(_numbers(message, session))
                 case schema.WORDS:
                     words += _since(start_s, words_of(message.final))
                 case schema.MARK:
@@ -95,14 +97,14 @@ class Timeline:
         if not estimates:
             raise SessionInvalid(f"{session.path}: holds no estimate; nothing was estimated before the recording ended")
         columns = dict(zip(_COLUMNS, zip(*estimates, strict=True), strict=True))
-        numbers = {name: np.array(values) for name, values in columns.items() if name != "transcript"}
+        numbers = {name: np.array(values) for name, values in columns.items() if name not in _TEXTS}
         states = numbers.pop("states")
         age_s = {m: numbers["t_s"] - states[:, i, 1] for i, m in enumerate(Modality)}
         _count_from(numbers, start_s)
         return cls(
             session=session,
             **numbers,
-            transcript=columns["transcript"],
+            **{name: columns[name] for name in _TEXTS},
             present={m: states[:, i, 0] > 0 for i, m in enumerate(Modality)},
             age_s=age_s,
             weight={m: states[:, i, 2] for i, m in enumerate(Modality)},
@@ -118,13 +120,6 @@ class Timeline:
         """Time from the start of the recording to the last thing in it."""
         ends = [float(self.t_s[-1]), *(w.end_s for w in self.words), *(m.end_s for m in self.marks)]
         return max(ends, default=0.0)
-
-    @property
-    def top(self) -> list[str | None]:
-        """Likeliest emotion of each estimate."""
-        known = ~np.isnan(self.emotions[:, 0])
-        best = np.where(known[:, None], self.emotions, 0).argmax(axis=1)
-        return [EMOTIONS[i] if there else None for i, there in zip(best, known, strict=True)]
 
     @property
     def workers(self) -> dict[str, list[tuple[float, WorkerStatus]]]:
@@ -162,13 +157,14 @@ class Timeline:
 
 
 _COLUMNS = (
-    *("seq", "t_s", "start_s", "emotions", "sentiment", "affect", "states", "homo", "hetero", "faces", "transcript"),
+    *("seq", "t_s", "start_s", "top", "emotions", "sentiment", "affect", "states", "homo", "hetero", "faces", "transcript"),
     *("latency_ms", "inference_ms", "dropped_video", "dropped_audio"),
 )
+_TEXTS = ("top", "transcript")
 
 
-def _numbers(message: Any) -> tuple[Any, ...]:
-    """Return the columns of an Estimate message in the order of _COLUMNS.
+def _numbers(message: Any, session: Session) -> tuple[Any, ...]:
+    """Return the columns of an Estimate message in the order of _COLUMNS. Raises SessionInvalid.
 
     states: (3, 4) present, newest_s, weight, sentiment.
     """
@@ -189,6 +185,7 @@ def _numbers(message: Any) -> tuple[Any, ...]:
         message.seq,
         message.end_s,
         message.start_s,
+        top_of(message, session),
         [getattr(message.emotions, name) if told else nan for name in EMOTIONS],
         [one.value, one.low, one.high] if told else [nan] * 3,
         [message.valence, message.arousal] if told else [nan] * 2,

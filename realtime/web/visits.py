@@ -30,6 +30,7 @@ from realtime.perception.turns import Turns
 from realtime.pipeline.live import run_live
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.shared_engine import SharedEngine
+from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.session.recorder import describe
 from realtime.web.feed import Feed
 from realtime.web.pages import Page, message
@@ -70,6 +71,7 @@ class Common:
     broker: str
     """Where estimates are published, for people; empty where they are not."""
     assemble: Assemble
+    steadiness: Steadiness = BY_DEFAULT
     turns: Turns = field(default_factory=lambda: Turns(cores()))
 
 
@@ -87,7 +89,15 @@ class Visit:
         self.feed.atoms = common.engine.checkpoint.model.atoms
         self.perception = Perception(extractors, common.engine.device, turns=common.turns)
         self.publisher: Publisher | None = None
-        self.pipeline = Pipeline(self.perception, common.engine, self.clock, stream, self._delivery.dropped, timed=True)
+        self.pipeline = Pipeline(
+            self.perception,
+            common.engine,
+            self.clock,
+            stream,
+            self._delivery.dropped,
+            timed=True,
+            steadiness=common.steadiness,
+        )
         description = describe(
             common.engine.checkpoint, stream=stream, hop_s=common.hop_s, timed=True, settings=common.settings
         )

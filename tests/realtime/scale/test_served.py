@@ -13,6 +13,7 @@ import torch
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
 from realtime.perception.window import SlidingWindow
+from realtime.recognition.steadiness import Steadiness
 from realtime.scale import served
 from realtime.scale.served import Estimator, ServedStreams
 from realtime.scale.window_message import WindowMessage
@@ -145,3 +146,18 @@ def test_an_estimate_tells_the_edges_times_and_words(
     assert (e.dropped.video, e.dropped.audio) == (2, 3)
     # Sent 50 ms after the newest row; the way, as measured, took half of 100 - 5 ms; the rest is ours.
     assert e.latency_ms.capture_to_estimate == pytest.approx(50 + 47.5 + answer.held_ms, abs=1.0)
+
+
+def test_a_stream_is_kept_still_as_its_edge_asks_also_when_it_is_opened_again(
+    made_up: MakeUp, streams: ServedStreams, estimator: Estimator
+) -> None:
+    edge = made_up(steadiness=Steadiness(margin=1.0))
+    tops = []
+    for turn in range(30):
+        if turn % 10 == 9:
+            edge.stream.reconnected()
+        send(edge, streams)
+        tops += [answer.estimate for answer in estimator.answer(streams.take(10))]
+    # Random rows change the likeliest emotion; by a margin of 1 nothing takes the place of the first.
+    assert len({max(e.emotions, key=e.emotions.__getitem__) for e in tops}) > 1
+    assert len({e.top for e in tops}) == 1
