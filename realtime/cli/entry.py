@@ -34,6 +34,7 @@ COMMANDS = (
     machine.add_doctor,
     machine.add_assets,
     machine.add_bench,
+    machine.add_accuracy,
 )
 """In the order in which help lists them."""
 
