@@ -7,6 +7,7 @@ async for estimate in subscribe("mqtt://localhost", stream="hall"):
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from realtime.messages.estimate import Estimate
     from realtime.messages.stream import Compact, Event, Metrics, Transcript
     from realtime.mqtt.client import subscribe
+
+# Read by OpenCV when it is loaded: 64 megapixels, beside every check of our own. Without it a picture may take gigabytes.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(64 * 2**20))
 
 _LATE = {
     "subscribe": "realtime.mqtt.client",

@@ -50,6 +50,8 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "sentiment": "float",
         "as_of_s": "double",
         "late": "bool",
+        "emotions": "Emotions",
+        "influence": "float",
     },
     "Modalities": dict.fromkeys((m.value for m in Modality), "ModalityState"),
     "Edges": {f"{edge.source}_to_{edge.target}": "float" for edge in EDGES},

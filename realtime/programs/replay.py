@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -259,6 +259,9 @@ class Replay:
 
     def _emission(self, moment: Moment, inference: Inference | None) -> Emission:
         model = ModelName(name=self._checkpoint.name, checkpoint=self._checkpoint.digest)
+        recorded = inference_of(moment.recorded)
+        if inference and recorded and self._session.metadata["checkpoint"] == model.checkpoint:
+            inference = replace(inference, shares=recorded.shares)
         if self._steadied is not None:
             shown, top = self._steadied.of(inference, moment.cut.end_s)
         else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import random
+import re
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
@@ -34,6 +34,8 @@ SPREAD_S: Final = 5.0
 """Streams are opened again within so many seconds after a server comes."""
 IN_FLIGHT: Final = 64
 MOST_TOLD: Final = 32
+SEQ: Final = re.compile(r"[0-9]{1,18}")
+HELD_MS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class EdgeStream:
     def on_answer(self, properties: Mapping[str, str], now_s: float) -> bool:
         """Take in that an estimate has come, by its user properties; whether it is for a window of this incarnation."""
         server, held_ms = properties.get("server", ""), properties.get("held_ms", "")
-        if properties.get("session") != self.incarnation or not properties.get("window", "").isdecimal():
+        if properties.get("session") != self.incarnation or not SEQ.fullmatch(properties.get("window", "")):
             return False
         seq = int(properties["window"])
         if self._opened is not None and seq == self._opened[0] and server:
@@ -181,7 +183,7 @@ class EdgeStream:
         if (sent_s := self._in_flight.pop(seq, None)) is not None:
             self.statistics.answered += 1
             self.statistics.round_trips_ms.append((now_s - sent_s) * 1000)
-            with contextlib.suppress(ValueError):
+            if HELD_MS.fullmatch(held_ms):
                 self._transits_s.append(max(0.0, now_s - sent_s - float(held_ms) / 1000) / 2)
         return True
 

@@ -22,7 +22,7 @@ from realtime.perception.attention import Attention
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
 from realtime.recognition.build import WindowSummary, build_estimate
-from realtime.recognition.engine import Inference, Sentiment
+from realtime.recognition.engine import Inference, Sentiment, Share
 from realtime.workers import WorkerStatus
 
 
@@ -132,6 +132,8 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
             state.weight = inference.weights.get(m, 0.0)
             if m in inference.modality_sentiment:
                 state.sentiment = inference.modality_sentiment[m]
+            if (share := inference.shares.get(m)) is not None:
+                _write_share(share, state)
     if inference is not None:
         one = inference.sentiment
         message.top, message.valence, message.arousal = published.top, published.valence, published.arousal
@@ -142,6 +144,21 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
             for edge, weight in zip(EDGES, edges, strict=True):
                 setattr(graph, f"{edge.source}_to_{edge.target}", weight)
     return message
+
+
+def _write_share(share: Share, state: Any) -> None:
+    if share.influence is not None:
+        state.influence = share.influence
+    if share.emotions is not None:
+        for name, probability in zip(EMOTIONS, share.emotions, strict=True):
+            setattr(state.emotions, name, probability)
+
+
+def _share_of(state: Any) -> Share:
+    return Share(
+        emotions=tuple(getattr(state.emotions, name) for name in EMOTIONS) if state.HasField("emotions") else None,
+        influence=state.influence if state.HasField("influence") else None,
+    )
 
 
 def inference_of(message: Any) -> Inference | None:
@@ -161,6 +178,7 @@ def inference_of(message: Any) -> Inference | None:
         hetero_edges=hetero,
         weights={m: state.weight for m, state in states.items() if state.present},
         inference_ms=message.inference_ms,
+        shares={m: _share_of(state) for m, state in states.items() if state.present},
     )
 
 

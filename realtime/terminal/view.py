@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dhmd.labels import CHANNELS
-from realtime.messages.estimate import Estimate
+from realtime.messages.estimate import Estimate, ModalityEstimate
 from realtime.pipeline.outputs import Emitted
 from realtime.workers import WorkerState, WorkerStatus
 
@@ -34,6 +34,8 @@ TROUBLE = {
     WorkerState.RESTARTING: "red",
     WorkerState.FAILED: "red",
 }
+SURE = 0.6
+"""Probability from which on an emotion is said to be what a modality shows."""
 REDRAW_S = 0.125
 LINE_EVERY_S = 1.0
 BAR_WIDTH = 64
@@ -75,6 +77,25 @@ def describe_line(e: Estimate) -> str:
         what = f"{e.top} {e.emotions[e.top]:.2f}  sentiment {e.sentiment.value:+.2f}"
     words = f'  "{e.transcript}"' if e.transcript else ""
     return f"{present}  {what}{words}"
+
+
+def alone(part: ModalityEstimate) -> str:
+    """Describe what a modality says by itself."""
+    if part.emotions is None:
+        return "-"
+    top = max(part.emotions, key=lambda name: part.emotions[name])  # type: ignore[index]
+    return f"{top} {part.emotions[top]:.0%}"
+
+
+def disagreement(e: Estimate) -> str:
+    """Say who is sure of what, where modalities that are sure of themselves differ; else nothing."""
+    parts = [(name, getattr(e.modalities, m).emotions) for m, name in CHANNELS.items()]
+    sure = [
+        (max(emotions, key=lambda one: emotions[one]), name)
+        for name, emotions in parts
+        if emotions and max(emotions.values()) >= SURE
+    ]
+    return ", ".join(f"{top} {name}" for top, name in sure) if len({top for top, _ in sure}) > 1 else ""
 
 
 def _moment(t: float) -> str:
@@ -131,11 +152,13 @@ class Dashboard:
         line.append_text(sentiment_bar(s.value, s.low, s.high, BAR_WIDTH + 1))
         line.append(f" {s.value:+.2f}\n", style=sentiment_colour(s.value))
         line.append(f"{'':10}valence {e.valence:+.2f}   arousal {e.arousal:+.2f}", style="grey70")
+        if differs := disagreement(e):
+            line.append(f"   {differs}", style="yellow")
         return line
 
     def _modalities(self, e: Estimate) -> RenderableType:
         table = Table(box=None, padding=(0, 2), header_style="grey50")
-        for column in ("", "", "age", "weight", "sentiment"):
+        for column in ("", "", "age", "influence", "alone", "sentiment"):
             table.add_column(column, justify="left" if not column else "right")
         for m, name in CHANNELS.items():
             part = getattr(e.modalities, m)
@@ -145,12 +168,13 @@ class Dashboard:
                     name,
                     Text("● present", "green"),
                     age,
-                    f"{part.weight:.2f}",
+                    "-" if part.influence is None else f"{part.influence:.0%}",
+                    alone(part),
                     Text(f"{part.sentiment:+.2f}", sentiment_colour(part.sentiment)),
                 )
             else:
                 why = Text("◌ late", "yellow") if part.late else Text("○ absent", "grey50")
-                table.add_row(name, why, age, "-", "-", style="grey50")
+                table.add_row(name, why, age, "-", "-", "-", style="grey50")
         return table
 
     def _transcript(self, e: Estimate) -> RenderableType:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
 import urllib.request
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,7 @@ from realtime.perception.extractors import StreamExtractors
 from realtime.programs.visitors import assembling
 from realtime.recognition.engine import Engine
 from realtime.recognition.shared_engine import SharedEngine
+from realtime.web import conversation
 from realtime.web import visits as visiting
 from realtime.web.address import WebAddress
 from realtime.web.conversation import MOST_MALFORMED, Visitors
@@ -145,6 +148,46 @@ async def test_two_are_streams_of_their_own_and_a_third_is_asked_to_wait(serve: 
         assert third.all("joined")[0]["stream"] == left
         # Nobody is seen or heard, and so it is said.
         assert (await other.told("estimate"))["data"]["top"] is None
+
+
+async def test_nothing_stays_of_a_visit_that_is_over_but_its_recordings(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[visiting.Visit]] = []
+
+    class Watched(visiting.Visit):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(visiting, "Visit", Watched)
+    async with serve(most=1) as (address, told), SimulatedVisitor.at(address) as visitor:
+        await visitor.join()
+        await visitor.say("leave")
+        await visitor.told("ended")
+        while len(told) < 2:
+            await asyncio.sleep(0.05)
+        while gc.collect() or made[0]() is not None:
+            await asyncio.sleep(0.05)
+
+
+async def test_who_joins_and_leaves_again_and_again_is_asked_to_wait(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "BEGUN_A_MINUTE", 2.0)
+    async with serve(most=1) as (address, told), SimulatedVisitor.at(address) as visitor:
+        for begun in (1, 2):
+            await visitor.join()
+            await visitor.say("leave")
+            while len(visitor.all("ended")) < begun:
+                await asyncio.sleep(0.05)
+        await visitor.say("join", session=None)
+        assert "try again in a minute" in (await visitor.told("full"))["reason"]
+        assert len(visitor.all("joined")) == 2
+        async with SimulatedVisitor.at(address) as another:
+            await another.say("join", session=None)
+            await another.told("full")
+    assert len(told) == 4
 
 
 async def test_a_page_comes_back_to_its_session_and_one_that_does_not_is_given_up(
