@@ -1,4 +1,4 @@
-"""`dhmd-live accuracy`: how steady the answer is on clips of talkers, and how much of it stays when they are changed."""
+"""`dhmd-live accuracy`: how steady the label is on clips of talkers, and how much of it stays when they are changed."""
 
 from __future__ import annotations
 
@@ -107,8 +107,9 @@ def _divided(page: Path) -> tuple[str, str]:
     return before, after
 
 
-Readings = Mapping[tuple[str, str | None], Reading]
-"""By name of the clip and of the variant; None: as it is."""
+AS_IT_IS: Final = "as it is"
+Readings = Mapping[tuple[str, str], Reading]
+"""By name of the clip and of the variant, or AS_IT_IS."""
 
 
 def report(clips: Sequence[Clip], readings: Readings) -> list[str]:
@@ -117,10 +118,11 @@ def report(clips: Sequence[Clip], readings: Readings) -> list[str]:
 
 
 def _steadiness(clips: Sequence[Clip], readings: Readings) -> Iterator[str]:
-    yield f"| clips | neutral | changes a minute of the likeliest | neutral, published | changes, published (margin {MARGIN:g}) |"
+    published = f"published, margin {MARGIN:g}"
+    yield f"| clips | neutral | changes a minute | neutral, {published} | changes a minute, {published} |"
     yield "| --- | --- | --- | --- | --- |"
     for kind, told in KINDS.items():
-        of_kind = [readings[clip.name, None] for clip in clips if clip.kind == kind]
+        of_kind = [readings[clip.name, AS_IT_IS] for clip in clips if clip.kind == kind]
         if of_kind:
             cells = [
                 cell
@@ -138,7 +140,7 @@ def _acted(clips: Sequence[Clip], readings: Readings) -> Iterator[str]:
     yield "| --- | --- |"
     for clip in clips:
         if clip.kind == ACTED:
-            found = shares([readings[clip.name, None]], MARGIN)
+            found = shares([readings[clip.name, AS_IT_IS]], MARGIN)
             told = ", ".join(f"{label} {share:.0%}" for label, share in found.items() if share >= 0.005)
             yield f"| `{clip.name}` | {told or 'nobody seen or heard'} |"
 
@@ -152,7 +154,7 @@ def _robustness(clips: Sequence[Clip], readings: Readings) -> Iterator[str]:
         def share(margin: float, *wanted: str, variant: Variant = variant) -> str:
             together = sum(
                 (
-                    kept(readings[clip.name, None], readings[clip.name, variant.name], variant.tempo, margin)
+                    kept(readings[clip.name, AS_IT_IS], readings[clip.name, variant.name], variant.tempo, margin)
                     for clip in clips
                     if clip.kind in wanted
                 ),
@@ -169,22 +171,27 @@ def _read_all(clips: Sequence[Clip], checkpoint: str, console: Console) -> tuple
     model = load(checkpoint)
     kept_in = cache_folder() / "accuracy" / f"{model.digest}-{_code()}"
     kept_in.mkdir(parents=True, exist_ok=True)
-    readings: dict[tuple[str, str | None], Reading] = {}
+    readings: dict[tuple[str, str], Reading] = {}
     pending: list[tuple[Clip, Variant | None, Path]] = []
     for clip in clips:
         for variant in (None, *VARIANTS):
             made = hashlib.sha256(f"{clip.digest} {variant}".encode()).hexdigest()[:16]
             path = kept_in / f"{clip.name}-{made}.json"
-            name = variant and variant.name
             if path.is_file():
-                readings[clip.name, name] = _kept(path)
+                readings[clip.name, _name(variant)] = _kept(path)
             else:
                 pending.append((clip, variant, path))
     if not pending:
         return model.name, model.digest, readings
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     told = f"{len(clips)} clips, each as it is and in {len(VARIANTS)} variants"
-    console.print(f"{told}; {len(pending)} still to be read, about three seconds each", highlight=False)
+    console.print(f"{told}; {len(pending)} still to be read, about three seconds each", highlight=False, soft_wrap=True)
     torch.set_num_threads(1)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -197,13 +204,19 @@ def _read_all(clips: Sequence[Clip], checkpoint: str, console: Console) -> tuple
                 media = scratch / "changed.mkv"
                 variant.make(clip.path, media)
             reading = read(media)
-            readings[clip.name, variant and variant.name] = reading
+            readings[clip.name, _name(variant)] = reading
             with whole_file(path) as file:
-                file.write(json.dumps({"hop_s": reading.hop_s, "end_s": reading.end_s, "emotions": reading.emotions}).encode())
+                file.write(
+                    json.dumps({"hop_s": reading.hop_s, "end_s": reading.end_s, "emotions": reading.emotions}).encode()
+                )
             progress.update(bar, advance=1, description=clip.name)
             if not console.is_terminal and number % 10 == 0:
                 console.print(f"{number} of {len(pending)}", highlight=False)
     return model.name, model.digest, readings
+
+
+def _name(variant: Variant | None) -> str:
+    return AS_IT_IS if variant is None else variant.name
 
 
 def _reader(extractors: StreamExtractors, engine: Engine, stack: ExitStack) -> Callable[[Path], Reading]:

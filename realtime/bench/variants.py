@@ -44,7 +44,7 @@ class Variant:
         if media.soundtrack is not None:
             level = _level(media) * 10 ** (-NOISE_DB / 20) if "{noise}" in self.audio else 0.0
             command += ["-map", "0:a:0", "-af", self.audio.format(noise=f"{level:.6f}")]
-        done = subprocess.run(  # noqa: S603 - the arguments are our own
+        done = subprocess.run(
             [*command, *self.codecs, "-f", "matroska", str(out)], capture_output=True, text=True, check=False
         )
         if done.returncode:

@@ -15,10 +15,10 @@ ACCURACY_EXAMPLES = """what it reads:
 what it tells:
   how often a neutral talker is called neutral, and how often the label changes in a minute, as the model gives it and
   as it is published (see --margin of `dhmd-live run`); what each acted clip is called; and the share of ticks whose
-  label stays when a clip is played at another speed, in another light, with noise, compressed, ... (made by ffmpeg)
+  label stays when a clip comes at another speed, in another light, with noise, compressed, ... (made by ffmpeg)
 
-Each clip is read as by `run --pace max`. What was read is kept under ~/.cache/dhmd: an interrupted call goes on where it
-was. It takes some minutes. Without such clips it says so in one line, and is done.
+Each clip is read as by `run --pace max`. What was read is kept under ~/.cache/dhmd: an interrupted call goes on where
+it was. It takes some minutes. Without such clips it says so in one line, and is done.
 
 examples:
   dhmd-live accuracy clips/                                the model that ships
@@ -85,7 +85,7 @@ def add_accuracy(commands: Commands) -> None:
     accuracy = commands.add_parser(
         "accuracy",
         help="measure on clips of talkers how steady and how robust the label is",
-        description="Measure how steady the label is on clips of talkers, and how much of it stays when they are changed.",
+        description="Measure how steady the label is on clips of talkers, and how much of it stays when they change.",
         epilog=ACCURACY_EXAMPLES,
     )
     accuracy.set_defaults(command=_accuracy)

@@ -1,4 +1,4 @@
-"""What is published of a stream's inferences: an average where asked for, and a top emotion that changes by a margin."""
+"""What of a stream is published: an average where one is asked for, and a top emotion that changes by a margin."""
 
 from __future__ import annotations
 

@@ -34,10 +34,11 @@ class Timeline:
     """Arrays of N estimates, oldest first, in seconds of the recording. NaN stands for what is missing.
 
     t_s, start_s: (N,) end and start of the window. seq, faces, dropped_video, dropped_audio: (N,).
-    top: the emotion that was published as such. emotions: (N, 7) probabilities in the order of EMOTIONS. sentiment: (N, 3) value, low and high in [-3, 3].
+    emotions: (N, 7) probabilities in the order of EMOTIONS. sentiment: (N, 3) value, low and high in [-3, 3].
     affect: (N, 2) valence and arousal in [-1, 1]. homo, hetero: (N, 6) weights in the order of EDGES.
     present, age_s, weight, alone: (N,) of each modality, as in the published estimate; alone: its own sentiment.
     latency_ms, inference_ms: (N,), all NaN where time was the file's own.
+    top: the emotion that was published on top; None where nothing was perceived.
     statuses: (seconds, status) of each change of a worker.
     words: those that were still being said when the recording began, or later.
     dropped_video, dropped_audio: of a recording that began in the middle of a run, those since its first estimate.
@@ -47,7 +48,6 @@ class Timeline:
     seq: NDArray[np.int64]
     t_s: Floats
     start_s: Floats
-    top: Sequence[str | None]
     emotions: Floats
     sentiment: Floats
     affect: Floats
@@ -58,6 +58,7 @@ class Timeline:
     homo: Floats
     hetero: Floats
     faces: NDArray[np.int64]
+    top: Sequence[str | None]
     transcript: Sequence[str]
     latency_ms: Floats
     inference_ms: Floats
@@ -104,7 +105,8 @@ class Timeline:
         return cls(
             session=session,
             **numbers,
-            **{name: columns[name] for name in _TEXTS},
+            top=columns["top"],
+            transcript=columns["transcript"],
             present={m: states[:, i, 0] > 0 for i, m in enumerate(Modality)},
             age_s=age_s,
             weight={m: states[:, i, 2] for i, m in enumerate(Modality)},
@@ -157,7 +159,20 @@ class Timeline:
 
 
 _COLUMNS = (
-    *("seq", "t_s", "start_s", "top", "emotions", "sentiment", "affect", "states", "homo", "hetero", "faces", "transcript"),
+    *(
+        "seq",
+        "t_s",
+        "start_s",
+        "emotions",
+        "sentiment",
+        "affect",
+        "states",
+        "homo",
+        "hetero",
+        "faces",
+        "top",
+        "transcript",
+    ),
     *("latency_ms", "inference_ms", "dropped_video", "dropped_audio"),
 )
 _TEXTS = ("top", "transcript")
@@ -185,13 +200,13 @@ def _numbers(message: Any, session: Session) -> tuple[Any, ...]:
         message.seq,
         message.end_s,
         message.start_s,
-        top_of(message, session),
         [getattr(message.emotions, name) if told else nan for name in EMOTIONS],
         [one.value, one.low, one.high] if told else [nan] * 3,
         [message.valence, message.arousal] if told else [nan] * 2,
         states,
         *graphs,
         message.faces,
+        top_of(message, session),
         message.transcript,
         message.capture_to_estimate_ms if message.HasField("capture_to_estimate_ms") else nan,
         message.inference_ms if message.HasField("inference_ms") else nan,

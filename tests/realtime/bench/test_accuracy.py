@@ -80,7 +80,9 @@ def test_clips_are_read_once_and_the_tables_take_their_place_in_a_page(
 def test_without_clips_it_says_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         assert run(str(folder)) == 0
-        assert capsys.readouterr().out.strip().splitlines() == [f"skipped: no clips named grid_... or mead_... in {folder}"]
+        assert capsys.readouterr().out.strip().splitlines() == [
+            f"skipped: no clips named grid_... or mead_... in {folder}"
+        ]
 
 
 def test_a_page_without_a_place_for_the_tables_is_refused_before_anything_is_read(

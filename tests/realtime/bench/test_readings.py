@@ -16,7 +16,9 @@ def reading(*labels: str | None, sure: float = 1.0) -> Reading:
     """A tick a label, of that probability; the rest is `surprise`."""
     rest = 1 - sure
     emotions = [
-        None if label is None else tuple(sure if name == label else rest if name == "surprise" else 0.0 for name in EMOTIONS)
+        None
+        if label is None
+        else tuple(sure if name == label else rest if name == "surprise" else 0.0 for name in EMOTIONS)
         for label in labels
     ]
     return Reading(HOP_S, [HOP_S * (i + 1) for i in range(len(labels))], emotions)

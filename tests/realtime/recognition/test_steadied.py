@@ -55,9 +55,7 @@ def test_without_a_margin_it_is_the_likeliest(sequence: list[tuple[float, ...]])
 
 
 @given(st.lists(distributions, max_size=30), st.floats(0, 1))
-def test_nothing_ever_leads_the_top_by_more_than_the_margin(
-    sequence: list[tuple[float, ...]], margin: float
-) -> None:
+def test_nothing_ever_leads_the_top_by_more_than_the_margin(sequence: list[tuple[float, ...]], margin: float) -> None:
     hysteresis = Hysteresis(margin)
     for probabilities in sequence:
         top = hysteresis.top(probabilities)

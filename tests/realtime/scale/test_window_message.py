@@ -29,7 +29,6 @@ from realtime.scale.window_message import (
     WindowMessage,
 )
 
-
 LATE = Attention({Modality.AUDIO: 3.5}, frozenset({Modality.VISION}))
 
 
@@ -54,7 +53,17 @@ def a_message(**changed: Any) -> WindowMessage:
     return WindowMessage(**{**fields, **changed})
 
 
-@pytest.mark.parametrize("changed", [{}, {"previous": None}, {"words": ()}, {"timed": False, "epoch_unix": 0.0}, {"attention": LATE}, {"steadiness": Steadiness(1.5, 0.0)}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"previous": None},
+        {"words": ()},
+        {"timed": False, "epoch_unix": 0.0},
+        {"attention": LATE},
+        {"steadiness": Steadiness(1.5, 0.0)},
+    ],
+)
 def test_a_message_comes_as_it_went(changed: dict[str, Any]) -> None:
     sent = a_message(**changed)
     came = WindowMessage.decode(sent.encode())
