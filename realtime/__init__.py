@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from realtime.messages.stream import Compact, Event, Metrics, Transcript
     from realtime.mqtt.client import subscribe
 
-# Read by OpenCV when it is loaded: 64 megapixels, beside every check of our own. Without it a picture may take gigabytes.
+# Read by OpenCV when it is loaded: 64 megapixels, beside every check of our own. Else a picture may take gigabytes.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(64 * 2**20))
 
 _LATE = {

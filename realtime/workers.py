@@ -40,8 +40,8 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What a worker does now. reason: why it restarts, is behind, is paused, failed or was stopped; empty otherwise. retry_in_s:
-    wait before the next try. restarts: how often it was started again."""
+    """What a worker does now. reason: why it restarts, is behind or paused, failed or was stopped; else empty.
+    retry_in_s: wait before the next try. restarts: how often it was started again."""
 
     worker: str
     state: WorkerState

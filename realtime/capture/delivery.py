@@ -51,8 +51,13 @@ class Delivery:
 
     def newest_s(self, modality: Modality) -> float:
         """Returns until when samples of a modality have been captured, stream clock."""
-        queues = {Modality.VISION: self.frames, Modality.AUDIO: self.voice, Modality.TEXT: self.transcript}
-        return queues[modality].newest_s
+        match modality:
+            case Modality.VISION:
+                return self.frames.newest_s
+            case Modality.AUDIO:
+                return self.voice.newest_s
+            case Modality.TEXT:
+                return self.transcript.newest_s
 
     def dropped(self) -> Dropped:
         lost = self.source.lost() if self.source else Dropped(video=0, audio=0)

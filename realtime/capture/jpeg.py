@@ -35,7 +35,7 @@ def baseline_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields each marker up to the first scan, and where what belongs to it begins. Any number of FF may stand before."""
+    """Yields each marker that has a length, and where that stands. Any number of FF may come before a marker."""
     at = 2
     while (found := _MARKER.match(data, at)) is not None:
         marker, at = found[1][0], found.end()

@@ -18,8 +18,6 @@ class Picture(Protocol):
 
     @property
     def captured_s(self) -> float: ...
-    @property
-    def end_s(self) -> float: ...
     def decoded(self) -> VideoFrame | None:
         """Returns the frame, or None where there is no picture in it."""
 
@@ -31,10 +29,6 @@ class VideoFrame:
     image: NDArray[np.uint8]
     captured_s: float
     arrived_s: float
-
-    @property
-    def end_s(self) -> float:
-        return self.captured_s
 
     def decoded(self) -> Self:
         return self

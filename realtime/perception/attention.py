@@ -1,4 +1,4 @@
-"""How far perception has come in each modality: what is late was not looked at in time, and nobody knows what it shows."""
+"""How far perception has come in each modality: nobody knows what is in that which was not looked at in time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dhmd.modality import Modality
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Ages of what was looked at last. usual_s: on a machine that keeps up. behind_s: from which on the machine is called
-    behind. longest_s: up to which it stands for now."""
+    """Ages of what was looked at last. usual_s: where perception keeps up. behind_s: from which on it is behind. longest_s: up
+    to which it stands for now."""
 
     usual_s: float
     behind_s: float

@@ -72,7 +72,8 @@ class Yielding:
     def gives_way(self) -> bool:
         """Returns whether to wait a little more."""
         pressed = any(
-            self._progress.lag_s(modality) > PATIENCE[modality].behind_s for modality in (Modality.VISION, Modality.AUDIO)
+            self._progress.lag_s(modality) > PATIENCE[modality].behind_s
+            for modality in (Modality.VISION, Modality.AUDIO)
         )
         now_s = time.monotonic()
         self._since_s = self._since_s or now_s

@@ -64,7 +64,9 @@ async def run_live(
 
         def start(workers: dict[str, BlockingWorker], pause: Pause | None = None) -> list[asyncio.Task[None]]:
             return [
-                group.create_task(supervise(name, worker, on_status=lag.on_worker, grace_s=GRACE_S, pause=pause), name=name)
+                group.create_task(
+                    supervise(name, worker, on_status=lag.on_worker, grace_s=GRACE_S, pause=pause), name=name
+                )
                 for name, worker in workers.items()
             ]
 
@@ -139,7 +141,7 @@ def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingW
             if frame is not None:
                 perception.see(frame)
             elif picture is not None:
-                perception.progress.looked(Modality.VISION, picture.end_s)
+                perception.progress.looked(Modality.VISION, picture.captured_s)
 
     def hear() -> None:
         if (block := voice.take()) is not None:

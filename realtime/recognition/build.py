@@ -21,7 +21,6 @@ from realtime.messages.estimate import (
 )
 from realtime.recognition.engine import Inference, Share
 
-
 UNMEASURED: Final = Share(None, None)
 
 

@@ -55,7 +55,7 @@ _MESSAGES: Final = {
         "faces": "uint32",
         "dropped_video": "uint64",
         "dropped_audio": "uint64",
-        # How far perception had come, see Attention. as_of_s: of vision, audio and text; NaN where as far as the window.
+        # How far perception had come, see Attention. as_of_s: of text, vision and audio; NaN where it kept up.
         "as_of_s": "repeated double",
         "late": "repeated string",
         # How still the stream's answer is kept, see Steadiness.

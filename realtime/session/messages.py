@@ -20,6 +20,7 @@ from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.messages.estimate import Dropped, EmotionName, Estimate, ModelName
 from realtime.perception.attention import Attention
 from realtime.perception.transcript import TranscriptUpdate
+from realtime.perception.window import WindowCut
 from realtime.pipeline.pipeline import Emission
 from realtime.recognition.build import WindowSummary, build_estimate
 from realtime.recognition.engine import Inference, Sentiment, Share
@@ -120,20 +121,7 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
         dropped_audio=published.dropped.audio,
     )
     for m in Modality:
-        state = getattr(message.modalities, m.value)
-        state.present = m in cut.present
-        if (newest_s := cut.newest_s[m]) is not None:
-            state.newest_s = newest_s
-        if (as_of_s := cut.attention.as_of_s.get(m)) is not None:
-            state.as_of_s = as_of_s
-        if m in cut.late:
-            state.late = True
-        if inference is not None:
-            state.weight = inference.weights.get(m, 0.0)
-            if m in inference.modality_sentiment:
-                state.sentiment = inference.modality_sentiment[m]
-            if (share := inference.shares.get(m)) is not None:
-                _write_share(share, state)
+        _write_state(m, cut, inference, getattr(message.modalities, m.value))
     if inference is not None:
         one = inference.sentiment
         message.top, message.valence, message.arousal = published.top, published.valence, published.arousal
@@ -144,6 +132,23 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
             for edge, weight in zip(EDGES, edges, strict=True):
                 setattr(graph, f"{edge.source}_to_{edge.target}", weight)
     return message
+
+
+def _write_state(m: Modality, cut: WindowCut, inference: Inference | None, state: Any) -> None:
+    """state: a ModalityState message."""
+    state.present = m in cut.present
+    if (newest_s := cut.newest_s[m]) is not None:
+        state.newest_s = newest_s
+    if (as_of_s := cut.attention.as_of_s.get(m)) is not None:
+        state.as_of_s = as_of_s
+    if m in cut.late:
+        state.late = True
+    if inference is not None:
+        state.weight = inference.weights.get(m, 0.0)
+        if m in inference.modality_sentiment:
+            state.sentiment = inference.modality_sentiment[m]
+        if (share := inference.shares.get(m)) is not None:
+            _write_share(share, state)
 
 
 def _write_share(share: Share, state: Any) -> None:

@@ -121,7 +121,7 @@ class Recordings:
         shutil.rmtree(kept.folder, ignore_errors=True)
 
     def end(self, session: PageRecording) -> None:
-        """Keep the recordings of a session that is over for KEPT_S more; the session itself goes once they are written."""
+        """Keep the recordings of a session that is over for KEPT_S more; the session goes once they are written."""
         recorded = session.kept
 
         def forget() -> None:

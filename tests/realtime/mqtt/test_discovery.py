@@ -129,6 +129,7 @@ def test_the_device_is_one_that_home_assistant_takes() -> None:
     platforms = {name: component.platform for name, component in device.components.items()}
     assert platforms == {
         **dict.fromkeys(["emotion", "probability", "sentiment", "valence", "arousal", "words"], "sensor"),
+        **dict.fromkeys(["influence_face", "influence_voice", "influence_words"], "sensor"),
         **dict.fromkeys(["face", "speech"], "binary_sensor"),
         "event": "event",
     }

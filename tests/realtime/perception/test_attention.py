@@ -79,7 +79,7 @@ def test_a_camera_that_delivers_nothing_is_not_late() -> None:
     moment.looked(1.0, found=True)
     moment.captured.until_s = 1.0
     cut = moment.window.cut(10.0, moment.progress.at(10.0))
-    assert not cut.present | cut.late
+    assert FACE not in cut.present | cut.late
 
 
 def test_the_same_attention_cuts_the_same_window_again() -> None:

@@ -64,7 +64,9 @@ def test_what_does_not_run_is_not_called_behind(monkeypatch: pytest.MonkeyPatch,
     assert states(Late(), [], WorkerStatus("face", state), [9.0]) == [state]
 
 
-@pytest.mark.parametrize(("lags_s", "waits"), [({"vision": 0.6}, True), ({"audio": 1.2}, True), ({"vision": 0.3}, False)])
+@pytest.mark.parametrize(
+    ("lags_s", "waits"), [({"vision": 0.6}, True), ({"audio": 1.2}, True), ({"vision": 0.3}, False)]
+)
 def test_words_wait_while_face_or_voice_are_behind(lags_s: dict[str, float], waits: bool) -> None:
     late: Any = Late(**lags_s)
     assert Yielding(late).gives_way() is waits

@@ -35,6 +35,7 @@ from realtime.web.protocol import LARGEST_MESSAGE, LARGEST_PICTURE, MALFORMED, S
 from realtime.web.recordings import Recordings
 from realtime.web.server import WebServer
 from realtime.web.visits import Common, Visits
+from tests.realtime.waiting import until
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 240.0
@@ -165,10 +166,8 @@ async def test_nothing_stays_of_a_visit_that_is_over_but_its_recordings(
         await visitor.join()
         await visitor.say("leave")
         await visitor.told("ended")
-        while len(told) < 2:
-            await asyncio.sleep(0.05)
-        while gc.collect() or made[0]() is not None:
-            await asyncio.sleep(0.05)
+        await until(lambda: len(told) == 2)
+        await until(lambda: gc.collect() >= 0 and made[0]() is None)
 
 
 async def test_who_joins_and_leaves_again_and_again_is_asked_to_wait(
@@ -179,8 +178,7 @@ async def test_who_joins_and_leaves_again_and_again_is_asked_to_wait(
         for begun in (1, 2):
             await visitor.join()
             await visitor.say("leave")
-            while len(visitor.all("ended")) < begun:
-                await asyncio.sleep(0.05)
+            await until(lambda begun=begun: len(visitor.all("ended")) == begun)  # type: ignore[misc]
         await visitor.say("join", session=None)
         assert "try again in a minute" in (await visitor.told("full"))["reason"]
         assert len(visitor.all("joined")) == 2
