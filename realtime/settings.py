@@ -39,6 +39,9 @@ class RunSettings(BaseModel):
     state: bool = Field(False, description="also publish single values, retained, under dhmd/STREAM/state/")
     discovery: bool = Field(False, description="announce the stream to Home Assistant; publishes the single values too")
     discovery_prefix: str = Field(PREFIX, description="below which Home Assistant looks for devices")
+    words: Literal["shared", "private", "off"] = Field(
+        "shared", description="private: read by the model, and told to nobody; off: no speech is recognised"
+    )
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
     record: str | None = Field(None, description="session file to write, .mcap: features, words and estimates")
     record_video: bool = Field(False, description="pictures too")

@@ -67,6 +67,17 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
         help="announce the stream to Home Assistant (implies --state); `dhmd-live forget` removes it again",
     )
     add_prefix_flag(run)
+    said = run.add_mutually_exclusive_group()
+    said.add_argument(
+        "--no-words",
+        dest="words",
+        action="store_const",
+        const="private",
+        help="words are read by the model and told to nobody: not published, recorded or shown",
+    )
+    said.add_argument(
+        "--no-transcript", dest="words", action="store_const", const="off", help="recognise no speech at all"
+    )
     run.add_argument(
         "--estimates",
         metavar="FILE",

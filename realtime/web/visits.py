@@ -73,6 +73,8 @@ class Common:
     """Where estimates are published, for people; empty where they are not."""
     assemble: Assemble
     steadiness: Steadiness = BY_DEFAULT
+    private: bool = False
+    """Whether words are told to nobody."""
     turns: Turns = field(default_factory=lambda: Turns(cores()))
 
 
@@ -84,11 +86,11 @@ class Visit:
         self.id = secrets.token_urlsafe(16)
         self.stream = stream
         self.clock = StreamClock()
-        self._delivery = Delivery()
+        self._delivery = Delivery(words=extractors.transcript is not None)
         self.capture = BrowserCapture(self.clock, self._delivery, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
         self.feed.atoms = common.engine.checkpoint.model.atoms
-        self.perception = Perception(extractors, common.engine.device, turns=common.turns)
+        self.perception = Perception(extractors, common.engine.device, turns=common.turns, private=common.private)
         self.publisher: Publisher | None = None
         self.pipeline = Pipeline(
             self.perception,
