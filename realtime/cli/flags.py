@@ -67,7 +67,11 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
         help="announce the stream to Home Assistant (implies --state); `dhmd-live forget` removes it again",
     )
     add_prefix_flag(run)
-    run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
+    run.add_argument(
+        "--estimates",
+        metavar="FILE",
+        help="also write the estimates here, one JSON object a line; - for standard output",
+    )
     add_metrics_flags(run)
     run.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
@@ -88,7 +92,8 @@ def add_steadiness_flags(command: Parser) -> None:
         "--margin",
         type=float,
         metavar="P",
-        help=f"another emotion takes the top once it leads by this probability; 0: at once (default: {MARGIN:g})",
+        help="another emotion takes the top once it has led by this probability for a second, or by more for a shorter while; "
+        f"0: at once (default: {MARGIN:g})",
     )
 
 

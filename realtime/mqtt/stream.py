@@ -106,6 +106,10 @@ class PublisherSink:
     def on_worker(self, status: WorkerStatus) -> None:
         self._publisher.publish_worker(status)
 
+    async def settled(self) -> None:
+        """Return once everything handed over is on the wire, or the broker is away."""
+        await self._publisher.settled()
+
     def report(self) -> None:
         """Publish the metrics of the time since the last report."""
         now_s, made = time.monotonic(), self._statistics.estimates

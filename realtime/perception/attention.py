@@ -11,8 +11,8 @@ from dhmd.modality import Modality
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Ages of what was looked at last. usual_s: where perception keeps up. behind_s: from which on it is behind. longest_s: up
-    to which it stands for now."""
+    """Ages of what was looked at last. usual_s: where perception keeps up. behind_s: from which on it is behind.
+    longest_s: up to which it stands for now."""
 
     usual_s: float
     behind_s: float

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -196,7 +196,6 @@ class Replay:
         self._steadied = None if recorded else Steadied(self._steadiness)
         """None where what was recorded is shown as it was published."""
         self._stop = asyncio.Event()
-        self._settled: Callable[[], Awaitable[None]] = _at_once
         first = next(session.records({schema.ESTIMATE}), None)
         if first is None:
             raise SessionInvalid(f"{session.path}: no estimate in it; nothing to replay")
@@ -221,9 +220,6 @@ class Replay:
             )
             if (publisher := outputs.publisher) is not None:
                 await publisher.tried.wait()
-                if request.pace is None:
-                    # No broker is overrun by a replay that is faster than it.
-                    self._settled = publisher.settled
             if request.web is not None:
                 self._outputs.add(ReplayView(self._session, request.web.audience.feed))
                 request.web.audience.feed.atoms = self._checkpoint.model.atoms
@@ -252,7 +248,8 @@ class Replay:
                     told_s = end_s - self._session.start_s
                     outcome.comparison.add(told_s, inference_of(moment.recorded), inference)
                     self._outputs.on_estimate(self._emission(moment, inference))
-                    await self._settled()
+                    if pace is None:
+                        await self._outputs.settled()
                     outcome.session_s, outcome.wall_s = passed_s, time.monotonic() - started_s
                     progress.update(bar, completed=passed_s)
         return outcome
@@ -299,17 +296,13 @@ class Replay:
                 hop_s=self._session.hop_s,
                 duration_s=None,
                 stop=self._stop,
-                delivered=self._settled,
+                delivered=self._outputs.settled,
                 start_s=self._session.start_s,
             )
         outcome.wall_s = time.monotonic() - started_s
         outcome.estimates = pipeline.statistics.estimates
         outcome.session_s = compared.last_s - self._first_s
         return outcome
-
-
-async def _at_once() -> None:
-    """Wait for nothing."""
 
 
 def _nothing_dropped() -> Dropped:

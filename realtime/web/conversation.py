@@ -102,6 +102,7 @@ class Conversation:
                     else:
                         await self._attend(visit, resumed=visit.id == heard.session)
                         visited = True
+                    del visit  # with all its models, while the page decides whether to join again
                 sending.cancel()
         finally:
             if self._next is not None:

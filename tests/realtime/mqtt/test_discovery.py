@@ -138,7 +138,9 @@ def test_the_device_is_one_that_home_assistant_takes() -> None:
     emotion = device.components["emotion"]
     assert isinstance(emotion, HASensor)
     assert emotion.options == list(EMOTIONS)
-    assert [name for name, component in device.components.items() if not component.enabled_by_default] == ["words"]
+    assert [name for name, component in device.components.items() if not component.enabled_by_default] == [
+        *("words", "influence_face", "influence_voice", "influence_words")
+    ]
 
 
 def test_values_read_as_home_assistant_wants_them() -> None:

@@ -247,7 +247,7 @@ async def test_what_is_too_much_is_counted_and_not_taken(serve: Serve) -> None:
         await visitor.socket.send(picture(now_s() - 60, b"\xff\xd8"))
         await visitor.told("refused", reason="too old", count=1)
         await visitor.socket.send(picture(now_s(), b"no picture"))
-        await visitor.told("refused", reason="not a JPEG picture")
+        await visitor.told("refused", reason="not a baseline JPEG picture")
         block = b"\x02" + bytes(8) + bytes(2 * 16_000)
         for _ in range(40):
             await visitor.socket.send(block[:1] + picture(now_s(), b"")[1:] + block[9:])
