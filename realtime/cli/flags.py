@@ -92,7 +92,7 @@ def add_steadiness_flags(command: Parser) -> None:
         "--margin",
         type=float,
         metavar="P",
-        help="another emotion takes the top once it has led by this probability for a second, or by more for a shorter while; "
+        help="another emotion takes the top once it has led by this probability for a second, or by more for less; "
         f"0: at once (default: {MARGIN:g})",
     )
 

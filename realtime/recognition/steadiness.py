@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MARGIN: Final = 0.2
-"""On clips of talkers it leaves a tenth to a half of the changes, and delays true ones by half a second: docs/accuracy.md."""
+"""On clips of talkers a half to a tenth of the changes is left, and true ones come half a second later."""
 
 
 @dataclass(frozen=True, slots=True)

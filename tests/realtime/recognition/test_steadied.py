@@ -85,7 +85,7 @@ def test_nothing_ever_leads_the_top_by_the_margin_for_a_second(
 
 
 def test_probabilities_are_left_as_they_are_and_the_top_follows_the_average() -> None:
-    raw, averaged = Steadied(Steadiness(margin=0.2)), Steadied(Steadiness(smoothing_s=10.0, margin=0.2))
+    raw, averaged = Steadied(Steadiness(margin=0.05)), Steadied(Steadiness(smoothing_s=10.0, margin=0.05))
     happy, sad = inference(happy=0.9), inference(sad=0.9)
     for steadied in (raw, averaged):
         assert steadied.of(happy, 0.0) == (happy, "happy")
