@@ -66,7 +66,7 @@ class RunSettings(BaseModel):
         ge=0,
         le=1,
         strict=False,
-        description="probability by which another emotion has to lead before it is the top one; 0: any",
+        description="probability by which another emotion has to lead for a second before it is the top one; 0: any",
     )
 
     @field_validator("stream")

@@ -28,7 +28,7 @@ class Reading:
     def labels(self, margin: float) -> list[Label]:
         """Return the emotion on top at each tick, as published with that margin."""
         hysteresis = Hysteresis(margin)
-        return [hysteresis.top(emotions) for emotions in self.emotions]
+        return [hysteresis.top(emotions, end_s) for end_s, emotions in zip(self.end_s, self.emotions, strict=True)]
 
 
 def changes_a_minute(readings: Iterable[Reading], margin: float) -> float:

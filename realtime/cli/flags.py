@@ -103,7 +103,8 @@ def add_steadiness_flags(command: Parser) -> None:
         "--margin",
         type=float,
         metavar="P",
-        help=f"another emotion takes the top once it leads by this probability; 0: at once (default: {MARGIN:g})",
+        help="another emotion takes the top once it has led by this probability for a second, or by more for less; "
+        f"0: at once (default: {MARGIN:g})",
     )
 
 

@@ -142,20 +142,16 @@ class Timeline:
         hops = np.round(np.diff(self.t_s) / self.session.hop_s)
         return int(np.maximum(hops - 1, 0).sum())
 
-    def mean(self, start_s: float, end_s: float) -> tuple[str, float] | None:
-        """Return the likeliest emotion and the mean sentiment between two moments; None without estimates."""
-        chosen = (self.t_s >= start_s) & (self.t_s <= end_s) & ~np.isnan(self.emotions[:, 0])
-        if not chosen.any():
-            return None
-        top = EMOTIONS[int(self.emotions[chosen].mean(axis=0).argmax())]
-        return top, float(self.sentiment[chosen, 0].mean())
+    def mean(self, chosen: NDArray[np.bool_]) -> tuple[str, float] | None:
+        """Return the likeliest emotion and the mean sentiment of some estimates; None where nothing was estimated.
 
-    def sentiment_at(self, t_s: float) -> float | None:
-        """Return the sentiment of the estimate nearest to a moment; None where nothing was perceived."""
-        after = int(np.clip(np.searchsorted(self.t_s, t_s), 1, max(len(self) - 1, 1)))
-        nearest = min((after - 1, min(after, len(self) - 1)), key=lambda i: abs(self.t_s[i] - t_s))
-        value = float(self.sentiment[nearest, 0])
-        return None if np.isnan(value) else value
+        chosen: (N,).
+        """
+        told = chosen & ~np.isnan(self.emotions[:, 0])
+        if not told.any():
+            return None
+        top = EMOTIONS[int(self.emotions[told].mean(axis=0).argmax())]
+        return top, float(self.sentiment[told, 0].mean())
 
 
 _COLUMNS = (

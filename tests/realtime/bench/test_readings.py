@@ -35,7 +35,7 @@ def test_changes_are_those_between_neighbours_that_have_a_label() -> None:
 def test_a_margin_keeps_what_changes_by_less() -> None:
     close = Reading(HOP_S, [0.1, 0.2], [(0.5, 0.4, 0.1, 0, 0, 0, 0), (0.4, 0.5, 0.1, 0, 0, 0, 0)])
     assert changes_a_minute([close], 0.0) == pytest.approx(60 / 0.2)
-    assert changes_a_minute([close], 0.2) == 0.0
+    assert changes_a_minute([close], 0.02) == 0.0
 
 
 def test_shares_are_of_the_ticks_that_have_a_label() -> None:

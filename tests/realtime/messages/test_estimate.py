@@ -62,7 +62,7 @@ def build(cut: WindowCut, inference: Inference | None, *, timed: bool = True) ->
     return build_estimate(
         cut,
         inference,
-        Hysteresis(0.0).top(None if inference is None else inference.emotions),
+        Hysteresis(0.0).top(None if inference is None else inference.emotions, cut.end_s),
         stream="hall",
         seq=41,
         epoch_unix=1_700_000_000.25,
