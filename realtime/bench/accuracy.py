@@ -56,7 +56,7 @@ class Clip:
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return self.path.name
 
 
 def clips_in(folder: Path) -> list[Clip]:
@@ -191,7 +191,11 @@ def _read_all(clips: Sequence[Clip], checkpoint: str, console: Console) -> tuple
         TimeRemainingColumn(),
     )
     told = f"{len(clips)} clips, each as it is and in {len(VARIANTS)} variants"
-    console.print(f"{told}; {len(pending)} still to be read, about three seconds each", highlight=False, soft_wrap=True)
+    console.print(
+        f"{told}; {len(pending)} still to be read, about four seconds of a processor each",
+        highlight=False,
+        soft_wrap=True,
+    )
     torch.set_num_threads(1)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))

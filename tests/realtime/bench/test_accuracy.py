@@ -60,7 +60,7 @@ def test_clips_are_read_once_and_the_tables_take_their_place_in_a_page(
     assert written.endswith(f"{END}\n\nAfter.\n")
     assert "old" not in written
     assert "| neutral talkers (GRID), 1 |" in written
-    assert "| `mead_silent` |" in written
+    assert "| `mead_silent.mp4` |" in written
     (again,) = [line for line in written.splitlines() if line.startswith(f"| {few[0].name} |")]
     # Without loss the label is that of the clip itself, in each kind and in all.
     assert again.split("|")[2:-1] == [" 100% "] * 5
