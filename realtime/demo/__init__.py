@@ -22,11 +22,11 @@ class Segment:
 
 SCRIPT: Final = (
     Segment("neutral", "Hello. I will tell you about my day.", 0.7, 3.4),
-    Segment("happy", "What wonderful news! We won the prize, and I am so happy!", 4.4, 8.3),
-    Segment("surprise", "Oh! Wait, what is that? I never expected this!", 9.3, 13.5),
-    Segment("angry", "Stop it! This is unfair, and I am very angry!", 14.5, 17.8),
-    Segment("sad", "Now my old friend is leaving, and I feel so sad.", 18.8, 22.7),
+    Segment("happy", "What wonderful news! We won the prize, and I am so happy!", 5.3, 9.2),
+    Segment("surprise", "Oh! Wait, what is that? I never expected this!", 11.5, 15.7),
+    Segment("angry", "Stop it! This is unfair, and I am very angry!", 18.1, 21.4),
+    Segment("sad", "Now my old friend is leaving, and I feel so sad.", 23.7, 27.6),
 )
 """What is said when; moods are names of `dhmd.labels.EMOTIONS`."""
 
-DURATION_S: Final = 23.4
+DURATION_S: Final = 29.6
