@@ -23,10 +23,10 @@ class Segment:
 SCRIPT: Final = (
     Segment("neutral", "Hello. I will tell you about my day.", 0.7, 3.4),
     Segment("happy", "What wonderful news! We won the prize, and I am so happy!", 5.3, 9.2),
-    Segment("surprise", "Oh! Wait, what is that? I never expected this!", 11.5, 15.7),
-    Segment("angry", "Stop it! This is unfair, and I am very angry!", 18.1, 21.4),
-    Segment("sad", "Now my old friend is leaving, and I feel so sad.", 23.7, 27.6),
+    Segment("surprise", "Oh! Wait, what is that? I never expected this!", 13.0, 17.2),
+    Segment("angry", "Stop it! This is unfair, and I am very angry!", 19.6, 22.9),
+    Segment("sad", "Now my old friend is leaving, and I feel so sad.", 25.2, 29.1),
 )
-"""What is said when; moods are names of `dhmd.labels.EMOTIONS`."""
+"""What is said when; moods are names of `dhmd.labels.EMOTIONS`. The pauses let words of one mood leave the window soon after the next began."""
 
-DURATION_S: Final = 29.6
+DURATION_S: Final = 31.1

@@ -16,7 +16,7 @@ CHANGE_S: Final = 0.6
 LEAD_S: Final = 0.1
 """The new mood stands in the face this long before it is heard."""
 
-BLINKS_S: Final = (1.9, 4.1, 7.0, 9.8, 13.4, 17.3, 19.6, 22.4, 25.1, 27.6, 29.2)
+BLINKS_S: Final = (1.9, 4.1, 7.0, 9.8, 11.6, 14.9, 18.3, 21.1, 23.9, 26.6, 29.7)
 BLINK_S: Final = 0.22
 
 
@@ -43,8 +43,8 @@ class Mood:
 
 MOODS: Final = {
     "neutral": Mood(
-        face=Expression(corners_down=0.5, round=0.45, press=0.2, brow_down=0.2),
-        jaw=0.15,
+        face=Expression(corners_down=0.5, round=0.3, press=0.2, brow_down=0.2),
+        jaw=0.12,
         pose=HeadPose(),
         sway=0.025,
         voice=EspeakVoice(speed=155, pitch=5, loudness=100),
@@ -65,15 +65,15 @@ MOODS: Final = {
     ),
     "angry": Mood(
         face=Expression(
-            corners_down=1.05, jaw_open=0.2, round=0.47, brow_down=1.48, furrow=1, brow_outer_up=0.5, eyes_wide=0.1
+            corners_down=0.75, jaw_open=0.12, round=0.4, brow_down=1.48, furrow=1, brow_outer_up=0.5, eyes_wide=0.1
         ),
-        jaw=0.5,
+        jaw=0.7,
         pose=HeadPose(pitch=0.07),
         sway=0.045,
         voice=EspeakVoice(speed=165, pitch=5, loudness=150),
     ),
     "sad": Mood(
-        face=Expression(corners_down=1.15, brow_inner_up=1.3, brow_outer_up=-0.4, eyes_wide=-0.6),
+        face=Expression(corners_down=1.3, brow_inner_up=1.3, brow_outer_up=-0.4, eyes_wide=-0.6),
         jaw=0.2,
         pose=HeadPose(yaw=-0.06, pitch=0.09, roll=-0.05),
         sway=0.02,
