@@ -99,16 +99,18 @@ class FeatureSpec:
         differing = [name for name in wanted if wanted[name] != given[name]]
         return "; ".join(f"{name}: {own} {wanted[name]!r}, extractor {given[name]!r}" for name in differing)
 
-    def place(self, times_s: NDArray[np.float64], end_s: float) -> NDArray[np.int64]:
+    def place(self, times_s: NDArray[np.float64], end_s: float, as_of_s: float | None = None) -> NDArray[np.int64]:
         """Finds which row stands at each step of the window that ends at `end_s`.
 
-        times_s: (N,) ascending capture times. Returns (steps,) int64: index into the rows, -1 where there is none;
-        all -1 when the modality is absent. Rows from after `end_s` or from before the window are left out; on a grid
-        the newest row of a cell wins; rows without a grid stand right-aligned.
+        times_s: (N,) ascending capture times. as_of_s: moment at which presence is judged where perception has not
+        come as far as `end_s`. Returns (steps,) int64: index into the rows, -1 where there is none; all -1 when the
+        modality is absent. Rows from after `end_s` or from before the window are left out; on a grid the newest row of
+        a cell wins; rows without a grid stand right-aligned.
         """
         index = np.full(self.steps, -1, np.int64)
         inside = np.flatnonzero((times_s <= end_s) & (times_s > end_s - self.window_s))
-        if len(inside) == 0 or end_s - times_s[inside[-1]] > self.absent_after_s:
+        judged_s = end_s if as_of_s is None else as_of_s
+        if len(inside) == 0 or judged_s - times_s[inside[-1]] > self.absent_after_s:
             return index
         if self.rate_hz is None:
             newest = inside[-self.steps :]

@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 class WorkerState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
+    BEHIND = "behind"
+    """It runs, and cannot keep up: what it looked at last is old, and still stands for now."""
+    LATE = "late"
+    """What it looked at last is too old to stand for now."""
     PAUSED = "paused"
     RESTARTING = "restarting"
     ENDED = "ended"
@@ -36,8 +40,8 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What a worker does now. reason: why it restarts, is paused, failed or was stopped; empty otherwise. retry_in_s:
-    wait before the next try. restarts: how often it was started again."""
+    """What a worker does now. reason: why it restarts, is behind or paused, failed or was stopped; else empty.
+    retry_in_s: wait before the next try. restarts: how often it was started again."""
 
     worker: str
     state: WorkerState

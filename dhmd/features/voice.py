@@ -68,25 +68,26 @@ class VoiceExtractor:
         """Returns whether so many samples more complete a hop, which takes some computing."""
         return len(self._hop) + count >= HOP
 
-    def push(self, samples: NDArray[np.float32], captured_s: float) -> Rows:
+    def push(self, samples: NDArray[np.float32], captured_s: float, *, overtaken: bool = False) -> Rows:
         """Rows of the hops that these samples complete.
 
-        samples: (N,) 16 kHz mono in [-1, 1], the first captured at `captured_s` on the stream clock.
+        samples: (N,) 16 kHz mono in [-1, 1], the first captured at `captured_s` on the stream clock. overtaken: leave
+        the rows out, since much newer sound waits; the rows of that are the same as if these had been made.
         """
         if self._timeline.append(len(samples), captured_s):
             self._begin()
         signal = np.concatenate([self._hop, samples])
         finished = len(signal) // HOP
-        parts = [self._finish(signal[i * HOP : (i + 1) * HOP]) for i in range(finished)]
+        parts = [self._finish(signal[i * HOP : (i + 1) * HOP], overtaken) for i in range(finished)]
         self._hop = signal[finished * HOP :]
         return Rows.concatenate(parts, VOICE_WIDTH)
 
-    def _finish(self, hop: NDArray[np.float32]) -> Rows:
+    def _finish(self, hop: NDArray[np.float32], overtaken: bool) -> Rows:
         voiced = self._voiced(hop)
         signal = np.concatenate([self._past, hop])
         self._past = signal[-(CONTEXT - HOP) :]
         self._done += HOP
-        if not voiced.any():
+        if overtaken or not voiced.any():
             return Rows.empty(VOICE_WIDTH)
         heard = self._heard(signal)
         short = max(0, HOP + PROSODY_HISTORY - len(signal))

@@ -42,7 +42,17 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "Face": {"timestamp": "Timestamp", "captured_s": "double", "faces": "uint32", "box": "repeated float"},
     "Sentiment": {"value": "float", "low": "float", "high": "float"},
     "Emotions": dict.fromkeys(EMOTIONS, "float"),
-    "ModalityState": {"present": "bool", "newest_s": "double", "weight": "float", "sentiment": "float"},
+    # as_of_s, late: how far perception had come, missing where it had come as far as the window; see Attention.
+    "ModalityState": {
+        "present": "bool",
+        "newest_s": "double",
+        "weight": "float",
+        "sentiment": "float",
+        "as_of_s": "double",
+        "late": "bool",
+        "emotions": "Emotions",
+        "influence": "float",
+    },
     "Modalities": dict.fromkeys((m.value for m in Modality), "ModalityState"),
     "Edges": {f"{edge.source}_to_{edge.target}": "float" for edge in EDGES},
     # A window and what the model made of it. revision: of the newest thing that had entered the window.

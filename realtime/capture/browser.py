@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime.capture.delivery import Delivery
+from realtime.capture.jpeg import baseline_size
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.capture.steady import SteadySound
 from realtime.clock import StreamClock
@@ -30,11 +32,13 @@ class JpegFrame:
         """Returns None for what is no picture, or too large a one."""
         import cv2
 
-        image, size = None, jpeg_size(self.jpeg)
+        image, size = None, baseline_size(self.jpeg)
         if size is not None and min(size) > 0 and max(size) <= LARGEST_SIDE:
-            image = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR)
+            # OpenCV raises for a picture beyond its own limit, see OPENCV_IO_MAX_IMAGE_PIXELS in realtime/__init__.py.
+            with contextlib.suppress(cv2.error):
+                image = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
-            self.on_refused("not a JPEG picture")
+            self.on_refused("not a baseline JPEG picture")
             return None
         return VideoFrame(np.asarray(image, np.uint8), self.captured_s, self.arrived_s)
 
@@ -79,19 +83,3 @@ class BrowserCapture:
             block = AudioBlock(steadied, max(begin_s, self._end_s), self.clock.now())
             self._end_s = block.end_s
             self._delivery.sound.put(block)
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG, from its frame header (ITU-T T.81, B.2.2); None where there is none.
-
-    Read before decoding: a picture of a few bytes may claim to be gigabytes wide.
-    """
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
-            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        at += 2 + length
-    return None

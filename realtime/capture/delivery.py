@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from dhmd.modality import Modality
 from realtime.capture.queues import AudioFanOut, AudioRing, LatestFrame
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.messages.estimate import Dropped
@@ -47,6 +48,16 @@ class Delivery:
     def has_sound(self) -> bool:
         """True where sound may come."""
         return self.source is None or self.source.blocks is not None
+
+    def newest_s(self, modality: Modality) -> float:
+        """Returns until when samples of a modality have been captured, stream clock."""
+        match modality:
+            case Modality.VISION:
+                return self.frames.newest_s
+            case Modality.AUDIO:
+                return self.voice.newest_s
+            case Modality.TEXT:
+                return self.transcript.newest_s
 
     def dropped(self) -> Dropped:
         lost = self.source.lost() if self.source else Dropped(video=0, audio=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -20,14 +21,16 @@ class HandOver(ABC, Generic[S]):
         self._changed = threading.Condition()
         self.closed = False
         self.dropped = 0
+        self.newest_s = -math.inf
+        """End of the newest sample that was put in, stream clock."""
 
     @abstractmethod
     def _holds(self) -> bool:
         """Returns whether something waits."""
 
     @abstractmethod
-    def _add(self, sample: S) -> None:
-        """Let it wait; what it leaves no room for is dropped."""
+    def _add(self, sample: S) -> float:
+        """Let it wait; what it leaves no room for is dropped. Returns its end, stream clock."""
 
     def put(self, sample: S) -> None:
         """Hand over a sample, without waiting."""
@@ -35,7 +38,7 @@ class HandOver(ABC, Generic[S]):
             if self.closed:
                 self.dropped += 1
                 return
-            self._add(sample)
+            self.newest_s = self._add(sample)
             self._changed.notify()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -58,9 +61,10 @@ class LatestFrame(HandOver[Picture]):
         super().__init__()
         self._picture: Picture | None = None
 
-    def _add(self, picture: Picture) -> None:
+    def _add(self, picture: Picture) -> float:
         self.dropped += self._picture is not None
         self._picture = picture
+        return picture.captured_s
 
     def take(self) -> Picture | None:
         """Returns the newest picture that was not taken yet."""
@@ -85,18 +89,25 @@ class AudioRing(HandOver[AudioBlock]):
         self._blocks: deque[AudioBlock] = deque()
         self._waiting_s = 0.0
 
-    def _add(self, block: AudioBlock) -> None:
+    def _add(self, block: AudioBlock) -> float:
         self._blocks.append(block)
         self._waiting_s += _duration_s(block)
         # The newest block always stays, even one longer than the ring.
         while self._waiting_s > self.capacity_s and len(self._blocks) > 1:
             self._shift()
             self.dropped += 1
+        return block.end_s
 
     def take(self) -> AudioBlock | None:
         """Returns the oldest block that waits."""
         with self._changed:
             return self._shift() if self._blocks else None
+
+    @property
+    def waiting_s(self) -> float:
+        """Length of what waits."""
+        with self._changed:
+            return self._waiting_s
 
     def _holds(self) -> bool:
         return bool(self._blocks)

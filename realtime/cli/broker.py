@@ -55,7 +55,7 @@ def _edge(options: argparse.Namespace) -> int:
 
     from realtime.programs.edge import edge
 
-    console = Console()
+    console = Console(stderr=settings.estimates == "-")
     summary = edge(settings, console)
     windows = summary.windows
     for line in (

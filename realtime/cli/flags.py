@@ -64,7 +64,11 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
         help="announce the stream to Home Assistant (implies --state); `dhmd-live forget` removes it again",
     )
     add_prefix_flag(run)
-    run.add_argument("--estimates", metavar="FILE", help="also write the estimates here, one JSON object a line")
+    run.add_argument(
+        "--estimates",
+        metavar="FILE",
+        help="also write the estimates here, one JSON object a line; - for standard output",
+    )
     add_metrics_flags(run)
     run.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")

@@ -59,7 +59,8 @@ def _run(options: argparse.Namespace) -> int:
 
     from realtime.programs.run import run
 
-    console = Console()
+    # Standard output is the estimates' alone where they are written to it.
+    console = Console(stderr=settings.estimates == "-")
     _show(run(settings, console), console)
     return 0
 

@@ -49,7 +49,9 @@ def add_replay(commands: Commands) -> None:
     add_access_flags(replay)
     replay.add_argument("--web", action="store_true", help="show it on a page, at its own pace")
     replay.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
-    replay.add_argument("--estimates", metavar="FILE", help="write the estimates here, one JSON object a line")
+    replay.add_argument(
+        "--estimates", metavar="FILE", help="write the estimates here, one JSON object a line; - for standard output"
+    )
     replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: auto)")
 
 
@@ -96,7 +98,7 @@ def _replay(options: argparse.Namespace) -> int:
         web=page_of(stream or options.paths[0].stem) if options.web else None,
         device=options.device,
     )
-    return replay(request, Console())
+    return replay(request, Console(stderr=options.estimates == "-"))
 
 
 def _begins_as_session(path: Path) -> bool:

@@ -34,6 +34,15 @@ class ModalityEstimate(Part):
     age_s: float | None = Field(description="seconds since the newest thing perceived was captured; null if never")
     weight: Probability = Field(description="share of what it teaches the others in the two graphs; sums to 1")
     sentiment: SentimentValue | None = Field(description="what this modality says alone; null when absent")
+    emotions: dict[EmotionName, Probability] | None = Field(
+        default=None, description="what this modality says alone; null when absent, or not measured"
+    )
+    influence: Probability | None = Field(
+        default=None,
+        description="how far the estimate's emotions move, in total variation, when this modality is left out; "
+        "null when absent, or not measured",
+    )
+    late: bool = Field(default=False, description="absent because the machine has not come to look: nobody knows")
 
 
 class Modalities(Part):

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 from paho.mqtt.client import MQTTMessage
 from pydantic import BaseModel, RootModel
 
-from dhmd.labels import EMOTIONS
+from dhmd.labels import CHANNELS, EMOTIONS
 from realtime import event_loop
 from realtime.errors import BrokerUnavailable, StreamAlive
 from realtime.messages.estimate import Part
@@ -30,6 +30,7 @@ from realtime.mqtt.reconnection import LOST
 PREFIX: Final = "homeassistant"
 QUIET_S: Final = 1.0
 """Silence after which all retained messages have come: they come at once."""
+PERCENT: Final = "{{ value if value == 'None' else (100 * value | float) | round | int }}"
 LONGEST_STATE: Final = 255
 """Characters that Home Assistant takes as a state, at most."""
 
@@ -115,7 +116,8 @@ def announcement(stream: str) -> Announcement:
     """Returns the device that a stream is to Home Assistant: its flat values, face and speech, and its events.
 
     All is unavailable while the stream is not online. What face, voice or words alone say is so, too, while the
-    workers that perceive them do not run, be it that a camera was pulled out or that there never was one.
+    workers that perceive them do not run, be it that a camera was pulled out or that there never was one, or are too
+    late to tell.
     """
     base, identity = base_topic(stream), _object_id(stream)
     online = Availability(
@@ -123,14 +125,14 @@ def announcement(stream: str) -> Announcement:
     )
 
     def running(worker: str) -> Availability:
-        template = "{{ 'online' if value_json.state == 'running' else 'offline' }}"
+        template = "{{ 'online' if value_json.state in ['running', 'behind'] else 'offline' }}"
         return Availability(topic=f"{base}/{WORKER.levels.format(worker=worker)}", value_template=template)
 
     def value(name: str, platform: Literal["sensor", "binary_sensor"], *workers: str, **more: Any) -> Component:
         return Component(
             platform=platform,
             unique_id=f"{identity}_{name}",
-            name=name.capitalize(),
+            name=name.capitalize().replace("_", " of "),
             state_topic=f"{base}/{STATE.levels.format(value=name)}",
             availability=(online, *map(running, workers)),
             **more,
@@ -161,7 +163,7 @@ def announcement(stream: str) -> Announcement:
                 unit_of_measurement="%",
                 suggested_display_precision=0,
                 icon="mdi:percent-outline",
-                value_template="{{ value if value == 'None' else (100 * value | float) | round | int }}",
+                value_template=PERCENT,
             ),
             "sentiment": measured("sentiment", "mdi:thumbs-up-down-outline"),
             "valence": measured("valence", "mdi:plus-minus-variant"),
@@ -178,6 +180,19 @@ def announcement(stream: str) -> Announcement:
                 enabled_by_default=False,
                 value_template=f"{{{{ value[:{LONGEST_STATE}] }}}}",
             ),
+            **{
+                f"influence_{channel}": value(
+                    f"influence_{channel}",
+                    "sensor",
+                    state_class="measurement",
+                    unit_of_measurement="%",
+                    suggested_display_precision=0,
+                    icon="mdi:scale-balance",
+                    enabled_by_default=False,
+                    value_template=PERCENT,
+                )
+                for channel in CHANNELS.values()
+            },
             "event": happening,
         },
     )

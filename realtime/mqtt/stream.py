@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from dhmd.contract import Word
+from dhmd.labels import CHANNELS
 from realtime.clock import StreamClock
 from realtime.memory import resident_mb
 from realtime.messages.estimate import Dropped, Estimate
@@ -105,6 +106,10 @@ class PublisherSink:
     def on_worker(self, status: WorkerStatus) -> None:
         self._publisher.publish_worker(status)
 
+    async def settled(self) -> None:
+        """Return once everything handed over is on the wire, or the broker is away."""
+        await self._publisher.settled()
+
     def report(self) -> None:
         """Publish the metrics of the time since the last report."""
         now_s, made = time.monotonic(), self._statistics.estimates
@@ -159,6 +164,8 @@ class _State:
         self.keep("sentiment", _number(estimate.sentiment.value if estimate.sentiment else None))
         self.keep("valence", _number(estimate.valence))
         self.keep("arousal", _number(estimate.arousal))
+        for modality, channel in CHANNELS.items():
+            self.keep(f"influence_{channel}", _number(getattr(estimate.modalities, modality).influence))
 
 
 def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> Transcript:

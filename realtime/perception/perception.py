@@ -20,6 +20,7 @@ from dhmd.contract import Rows, Word
 from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.perception.attention import Progress
 from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.transcript import TranscriptUpdate
@@ -75,6 +76,7 @@ class Perception:
         self._observers = tuple(observers)
         self._entering = threading.Lock()
         self.picture = AwaitedPicture()
+        self.progress = Progress()
         self._face: FaceObservation | None = None
         self._words = SpokenWords()
         self._entered = TranscriptUpdate((), (), 0.0)
@@ -87,21 +89,24 @@ class Perception:
     def see(self, frame: VideoFrame) -> None:
         """Look at a picture, or pass over one that is not due on the vision grid."""
         if not self.extractors.face.due(frame.captured_s):
+            self.progress.looked(Modality.VISION, frame.captured_s)
             return
         with self.picture.looked_at(frame.captured_s):
             observation = self.extractors.face.push(frame.image, frame.captured_s)
             self._append(Modality.VISION, observation.rows)
             self._face = observation
+            self.progress.looked(Modality.VISION, frame.captured_s)
         for observer in self._observers:
             observer.on_frame(frame)
             observer.on_face(observation)
 
-    def hear(self, block: AudioBlock) -> None:
-        """Hear the voice in a block of sound."""
+    def hear(self, block: AudioBlock, *, overtaken: bool = False) -> None:
+        """Hear the voice in a block of sound; in one that is overtaken by newer sound, only whether there is any."""
         voice = self.extractors.voice
-        with self.turn(Modality.AUDIO) if voice.due(len(block.samples)) else nullcontext():
-            rows = voice.push(block.samples, block.captured_s)
+        with self.turn(Modality.AUDIO) if voice.due(len(block.samples)) and not overtaken else nullcontext():
+            rows = voice.push(block.samples, block.captured_s, overtaken=overtaken)
         self._append(Modality.AUDIO, rows)
+        self.progress.looked(Modality.AUDIO, block.end_s)
         for observer in self._observers:
             observer.on_sound(block)
 
@@ -113,6 +118,8 @@ class Perception:
             with self.turn(Modality.TEXT):
                 if update := self.extractors.transcript.step():
                     self._read(update)
+        if blocks:
+            self.progress.looked(Modality.TEXT, blocks[-1].end_s)
 
     def finish(self) -> None:
         """Make final what was being said: the sound has ended."""
@@ -148,12 +155,13 @@ class Perception:
     def perceive(self, end_s: float) -> Perceived:
         """The window that ends at `end_s`, from what has arrived by now and the picture that is being looked at."""
         self.picture.wait(end_s)
+        attention = self.progress.at(end_s)
         with self._entering:
-            cut = self.window.cut(end_s)
+            cut = self.window.cut(end_s, attention)
         face = self._face
         words = self._words.within(cut.start_s, end_s)
-        fresh_s = self.extractors.face.spec.absent_after_s
-        faces = face.faces if face is not None and end_s - face.captured_s <= fresh_s else 0
+        oldest_s = attention.as_of_s.get(Modality.VISION, end_s) - self.extractors.face.spec.absent_after_s
+        faces = face.faces if face is not None and face.captured_s >= oldest_s else 0
         return Perceived(cut, faces, words)
 
     @property

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.modality import Modality
+from realtime.perception.attention import WHOLE, Attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class WindowCut:
     start_s, end_s: stream clock. inputs: (1, steps, width) float32; masks: (1, steps) bool, both on the device.
     newest_s: capture time of the newest row not after `end_s`, absent modalities included; None if there was none.
     present: modalities with a row in the window: its contract leaves out all rows when the newest is not fresh enough.
-    revision: of the window, see SlidingWindow.
+    revision: of the window, see SlidingWindow. attention: how far perception had come.
     """
 
     start_s: float
@@ -32,6 +33,12 @@ class WindowCut:
     newest_s: Mapping[Modality, float | None]
     present: frozenset[Modality]
     revision: int = 0
+    attention: Attention = WHOLE
+
+    @property
+    def late(self) -> frozenset[Modality]:
+        """Modalities that are not present because nobody has looked yet."""
+        return self.attention.late - self.present
 
     @property
     def newest_present_s(self) -> float | None:
@@ -92,9 +99,9 @@ class RowRing:
         past = self.times_s[self.times_s <= end_s]
         return float(past[-1]) if len(past) else None
 
-    def cut(self, end_s: float) -> tuple[Tensor, Tensor, bool]:
+    def cut(self, end_s: float, as_of_s: float | None = None) -> tuple[Tensor, Tensor, bool]:
         """Values (1, steps, width) and mask (1, steps) of the window that ends at `end_s`; whether any row is in it."""
-        index = self.spec.place(self.times_s, end_s)
+        index = self.spec.place(self.times_s, end_s, as_of_s)
         standing = index >= 0
         slots = np.zeros(self.spec.steps, np.int64)
         slots[standing] = self._slots()[index[standing]]
@@ -155,10 +162,10 @@ class SlidingWindow:
         with self._lock:
             return self._revision
 
-    def cut(self, end_s: float) -> WindowCut:
+    def cut(self, end_s: float, attention: Attention = WHOLE) -> WindowCut:
         """The window that ends at `end_s`, from what has arrived by now."""
         with self._lock:
-            cuts = {m: ring.cut(end_s) for m, ring in self._rings.items()}
+            cuts = {m: ring.cut(end_s, attention.as_of_s.get(m)) for m, ring in self._rings.items()}
             newest_s = {m: ring.newest_s(end_s) for m, ring in self._rings.items()}
             revision = self._revision
         return WindowCut(
@@ -169,4 +176,5 @@ class SlidingWindow:
             newest_s=newest_s,
             present=frozenset(m for m, (_, _, present) in cuts.items() if present),
             revision=revision,
+            attention=attention,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -16,12 +17,15 @@ from dhmd.modality import Modality
 from realtime.capture.delivery import Delivery
 from realtime.capture.queues import HandOver
 from realtime.perception.perception import Perception
+from realtime.pipeline.lag import LagWatch, Yielding
 from realtime.pipeline.pipeline import Due, HopPipeline
 from realtime.pipeline.ticks import tick
 from realtime.workers import BlockingWorker, Pause, WorkerStatus, supervise
 
 POLL_S = 0.1
 GRACE_S = 1.2
+OVERTAKEN_S = 0.5
+"""Length of newer sound that waits, above which the voice leaves out what came before it."""
 
 
 @dataclass(slots=True)
@@ -53,25 +57,30 @@ async def run_live(
     In a pause, the workers of capture are ended; the rest goes on, and perceives nothing.
     """
     steering = steering or Steering()
+    pipeline.perception.progress.follow(delivery, pipeline.clock.now)
+    lag = LagWatch(pipeline.perception.progress, on_status)
     capture, perceive = _capture(delivery, steering), _perceive(pipeline.perception, delivery)
     async with asyncio.TaskGroup() as group:
 
         def start(workers: dict[str, BlockingWorker], pause: Pause | None = None) -> list[asyncio.Task[None]]:
             return [
-                group.create_task(supervise(name, worker, on_status=on_status, grace_s=GRACE_S, pause=pause), name=name)
+                group.create_task(
+                    supervise(name, worker, on_status=lag.on_worker, grace_s=GRACE_S, pause=pause), name=name
+                )
                 for name, worker in workers.items()
             ]
 
         capturing = start(capture, steering.pause)
         perceiving = start(perceive)
         ticking = group.create_task(tick(pipeline, lambda: steering.hop_s or hop_s), name="engine")
+        watching = group.create_task(lag.watch(), name="lag")
         stopping = group.create_task(stop.wait(), name="stop")
         # Perception ends by itself once capture has ended and every queue is drained.
         ending = group.create_task(asyncio.wait(perceiving), name="ending")
         try:
             await asyncio.wait({ending, stopping}, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (stopping, ending, *capturing, *perceiving, ticking):
+            for task in (stopping, ending, watching, *capturing, *perceiving, ticking):
                 task.cancel()
             await asyncio.wait({*capturing, *perceiving, ticking})
 
@@ -122,6 +131,7 @@ def _producer(
 def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingWorker]:
     """One worker a modality that is captured."""
     frames, voice, transcript = delivery.frames, delivery.voice, delivery.transcript
+    words = Yielding(perception.progress)
 
     def see() -> None:
         # The newest when it is our turn, not the one that was new when we began to wait for it.
@@ -130,12 +140,17 @@ def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingW
             frame = None if picture is None else picture.decoded()
             if frame is not None:
                 perception.see(frame)
+            elif picture is not None:
+                perception.progress.looked(Modality.VISION, picture.captured_s)
 
     def hear() -> None:
         if (block := voice.take()) is not None:
-            perception.hear(block)
+            perception.hear(block, overtaken=voice.waiting_s > OVERTAKEN_S)
 
     def listen() -> None:
+        if words.gives_way():
+            time.sleep(POLL_S)
+            return
         perception.listen(list(iter(transcript.take, None)))
 
     workers: dict[str, BlockingWorker] = {}

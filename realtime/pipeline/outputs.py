@@ -52,6 +52,14 @@ class ConnectionListener(Protocol):
     def on_connection(self, state: str, /) -> None: ...
 
 
+@runtime_checkable
+class Unhurried(Protocol):
+    """Takes its time with what it was handed; a stream that is not live waits for it."""
+
+    async def settled(self) -> None:
+        """Return once there is room for more."""
+
+
 class Outputs(Generic[E]):
     """All that is told of one stream, in the order in which it was added. Lives in the event loop.
 
@@ -67,6 +75,7 @@ class Outputs(Generic[E]):
         self._sinks: list[Sink[E]] = []
         self._worker_listeners: list[WorkerListener] = []
         self._connection_listeners: list[ConnectionListener] = []
+        self._unhurried: list[Unhurried] = []
 
     def add(self, output: Sink[E] | WorkerListener | ConnectionListener | Observer) -> None:
         """Tell an output, from now on, all that it has a method for, and what it missed of workers and connection; an
@@ -81,12 +90,19 @@ class Outputs(Generic[E]):
             self._connection_listeners.append(output)
             if self._connection is not None:
                 output.on_connection(self._connection)
+        if isinstance(output, Unhurried):
+            self._unhurried.append(output)
         if isinstance(output, Observer) and self._perception is not None:
             self._perception.join(output, self._clock.now())
 
     def on_estimate(self, emission: E) -> None:
         for sink in self._sinks:
             sink.on_estimate(emission)
+
+    async def settled(self) -> None:
+        """Return once all have room for more."""
+        for output in self._unhurried:
+            await output.settled()
 
     def on_worker(self, status: WorkerStatus) -> None:
         self.workers[status.worker] = status

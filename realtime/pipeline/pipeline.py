@@ -15,6 +15,7 @@ from realtime.messages.estimate import Dropped, Estimate, ModelName
 from realtime.perception.perception import Perceived, Perception
 from realtime.perception.window import WindowCut
 from realtime.pipeline.outputs import Outputs
+from realtime.recognition.attribution import Attribution
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Inference
 from realtime.recognition.smoothing import Smoothing
@@ -104,6 +105,7 @@ class Pipeline:
         self.statistics = Statistics()
         self.outputs = Outputs[Emission](perception, clock)
         self.smoothing = Smoothing()
+        self._attribution = Attribution(engine)
         self._dropped = dropped
         self._model = ModelName(name=engine.checkpoint.name, checkpoint=engine.checkpoint.digest)
         self._seq = 0
@@ -111,7 +113,7 @@ class Pipeline:
     def estimate(self, end_s: float) -> Emission:
         """Cut the window that ends at `end_s`, run the model, build the estimate."""
         perceived = self.perception.perceive(end_s)
-        inference = self.engine.infer(perceived.cut)
+        inference = self._attribution.of(perceived.cut, self.engine.infer(perceived.cut))
         newest_s = perceived.cut.newest_present_s
         latency_ms = None if newest_s is None else (self.clock.now() - newest_s) * 1000
         estimate = build_estimate(

@@ -72,7 +72,8 @@ class EdgePipeline:
         self._timed = timed
 
     def estimate(self, end_s: float) -> DueWindow:
-        return DueWindow(end_s, self.perception.perceive(end_s).faces, self.dropped(), self._timed)
+        perceived = self.perception.perceive(end_s)
+        return DueWindow(end_s, perceived.faces, self.dropped(), self._timed, perceived.cut.attention)
 
     def emit(self, hop: DueWindow) -> None:
         self._offer(hop)

@@ -75,11 +75,6 @@ class Assembled:
     view: TerminalView | None
     publisher: Publisher | None
 
-    async def settled(self) -> None:
-        """Returns once everything handed over is on the wire, or the broker is away."""
-        if self.publisher is not None:
-            await self.publisher.settled()
-
 
 @asynccontextmanager
 async def assembled(

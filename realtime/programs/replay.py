@@ -8,10 +8,10 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,7 +188,6 @@ class Replay:
         self._clock = MediaClock(session.epoch_unix)
         self._outputs = Outputs[Emission](None, self._clock)
         self._stop = asyncio.Event()
-        self._settled: Callable[[], Awaitable[None]] = _at_once
         first = next(session.records({schema.ESTIMATE}), None)
         if first is None:
             raise SessionInvalid(f"{session.path}: no estimate in it; nothing to replay")
@@ -213,9 +212,6 @@ class Replay:
             )
             if (publisher := outputs.publisher) is not None:
                 await publisher.tried.wait()
-                if request.pace is None:
-                    # No broker is overrun by a replay that is faster than it.
-                    self._settled = publisher.settled
             if request.web is not None:
                 self._outputs.add(ReplayView(self._session, request.web.audience.feed))
                 request.web.audience.feed.atoms = self._checkpoint.model.atoms
@@ -244,13 +240,17 @@ class Replay:
                     told_s = end_s - self._session.start_s
                     outcome.comparison.add(told_s, inference_of(moment.recorded), inference)
                     self._outputs.on_estimate(self._emission(moment, inference))
-                    await self._settled()
+                    if pace is None:
+                        await self._outputs.settled()
                     outcome.session_s, outcome.wall_s = passed_s, time.monotonic() - started_s
                     progress.update(bar, completed=passed_s)
         return outcome
 
     def _emission(self, moment: Moment, inference: Inference | None) -> Emission:
         model = ModelName(name=self._checkpoint.name, checkpoint=self._checkpoint.digest)
+        recorded = inference_of(moment.recorded)
+        if inference and recorded and self._session.metadata["checkpoint"] == model.checkpoint:
+            inference = replace(inference, shares=recorded.shares)
         estimate = estimate_again(moment.recorded, moment.cut, inference, self._session, self._stream, model)
         return Emission(estimate, Perceived(moment.cut, moment.recorded.faces, ()), inference, None, timed=False)
 
@@ -276,17 +276,13 @@ class Replay:
                 hop_s=self._session.hop_s,
                 duration_s=None,
                 stop=self._stop,
-                delivered=self._settled,
+                delivered=self._outputs.settled,
                 start_s=self._session.start_s,
             )
         outcome.wall_s = time.monotonic() - started_s
         outcome.estimates = pipeline.statistics.estimates
         outcome.session_s = compared.last_s - self._first_s
         return outcome
-
-
-async def _at_once() -> None:
-    """Wait for nothing."""
 
 
 def _nothing_dropped() -> Dropped:

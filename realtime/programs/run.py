@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, StreamClock
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
+from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.outputs import Sink
 from realtime.pipeline.pipeline import Emission, Pipeline
 from realtime.programs.outputs import destinations
@@ -57,6 +58,26 @@ def run(
     sinks: who else is handed the estimates. web: the page that shows them.
     """
     watch = Stopwatch(time.monotonic())
+    with prepared(settings, console, title=title, sinks=(watch, *sinks), web=web) as under_way:
+        summary = event_loop.run(_until_asked(under_way, console))
+    summary.first_estimate_s = watch.first_s
+    return summary
+
+
+async def _until_asked(under_way: Run, console: Console) -> Summary:
+    return await under_way.go(console, stop_when_asked())
+
+
+@contextmanager
+def prepared(
+    settings: RunSettings,
+    console: Console,
+    *,
+    title: str,
+    sinks: Sequence[Sink[Emission]],
+    web: WebServer[Viewers] | None = None,
+) -> Iterator[Run]:
+    """Load all that a run needs, and hold it for as long as the context lasts. Raises DHMDLiveError."""
     with ExitStack() as stack:
         # What can be wrong in the request is found out before the models are loaded.
         media = None if settings.is_live else MediaFile(settings.source)
@@ -82,9 +103,6 @@ def run(
         perception = stack.enter_context(Perception(extractors, device))
         delivery = Delivery(open_source(settings.source, settings.microphone, media, clock))
         pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
-        for sink in (watch, *sinks, *([recorder] if recorder else [])):
+        for sink in (*sinks, *([recorder] if recorder else [])):
             pipeline.outputs.add(sink)
-        under_way = Run(settings, pipeline, delivery, media, asked, description, recorder, web)
-        summary = event_loop.run(under_way.go(console))
-    summary.first_estimate_s = watch.first_s
-    return summary
+        yield Run(settings, pipeline, delivery, media, asked, description, recorder, web)

@@ -17,7 +17,7 @@ from realtime.clock import MediaClock
 from realtime.messages.estimate import Dropped
 from realtime.mqtt import Publisher, taking_commands
 from realtime.mqtt.embedded import opened_broker
-from realtime.pipeline.interrupts import either, stop_when_asked
+from realtime.pipeline.interrupts import either
 from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.offline import run_offline
 from realtime.pipeline.pipeline import Pipeline, Statistics
@@ -68,10 +68,9 @@ class Run:
     web: WebServer[Viewers] | None
     steering: Steering = field(default_factory=Steering)
 
-    async def go(self, console: Console) -> Summary:
-        """Put the outputs together, and drive the pipeline to its end."""
+    async def go(self, console: Console, stop: asyncio.Event) -> Summary:
+        """Put the outputs together, and drive the pipeline to its end, or until `stop` is set."""
         settings, recorder, pipeline = self.settings, self.recorder, self.pipeline
-        stop = stop_when_asked()
         async with AsyncExitStack() as stack:
             broker = await opened_broker(settings.broker, stack, settings.access)
             if settings.broker == "embedded":
@@ -147,7 +146,7 @@ class Run:
                 hop_s=hop_s,
                 duration_s=duration_s,
                 stop=stop,
-                delivered=outputs.settled,
+                delivered=pipeline.outputs.settled,
             )
         else:
             async with self._taking_commands(outputs.publisher):

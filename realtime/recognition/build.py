@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import Protocol
+from typing import Final, Protocol
 
 from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import EDGES, Modality
@@ -19,7 +19,9 @@ from realtime.messages.estimate import (
     ModelName,
     SentimentEstimate,
 )
-from realtime.recognition.engine import Inference
+from realtime.recognition.engine import Inference, Share
+
+UNMEASURED: Final = Share(None, None)
 
 
 class WindowSummary(Protocol):
@@ -33,6 +35,8 @@ class WindowSummary(Protocol):
     def newest_s(self) -> Mapping[Modality, float | None]: ...
     @property
     def present(self) -> AbstractSet[Modality]: ...
+    @property
+    def late(self) -> AbstractSet[Modality]: ...
 
 
 def build_estimate(
@@ -104,9 +108,13 @@ def _edges(weights: tuple[float, ...]) -> dict[str, float]:
 def _modality(m: Modality, cut: WindowSummary, inference: Inference | None) -> ModalityEstimate:
     newest_s = cut.newest_s[m]
     present = m in cut.present
+    share = inference.shares.get(m, UNMEASURED) if inference and present else UNMEASURED
     return ModalityEstimate(
         present=present,
         age_s=None if newest_s is None else round(cut.end_s - newest_s, 3),
         weight=round(inference.weights.get(m, 0.0), 4) if inference else 0.0,
         sentiment=round(inference.modality_sentiment[m], 4) if inference and present else None,
+        emotions=None if share.emotions is None else _rounded_to_one(share.emotions),
+        influence=None if share.influence is None else round(share.influence, 4),
+        late=m in cut.late,
     )

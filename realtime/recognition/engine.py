@@ -63,6 +63,16 @@ class Activations:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Part of one modality in an estimate; None: not measured yet. See Attribution."""
+
+    emotions: tuple[float, ...] | None
+    """Probabilities that it gives alone, in the order of `EMOTIONS`."""
+    influence: float | None
+    """Total variation, in [0, 1], by which the estimate's emotions move when it is left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inference:
     """One forward pass over a window in which at least one modality is present."""
 
@@ -77,6 +87,8 @@ class Inference:
     weights: Mapping[Modality, float]
     """Share of what each modality teaches the others: its outgoing edges, mean of the two graphs; sums to 1."""
     inference_ms: float
+    shares: Mapping[Modality, Share] = field(default_factory=dict, compare=False)
+    """Of each present modality, where they are measured."""
     activations: Activations | None = field(default=None, compare=False)
     """None unless the engine was asked for them, and its model has a dictionary."""
 

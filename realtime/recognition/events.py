@@ -1,6 +1,7 @@
 """Events of a stream, each told once: an emotion that stays, a face that comes or goes, speech that begins or ends.
 
-Pure state machines on the estimates' own clock; a value counts once it has held, so that nothing flickers.
+Pure state machines on the estimates' own clock; a value counts once it has held, so that nothing flickers. What nobody
+has looked at yet, because the machine is behind, changes nothing.
 """
 
 from __future__ import annotations
@@ -65,18 +66,21 @@ class Events:
         happened: list[AnyEvent] = []
         now_s, top = estimate.t, estimate.top
         before = self._emotion.value
-        if (since_s := self._emotion.see(top, now_s, EMOTION_HELD_S)) is not None:
+        face, voice, words = (getattr(estimate.modalities, m) for m in ("vision", "audio", "text"))
+        known = top is not None or not (face.late or voice.late or words.late)
+        if known and (since_s := self._emotion.see(top, now_s, EMOTION_HELD_S)) is not None:
             probability = estimate.emotions[top] if estimate.emotions and top else None
             happened.append(EmotionChanged(t=since_s, emotion=top, before=before, probability=probability))
-        face = estimate.faces > 0
-        if (since_s := self._face.see(face, now_s, FACE_APPEARED_S if face else FACE_LEFT_S)) is not None:
-            happened.append(FaceAppeared(t=since_s) if face else FaceLeft(t=since_s))
-        voice = estimate.modalities.audio
+        there = estimate.faces > 0
+        if (
+            not face.late
+            and (since_s := self._face.see(there, now_s, FACE_APPEARED_S if there else FACE_LEFT_S)) is not None
+        ):
+            happened.append(FaceAppeared(t=since_s) if there else FaceLeft(t=since_s))
         if voice.present and voice.age_s is not None:
             self._voice_s = round(now_s - voice.age_s, 4)
-        if (
-            since_s := self._speech.see(voice.present, now_s, SPEECH_BEGAN_S if voice.present else SPEECH_ENDED_S)
-        ) is not None:
+        held_s = SPEECH_BEGAN_S if voice.present else SPEECH_ENDED_S
+        if not voice.late and (since_s := self._speech.see(voice.present, now_s, held_s)) is not None:
             # It ended with the last voice that was heard, long before it was sure to have ended.
             happened.append(SpeechBegan(t=since_s) if voice.present else SpeechEnded(t=self._voice_s))
         return happened

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import random
+import re
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from realtime.messages.estimate import Dropped
+from realtime.perception.attention import WHOLE, Attention
 from realtime.pipeline.pipeline import LATENCIES_KEPT
 from realtime.scale import topics
 from realtime.scale.window_log import NOTHING, WindowLog
@@ -32,6 +33,8 @@ SPREAD_S: Final = 5.0
 """Streams are opened again within so many seconds after a server comes."""
 IN_FLIGHT: Final = 64
 MOST_TOLD: Final = 32
+SEQ: Final = re.compile(r"[0-9]{1,18}")
+HELD_MS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class DueWindow:
     faces: int
     dropped: Dropped
     timed: bool = True
+    attention: Attention = WHOLE
 
 
 @dataclass(slots=True)
@@ -123,6 +127,7 @@ class EdgeStream:
             words=words,
             faces=hop.faces,
             dropped=hop.dropped,
+            attention=hop.attention,
         )
         if self.server is None:
             self._opened, self._again = (seq, now_s), False
@@ -153,7 +158,7 @@ class EdgeStream:
     def on_answer(self, properties: Mapping[str, str], now_s: float) -> bool:
         """Take in that an estimate has come, by its user properties; whether it is for a window of this incarnation."""
         server, held_ms = properties.get("server", ""), properties.get("held_ms", "")
-        if properties.get("session") != self.incarnation or not properties.get("window", "").isdecimal():
+        if properties.get("session") != self.incarnation or not SEQ.fullmatch(properties.get("window", "")):
             return False
         seq = int(properties["window"])
         if self._opened is not None and seq == self._opened[0] and server:
@@ -168,7 +173,7 @@ class EdgeStream:
         if (sent_s := self._in_flight.pop(seq, None)) is not None:
             self.statistics.answered += 1
             self.statistics.round_trips_ms.append((now_s - sent_s) * 1000)
-            with contextlib.suppress(ValueError):
+            if HELD_MS.fullmatch(held_ms):
                 self._transits_s.append(max(0.0, now_s - sent_s - float(held_ms) / 1000) / 2)
         return True
 

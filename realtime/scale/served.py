@@ -184,7 +184,7 @@ class Estimator:
 
     def answer(self, requests: Sequence[WaitingWindow]) -> list[EstimatedWindow]:
         """One pass of the engine over the windows of all."""
-        cuts = [request.state.window.cut(request.message.end_s) for request in requests]
+        cuts = [request.state.window.cut(request.message.end_s, request.message.attention) for request in requests]
         inferences = self._engine.infer_many(cuts)
         answers = []
         for request, cut, inference in zip(requests, cuts, inferences, strict=True):

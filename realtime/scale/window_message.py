@@ -15,6 +15,7 @@ from dhmd import protobuf
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.modality import Modality
 from realtime.messages.estimate import Dropped
+from realtime.perception.attention import WHOLE, Attention
 
 LARGEST: Final = 256 * 1024
 """Bytes of a message: a full window takes a fifth of it."""
@@ -52,6 +53,9 @@ _MESSAGES: Final = {
         "faces": "uint32",
         "dropped_video": "uint64",
         "dropped_audio": "uint64",
+        # How far perception had come, see Attention. as_of_s: of text, vision and audio; NaN where it kept up.
+        "as_of_s": "repeated double",
+        "late": "repeated string",
     },
 }
 _CLASSES: Final = protobuf.message_classes("dhmd/window.proto", "dhmd.window", _MESSAGES)
@@ -87,6 +91,7 @@ class WindowMessage:
     words: tuple[Word, ...] | None
     faces: int
     dropped: Dropped
+    attention: Attention = WHOLE
 
     def encode(self) -> bytes:
         message = _CLASSES["Window"](
@@ -101,7 +106,10 @@ class WindowMessage:
             faces=self.faces,
             dropped_video=self.dropped.video,
             dropped_audio=self.dropped.audio,
+            late=sorted(self.attention.late),
         )
+        if self.attention.as_of_s:
+            message.as_of_s.extend(self.attention.as_of_s.get(m, math.nan) for m in Modality)
         if self.features is not None:
             message.features = json.dumps([spec.to_dict() for spec in self.features.values()])
         for modality in APPENDED:
@@ -162,7 +170,15 @@ def _checked(message: Any) -> WindowMessage:
         words=_words(message.words.words, end_s) if message.HasField("words") else None,
         faces=message.faces,
         dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),
+        attention=_attention(message),
     )
+
+
+def _attention(message: Any) -> Attention:
+    if len(message.as_of_s) not in {0, len(Modality)} or not {*message.late} <= {*Modality}:
+        raise WindowInvalid("an attention to other modalities")
+    as_of_s = dict(zip(Modality, message.as_of_s, strict=False))
+    return Attention({m: s for m, s in as_of_s.items() if not math.isnan(s)}, frozenset(map(Modality, message.late)))
 
 
 def _features(text: str) -> Mapping[Modality, FeatureSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -11,10 +12,11 @@ from realtime.errors import SettingsInvalid
 from realtime.pipeline.outputs import Emitted
 
 logger = logging.getLogger(__name__)
+STDOUT = Path("-")
 
 
 class EstimateFile:
-    """A sink that writes a line an estimate, as it was published.
+    """A sink that writes a line an estimate, as it was published; to standard output where the path is `-`.
 
     The path is opened at once, so that a wrong one is told before anything runs. Raises SettingsInvalid.
     """
@@ -22,7 +24,8 @@ class EstimateFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file: IO[bytes] = path.open("wb", buffering=0)
+            opened = sys.stdout.fileno() if path == STDOUT else path
+            self._file: IO[bytes] = open(opened, "wb", buffering=0, closefd=path != STDOUT)  # noqa: SIM115
         except OSError as error:
             raise SettingsInvalid(
                 f"--estimates {path}: cannot be written ({error.strerror}); name another file"

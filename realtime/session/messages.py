@@ -18,10 +18,12 @@ from dhmd.session import schema
 from dhmd.session.reader import LANDMARK_UNITS, Session, SessionInvalid
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.messages.estimate import Dropped, Estimate, ModelName
+from realtime.perception.attention import Attention
 from realtime.perception.transcript import TranscriptUpdate
+from realtime.perception.window import WindowCut
 from realtime.pipeline.pipeline import Emission
 from realtime.recognition.build import WindowSummary, build_estimate
-from realtime.recognition.engine import Inference, Sentiment
+from realtime.recognition.engine import Inference, Sentiment, Share
 from realtime.workers import WorkerStatus
 
 
@@ -119,14 +121,7 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
         dropped_audio=published.dropped.audio,
     )
     for m in Modality:
-        state = getattr(message.modalities, m.value)
-        state.present = m in cut.present
-        if (newest_s := cut.newest_s[m]) is not None:
-            state.newest_s = newest_s
-        if inference is not None:
-            state.weight = inference.weights.get(m, 0.0)
-            if m in inference.modality_sentiment:
-                state.sentiment = inference.modality_sentiment[m]
+        _write_state(m, cut, inference, getattr(message.modalities, m.value))
     if inference is not None:
         one = inference.sentiment
         message.top, message.valence, message.arousal = published.top, published.valence, published.arousal
@@ -137,6 +132,38 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
             for edge, weight in zip(EDGES, edges, strict=True):
                 setattr(graph, f"{edge.source}_to_{edge.target}", weight)
     return message
+
+
+def _write_state(m: Modality, cut: WindowCut, inference: Inference | None, state: Any) -> None:
+    """state: a ModalityState message."""
+    state.present = m in cut.present
+    if (newest_s := cut.newest_s[m]) is not None:
+        state.newest_s = newest_s
+    if (as_of_s := cut.attention.as_of_s.get(m)) is not None:
+        state.as_of_s = as_of_s
+    if m in cut.late:
+        state.late = True
+    if inference is not None:
+        state.weight = inference.weights.get(m, 0.0)
+        if m in inference.modality_sentiment:
+            state.sentiment = inference.modality_sentiment[m]
+        if (share := inference.shares.get(m)) is not None:
+            _write_share(share, state)
+
+
+def _write_share(share: Share, state: Any) -> None:
+    if share.influence is not None:
+        state.influence = share.influence
+    if share.emotions is not None:
+        for name, probability in zip(EMOTIONS, share.emotions, strict=True):
+            setattr(state.emotions, name, probability)
+
+
+def _share_of(state: Any) -> Share:
+    return Share(
+        emotions=tuple(getattr(state.emotions, name) for name in EMOTIONS) if state.HasField("emotions") else None,
+        influence=state.influence if state.HasField("influence") else None,
+    )
 
 
 def inference_of(message: Any) -> Inference | None:
@@ -156,6 +183,7 @@ def inference_of(message: Any) -> Inference | None:
         hetero_edges=hetero,
         weights={m: state.weight for m, state in states.items() if state.present},
         inference_ms=message.inference_ms,
+        shares={m: _share_of(state) for m, state in states.items() if state.present},
     )
 
 
@@ -167,6 +195,16 @@ class RecordedWindow:
     end_s: float
     newest_s: Mapping[Modality, float | None]
     present: frozenset[Modality]
+    late: frozenset[Modality]
+
+
+def attention_of(message: Any) -> Attention:
+    """Return how far perception had come when the window of an Estimate message was cut."""
+    states = {m: getattr(message.modalities, m.value) for m in Modality}
+    return Attention(
+        as_of_s={m: state.as_of_s for m, state in states.items() if state.HasField("as_of_s")},
+        late=frozenset(m for m, state in states.items() if state.late),
+    )
 
 
 def window_of(message: Any) -> RecordedWindow:
@@ -177,6 +215,7 @@ def window_of(message: Any) -> RecordedWindow:
         end_s=message.end_s,
         newest_s={m: state.newest_s if state.HasField("newest_s") else None for m, state in states.items()},
         present=frozenset(m for m, state in states.items() if state.present),
+        late=attention_of(message).late,
     )
 
 

@@ -24,7 +24,7 @@ from dhmd.session.reader import rows_of, words_of
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.perception.words import SpokenWords
 from realtime.recognition.engine import Inference
-from realtime.session.messages import inference_of
+from realtime.session.messages import attention_of, inference_of
 
 SETTLED_S = 2.0
 """Longest time by which a row may be written after an estimate that saw it."""
@@ -78,7 +78,7 @@ class Rewound:
         message = estimate.message
         while entering and entering[0][0] <= message.revision:
             self._enter(heapq.heappop(entering)[2])
-        return Moment(self._window.cut(message.end_s), message)
+        return Moment(self._window.cut(message.end_s, attention_of(message)), message)
 
     def _enter(self, record: SessionMessage) -> None:
         message = record.message

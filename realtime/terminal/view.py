@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dhmd.labels import CHANNELS
-from realtime.messages.estimate import Estimate
+from realtime.messages.estimate import Estimate, ModalityEstimate
 from realtime.pipeline.outputs import Emitted
 from realtime.workers import WorkerState, WorkerStatus
 
@@ -28,6 +28,14 @@ COLOURS = {
     "disgust": "green",
     "surprise": "dark_orange",
 }
+TROUBLE = {
+    WorkerState.BEHIND: "yellow",
+    WorkerState.LATE: "yellow",
+    WorkerState.RESTARTING: "red",
+    WorkerState.FAILED: "red",
+}
+SURE = 0.6
+"""Probability from which on an emotion is said to be what a modality shows."""
 REDRAW_S = 0.125
 LINE_EVERY_S = 1.0
 BAR_WIDTH = 64
@@ -54,15 +62,40 @@ def sentiment_bar(value: float, low: float, high: float, width: int = BAR_WIDTH 
     return bar
 
 
+def nothing_perceived(e: Estimate) -> str:
+    """Say why there is no emotion: there is nobody, or the machine has not come to look."""
+    late = [name for m, name in CHANNELS.items() if getattr(e.modalities, m).late]
+    return f"this machine is behind: {' and '.join(late)} too late" if late else "nobody seen or heard"
+
+
 def describe_line(e: Estimate) -> str:
     """Describe one estimate in one plain line."""
     present = " ".join(f"{CHANNELS[m]}{'+' if getattr(e.modalities, m).present else '-'}" for m in CHANNELS)
     if e.emotions is None or e.sentiment is None or e.top is None:
-        what = "nobody seen or heard"
+        what = nothing_perceived(e)
     else:
         what = f"{e.top} {e.emotions[e.top]:.2f}  sentiment {e.sentiment.value:+.2f}"
     words = f'  "{e.transcript}"' if e.transcript else ""
     return f"{present}  {what}{words}"
+
+
+def alone(part: ModalityEstimate) -> str:
+    """Describe what a modality says by itself."""
+    if part.emotions is None:
+        return "-"
+    top = max(part.emotions, key=lambda name: part.emotions[name])  # type: ignore[index]
+    return f"{top} {part.emotions[top]:.0%}"
+
+
+def disagreement(e: Estimate) -> str:
+    """Say who is sure of what, where modalities that are sure of themselves differ; else nothing."""
+    parts = [(name, getattr(e.modalities, m).emotions) for m, name in CHANNELS.items()]
+    sure = [
+        (max(emotions, key=lambda one: emotions[one]), name)
+        for name, emotions in parts
+        if emotions and max(emotions.values()) >= SURE
+    ]
+    return ", ".join(f"{top} {name}" for top, name in sure) if len({top for top, _ in sure}) > 1 else ""
 
 
 def _moment(t: float) -> str:
@@ -113,17 +146,19 @@ class Dashboard:
 
     def _sentiment(self, e: Estimate) -> RenderableType:
         if e.sentiment is None or e.valence is None or e.arousal is None:
-            return Text("sentiment    -   nobody seen or heard", style="grey50")
+            return Text(f"sentiment    -   {nothing_perceived(e)}", style="grey50")
         s = e.sentiment
         line = Text("sentiment ")
         line.append_text(sentiment_bar(s.value, s.low, s.high, BAR_WIDTH + 1))
         line.append(f" {s.value:+.2f}\n", style=sentiment_colour(s.value))
         line.append(f"{'':10}valence {e.valence:+.2f}   arousal {e.arousal:+.2f}", style="grey70")
+        if differs := disagreement(e):
+            line.append(f"   {differs}", style="yellow")
         return line
 
     def _modalities(self, e: Estimate) -> RenderableType:
         table = Table(box=None, padding=(0, 2), header_style="grey50")
-        for column in ("", "", "age", "weight", "sentiment"):
+        for column in ("", "", "age", "influence", "alone", "sentiment"):
             table.add_column(column, justify="left" if not column else "right")
         for m, name in CHANNELS.items():
             part = getattr(e.modalities, m)
@@ -133,11 +168,13 @@ class Dashboard:
                     name,
                     Text("● present", "green"),
                     age,
-                    f"{part.weight:.2f}",
+                    "-" if part.influence is None else f"{part.influence:.0%}",
+                    alone(part),
                     Text(f"{part.sentiment:+.2f}", sentiment_colour(part.sentiment)),
                 )
             else:
-                table.add_row(name, Text("○ absent", "grey50"), age, "-", "-", style="grey50")
+                why = Text("◌ late", "yellow") if part.late else Text("○ absent", "grey50")
+                table.add_row(name, why, age, "-", "-", "-", style="grey50")
         return table
 
     def _transcript(self, e: Estimate) -> RenderableType:
@@ -150,8 +187,8 @@ class Dashboard:
         lost = f"dropped {e.dropped.video} frames, {e.dropped.audio} blocks of sound"
         health = Text(f"{self.rate_hz:.1f}/s · latency {delay} · {people} · {lost}\n{self.connection}", style="grey50")
         for worker in self.workers.values():
-            if worker.state in {WorkerState.RESTARTING, WorkerState.FAILED}:
-                health.append(f"\n{worker.worker} {worker.state}: {worker.reason}", style="red")
+            if style := TROUBLE.get(worker.state):
+                health.append(f"\n{worker.worker} {worker.state}: {worker.reason}", style=style)
         if self.marks:
             health.append(f"\n{self.marks}", style="cyan")
         return health

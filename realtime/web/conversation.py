@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Final
 
 from starlette.websockets import WebSocket
@@ -38,6 +38,9 @@ Refusal = tuple[str, str]
 
 MOST_MALFORMED: Final = 20
 """Messages that are none, or come before their time, after which a page is listened to no longer."""
+BEGUN_A_MINUTE: Final = 12.0
+"""Sessions that one address may begin: each loads an extractor of faces."""
+MOST_ADDRESSES: Final = 1024
 PING_EVERY_S: Final = 2.0
 FIRST_PINGS_S: Final = (0.05, 0.1, 0.2)
 TELL_EVERY_S: Final = 1.0
@@ -48,10 +51,17 @@ class Visitors:
 
     def __init__(self, visits: Visits) -> None:
         self._visits = visits
+        self._begun: OrderedDict[str, Allowance] = OrderedDict()
+        """By address: the sessions that it may still begin. The address that came longest ago makes room."""
 
     async def attend(self, socket: WebSocket) -> None:
         """Serve one page until it leaves."""
-        await Conversation(self._visits, socket).run()
+        host = socket.client.host if socket.client is not None else ""
+        begun = self._begun.pop(host, None) or Allowance(BEGUN_A_MINUTE / 60, BEGUN_A_MINUTE)
+        self._begun[host] = begun
+        while len(self._begun) > MOST_ADDRESSES:
+            self._begun.popitem(last=False)
+        await Conversation(self._visits, socket, begun).run()
 
     def end(self) -> None:
         self._visits.end()
@@ -60,8 +70,9 @@ class Visitors:
 class Conversation:
     """Checks what the page says, counts what is not taken, and hands the rest to the visit."""
 
-    def __init__(self, visits: Visits, socket: WebSocket) -> None:
+    def __init__(self, visits: Visits, socket: WebSocket, begun: Allowance) -> None:
         self._visits = visits
+        self._begun = begun
         self._socket = socket
         self._page = Page()
         self._clock = PeerClock()
@@ -85,12 +96,13 @@ class Conversation:
                         if not visited:
                             await self._out_of_place("text", "before join")
                         continue
-                    visit = await visits.join(heard.session)
+                    visit = await visits.join(heard.session, self._begun)
                     if isinstance(visit, str):
                         page.tell(message("full", {"reason": visit}))
                     else:
                         await self._attend(visit, resumed=visit.id == heard.session)
                         visited = True
+                    del visit  # with all its models, while the page decides whether to join again
                 sending.cancel()
         finally:
             if self._next is not None:

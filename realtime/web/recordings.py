@@ -62,6 +62,7 @@ class Recordings:
         self._kept: dict[str, RecordingFiles] = {}
         self._sessions: list[PageRecording] = []
         self._forgetting: set[asyncio.TimerHandle] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         # Made with mode 0700.
@@ -74,6 +75,8 @@ class Recordings:
         self._kept.clear()
         for session in list(self._sessions):
             await session.abandon()
+        if self._ending:
+            await asyncio.wait(self._ending)
         for timer in self._forgetting:
             timer.cancel()
         if self._scratch is not None:
@@ -118,16 +121,23 @@ class Recordings:
         shutil.rmtree(kept.folder, ignore_errors=True)
 
     def end(self, session: PageRecording) -> None:
-        """Keep the recordings of a session that is over for KEPT_S more."""
+        """Keep the recordings of a session that is over for KEPT_S more; the session goes once they are written."""
+        recorded = session.kept
 
         def forget() -> None:
             self._forgetting.discard(timer)
-            self._sessions.remove(session)
-            for kept in session.kept:
+            for kept in recorded:
                 self.forget(kept)
+
+        async def let_go() -> None:
+            await session.stop()
+            self._sessions.remove(session)
 
         timer = asyncio.get_running_loop().call_later(KEPT_S, forget)
         self._forgetting.add(timer)
+        task = asyncio.create_task(let_go(), name="recordings")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def files(self, kept: RecordingFiles) -> list[dict[str, Any]]:
         """Return name, bytes and url of each file of a recording that can be fetched; none once it is deleted."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -244,8 +245,9 @@ class Visits:
             "recordable": True,
         }
 
-    async def join(self, session: str | None) -> Visit | str:
-        """Return the session to continue, or a new one; in words why there is no place."""
+    async def join(self, session: str | None, begun: Allowance) -> Visit | str:
+        """Return the session to continue, or a new one; in words why there is no place. begun: new ones that whoever
+        asks may still begin."""
         for visit in self._places.values():
             if visit is not None and session is not None and secrets.compare_digest(visit.id, session):
                 return visit
@@ -256,6 +258,8 @@ class Visits:
         if len(self._places) >= self._most:
             many = "one person is" if self._most == 1 else f"{self._most} people are"
             return f"{many} being read already, as many as this machine can follow; please try again in a while"
+        if not begun.takes(time.monotonic()):
+            return "too many sessions were begun from here; please try again in a minute"
         number = next(n for n in range(1, self._most + 1) if n not in self._places)
         self._places[number] = None
         try:

@@ -32,6 +32,8 @@ VALENCE, AROUSAL, GRAPH = "#2a9d8f", "#c98a1b", "#54779f"
 STATE_COLOURS = {
     WorkerState.STARTING: PLAIN,
     WorkerState.RUNNING: GRAPH,
+    WorkerState.BEHIND: AROUSAL,
+    WorkerState.LATE: AROUSAL,
     WorkerState.RESTARTING: NEGATIVE,
     WorkerState.FAILED: NEGATIVE,
 }

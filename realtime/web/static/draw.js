@@ -11,6 +11,7 @@ import { EMOTIONS, MODALITIES, state, touch } from "./state.js";
 const WHY_ABSENT = { vision: "no face in sight", audio: "no voice", text: "no words" };
 const WORKERS = { vision: ["video", "face"], audio: ["audio", "voice"], text: ["audio", "transcript"] };
 const DELAYS = 200;
+const SURE = 0.6; // from here on an emotion is said to be what a channel shows
 const PARTS = { // how each is drawn, and its shortest span in ms: nobody reads a number ten times a second
   picture: [drawPicture, 0], estimate: [drawEstimate, 0], words: [drawWords, 0], atoms: [drawAtoms, 0],
   level: [drawLevel, 60], plot: [drawPlot, 95], health: [drawHealth, 250],
@@ -69,24 +70,39 @@ function drawEstimate() {
     put(number, p === undefined ? "-" : p.toFixed(2));
   }
   const [strong, span] = at("top").children;
-  put(strong, estimate ? estimate.top ?? "nobody seen or heard" : "");
-  put(span, estimate?.sentiment ? `sentiment ${signed(estimate.sentiment.value)}` : "");
+  put(strong, estimate ? estimate.top ?? nothingPerceived(estimate) : "");
+  put(span, [estimate?.sentiment ? `sentiment ${signed(estimate.sentiment.value)}` : "", disagreement(estimate?.modalities)].filter(Boolean).join(" · "));
   drawModalities(estimate?.modalities);
   drawGraphs(estimate?.graph);
   if (estimate) measureDelay(estimate);
 }
 
 function drawModalities(modalities) {
-  const leader = Object.entries(modalities ?? {}).filter(([, one]) => one.present).sort(([, a], [, b]) => b.weight - a.weight)[0]?.[0];
+  const leader = Object.entries(modalities ?? {}).filter(([, one]) => one.present).sort(([, a], [, b]) => b.influence - a.influence)[0]?.[0];
   for (const [key, row] of rows) {
-    const one = modalities?.[key], [, is, age, weight, alone] = row.cells;
+    const one = modalities?.[key], [, is, age, influence, alone] = row.cells;
     row.className = one?.present ? (key === leader ? "leads" : "") : "away";
     is.className = one?.present ? "present" : "absent";
-    put(is, !one ? "-" : one.present ? "● present" : `○ ${whyAbsent(key)}`);
+    put(is, !one ? "-" : one.present ? "● present" : one.late ? "◌ the machine is behind" : `○ ${whyAbsent(key)}`);
     put(age, one?.age_s == null ? "-" : `${one.age_s.toFixed(1)} s`);
-    put(weight, one?.present ? one.weight.toFixed(2) : "-");
-    put(alone, one?.sentiment == null ? "-" : signed(one.sentiment));
+    put(influence, one?.influence == null ? "-" : percent(one.influence));
+    put(alone, one?.emotions == null ? "-" : `${strongest(one.emotions)} ${percent(one.emotions[strongest(one.emotions)])}`);
   }
+}
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+const strongest = (emotions) => Object.keys(emotions).reduce((a, b) => (emotions[b] > emotions[a] ? b : a));
+
+/** "happy words, angry voice" where channels that are sure of themselves say different things. */
+function disagreement(modalities) {
+  const sure = Object.entries(modalities ?? {}).filter(([, one]) => one.emotions && one.emotions[strongest(one.emotions)] >= SURE);
+  const said = new Set(sure.map(([, one]) => strongest(one.emotions)));
+  return said.size > 1 ? sure.map(([key, one]) => `${strongest(one.emotions)} ${MODALITIES[key]}`).join(", ") : "";
+}
+
+function nothingPerceived({ modalities }) {
+  const late = Object.values(modalities).some((one) => one.late);
+  return late ? "the machine is behind" : "nobody seen or heard";
 }
 
 function whyAbsent(modality) {
@@ -97,7 +113,7 @@ function whyAbsent(modality) {
   }
   for (const name of WORKERS[modality]) {
     const status = state.statuses.get(name);
-    if (!status) return !state.viewing ? "starting" : modality === "vision" ? "no camera" : "no microphone";
+    if (!status) return !state.viewing || state.picture ? "starting" : modality === "vision" ? "no camera" : "no microphone";
     if (["failed", "restarting", "paused"].includes(status.state)) return status.reason || status.state;
     if (status.state === "ended") return "ended";
   }
@@ -135,7 +151,7 @@ function drawHealth() {
   if (broker) parts.push(`broker ${broker}`);
   for (const { worker, state: how, reason } of state.statuses.values())
     // Of their own camera and microphone visitors are told beside the buttons.
-    if (["failed", "restarting"].includes(how) && !(worker in state.sources)) wrong.push(`${worker} ${how}: ${reason}`);
+    if (["failed", "restarting", "behind", "late"].includes(how) && !(worker in state.sources)) wrong.push(`${worker} ${how}: ${reason}`);
   for (const { what, count, reason } of state.refused.values())
     wrong.push(`${count} ${{ video: "pictures", audio: "blocks of sound", text: "messages" }[what]} were refused: ${reason}`);
   if (state.lostSoundS) wrong.push(`${state.lostSoundS.toFixed(1)} s of sound were lost while the connection was away`);

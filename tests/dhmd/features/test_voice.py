@@ -109,6 +109,17 @@ def test_silence_has_no_rows_and_does_not_run_the_network(
     assert len(extractor.push(noise, 5.0)) == 0
 
 
+def test_sound_that_is_overtaken_has_no_rows_and_leaves_the_others_as_they_are(
+    stream: Sound, rows: Rows, network: VoiceNetwork
+) -> None:
+    extractor, begin = VoiceExtractor(network), 6 * HOP
+    assert not len(extractor.push(stream[:begin], 10.0, overtaken=True))
+    rest = extractor.push(stream[begin:], 10.0 + begin / RATE)
+    kept = rows.times_s > 10.0 + begin / RATE
+    np.testing.assert_array_equal(rest.times_s, rows.times_s[kept])
+    np.testing.assert_array_equal(rest.values, rows.values[kept])
+
+
 def test_a_gap_in_capture_times_starts_a_new_grid(stream: Sound, rows: Rows, network: VoiceNetwork) -> None:
     extractor = VoiceExtractor(network)
     cut = RATE + 12_345

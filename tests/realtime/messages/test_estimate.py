@@ -150,8 +150,12 @@ def test_nothing_perceived_is_null_everywhere_never_zero() -> None:
     written = json.loads(build(cut_with(frozenset(), dict.fromkeys(Modality)), None).model_dump_json())
     assert [written[key] for key in ("sentiment", "emotions", "top", "valence", "arousal")] == [None] * 5
     assert written["modalities"] == {
-        m: {"present": False, "age_s": None, "weight": 0.0, "sentiment": None} for m in ("vision", "audio", "text")
-    }
+        m: {
+            "present": False, "age_s": None, "weight": 0.0, "sentiment": None,
+            "emotions": None, "influence": None, "late": False,
+        }
+        for m in ("vision", "audio", "text")
+    }  # fmt: skip
     assert set(written["graph"]["homo"].values()) == set(written["graph"]["hetero"].values()) == {0.0}
     assert written["latency_ms"]["inference"] is None
 

@@ -129,6 +129,7 @@ def test_the_device_is_one_that_home_assistant_takes() -> None:
     platforms = {name: component.platform for name, component in device.components.items()}
     assert platforms == {
         **dict.fromkeys(["emotion", "probability", "sentiment", "valence", "arousal", "words"], "sensor"),
+        **dict.fromkeys(["influence_face", "influence_voice", "influence_words"], "sensor"),
         **dict.fromkeys(["face", "speech"], "binary_sensor"),
         "event": "event",
     }
@@ -137,7 +138,9 @@ def test_the_device_is_one_that_home_assistant_takes() -> None:
     emotion = device.components["emotion"]
     assert isinstance(emotion, HASensor)
     assert emotion.options == list(EMOTIONS)
-    assert [name for name, component in device.components.items() if not component.enabled_by_default] == ["words"]
+    assert [name for name, component in device.components.items() if not component.enabled_by_default] == [
+        *("words", "influence_face", "influence_voice", "influence_words")
+    ]
 
 
 def test_values_read_as_home_assistant_wants_them() -> None:
@@ -186,6 +189,8 @@ def test_what_cannot_be_known_is_unavailable() -> None:
     assert not available("face", "online", video=lost, face=runs)
     assert not available("face", "online", audio=runs, voice=runs)
     assert available("speech", "online", audio=runs, voice=runs)
+    assert available("speech", "online", audio=runs, voice=WorkerState.BEHIND)
+    assert not available("speech", "online", audio=runs, voice=WorkerState.LATE)
     assert not available("words", "online", audio=runs, transcript=WorkerState.PAUSED)
 
 

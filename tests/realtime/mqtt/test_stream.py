@@ -77,7 +77,8 @@ def test_a_run_publishes_all_its_topics(
     assert metrics["latency_ms"]["capture_to_published"]["p50"] >= metrics["latency_ms"]["inference"]["p50"]
     assert metrics["memory_mb"] > 100
     values = {name.rsplit("/", 1)[1] for name, _, _ in of(listener, STATE, "hall")}
-    assert values == {"emotion", "probability", "sentiment", "valence", "arousal", "face", "speech", "words"}
+    shares = {"influence_face", "influence_voice", "influence_words"}
+    assert values == shares | {"emotion", "probability", "sentiment", "valence", "arousal", "face", "speech", "words"}
     # A stream that has stopped has no values.
     after = subscribe(mosquitto.port)
     after.wait_for(lambda: len(of(after, STATE, "hall")) == len(values))

@@ -16,11 +16,15 @@ START_S = 1_700_000_000.0
 HOP_S = 0.1
 
 
-def seen(seq: int, top: Any = "neutral", *, faces: int = 0, voice_age_s: float | None = None) -> Estimate:
+def seen(
+    seq: int, top: Any = "neutral", *, faces: int = 0, voice_age_s: float | None = None, late: bool = False
+) -> Estimate:
     """The estimate `seq` hops after the start. voice_age_s: of the newest voice; a second later it is absent."""
     present = voice_age_s is not None and voice_age_s <= 1.0
-    absent = ModalityEstimate(present=False, age_s=None, weight=0.0, sentiment=None)
-    voice = ModalityEstimate(present=present, age_s=voice_age_s, weight=0.0, sentiment=0.0 if present else None)
+    absent = ModalityEstimate(present=False, age_s=None, weight=0.0, sentiment=None, late=late)
+    voice = ModalityEstimate(
+        present=present, age_s=voice_age_s, weight=0.0, sentiment=0.0 if present else None, late=late and not present
+    )
     return Estimate.model_construct(
         seq=seq,
         t=round(START_S + seq * HOP_S, 4),
@@ -94,6 +98,15 @@ def test_a_pause_between_words_does_not_end_speech_and_a_click_does_not_begin_it
         SpeechBegan
     ]
     assert not told(seen(i, None, voice_age_s=0.0 if i % 10 < 2 else 1.1) for i in range(100))
+
+
+def test_what_nobody_has_looked_at_has_neither_left_nor_ended() -> None:
+    before = [seen(i, "happy", faces=1, voice_age_s=0.0) for i in range(20)]
+    late = [seen(i, None, late=True) for i in range(20, 300)]
+    assert len(told(before)) == 3
+    assert told(before + late) == told(before)
+    gone = [seen(i, None) for i in range(300, 330)]
+    assert [event.event for _, event in told(before + late + gone)][3:] == ["speech_ended", "emotion", "face_left"]
 
 
 def test_what_is_there_from_the_beginning_is_told_too() -> None:

@@ -146,7 +146,17 @@ def test_what_is_said_of_other_sessions_changes_nothing(made_up: MakeUp) -> None
     edge = made_up()
     edge.window()
     assert not edge.answered("a", session="another")
-    assert not edge.answered("a", window="x")
+    for window in ("x", "9" * 5000, "-1", "٣", ""):
+        assert not edge.answered("a", window=window)
     assert not edge.stream.on_answer({}, edge.now_s)
     assert edge.answered("a", held_ms="long")
     assert edge.stream.server == "a"
+
+
+@pytest.mark.parametrize("held_ms", ["-inf", "nan", "1e9", "-5", "9" * 400, ""])
+def test_a_time_that_no_server_can_have_held_a_window_is_not_measured(made_up: MakeUp, held_ms: str) -> None:
+    edge = made_up()
+    edge.window()
+    assert edge.answered("a", held_ms=held_ms)
+    _, message = read(edge.window())
+    assert message.transit_s == 0.0

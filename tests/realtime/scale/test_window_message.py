@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dhmd.contract import Rows, Word
 from dhmd.modality import Modality
 from realtime.messages.estimate import Dropped
+from realtime.perception.attention import Attention
 from realtime.scale.window_message import (
     _CLASSES,
     LARGEST,
@@ -26,6 +27,8 @@ from realtime.scale.window_message import (
     WindowInvalid,
     WindowMessage,
 )
+
+LATE = Attention({Modality.AUDIO: 3.5}, frozenset({Modality.VISION}))
 
 
 def a_message(**changed: Any) -> WindowMessage:
@@ -49,13 +52,16 @@ def a_message(**changed: Any) -> WindowMessage:
     return WindowMessage(**{**fields, **changed})
 
 
-@pytest.mark.parametrize("changed", [{}, {"previous": None}, {"words": ()}, {"timed": False, "epoch_unix": 0.0}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"previous": None}, {"words": ()}, {"timed": False, "epoch_unix": 0.0}, {"attention": LATE}]
+)
 def test_a_message_comes_as_it_went(changed: dict[str, Any]) -> None:
     sent = a_message(**changed)
     came = WindowMessage.decode(sent.encode())
     for name in ("incarnation", "seq", "previous", "features", "epoch_unix", "end_s", "sent_s", "transit_s", "timed"):
         assert getattr(came, name) == getattr(sent, name)
     assert (came.words, came.faces, came.dropped) == (sent.words, sent.faces, sent.dropped)
+    assert came.attention == sent.attention
     for m in Modality:
         np.testing.assert_array_equal(came.rows[m].times_s, sent.rows[m].times_s)
         np.testing.assert_array_equal(came.rows[m].values, sent.rows[m].values)

@@ -21,6 +21,7 @@ from dhmd.contract import ContractMismatch, FeatureSpec, Rows, Word
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, SessionInvalid, schema
+from realtime.perception.attention import WHOLE, Attention
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.perception.words import SpokenWords
@@ -97,10 +98,12 @@ class LiveRun:
         revision = self.revision_of_words
         self.tell(schema.WORDS, lambda when: messages.words(update, revision, when))
 
-    def cut(self) -> None:
-        cut = self.window.cut(self.now_s)
+    def cut(self, attention: Attention = WHOLE) -> None:
+        cut = self.window.cut(self.now_s, attention)
         self.cuts.append(cut)
-        self.tell(schema.ESTIMATE, lambda _: schema.Estimate(revision=cut.revision, end_s=cut.end_s))
+        states = {m.value: {"as_of_s": as_of_s} for m, as_of_s in attention.as_of_s.items()}
+        message = schema.Estimate(revision=cut.revision, end_s=cut.end_s, modalities=states)
+        self.tell(schema.ESTIMATE, lambda _: message)
 
     def tell(self, topic: str, build: Any) -> None:
         self.told.append((topic, self.now_s, build))
@@ -159,6 +162,18 @@ def test_every_window_is_cut_again(tmp_path_factory: pytest.TempPathFactory, ste
     path = tmp_path_factory.getbasetemp() / "every.mcap"
     live.write(path, delays_s)
     assert_same(rewound(path), live.cuts)
+
+
+def test_what_was_looked_at_late_stands_for_now_again(tmp_path: Path) -> None:
+    live = LiveRun(now_s=1.0)
+    live.rows(Modality.VISION, 1, 2, 0.1)
+    for attention in (WHOLE, Attention({Modality.VISION: 1.1})):
+        live.now_s = 1.0 + 1.2 * SPECS[Modality.VISION].absent_after_s
+        live.cut(attention)
+    live.write(tmp_path / "late.mcap", [0.0])
+    moments = rewound(tmp_path / "late.mcap")
+    assert_same(moments, live.cuts)
+    assert [bool(moment.cut.present) for moment in moments] == [False, True]
 
 
 def test_rows_that_stand_after_the_estimate_that_saw_them(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 import pytest
 
 CHROMIUM = shutil.which("chromium")
+PATIENCE_MS = 240_000
+"""What only a hang reaches: on a busy machine a page needs minutes for what it does in a second."""
+
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 
@@ -48,6 +51,7 @@ def served(*words: str) -> Iterator[str]:
 def opened(browser: Any, address: str, **how: Any) -> tuple[Any, list[str]]:
     """A page, and what its console complains about."""
     page = browser.new_page(**how)
+    page.set_default_timeout(PATIENCE_MS)
     complaints: list[str] = []
     page.on(
         "console", lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,22 @@ def browser() -> Iterator[Any]:
         yield launch()
 
 
-def test_two_pages_follow_the_clip_and_see_its_end(browser: Any, tmp_path: Path) -> None:
-    with served(*WEB, "--source", str(CLIP), "--duration", "17") as address:
+@pytest.mark.timeout(900)  # many waits, one after the other
+def test_two_pages_follow_the_clip_and_see_its_end(
+    browser: Any, tmp_path: Path, make_media: Callable[..., Path]
+) -> None:
+    # Twice, so that pages that open late, or hear of the words late, still see the happy face.
+    twice = make_media("twice.mp4", "-stream_loop", "1", "-i", str(CLIP), "-c", "copy")
+    with served(*WEB, "--source", str(twice), "--duration", "40") as address:
         (wide, complaints), (phone, others) = (
             opened(browser, address, viewport=size, color_scheme=scheme)
             for size, scheme in (({"width": 1280, "height": 900}, "light"), ({"width": 390, "height": 844}, "dark"))
         )
         for page in (wide, phone):
-            page.locator("#words").get_by_text("wonderful").wait_for(timeout=60_000)
+            page.locator("#words").get_by_text("wonderful").wait_for()
         for page in (wide, phone):
             # Not wait_for_function: it would need the eval that the page forbids.
-            page.locator("#top strong", has_text="happy").wait_for(timeout=30_000)
+            page.locator("#top strong", has_text="happy").wait_for()
             page.locator("#modalities tr[data-name=vision] .present").wait_for()
         shares = wide.locator("#emotions .number").all_inner_texts()
         assert abs(sum(map(float, shares)) - 1) < 0.05
@@ -48,7 +53,7 @@ def test_two_pages_follow_the_clip_and_see_its_end(browser: Any, tmp_path: Path)
             page.screenshot(path=tmp_path / f"{page.viewport_size['width']}.png", full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         # Nobody speaks any more at the end of the sentence: absent looks absent, and says why.
-        wide.locator("#connection").get_by_text("the run has ended").wait_for(timeout=60_000)
+        wide.locator("#connection").get_by_text("the run has ended").wait_for()
     assert complaints == others == []
 
 
@@ -56,9 +61,9 @@ def test_buttons_mark_what_is_recorded(browser: Any, tmp_path: Path) -> None:
     session = tmp_path / "talk.mcap"
     with served(*WEB, "--source", str(CLIP), "--duration", "12", "--record", str(session)) as address:
         page, complaints = opened(browser, address)
-        page.locator("#words").get_by_text("Hello").wait_for(timeout=60_000)
+        page.locator("#words").get_by_text("Hello").wait_for()
         page.get_by_role("button", name="happy").click()
-        page.locator("#marked").get_by_text(re.compile("marked .* s: happy")).wait_for(timeout=10_000)
+        page.locator("#marked").get_by_text(re.compile("marked .* s: happy")).wait_for()
     marks = [record.message for record in Session.open(session).records({schema.MARK})]
     assert [mark.emotion for mark in marks] == ["happy"]
     assert 0 <= marks[0].start_s < marks[0].end_s < 12
@@ -70,10 +75,10 @@ def test_what_is_not_there_looks_absent_with_its_reason(browser: Any, tmp_path: 
     subprocess.run(["ffmpeg", "-v", "error", "-i", str(CLIP), "-vn", "-t", "8", str(sound)], check=True)
     with served(*WEB, "--broker", "embedded", "--source", str(sound)) as address:
         page, complaints = opened(browser, address)
-        page.locator("#modalities tr[data-name=audio] .present").wait_for(timeout=60_000)
+        page.locator("#modalities tr[data-name=audio] .present").wait_for()
         assert page.locator("#modalities tr[data-name=vision] .absent").inner_text() == "○ no camera"
         assert page.locator("#modalities tr[data-name=vision]").get_attribute("class") == "away"
-        page.locator("#health").get_by_text("broker connected").wait_for(timeout=10_000)
+        page.locator("#health").get_by_text("broker connected").wait_for()
     assert complaints == []
 
 
@@ -84,8 +89,8 @@ def test_a_recorded_session_is_seen_again_with_its_pictures(browser: Any, tmp_pa
     subprocess.run([sys.executable, "-m", "realtime", *words], check=True, stdout=subprocess.DEVNULL)
     with served("replay", str(session), "--web") as address:
         page, complaints = opened(browser, address)
-        page.locator("#words").get_by_text("Hello").wait_for(timeout=60_000)
-        page.locator("#modalities tr[data-name=vision] .present").wait_for(timeout=30_000)
+        page.locator("#words").get_by_text("Hello").wait_for()
+        page.locator("#modalities tr[data-name=vision] .present").wait_for()
         drawn = page.evaluate(
             "[...document.querySelector('#picture').getContext('2d').getImageData(0, 0, 64, 64).data]"
         )

@@ -14,10 +14,9 @@ from dhmd.session import Session, schema
 from realtime.bench.page import fake_devices
 from realtime.demo import CLIP
 from tests.realtime.metrics.test_prometheus import free_address, port_of, scrape, value
-from tests.realtime.web.chromium import Cable, launching, needs_chromium, opened, served
+from tests.realtime.web.chromium import PATIENCE_MS, Cable, launching, needs_chromium, opened, served
 
 pytestmark = needs_chromium
-PATIENT = {"timeout": 60_000}
 TOP = "() => document.querySelector('#top strong').textContent"
 
 
@@ -57,13 +56,14 @@ def start(page: Any) -> None:
 
 
 def present(page: Any, modality: str) -> None:
-    page.locator(f"#modalities tr[data-name={modality}] .present").wait_for(**PATIENT)
+    page.locator(f"#modalities tr[data-name={modality}] .present").wait_for()
 
 
 def absent(page: Any, modality: str, reason: str) -> None:
-    page.locator(f"#modalities tr[data-name={modality}] .absent").get_by_text(reason).wait_for(**PATIENT)
+    page.locator(f"#modalities tr[data-name={modality}] .absent").get_by_text(reason).wait_for()
 
 
+@pytest.mark.timeout(900)  # many waits, one after the other
 def test_a_visitor_is_understood_and_sees_why_something_is_not_there(
     browser: Any, address: str, metrics: str, pictures: Path
 ) -> None:
@@ -72,13 +72,13 @@ def test_a_visitor_is_understood_and_sees_why_something_is_not_there(
     page.screenshot(path=pictures / "invitation.png", full_page=True)
     start(page)
     # The clip's own order: it says good news with a happy face, then is taken by surprise.
-    page.locator("#words").get_by_text("wonderful").wait_for(**PATIENT)
-    page.wait_for_function(f"() => ({TOP})() === 'happy'", timeout=60_000)
+    page.locator("#words").get_by_text("wonderful").wait_for()
+    page.wait_for_function(f"() => ({TOP})() === 'happy'")
     for modality in ("vision", "audio", "text"):
         present(page, modality)
     stream = page.locator("#stream").inner_text()
     assert stream in {"hall-1", "hall-2"}
-    page.wait_for_function("() => dhmd.delays.length >= 20", timeout=60_000)
+    page.wait_for_function("() => dhmd.delays.length >= 20")
     read = scrape(metrics)
     assert value(read, "dhmd_estimates_total", stream=stream) >= 20
     assert value(read, "dhmd_worker_state", stream=stream, worker="video", state="running") == 1
@@ -88,7 +88,7 @@ def test_a_visitor_is_understood_and_sees_why_something_is_not_there(
     assert len(set(drawn)) > 16
     used = page.evaluate("() => atob(Object.values(dhmd.state.activations.homo)[0]).length")
     assert used == page.evaluate("() => dhmd.state.atoms") > 0
-    page.wait_for_function(f"() => ({TOP})() === 'surprise'", timeout=60_000)
+    page.wait_for_function(f"() => ({TOP})() === 'surprise'")
 
     page.get_by_role("button", name="Camera").click()
     absent(page, "vision", "switched off")
@@ -127,14 +127,14 @@ def test_a_session_is_recorded_with_consent_marked_and_downloaded(
     assert page.get_by_role("button", name="Start recording").is_disabled()
     page.get_by_label("Everyone who is seen or heard agrees").check()
     page.get_by_role("button", name="Start recording").click()
-    page.locator("#recording").wait_for(**PATIENT)
+    page.locator("#recording").wait_for()
     page.wait_for_timeout(1500)
     page.get_by_role("button", name="happy").click()
-    page.locator("#marked").get_by_text(re.compile("marked .* s: happy")).wait_for(**PATIENT)
+    page.locator("#marked").get_by_text(re.compile("marked .* s: happy")).wait_for()
     page.screenshot(path=pictures / "recording.png", full_page=True)
     page.get_by_role("button", name="Stop recording").click()
     links = page.locator("#files a")
-    links.first.wait_for(**PATIENT)
+    links.first.wait_for()
     saved = {}
     for link in links.all():
         with page.expect_download() as download:
@@ -152,6 +152,7 @@ def test_a_session_is_recorded_with_consent_marked_and_downloaded(
     assert complaints == []
 
 
+@pytest.mark.timeout(900)  # many waits, one after the other
 def test_two_tabs_are_two_visitors_and_a_third_is_asked_to_wait(browser: Any, address: str, pictures: Path) -> None:
     tabs = [opened(browser, address, viewport={"width": 390, "height": 844}, color_scheme="dark") for _ in range(3)]
     for page, _ in tabs[:2]:
@@ -160,7 +161,7 @@ def test_two_tabs_are_two_visitors_and_a_third_is_asked_to_wait(browser: Any, ad
     assert {page.locator("#stream").inner_text() for page, _ in tabs[:2]} == {"hall-1", "hall-2"}
     third = tabs[2][0]
     start(third)
-    third.locator("#why").get_by_text("please try again in a while").wait_for(**PATIENT)
+    third.locator("#why").get_by_text("please try again in a while").wait_for()
     third.screenshot(path=pictures / "full.png", full_page=True)
     tabs[0][0].screenshot(path=pictures / "phone.png", full_page=True)
     assert tabs[0][0].evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -173,6 +174,7 @@ def test_two_tabs_are_two_visitors_and_a_third_is_asked_to_wait(browser: Any, ad
         assert complaints == []
 
 
+@pytest.mark.timeout(900)  # many waits, one after the other
 def test_a_cut_of_the_network_is_told_and_the_session_goes_on(browser: Any, address: str, pictures: Path) -> None:
     cable = Cable(address)
     page, _ = opened(browser, cable.address)
@@ -180,11 +182,11 @@ def test_a_cut_of_the_network_is_told_and_the_session_goes_on(browser: Any, addr
     present(page, "vision")
     seq, stream = page.evaluate("() => dhmd.state.estimate.seq"), page.locator("#stream").inner_text()
     cable.cut()
-    page.get_by_text("connection lost; trying again").wait_for(**PATIENT)
+    page.get_by_text("connection lost; trying again").wait_for()
     page.screenshot(path=pictures / "cut.png", full_page=True)
     cable.mend()
-    page.locator("#connection").get_by_text("live", exact=True).wait_for(**PATIENT)
-    page.wait_for_function(f"() => dhmd.state.estimate.seq > {seq + 20}", timeout=60_000)
+    page.locator("#connection").get_by_text("live", exact=True).wait_for()
+    page.wait_for_function(f"() => dhmd.state.estimate.seq > {seq + 20}")
     present(page, "vision")
     assert page.locator("#stream").inner_text() == stream
     page.close()
@@ -199,15 +201,16 @@ def test_a_cut_of_the_network_is_told_and_the_session_goes_on(browser: Any, addr
 def test_without_a_camera_it_says_why(launch: Any, address: str, flags: tuple[str, ...], told: str) -> None:
     page, complaints = opened(launch(*flags), address)
     start(page)
-    page.locator("#why").get_by_text(re.compile(told)).wait_for(**PATIENT)
+    page.locator("#why").get_by_text(re.compile(told)).wait_for()
     assert page.get_by_role("button", name="Start", exact=True).is_enabled()
     assert complaints == []
 
 
 def test_a_camera_alone_is_enough(launch: Any, address: str) -> None:
     page = launch("--use-fake-device-for-media-stream").new_context(permissions=["camera"]).new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(address)
     start(page)
-    page.locator("#connection").get_by_text("live", exact=True).wait_for(**PATIENT)
-    page.locator("#microphone-reason").get_by_text("microphone not allowed").wait_for(**PATIENT)
+    page.locator("#connection").get_by_text("live", exact=True).wait_for()
+    page.locator("#microphone-reason").get_by_text("microphone not allowed").wait_for()
     absent(page, "audio", "microphone not allowed")

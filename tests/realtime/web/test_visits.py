@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
 import urllib.request
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,7 @@ from realtime.perception.extractors import StreamExtractors
 from realtime.programs.visitors import assembling
 from realtime.recognition.engine import Engine
 from realtime.recognition.shared_engine import SharedEngine
+from realtime.web import conversation
 from realtime.web import visits as visiting
 from realtime.web.address import WebAddress
 from realtime.web.conversation import MOST_MALFORMED, Visitors
@@ -32,9 +35,11 @@ from realtime.web.protocol import LARGEST_MESSAGE, LARGEST_PICTURE, MALFORMED, S
 from realtime.web.recordings import Recordings
 from realtime.web.server import WebServer
 from realtime.web.visits import Common, Visits
+from tests.realtime.waiting import until
 
 pytestmark = pytest.mark.anyio
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
+"""What only a hang reaches."""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +79,14 @@ def heard(words: dict[str, Any]) -> list[Any]:
     return [*words["final"], *words["partial"]]
 
 
+def greeted(visitor: SimulatedVisitor) -> bool:
+    return any(said[0].startswith("Hello") for words in visitor.all("words") for said in heard(words))
+
+
+def present(visitor: SimulatedVisitor, modality: str) -> bool:
+    return any(one["data"]["modalities"][modality]["present"] for one in visitor.all("estimate"))
+
+
 async def closed(visitor: SimulatedVisitor) -> int:
     """The code with which the server closes the connection."""
     await visitor.socket.wait_closed()
@@ -90,19 +103,19 @@ async def test_a_visitor_is_read_by_their_own_camera_and_microphone(
             assert (await visitor.told("hello"))["source"] == "browser"
             assert visitor.received == visitor.all("hello")  # nothing else before they join
             await visitor.join()
-            await visitor.play(MediaFile(str(talking_clip)))
-            while not any(said[0].startswith("Hello") for words in visitor.all("words") for said in heard(words)):
-                await visitor.another("words")
+            # Over and over: a busy machine may look at none of the pictures while they are new.
+            while not (present(visitor, "vision") and present(visitor, "audio") and greeted(visitor)):
+                await visitor.play(MediaFile(str(talking_clip)))
             estimate = (await visitor.told("estimate"))["data"]
             clock = await visitor.told("clock")
             await visitor.say("leave")
             assert (await visitor.told("ended"))["reason"] == "this session is over"
         assert estimate["stream"] == "hall-1"
-        assert any(one["data"]["modalities"]["vision"]["present"] for one in visitor.all("estimate"))
-        assert any(one["data"]["modalities"]["audio"]["present"] for one in visitor.all("estimate"))
+        assert present(visitor, "vision")
+        assert present(visitor, "audio")
         assert visitor.all("activations")
         assert visitor.all("face")[-1]["faces"] == 1
-        assert abs(time.monotonic() + clock["offset"] - visitor.all("estimate")[-1]["end"]) < PATIENCE_S
+        assert abs(time.monotonic() + clock["offset"] - visitor.all("estimate")[-1]["end"]) < 60.0
         assert clock["rtt"] < 1.0
         assert not visitor.all("refused")
         assert told[0] == "hall-1: a visitor came"
@@ -136,6 +149,43 @@ async def test_two_are_streams_of_their_own_and_a_third_is_asked_to_wait(serve: 
         assert third.all("joined")[0]["stream"] == left
         # Nobody is seen or heard, and so it is said.
         assert (await other.told("estimate"))["data"]["top"] is None
+
+
+async def test_nothing_stays_of_a_visit_that_is_over_but_its_recordings(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[visiting.Visit]] = []
+
+    class Watched(visiting.Visit):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(visiting, "Visit", Watched)
+    async with serve(most=1) as (address, told), SimulatedVisitor.at(address) as visitor:
+        await visitor.join()
+        await visitor.say("leave")
+        await visitor.told("ended")
+        await until(lambda: len(told) == 2)
+        await until(lambda: gc.collect() >= 0 and made[0]() is None)
+
+
+async def test_who_joins_and_leaves_again_and_again_is_asked_to_wait(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "BEGUN_A_MINUTE", 2.0)
+    async with serve(most=1) as (address, told), SimulatedVisitor.at(address) as visitor:
+        for begun in (1, 2):
+            await visitor.join()
+            await visitor.say("leave")
+            await until(lambda begun=begun: len(visitor.all("ended")) == begun)  # type: ignore[misc]
+        await visitor.say("join", session=None)
+        assert "try again in a minute" in (await visitor.told("full"))["reason"]
+        assert len(visitor.all("joined")) == 2
+        async with SimulatedVisitor.at(address) as another:
+            await another.say("join", session=None)
+            await another.told("full")
+    assert len(told) == 4
 
 
 async def test_a_page_comes_back_to_its_session_and_one_that_does_not_is_given_up(
@@ -197,7 +247,7 @@ async def test_what_is_too_much_is_counted_and_not_taken(serve: Serve) -> None:
         await visitor.socket.send(picture(now_s() - 60, b"\xff\xd8"))
         await visitor.told("refused", reason="too old", count=1)
         await visitor.socket.send(picture(now_s(), b"no picture"))
-        await visitor.told("refused", reason="not a JPEG picture")
+        await visitor.told("refused", reason="not a baseline JPEG picture")
         block = b"\x02" + bytes(8) + bytes(2 * 16_000)
         for _ in range(40):
             await visitor.socket.send(block[:1] + picture(now_s(), b"")[1:] + block[9:])

@@ -1,0 +1,67 @@
+"""What each modality says alone, and how far it moves the estimate: measured, by leaving the others or it out."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import Protocol
+
+from dhmd.modality import Modality
+from realtime.perception.window import WindowCut
+from realtime.recognition.engine import Inference, Share
+
+
+class Infers(Protocol):
+    def infer(self, cut: WindowCut, /) -> Inference | None: ...
+
+
+class Attribution:
+    """Adds the shares of the modalities to inferences of one stream, in one thread.
+
+    The influence of a modality is the total variation between the emotions with it and without it, of the same window.
+    Each call infers one window more, of a part of the modalities; with three of them each share is measured anew at
+    every sixth call, and a newcomer's first.
+    """
+
+    def __init__(self, engine: Infers) -> None:
+        self._engine = engine
+        self._turns: deque[frozenset[Modality]] = deque()
+        self._alone: dict[Modality, tuple[float, ...]] = {}
+        self._influence: dict[Modality, float] = {}
+
+    def of(self, cut: WindowCut, inference: Inference | None) -> Inference | None:
+        """Returns the inference of this window with the shares that are known."""
+        present = cut.present
+        for gone in self._alone.keys() - present:
+            del self._alone[gone]
+        for gone in self._influence.keys() - present:
+            del self._influence[gone]
+        if inference is None:
+            return None
+        if len(present) == 1:
+            return replace(inference, shares={m: Share(inference.emotions, 1.0) for m in present})
+        if set(self._turns) != set(parts_of(present)):
+            self._turns = deque(sorted(parts_of(present), key=self._is_known))
+        part = self._turns.popleft()
+        self._turns.append(part)
+        found = self._engine.infer(replace(cut, present=part))
+        if found is not None:
+            if len(part) == 1:
+                self._alone[next(iter(part))] = found.emotions
+            if len(left_out := present - part) == 1:
+                moved = sum(abs(p - q) for p, q in zip(inference.emotions, found.emotions, strict=True)) / 2
+                self._influence[next(iter(left_out))] = min(1.0, moved)
+        shares = {m: Share(self._alone.get(m), self._influence.get(m)) for m in present}
+        return replace(inference, shares=shares)
+
+    def _is_known(self, part: frozenset[Modality]) -> bool:
+        """Returns whether nothing new is learned from a part; those that tell of a newcomer are inferred first."""
+        if len(part) == 1:
+            return next(iter(part)) in self._alone
+        return not any(m not in part for m in Modality if m not in self._influence)
+
+
+def parts_of(present: frozenset[Modality]) -> list[frozenset[Modality]]:
+    """Returns each modality alone and each left out, without doubles."""
+    single = [frozenset({m}) for m in Modality if m in present]
+    return [*single, *(present - one for one in single if len(present) > 2)]
