@@ -144,10 +144,10 @@ class Weights:
     ort: float = 0.01
     homo: float = 0.05
     hetero: float = 0.05
-    dict: float = 0.1
     product: float = 0.0
     regulariser: float = 10.0
-    temperature: Mapping[Modality, float] = field(default_factory=lambda: {})
+    temperature: Mapping[Modality, float] = field(default_factory=dict)
+    dict: float = 0.1
 
 
 class FitConfig(_Strict):

@@ -27,6 +27,7 @@ SCRIPT: Final = (
     Segment("angry", "Stop it! This is unfair, and I am very angry!", 19.6, 22.9),
     Segment("sad", "Now my old friend is leaving, and I feel so sad.", 25.2, 29.1),
 )
-"""What is said when; moods are names of `dhmd.labels.EMOTIONS`. The pauses let words of one mood leave the window soon after the next began."""
+"""What is said when; moods are names of `dhmd.labels.EMOTIONS`. Pauses are long enough that the words of one mood soon
+leave the window of the next."""
 
-DURATION_S: Final = 31.1
+DURATION_S: Final = 31.2

@@ -138,7 +138,8 @@ class Puppet:
         return cv2.inpaint(self._portrait, grown, 5, cv2.INPAINT_TELEA).astype(np.uint8, copy=False)
 
     def _without_folds(self, front: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The portrait with cheeks of skin from around the folds of the smile, which stand there whatever the mouth does."""
+        """The portrait without the folds of its smile, which would stand there whatever the mouth does: skin from around
+        them takes their place."""
         import cv2
 
         def blurred(image: NDArray[np.float32], share: float) -> NDArray[np.float32]:
@@ -175,7 +176,9 @@ class Puppet:
             line = np.zeros(dark.shape, dtype=np.uint8)
             upper, lower = (0.4 * self._face[a, :2] + 0.6 * self._face[b, :2] for a, b in ends)
             width = round(0.018 * self._unit)
-            cv2.line(line, upper.round().astype(int).tolist(), lower.round().astype(int).tolist(), 255, width, cv2.LINE_AA)
+            cv2.line(
+                line, upper.round().astype(int).tolist(), lower.round().astype(int).tolist(), 255, width, cv2.LINE_AA
+            )
             shade(0.9, 0.012, line)
         for above, below, lids in zip(BROWS_UPPER, BROWS_LOWER, UPPER_LIDS, strict=True):
             for strength, softness, contour in (

@@ -44,7 +44,8 @@ class Composition:
     balance: classes are drawn in proportion to their frequency to the power 1 - balance; 1 draws all equally often.
         Windows of several modalities are drawn so; `balance_alone` is that of windows of one, by modality, else 0.
     corpora: how much more often an utterance of a corpus is drawn than others, by the name of its manifest; else 1.
-    unlike_share: share of the windows composed of strangers in which each shows an emotion of its own. They have no label.
+    unlike_share: share of the windows composed of strangers in which each shows an emotion of its own. They have no
+        label.
     native_share: share of the windows that are of one utterance, where some have several modalities.
     sentiment_share: share of the windows that are utterances labelled with sentiment and not with an emotion.
     valence_weight: weight of the sentiment that a class's valence stands for, next to a labelled one.
@@ -201,7 +202,9 @@ class Composer:
     ) -> dict[Modality, Example]:
         return {m: self._pool[m].drawn(emotion, draw) for m in Modality if m in subset}
 
-    def _unlike(self, subset: frozenset[Modality], balance: float, draw: np.random.Generator) -> dict[Modality, Example]:
+    def _unlike(
+        self, subset: frozenset[Modality], balance: float, draw: np.random.Generator
+    ) -> dict[Modality, Example]:
         pools = {m: self._pool[m] for m in Modality if m in subset}
         return {m: pool.drawn(_drawn_class([pool], balance, draw), draw) for m, pool in pools.items()}
 

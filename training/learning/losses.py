@@ -202,8 +202,8 @@ def _logit_distillation(branch: Branch, present: Tensor, prior: Tensor) -> Tenso
 def product(model: DHMD, out: DHMDOutput, temperature: Mapping[Modality, float]) -> Tensor:
     """`product`: how far the estimate is from the product of what its modalities say alone, over windows of several.
 
-    Alone a modality speaks by its homogeneous logit, divided by its temperature. The divergence (Kullback-Leibler) moves
-    the estimate alone. Classes are taken to be equally frequent, as composed windows draw them: a prior would add the
+    Alone a modality speaks by its homogeneous logit, divided by its temperature. The divergence (Kullback-Leibler)
+    moves the estimate alone. Classes are taken to be equally frequent, as composed windows draw them: a prior would add the
     same to each.
     """
     several = out.present.sum(dim=1) > 1
