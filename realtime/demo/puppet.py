@@ -138,7 +138,7 @@ class Puppet:
         return cv2.inpaint(self._portrait, grown, 5, cv2.INPAINT_TELEA).astype(np.uint8, copy=False)
 
     def _without_folds(self, front: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The portrait without the folds of its smile, which would stand there whatever the mouth does: skin from around
+        """The portrait without the folds of its smile, which would stand there whatever the mouth does: the skin around
         them takes their place."""
         import cv2
 

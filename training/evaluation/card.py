@@ -215,8 +215,8 @@ def _beside(weights: Weights) -> str:
     if weights.product:
         softened = ", ".join(f"{m} {weights.temperature.get(m, 1.0):g}" for m in Modality)
         more += (
-            f" Beside them the estimate is held, with weight\n{weights.product:g}, to the product of what its modalities "
-            f"say alone (temperatures: {softened})."
+            f" Beside them the estimate is held, with weight\n{weights.product:g}, to the product of what its "
+            f"modalities say alone (temperatures: {softened})."
         )
     if weights.regulariser != Weights().regulariser:
         more += f"\nThe regulariser of the graphs has the factor {weights.regulariser:g} instead of 10."

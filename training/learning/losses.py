@@ -203,8 +203,8 @@ def product(model: DHMD, out: DHMDOutput, temperature: Mapping[Modality, float])
     """`product`: how far the estimate is from the product of what its modalities say alone, over windows of several.
 
     Alone a modality speaks by its homogeneous logit, divided by its temperature. The divergence (Kullback-Leibler)
-    moves the estimate alone. Classes are taken to be equally frequent, as composed windows draw them: a prior would add the
-    same to each.
+    moves the estimate alone. Classes are taken to be equally frequent, as composed windows draw them: a prior would add
+    the same to each.
     """
     several = out.present.sum(dim=1) > 1
     alone = {m: model.split(out.homogeneous.logit[m].detach()) for m in Modality}
