@@ -43,8 +43,8 @@ class Mood:
 
 MOODS: Final = {
     "neutral": Mood(
-        face=Expression(corners_down=0.5, round=0.3, press=0.2, brow_down=0.2),
-        jaw=0.12,
+        face=Expression(corners_down=0.4, round=0.3, press=0.2, brow_down=0.2),
+        jaw=0.1,
         pose=HeadPose(),
         sway=0.025,
         voice=EspeakVoice(speed=155, pitch=5, loudness=100),
@@ -57,7 +57,7 @@ MOODS: Final = {
         voice=EspeakVoice(speed=175, pitch=45, loudness=120),
     ),
     "surprise": Mood(
-        face=Expression(jaw_open=0.5, round=0.8, brow_inner_up=1, brow_outer_up=1, eyes_wide=1.3),
+        face=Expression(jaw_open=0.5, round=0.8, brow_inner_up=1.2, brow_outer_up=1, eyes_wide=1.3),
         jaw=0.8,
         pose=HeadPose(pitch=-0.05, roll=-0.03),
         sway=0.03,
@@ -73,7 +73,7 @@ MOODS: Final = {
         voice=EspeakVoice(speed=165, pitch=5, loudness=150),
     ),
     "sad": Mood(
-        face=Expression(corners_down=1.3, brow_inner_up=1.3, brow_outer_up=-0.4, eyes_wide=-0.6),
+        face=Expression(corners_down=1.3, brow_inner_up=1.2, brow_outer_up=-0.4, eyes_wide=-0.6),
         jaw=0.2,
         pose=HeadPose(yaw=-0.06, pitch=0.09, roll=-0.05),
         sway=0.02,
