@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -129,7 +129,11 @@ class Validation(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weight of each term of the loss in the total; the paper's."""
+    """Weight of each term of the loss in the total; the paper's, which has no `product`.
+
+    regulariser: factor of the graphs' regulariser within `homo` and `hetero`.
+    temperature: of what a modality says alone, in the `product`, by modality; else 1. A run's card has them.
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -140,6 +144,9 @@ class Weights:
     ort: float = 0.01
     homo: float = 0.05
     hetero: float = 0.05
+    product: float = 0.0
+    regulariser: float = 10.0
+    temperature: Mapping[Modality, float] = field(default_factory=dict)
     dict: float = 0.1
 
 
