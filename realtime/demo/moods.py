@@ -73,7 +73,7 @@ MOODS: Final = {
         voice=EspeakVoice(speed=165, pitch=5, loudness=150),
     ),
     "sad": Mood(
-        face=Expression(corners_down=1.3, brow_inner_up=1.2, brow_outer_up=-0.4, eyes_wide=-0.6),
+        face=Expression(corners_down=1.3, brow_inner_up=1.1, brow_outer_up=-0.4, eyes_wide=-0.6),
         jaw=0.2,
         pose=HeadPose(yaw=-0.06, pitch=0.09, roll=-0.05),
         sway=0.02,
