@@ -127,9 +127,20 @@ class Validation(_Strict):
     per_class: int = Field(40, ge=1)
 
 
+class Rehearsal(_Strict):
+    """Keeps a run that has a `start` from forgetting what that checkpoint knows.
+
+    windows: imagined ones beside each batch, on which the network is held to what it said; 0: none.
+    kept: share of the old weights in the mean of the old and the new, which is what is kept.
+    """
+
+    windows: int = Field(0, ge=0)
+    kept: float = Field(0.0, ge=0, lt=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weight of each term of the loss in the total; the paper's."""
+    """Weight of each term of the loss in the total; the paper's, and that of `Rehearsal`, if there is any."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -141,6 +152,7 @@ class Weights:
     homo: float = 0.05
     hetero: float = 0.05
     dict: float = 0.1
+    rehearsal: float = 3.0
 
 
 class FitConfig(_Strict):
@@ -159,6 +171,7 @@ class FitConfig(_Strict):
     validation: Validation = Validation()
     composition: Composition = Composition()
     losses: Weights = Weights()
+    rehearsal: Rehearsal = Rehearsal()
 
     @field_validator("composition")
     @classmethod
@@ -175,6 +188,8 @@ class FitConfig(_Strict):
     def _one_network(self) -> Self:
         if self.start is not None and "network" in self.model_fields_set:
             raise ValueError("a run with `start` has the network of that checkpoint; leave `network` out")
+        if self.start is None and "rehearsal" in self.model_fields_set:
+            raise ValueError("a run without `start` has nothing to rehearse; leave `rehearsal` out")
         return self
 
 

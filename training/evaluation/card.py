@@ -112,6 +112,11 @@ def model_card(
         " Sets of modalities with too few validation utterances keep those of that checkpoint." if config.start else ""
     )
     begun = f" It began from the checkpoint `{config.start}`." if config.start else ""
+    if (rehearsal := config.rehearsal).windows or rehearsal.kept:
+        begun += (
+            f" {rehearsal.windows} imagined windows beside each {plan.batch} held it to what that says, and its weights"
+            f" are {rehearsal.kept:.0%} those of that."
+        )
     known_limits = "".join([COMPOSED if set(counts) <= set(SOURCES) else OWN, LIMITS])
     return f"""\
 # {config.name}: emotion and sentiment from face, voice and words
