@@ -133,7 +133,7 @@ def test_own_clips_become_a_checkpoint_that_runs_live(
     assert checkpoint.digest != begun.digest
     card = (checkpoint.folder / "README.md").read_text()
     assert "began from the checkpoint `base`" in card
-    assert "16 imagined windows beside each 2" in card
+    assert "Beside each batch of 2, 16 imagined windows" in card
     assert "There were no test utterances." in card
     assert main(["evaluate", "--checkpoint", "runs/finetune/checkpoint", "--manifest", "my.csv", "--split", "all"]) == 0
     measured = json.loads(capsys.readouterr().out.split("checkpoint: runs/finetune/checkpoint\n")[1])

@@ -114,8 +114,8 @@ def model_card(
     begun = f" It began from the checkpoint `{config.start}`." if config.start else ""
     if (rehearsal := config.rehearsal).windows or rehearsal.kept:
         begun += (
-            f" {rehearsal.windows} imagined windows beside each {plan.batch} held it to what that says, and its weights"
-            f" are {rehearsal.kept:.0%} those of that."
+            f" Beside each batch of {plan.batch}, {rehearsal.windows} imagined windows held it to what that checkpoint"
+            f" says; {rehearsal.kept:.0%} of each weight is that checkpoint's."
         )
     known_limits = "".join([COMPOSED if set(counts) <= set(SOURCES) else OWN, LIMITS])
     return f"""\

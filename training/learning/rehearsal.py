@@ -28,7 +28,7 @@ POOL: Final = 1024
 """Windows that are imagined once and drawn from ever after."""
 
 LASTING: Final = 0.8
-"""Deviation of what all rows of a window have in common, of a deviation of 1: sentences differ more than their words."""
+"""Deviation of what all rows of a window have in common, of 1 in all: sentences differ more than their words."""
 
 
 class Rehearsal:
@@ -38,7 +38,9 @@ class Rehearsal:
         """model: as it is now."""
         self._seed = seed
         draw = np.random.default_rng([seed, POOL])
-        shown = np.array([[m in subset for m in Modality] for subset in SUBSETS])[draw.integers(len(SUBSETS), size=POOL)]
+        shown = np.array([[m in subset for m in Modality] for subset in SUBSETS])[
+            draw.integers(len(SUBSETS), size=POOL)
+        ]
         self._inputs, self._masks = {}, {}
         for i, m in enumerate(Modality):
             self._masks[m] = torch.from_numpy(_newest(specs[m].steps, draw) & shown[:, i : i + 1])
@@ -67,7 +69,9 @@ def _rows(model: DHMD, m: Modality, steps: int, draw: np.random.Generator) -> Te
     mean, deviation = statistics["mean"].cpu(), statistics["std"].cpu()
     lasting = draw.standard_normal((POOL, 1, len(mean)), np.float32)
     passing = draw.standard_normal((POOL, steps, len(mean)), np.float32)
-    return mean + deviation * torch.from_numpy(LASTING * lasting + (1 - LASTING**2) ** 0.5 * passing)
+    noise = torch.from_numpy(LASTING * lasting + (1 - LASTING**2) ** 0.5 * passing)
+    rows: Tensor = mean + deviation * noise
+    return rows
 
 
 @torch.no_grad()
@@ -77,7 +81,7 @@ def _said(model: DHMD, inputs: Mapping[Modality, Tensor], masks: Mapping[Modalit
     model.eval()
     said = [
         model({m: x[part] for m, x in inputs.items()}, {m: x[part] for m, x in masks.items()}).output
-        for part in torch.arange(POOL).split(64)
+        for part in torch.split(torch.arange(POOL), 64)
     ]
     model.train(was_training)
     return torch.cat(said)
