@@ -130,7 +130,7 @@ def test_an_absent_modality_and_an_unknown_label_add_nothing(model: DHMD) -> Non
 
 def test_rehearsal_is_the_divergence_of_the_classes_and_the_distance_of_the_numbers(model: DHMD) -> None:
     out = model({m: torch.randn(4, 5, width) for m, width in WIDTH.items()})
-    assert losses.rehearsal(model, out, out.output.detach()) == pytest.approx(0, abs=1e-6)
+    assert losses.rehearsal(model, out, out.output.detach()).item() == pytest.approx(0, abs=1e-6)
     said = torch.randn_like(out.output)
     now, before = model.split(out.output), model.split(said)
     was = before["emotion"].softmax(dim=-1)
