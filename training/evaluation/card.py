@@ -112,6 +112,11 @@ def model_card(
         " Sets of modalities with too few validation utterances keep those of that checkpoint." if config.start else ""
     )
     begun = f" It began from the checkpoint `{config.start}`." if config.start else ""
+    if (rehearsal := config.rehearsal).windows or rehearsal.kept:
+        begun += (
+            f" Beside each batch of {plan.batch}, {rehearsal.windows} imagined windows held it to what that checkpoint"
+            f" says; {rehearsal.kept:.0%} of each weight is that checkpoint's."
+        )
     known_limits = "".join([COMPOSED if set(counts) <= set(SOURCES) else OWN, LIMITS])
     return f"""\
 # {config.name}: emotion and sentiment from face, voice and words

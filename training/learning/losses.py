@@ -74,6 +74,20 @@ def _head_losses(model: DHMD, logit: Tensor, present: Tensor, labels: Labels) ->
     return torch.stack(losses).sum()
 
 
+def rehearsal(model: DHMD, out: DHMDOutput, said: Tensor) -> Tensor:
+    """`rehearsal`: how far the estimate of rehearsed windows is from the (B, O) that was said of them before. The
+    divergence (Kullback-Leibler) of the classes, and the mean absolute difference of the numbers."""
+    now, before = model.split(out.output), model.split(said)
+    terms = []
+    for head in model.config.heads:
+        if head.kind == "classification":
+            sure, was = (F.log_softmax(part[head.name], dim=-1) for part in (now, before))
+            terms.append(F.kl_div(sure, was, reduction="batchmean", log_target=True))
+        else:
+            terms.append((now[head.name] - before[head.name]).abs().mean())
+    return torch.stack(terms).sum()
+
+
 def reconstruction(out: DHMDOutput) -> Tensor:
     """`rec`: how far the decoder's R_m is from X_m."""
     return _sum(_step_mean((out.decoupled[m].reconstruction - out.projected[m]) ** 2, out.mask[m]) for m in Modality)

@@ -125,7 +125,18 @@ def test_an_absent_modality_and_an_unknown_label_add_nothing(model: DHMD) -> Non
     loss.backward()
     assert model.projection[Modality.AUDIO].conv.weight.grad.abs().max() == 0
     assert model.projection[Modality.VISION].conv.weight.grad.abs().max() > 0
-    assert set(terms) == {field.name for field in fields(Weights)} - {"regulariser", "temperature"}
+    assert set(terms) == {field.name for field in fields(Weights)} - {"regulariser", "temperature", "rehearsal"}
+
+
+def test_rehearsal_is_the_divergence_of_the_classes_and_the_distance_of_the_numbers(model: DHMD) -> None:
+    out = model({m: torch.randn(4, 5, width) for m, width in WIDTH.items()})
+    assert losses.rehearsal(model, out, out.output.detach()).item() == pytest.approx(0, abs=1e-6)
+    said = torch.randn_like(out.output)
+    now, before = model.split(out.output), model.split(said)
+    was = before["emotion"].softmax(dim=-1)
+    expected = (was * (was.log() - now["emotion"].log_softmax(dim=-1))).sum(dim=-1).mean()
+    expected = expected + (now["sentiment"] - before["sentiment"]).abs().mean()
+    torch.testing.assert_close(losses.rehearsal(model, out, said), expected)
 
 
 def test_masked_steps_do_not_enter_the_step_losses(model: DHMD) -> None:
