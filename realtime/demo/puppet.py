@@ -145,21 +145,23 @@ class Puppet:
         def blurred(image: NDArray[np.float32], share: float) -> NDArray[np.float32]:
             return np.asarray(cv2.GaussianBlur(image, (0, 0), share * self._unit), np.float32)
 
-        folds, lips, face = (np.zeros(front.shape[:2], dtype=np.uint8) for _ in range(3))
+        folds, lips, face = np.zeros((3, *front.shape[:2]), dtype=np.uint8)
         for fold in FOLDS:
             line = self._face[list(fold), :2].round().astype(np.int32)
             cv2.polylines(folds, [line], False, 255, round(0.3 * self._unit), cv2.LINE_AA)
         contour = [*UPPER_LIP_OUTER, *LOWER_LIP_OUTER[-2:0:-1]]
         cv2.fillPoly(lips, [self._face[contour, :2].round().astype(np.int32)], 255)
         cv2.fillConvexPoly(face, cv2.convexHull(self._face[:, :2].round().astype(np.int32)), 255)
-        lips = cv2.dilate(lips, np.ones((5, 5), dtype=np.uint8))
-        face = cv2.erode(face, np.ones((25, 25), dtype=np.uint8))
-        folds[(face == 0) | (lips > 0)] = 0
-        skin = ((face > 0) & (folds == 0) & (lips == 0)).astype(np.float32)
-        smooth = blurred(front * skin[..., None], 0.15) / (blurred(skin, 0.15)[..., None] + 1e-4)
+        mouth = cv2.dilate(lips, np.ones((5, 5), dtype=np.uint8)) > 0
+        inner = cv2.erode(face, np.ones((25, 25), dtype=np.uint8)) > 0
+        folds[~inner | mouth] = 0
+        skin = (inner & (folds == 0) & ~mouth).astype(np.float32)
+        smooth = blurred(np.asarray(front * skin[..., None], np.float32), 0.15) / (
+            blurred(skin, 0.15)[..., None] + 1e-4
+        )
         grain = blurred(np.random.default_rng(0).standard_normal(skin.shape).astype(np.float32), 0.006)
         smooth += 2 * (grain / grain.std())[..., None]
-        share = blurred(folds.astype(np.float32) / 255, 0.05) * np.where(lips > 0, 0.3, 1)
+        share = blurred(folds.astype(np.float32) / 255, 0.05) * np.where(mouth, 0.3, 1)
         return np.asarray(front + share[..., None] * (smooth - front), np.float32)
 
     def _lines_of_a_frown(self) -> NDArray[np.float32]:
@@ -194,7 +196,8 @@ class Puppet:
         """The portrait with as much of the folds of a smile and of the lines of a frown as the expression has."""
         smile = float(np.clip(expression.smile, 0, 1))
         face = smile * self._smiling + (1 - smile) * self._resting
-        return (face + expression.furrow * self._frown * (np.array(FROWN_COLOUR, np.float32) - face)).astype(np.uint8)
+        dark = np.array(FROWN_COLOUR, np.float32)
+        return np.asarray(face + expression.furrow * self._frown * (dark - face), np.uint8)
 
     def _layer_behind(self) -> Image:
         """The portrait with everything inside the lips that is not teeth replaced by the dark of a mouth."""
