@@ -151,7 +151,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Keep connected until `close`. Raises BrokerRefused when the broker rejects the credentials."""
-        meanwhile = "recognition goes on, trying again"
+        meanwhile = "recognition continues, trying again"
         again = Reconnection(self.broker, self._will, largest=MOST_RECEIVED, meanwhile=meanwhile, stop=self._closing)
         while not self._closing.is_set():
             try:
