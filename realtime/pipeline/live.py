@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -158,11 +157,11 @@ def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingW
 
 
 def _listening(perception: Perception, transcript: AudioRing) -> Callable[[], None]:
-    words = Yielding(perception.progress)
+    words, a_while = Yielding(perception.progress), threading.Event()
 
     def listen() -> None:
         if words.gives_way():
-            time.sleep(POLL_S)
+            a_while.wait(POLL_S)
         else:
             perception.listen(list(iter(transcript.take, None)))
 

@@ -5,6 +5,7 @@ export const MODALITIES = { vision: "face", audio: "voice", text: "words" };
 export const SPAN_S = 60;
 const WORDS = 80;
 const GAP_S = 1;
+const SLACK_S = 0.1;
 const PAUSE_S = 0.8; // silence that ends a sentence
 
 /** What is known of one session, and forgotten with it. */
@@ -55,7 +56,9 @@ export function estimated(estimate, end) {
 
 /** The newest sentence that the words' own estimate has read takes its sentiment, until the next one begins. */
 function judge({ sentiment, age_s: age }, end) {
-  let at = state.final.findLastIndex((word) => word.end <= end - age + 0.1);
+  const newest = end - age;
+  let at = state.final.findLastIndex((word) => word.end <= newest + SLACK_S);
+  if (at < 0 || newest - state.final[at].end > SLACK_S) return; // it has read on, into what is not final yet
   for (let next = null; at >= 0; at -= 1) {
     const word = state.final[at];
     if (next && (/[.?!…]["')”’]*$/.test(word.text) || next.start - word.end > PAUSE_S)) break;

@@ -70,14 +70,14 @@ def saying(*command: object, cwd: Path | None = None) -> Iterator[Iterator[str]]
 
 def test_python(mosquitto: Any) -> None:
     with feeding(mosquitto.port), saying(sys.executable, EXAMPLES / "subscribe.py", mosquitto.url, "hall") as said:
-        assert next(said) == "happy (96% sure)"
+        assert next(said) == "happy (100% sure)"
 
 
 def test_javascript_over_a_websocket(websocket: tuple[Any, str], mqtt_js: Path) -> None:
     broker, address = websocket
     script = shutil.copy(EXAMPLES / "subscribe.mjs", mqtt_js)
     with feeding(broker.port) as feed, saying("node", script, address, "hall", cwd=mqtt_js) as said:
-        assert next(said) == "happy (96% sure)"
+        assert next(said) == "happy (100% sure)"
         nothing = shown("emotion") | {"top": None, "emotions": None}
         feed.say("dhmd/hall/emotion", json.dumps(nothing).encode())
         assert next(said) == "nobody"
