@@ -25,7 +25,7 @@ from dhmd.features.voice_network import ADAPTED, VoiceNetwork
 from dhmd.labels import EMOTIONS
 from training.data import media
 from training.data.items import Split, Utterance
-from training.encoders.sounds import Sound, at_tempo, spoken_part, varied
+from training.encoders.sounds import Sound, at_tempo, varied
 from training.encoders.tuning import Group, Plan, tune
 
 RANK: Final = 8
@@ -71,7 +71,7 @@ def voices(utterances: Sequence[Utterance], split: Split) -> Voices:
     """Decode the labelled sounds of a split."""
     chosen = [one for one in utterances if one.split is split and one.audio is not None and one.emotion is not None]
     sounds = [
-        spoken_part(media.sound(one.audio, one.start_s, one.end_s)[0])
+        media.spoken_part(media.sound(one.audio, one.start_s, one.end_s)[0])
         for one in track(chosen, f"Voices, {split}", disable=not chosen)
         if one.audio is not None
     ]

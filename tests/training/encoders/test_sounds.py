@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dhmd.features.voice import CONTEXT
-from training.encoders.sounds import at_tempo, spoken_part, varied
+from training.data.media import spoken_part
+from training.encoders.sounds import at_tempo, varied
 
 RATE = 16_000
 
