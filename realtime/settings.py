@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from dhmd.yaml_config import explain, read_config
 from realtime.capture.camera import is_camera, masked
 from realtime.errors import SettingsInvalid
-from realtime.mqtt import check_stream_name
+from realtime.messages.topics import check_stream_name
 from realtime.mqtt.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.mqtt.discovery import PREFIX
 

@@ -13,9 +13,10 @@ from rich.console import Console
 from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
-from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.discovery import announce
+from realtime.mqtt.publisher import Publisher, publishing
+from realtime.mqtt.stream import PublisherSink
 from realtime.pipeline.outputs import E, Emitted, Outputs, Sink
 from realtime.pipeline.pipeline import Statistics
 from realtime.session.estimate_file import EstimateFile

@@ -15,8 +15,9 @@ from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.clock import MediaClock
 from realtime.messages.estimate import Dropped
-from realtime.mqtt import Publisher, taking_commands
+from realtime.mqtt.commands import taking_commands
 from realtime.mqtt.embedded import opened_broker
+from realtime.mqtt.publisher import Publisher
 from realtime.pipeline.interrupts import either
 from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.offline import run_offline

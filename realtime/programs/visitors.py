@@ -15,9 +15,9 @@ from dhmd.checkpoint import load
 from realtime import event_loop
 from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
-from realtime.mqtt import Publisher, publishing
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.embedded import opened_broker
+from realtime.mqtt.publisher import Publisher, publishing
 from realtime.perception.extractors import StreamExtractors
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.pipeline import Pipeline

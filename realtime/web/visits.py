@@ -24,7 +24,7 @@ from realtime.capture.browser import BrowserCapture
 from realtime.capture.delivery import Delivery
 from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped
-from realtime.mqtt import Publisher
+from realtime.mqtt.publisher import Publisher
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.perception.turns import Turns
