@@ -114,5 +114,5 @@ async def assembled(
                 publisher, clock, statistics, state=asked.state, published_elsewhere=published_elsewhere
             )
             outputs.add(sink)
-            await stack.enter_async_context(publishing(publisher, sink if asked.metrics else None))
+            await stack.enter_async_context(publishing(publisher, sink.report if asked.metrics else None))
         yield Assembled(view, publisher)

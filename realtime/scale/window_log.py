@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dhmd.contract import FeatureSpec, Rows, Word
-from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
-from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.perception.perception import Observer
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.words import SpokenWords
 from realtime.scale.window_message import APPENDED
@@ -29,8 +28,8 @@ class Position:
 NOTHING: Final = Position(dict.fromkeys(APPENDED, 0), 0)
 
 
-class WindowLog:
-    """An observer of perception, which remembers what the window holds. Safe between threads.
+class WindowLog(Observer):
+    """An observer of perception's rows and words, which remembers what the window holds. Safe between threads.
 
     text: the rows of the newest words, as they stand in the window.
     """
@@ -48,17 +47,8 @@ class WindowLog:
         """The words of the window that ends with the newest of them."""
         self._revision = 0
 
-    def on_frame(self, frame: VideoFrame) -> None:
-        """Pictures stay here."""
-
-    def on_sound(self, block: AudioBlock) -> None:
-        """Sound stays here."""
-
-    def on_face(self, observation: FaceObservation) -> None:
-        """Its rows come apart."""
-
     def on_rows(self, modality: Modality, rows: Rows, _: int = 0) -> None:
-        """rows: in half precision, see Rows.halved."""
+        """Take new rows, in half precision: see Rows.halved."""
         with self._lock:
             parts = self._rows[modality]
             parts.append((self._counts[modality], rows))

@@ -148,7 +148,7 @@ class Run:
         publisher = Publisher(address, "hall", lambda _: None)
         published = PublisherSink(publisher, self.pipeline.clock, self.pipeline.statistics)
         self.pipeline.outputs.add(published)
-        async with publishing(publisher, published):
+        async with publishing(publisher, published.report):
             if allowed:
                 async with taking_commands(publisher, self.control):
                     await self._live()

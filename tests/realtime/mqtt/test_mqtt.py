@@ -226,7 +226,7 @@ def test_a_run_goes_on_while_its_broker_is_away(
     away = [line for line in command.err.splitlines() if "is away" in line]
     assert len(away) == 1
     assert away[0].startswith(f"warning: broker {mosquitto.url} is away (")
-    assert "recognition goes on" in away[0]
+    assert "recognition continues" in away[0]
 
 
 def written(file: Path) -> list[dict[str, Any]]:
@@ -255,7 +255,7 @@ def test_a_broker_that_is_down_at_start_is_told_once_and_used_when_it_comes(
     lines = command.err.splitlines()
     assert len(lines) == 1, command.err
     assert lines[0].startswith(f"warning: broker {mosquitto.url} is away (")
-    assert "recognition goes on, trying again" in lines[0]
+    assert "recognition continues, trying again" in lines[0]
 
 
 def test_the_last_will_tells_that_a_run_died(

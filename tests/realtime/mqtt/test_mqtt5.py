@@ -202,7 +202,7 @@ async def test_a_broker_that_accepts_and_never_answers_is_away(caplog: pytest.Lo
         assert states == ["away"]
         publisher.publish(EMOTION, b"{}")
         assert publisher.undelivered == 1
-    assert "is away (it does not answer); recognition goes on" in caplog.text
+    assert "is away (it does not answer); recognition continues" in caplog.text
 
 
 async def test_a_message_that_is_too_large_is_told_once_and_costs_no_connection(
