@@ -17,10 +17,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.contract import Rows, Word
+from dhmd.contract import Word
 from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
-from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.capture.samples import VideoFrame
+from realtime.perception.perception import Observer
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
 from realtime.web.pages import Page, Picture, message
@@ -32,8 +33,10 @@ POINT_UNITS: Final = 10_000
 """Landmarks are sent in this many steps a side of the picture."""
 
 
-class Feed:
-    """A sink of estimates and an observer of perception. Safe between threads; pages live in the event loop.
+class Feed(Observer):
+    """A sink of estimates and an observer of perception: of all but sound and rows.
+
+    Safe between threads; pages live in the event loop.
 
     pictures: whether pages are sent what is seen; those of a visitor show their own camera.
     """
@@ -62,9 +65,6 @@ class Feed:
         self._pictured_s = now_s
         self._each(picture=Picture(frame))
 
-    def on_sound(self, block: AudioBlock) -> None:
-        """Sound is not shown."""
-
     def on_face(self, observation: FaceObservation) -> None:
         if not self._pages:
             return
@@ -74,9 +74,6 @@ class Feed:
             face |= {"box": [round(float(side), 4) for side in observation.box]}
             face |= {"points": base64.b64encode(points.tobytes()).decode()}
         self._each(message("face", face))
-
-    def on_rows(self, modality: Modality, rows: Rows, revision: int) -> None:
-        """Rows are not shown."""
 
     def on_words(self, update: TranscriptUpdate, _: int) -> None:
         self._each(message("words", {"final": _words(update.final), "partial": _words(update.partial)}))
