@@ -19,6 +19,7 @@ from realtime.messages.topics import Topic
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Engine
+from realtime.recognition.steadied import Steadied
 from realtime.scale import topics
 from realtime.scale.window_message import APPENDED, WindowInvalid, WindowMessage
 
@@ -30,11 +31,12 @@ RESYNC_EVERY_S: Final = 1.0
 
 @dataclass(slots=True)
 class ServedStream:
-    """One stream's window."""
+    """One stream's window, and how still its answer is kept."""
 
     incarnation: str
     seq: int
     window: SlidingWindow
+    steadied: Steadied
     words: tuple[Word, ...] = ()
     heard_s: float = 0.0
 
@@ -120,8 +122,16 @@ class ServedStreams:
             self._features[modality].require(message.features[modality])
         if name not in self._streams and len(self._streams) >= self._most:
             raise ContractMismatch(f"it serves {self._most} streams already, as many as it takes")
+        before = self._streams.get(name)
+        if before is not None and before.incarnation != message.incarnation:
+            before = None
         # Windows go to the engine's device together; until then they stay here.
-        return ServedStream(message.incarnation, message.seq, SlidingWindow(self._features, torch.device("cpu")))
+        return ServedStream(
+            message.incarnation,
+            message.seq,
+            SlidingWindow(self._features, torch.device("cpu")),
+            before.steadied if before is not None else Steadied(message.steadiness),
+        )
 
     def _enter(self, state: ServedStream, message: WindowMessage) -> None:
         """Raises ValueError; the next message is then asked for all of the window."""
@@ -172,6 +182,7 @@ class Estimator:
         answers = []
         for request, cut, inference in zip(requests, cuts, inferences, strict=True):
             message = request.message
+            shown, top = request.state.steadied.of(inference, cut.end_s)
             latency_ms = None
             if (newest_s := cut.newest_present_s) is not None:
                 # On the edge's clock up to sending, on ours from arrival; the way between as the edge has measured it.
@@ -179,7 +190,8 @@ class Estimator:
                 latency_ms = (message.sent_s - newest_s + message.transit_s + held_s) * 1000
             estimate = build_estimate(
                 cut,
-                inference,
+                shown,
+                top,
                 stream=request.stream,
                 seq=message.seq,
                 epoch_unix=message.epoch_unix,

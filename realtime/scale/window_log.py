@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.modality import Modality
-from realtime.perception.perception import Observer
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.words import SpokenWords
 from realtime.scale.window_message import APPENDED
@@ -28,8 +30,8 @@ class Position:
 NOTHING: Final = Position(dict.fromkeys(APPENDED, 0), 0)
 
 
-class WindowLog(Observer):
-    """An observer of perception's rows and words, which remembers what the window holds. Safe between threads.
+class WindowLog:
+    """An observer of perception, which remembers what the window holds. Safe between threads.
 
     text: the rows of the newest words, as they stand in the window.
     """
@@ -45,7 +47,13 @@ class WindowLog(Observer):
         self._spoken = SpokenWords()
         self._read: list[Word] = []
         """The words of the window that ends with the newest of them."""
+        self._text_sent: NDArray[np.float32] = np.empty((0, 0), np.float32)
         self._revision = 0
+
+    def on_frame(self, *_: object) -> None:
+        """Pictures and sound stay here; the rows of a face come apart."""
+
+    on_sound = on_face = on_frame
 
     def on_rows(self, modality: Modality, rows: Rows, _: int = 0) -> None:
         """Take new rows, in half precision: see Rows.halved."""
@@ -71,11 +79,14 @@ class WindowLog(Observer):
         """
         with self._lock:
             rows = {m: self._newer(m, mark.rows[m]) for m in APPENDED}
-            words = None
+            words, text = None, self._text()
+            # Of private words nothing is told here, but their rows are in the window.
+            self._revision += not np.array_equal(text.values, self._text_sent)
+            self._text_sent = text.values
             if self._revision != mark.words:
                 newest_s = self._read[-1].end_s if self._read else end_s
                 words = self._spoken.within(min(end_s, newest_s) - self._window_s, math.inf)
-                rows[Modality.TEXT] = self._text()
+                rows[Modality.TEXT] = text
             return rows, words, Position(dict(self._counts), self._revision)
 
     def _newer(self, modality: Modality, count: int) -> Rows:

@@ -71,7 +71,7 @@ def read_info(path: Path) -> Info:
         version=int(session.metadata["version"]),
         state="complete" if contents.whole else "damaged" if session.complete else "cut",
         stream=session.stream,
-        started=started and started.isoformat(timespec="seconds"),
+        started=started.isoformat(timespec="seconds") if started else None,
         recorded=session.metadata.get("created", ""),
         length_s=round(max(0.0, contents.last_s), 3),
         model=session.metadata["model"],

@@ -21,7 +21,6 @@ from dhmd.contract import Word
 from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from realtime.capture.samples import VideoFrame
-from realtime.perception.perception import Observer
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
 from realtime.web.pages import Page, Picture, message
@@ -33,10 +32,8 @@ POINT_UNITS: Final = 10_000
 """Landmarks are sent in this many steps a side of the picture."""
 
 
-class Feed(Observer):
-    """A sink of estimates and an observer of perception: of all but sound and rows.
-
-    Safe between threads; pages live in the event loop.
+class Feed:
+    """A sink of estimates and an observer of perception. Safe between threads; pages live in the event loop.
 
     pictures: whether pages are sent what is seen; those of a visitor show their own camera.
     """
@@ -64,6 +61,11 @@ class Feed(Observer):
             return
         self._pictured_s = now_s
         self._each(picture=Picture(frame))
+
+    def on_sound(self, *_: object) -> None:
+        """Sound is not shown; nor are rows."""
+
+    on_rows = on_sound
 
     def on_face(self, observation: FaceObservation) -> None:
         if not self._pages:
