@@ -161,7 +161,7 @@ class Puppet:
         smooth = blurred(front * skin[..., None], 0.15) / (blurred(skin, 0.15)[..., None] + 1e-4)
         grain = blurred(np.random.default_rng(0).standard_normal(skin.shape).astype(np.float32), 0.006)
         smooth += 2 * (grain / grain.std())[..., None]
-        share = blurred(folds.astype(np.float32) / 255, 0.05) * np.where(mouth, 0.3, 1)
+        share = blurred(folds.astype(np.float32) / 255, 0.05) * np.where(lips > 0, 0.3, 1)
         return np.asarray(front + share[..., None] * (smooth - front), np.float32)
 
     def _lines_of_a_frown(self) -> NDArray[np.float32]:
