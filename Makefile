@@ -67,6 +67,10 @@ bench: setup  ## measure rate, latency and memory on this machine, and a trainin
 	@$(BIN)/dhmd-live bench
 	@$(BIN)/dhmd-train bench
 
+.PHONY: accuracy
+accuracy: setup system  ## read clips of talkers: how steady and how robust the label is (minutes)
+	@$(BIN)/dhmd-live accuracy ../shared/clips --into docs/accuracy.md
+
 .PHONY: clip
 clip: setup  ## make the demo clip again (needs Debian's espeak-ng)
 	@$(BIN)/python realtime/demo/make_clip.py

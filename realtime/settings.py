@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from dhmd.yaml_config import explain, read_config
 from realtime.capture.camera import is_camera, masked
 from realtime.errors import SettingsInvalid
+from realtime.messages.commands import LONGEST_SMOOTHING_S
 from realtime.mqtt import check_stream_name
 from realtime.mqtt.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.mqtt.discovery import PREFIX
+from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 
 
 class RunSettings(BaseModel):
@@ -37,6 +39,9 @@ class RunSettings(BaseModel):
     state: bool = Field(False, description="also publish single values, retained, under dhmd/STREAM/state/")
     discovery: bool = Field(False, description="announce the stream to Home Assistant; publishes the single values too")
     discovery_prefix: str = Field(PREFIX, description="below which Home Assistant looks for devices")
+    words: Literal["shared", "private", "off"] = Field(
+        "shared", description="private: read by the model, and told to nobody; off: no speech is recognised"
+    )
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
     record: str | None = Field(None, description="session file to write, .mcap: features, words and estimates")
     record_video: bool = Field(False, description="pictures too")
@@ -49,6 +54,20 @@ class RunSettings(BaseModel):
     checkpoint: str = Field("base", description="name of a checkpoint that ships here, or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     hop_s: float = Field(0.1, ge=0.02, le=5.0, strict=False, description="seconds between two estimates")
+    smoothing_s: float = Field(
+        BY_DEFAULT.smoothing_s,
+        ge=0,
+        le=LONGEST_SMOOTHING_S,
+        strict=False,
+        description="average emotions and sentiment over time, so that an old value counts 1/e after so many seconds",
+    )
+    margin: float = Field(
+        BY_DEFAULT.margin,
+        ge=0,
+        le=1,
+        strict=False,
+        description="probability by which another emotion has to lead for a second before it is the top one; 0: any",
+    )
 
     @field_validator("stream")
     @classmethod
@@ -95,6 +114,10 @@ class RunSettings(BaseModel):
     @property
     def access(self) -> BrokerAccess:
         return BrokerAccess(self.broker_ca, self.broker_cert, self.broker_key, self.broker_password_file)
+
+    @property
+    def steadiness(self) -> Steadiness:
+        return Steadiness(self.smoothing_s, self.margin)
 
     @property
     def is_live(self) -> bool:

@@ -33,6 +33,8 @@ Your own clips, beginning from the checkpoint that ships:
   dhmd-train fit configs/finetune.yaml --manifest my.csv       ends with a checkpoint in runs/finetune
   dhmd-train evaluate --checkpoint runs/finetune/checkpoint --manifest my.csv
 
+What base knows of other people is rehearsed meanwhile, and half of its weights stay (see `rehearsal:` in that file).
+
 The same works with a session recorded by `dhmd-live run --record talk.mcap` in place of my.csv. Its labels are in
 talk.csv (start, end, emotion, sentiment; seconds of the session), or were given live with the keys m and 1 to 7.
 

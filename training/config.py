@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -127,9 +127,25 @@ class Validation(_Strict):
     per_class: int = Field(40, ge=1)
 
 
+class Rehearsal(_Strict):
+    """Keeps a run that has a `start` from forgetting what that checkpoint knows.
+
+    windows: imagined ones beside each batch, on which the network is held to what it said; 0: none.
+    kept: share of the old weights in the mean of the old and the new, which is what is kept.
+    """
+
+    windows: int = Field(0, ge=0)
+    kept: float = Field(0.0, ge=0, lt=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weight of each term of the loss in the total; the paper's."""
+    """Weight of each term of the loss in the total; the paper's, which has neither `product` nor `rehearsal`.
+
+    regulariser: factor of the graphs' regulariser within `homo` and `hetero`. rehearsal: of what `Rehearsal` holds, if
+    there is any. temperature: of what a modality says alone, in the `product`, by modality; else 1. A run's card has
+    them.
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -140,7 +156,11 @@ class Weights:
     ort: float = 0.01
     homo: float = 0.05
     hetero: float = 0.05
+    product: float = 0.0
+    regulariser: float = 10.0
+    temperature: Mapping[Modality, float] = field(default_factory=dict)
     dict: float = 0.1
+    rehearsal: float = 3.0
 
 
 class FitConfig(_Strict):
@@ -159,6 +179,7 @@ class FitConfig(_Strict):
     validation: Validation = Validation()
     composition: Composition = Composition()
     losses: Weights = Weights()
+    rehearsal: Rehearsal = Rehearsal()
 
     @field_validator("composition")
     @classmethod
@@ -175,6 +196,8 @@ class FitConfig(_Strict):
     def _one_network(self) -> Self:
         if self.start is not None and "network" in self.model_fields_set:
             raise ValueError("a run with `start` has the network of that checkpoint; leave `network` out")
+        if self.start is None and "rehearsal" in self.model_fields_set:
+            raise ValueError("a run without `start` has nothing to rehearse; leave `rehearsal` out")
         return self
 
 

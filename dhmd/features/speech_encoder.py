@@ -92,12 +92,18 @@ class SpeechEncoder(nn.Module):
         self.conv2 = nn.Conv1d(d, d, 3, stride=2, padding=1)
         self.register_buffer("positions", torch.zeros(longest, d))
         self.layers = nn.ModuleList(_Layer(d) for _ in range(layers))
-        self.norm = nn.LayerNorm(d)
+        self.norm: nn.Module = nn.LayerNorm(d)
+
+    def keep(self, layers: int) -> None:
+        """Forget the layers above the first so many, and with them the norm of the last state."""
+        self.layers = self.layers[:layers]
+        self.norm = nn.Identity()
 
     def forward(self, mel: Tensor, frames: Tensor | None = None) -> list[Tensor]:
         """mel: (B, mels, T) log-mel; frames: (B,) encoder frames that count, the others are padding.
 
-        Returns the hidden states (B, U, d): after the convolutions and after each layer; the last one normalised.
+        Returns the hidden states (B, U, d): after the convolutions and after each layer; the last one normalised,
+        where all layers were kept.
         """
         x = F.gelu(self.conv1(mel))
         x = F.gelu(self.conv2(x)).transpose(1, 2)

@@ -43,7 +43,7 @@ class VoiceExtractor:
         self.spec: Final = FeatureSpec(
             modality=Modality.AUDIO,
             extractor="whisper-encoder+voice-network+prosody",
-            version="1",
+            version="2",
             width=VOICE_WIDTH,
             rate_hz=SAMPLE_RATE_HZ / PROSODY_ROW,
             steps=62,

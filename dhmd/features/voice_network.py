@@ -1,7 +1,7 @@
-"""What a voice expresses: a small network over all layers of the adapted speech encoder.
+"""What a voice expresses: statistics of the lower layers of the adapted speech encoder, read linearly.
 
-The layers below the last hold more of how something is said; the last one holds what is said.
-Shapes: B batch, U encoder frames of 20 ms, d encoder width, F frame features, E embedding.
+The lower layers hold more of how something is said, the last one holds what is said; those above LAYERS do not run.
+Shapes: B batch, U encoder frames of 20 ms, S numbers of a frame in all layers, E embedding.
 """
 
 from __future__ import annotations
@@ -21,16 +21,23 @@ from dhmd.features.speech_encoder import SpeechEncoder
 from dhmd.features.weights import WeightsInvalid, digest, load_single
 from dhmd.labels import EMOTIONS
 
-FRAME_WIDTH: Final = 128
 EMBEDDING_WIDTH: Final = 64
+FRAME_WIDTH: Final = EMBEDDING_WIDTH
+LAYERS: Final = 3
+"""Layers of the speech encoder that are read, from the first on."""
 ADAPTED: Final = ("attention_in", "attention_out", "expand", "contract")
 """The linear maps of the speech encoder that are adapted."""
 
 _ENCODER = "encoder."
+_LOUDEST: Final = 1.0
+"""What the loudest band of the loudest frame is brought to: how far the microphone stands off says nothing."""
+_AUDIBLE: Final = 0.75
+"""30 dB as the speech model scales log-mel: a frame so far below the loudest is a pause."""
 
 
 class Heard(NamedTuple):
-    """frames: (B, U, F); embedding: (B, E) of all frames together; logits: (B, 7), order of EMOTIONS."""
+    """frames: (B, U, E), what each frame adds to the embedding; embedding: (B, E) of all frames together; logits:
+    (B, 7), order of EMOTIONS."""
 
     frames: Tensor
     embedding: Tensor
@@ -38,38 +45,52 @@ class Heard(NamedTuple):
 
 
 class VoiceNetwork(nn.Module):
-    """Frame features, and an embedding by attentive pooling of their mean and deviation (Okabe et al. 2018)."""
+    """Mean and deviation of every layer over the frames that are no pause, standardised, and a linear embedding."""
 
+    centre: Tensor
+    spread: Tensor
     learned_sha256 = ""
     """Digest of what was learned, where it was loaded."""
 
     def __init__(self, encoder: SpeechEncoder) -> None:
         super().__init__()
+        encoder.keep(LAYERS)
         self.encoder = encoder
-        states = len(encoder.layers) + 1
-        self.norm = nn.ModuleList(nn.LayerNorm(encoder.width) for _ in range(states))
-        self.frame = nn.Linear(states * encoder.width, FRAME_WIDTH)
-        self.attention = nn.Linear(FRAME_WIDTH, 1)
-        self.embed = nn.Sequential(
-            nn.Linear(2 * FRAME_WIDTH, EMBEDDING_WIDTH, bias=False), nn.BatchNorm1d(EMBEDDING_WIDTH)
-        )
+        width = len(encoder.layers) * encoder.width
+        self.register_buffer("centre", torch.zeros(2 * width))
+        self.register_buffer("spread", torch.ones(2 * width))
+        self.embed = nn.Linear(2 * width, EMBEDDING_WIDTH)
         self.classify = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(EMBEDDING_WIDTH, len(EMOTIONS)))
-        self.dropout = nn.Dropout(0.4)
+        self.dropout = nn.Dropout(0.5)
 
     def forward(self, mel: Tensor, count: Tensor | None = None) -> Heard:
         """mel: (B, 80, T) log-mel frames of 10 ms, T even; count: (B,) encoder frames that are no padding."""
-        states = [state.float() for state in self.encoder(mel, count)]
-        joined = torch.cat([norm(state) for norm, state in zip(self.norm, states, strict=True)], dim=-1)
-        frames = F.gelu(self.frame(self.dropout(joined)))  # (B, U, F)
-        score = self.attention(frames)
-        if count is not None:
-            padding = torch.arange(frames.shape[1], device=frames.device) >= count[:, None]
-            score = score.masked_fill(padding[..., None], float("-inf"))
-        weight = score.softmax(dim=1)
-        mean = (weight * frames).sum(dim=1)
-        variance = (weight * (frames - mean[:, None]).square()).sum(dim=1)
-        embedding = self.embed(torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1))
-        return Heard(frames, embedding, self.classify(embedding))
+        states, statistics = self.listen(mel, count)
+        width = states.shape[-1]
+        standardised = (states - self.centre[:width]) / self.spread[:width]
+        return Heard(F.linear(standardised, self.embed.weight[:, :width]), *self.read(statistics))
+
+    def listen(self, mel: Tensor, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """States of the layers (B, U, S), and their mean and deviation where there is sound (B, 2 S)."""
+        power = _power(mel, count)  # (B, U)
+        loudest = power.amax(dim=1, keepdim=True)
+        level = mel + (_LOUDEST - loudest)[..., None]
+        states = torch.cat([state.float() for state in self.encoder(level, count)[1:]], dim=-1)
+        audible = (power > loudest - _AUDIBLE)[..., None].float()
+        weight = audible / audible.sum(dim=1, keepdim=True)
+        mean = (weight * states).sum(dim=1)
+        variance = (weight * (states - mean[:, None]).square()).sum(dim=1)
+        return states, torch.cat([mean, (variance + 1e-8).sqrt()], dim=-1)
+
+    def read(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding (B, E) and logits (B, 7) of statistics (B, 2 S)."""
+        embedding = self.embed(self.dropout((statistics - self.centre) / self.spread))
+        return embedding, self.classify(embedding)
+
+    def standardise(self, statistics: Tensor) -> None:
+        """Take the mean and deviation of these (N, 2 S) for those of all voices."""
+        self.centre.copy_(statistics.mean(dim=0))
+        self.spread.copy_(statistics.std(dim=0) + 1e-3)
 
     def learned(self) -> dict[str, Tensor]:
         """The adapter of the encoder and the weights on top of it; the encoder's own weights are left out."""
@@ -100,3 +121,12 @@ class VoiceNetwork(nn.Module):
         merge(encoder, {name.removeprefix(_ENCODER): learned[name] for name in learned.keys() - own.keys()})
         network.learned_sha256 = digest(learned)
         return network.eval()
+
+
+def _power(mel: Tensor, count: Tensor | None) -> Tensor:
+    """(B, U) of the loudest band of each encoder frame; none where there is padding."""
+    power = mel.amax(dim=1).reshape(len(mel), -1, 2).amax(dim=2)
+    if count is not None:
+        padding = torch.arange(power.shape[1], device=power.device) >= count[:, None]
+        power = power.masked_fill(padding, float("-inf"))
+    return power

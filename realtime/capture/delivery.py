@@ -29,15 +29,18 @@ class Source:
 class Delivery:
     """The queues between capture and perception, and what was lost on the way.
 
-    source: read by threads of the run. None where somebody else puts pictures and sound into the queues.
+    source: read by threads of the run. None where somebody else puts pictures and sound into the queues. words: whether
+    speech is recognised.
     """
 
-    def __init__(self, source: Source | None = None) -> None:
+    def __init__(self, source: Source | None = None, *, words: bool = True) -> None:
         self.source = source
         self.frames = LatestFrame()
         self.voice = AudioRing(VOICE_RING_S)
         self.transcript = AudioRing(TRANSCRIPT_RING_S)
-        self.sound = AudioFanOut([self.voice, self.transcript])
+        self.sound = AudioFanOut([self.voice, self.transcript] if words else [self.voice])
+        self.has_words = words and self.has_sound
+        """True where words may come."""
 
     @property
     def has_frames(self) -> bool:

@@ -45,7 +45,7 @@ def add_edge(commands: Commands) -> None:
         description="Capture and extract; publish feature windows, which `dhmd-live serve` turns into estimates.",
         epilog=EDGE_EXAMPLES,
     )
-    edge.set_defaults(command=_edge)
+    edge.set_defaults(command=_edge, goes_on=True)
     add_stream_flags(edge, hop="1")
 
 
@@ -76,7 +76,7 @@ def add_serve(commands: Commands) -> None:
         description="Turn the feature windows of many edges into estimates, in batches.",
         epilog=SERVE_EXAMPLES,
     )
-    serve.set_defaults(command=_serve)
+    serve.set_defaults(command=_serve, goes_on=True)
     add_broker_flags(serve)
     add_metrics_flags(serve)
     serve.add_argument("--group", default="dhmd-serve", metavar="NAME", help="who shares work (default: %(default)s)")

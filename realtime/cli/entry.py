@@ -8,11 +8,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import NoReturn
 
 from dhmd.errors import DHMDError
 from realtime.cli import broker, live, machine, replay, sessions
 from realtime.cli.flags import Parser
+from realtime.cli.output import flush_output, let_output_fail
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ COMMANDS = (
     machine.add_doctor,
     machine.add_assets,
     machine.add_bench,
+    machine.add_accuracy,
 )
 """In the order in which help lists them."""
 
@@ -48,8 +51,7 @@ def program() -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_output()
     os._exit(code)
 
 
@@ -60,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
     # Fewer messages of the libraries underneath.
     os.environ.update(GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3")
+    if options.goes_on:
+        let_output_fail()
     _set_up_logging(verbose=options.verbose)
     command: Callable[[argparse.Namespace], int] = options.command
     if url := getattr(options, "broker", None):
@@ -68,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = command(options)
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:
+        code = 1  # who read it has left
     except BaseException as error:
         known = _known(error)
         if known is None:
@@ -81,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _parser() -> Parser:
     parser = Parser(prog="dhmd-live", description=DESCRIPTION)
     parser.add_argument("--verbose", action="store_true", help="log what happens inside")
+    parser.add_argument("--version", action="version", version=f"dhmd-live {version('dhmd')}")
+    parser.set_defaults(goes_on=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)

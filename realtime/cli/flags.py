@@ -6,8 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from realtime.recognition.steadiness import MARGIN
+
 if TYPE_CHECKING:
     from realtime.mqtt.broker import BrokerAccess
+    from realtime.recognition.steadiness import Steadiness
     from realtime.settings import RunSettings
 
 
@@ -64,6 +67,17 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
         help="announce the stream to Home Assistant (implies --state); `dhmd-live forget` removes it again",
     )
     add_prefix_flag(run)
+    said = run.add_mutually_exclusive_group()
+    said.add_argument(
+        "--no-words",
+        dest="words",
+        action="store_const",
+        const="private",
+        help="words are read by the model and told to nobody: not published, recorded or shown",
+    )
+    said.add_argument(
+        "--no-transcript", dest="words", action="store_const", const="off", help="recognise no speech at all"
+    )
     run.add_argument(
         "--estimates",
         metavar="FILE",
@@ -73,6 +87,25 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
     run.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
     run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
+    add_steadiness_flags(run)
+
+
+def add_steadiness_flags(command: Parser) -> None:
+    """Add the flags of an answer that is kept still."""
+    command.add_argument(
+        "--smoothing",
+        type=float,
+        dest="smoothing_s",
+        metavar="S",
+        help="average emotions and sentiment over S seconds (default: 0, as the model gives them)",
+    )
+    command.add_argument(
+        "--margin",
+        type=float,
+        metavar="P",
+        help="another emotion takes the top once it has led by this probability for a second, or by more for less; "
+        f"0: at once (default: {MARGIN:g})",
+    )
 
 
 def add_control_flags(run: Parser) -> None:
@@ -128,6 +161,14 @@ def settings_of(options: argparse.Namespace, **defaults: object) -> RunSettings:
 
     flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
     return read_settings(getattr(options, "config", None), flags, defaults)
+
+
+def steadiness_of(options: argparse.Namespace) -> Steadiness | None:
+    """Return what `add_steadiness_flags` asked for; None where nothing was. Raises SettingsInvalid."""
+    from realtime.settings import read_settings
+
+    given = {name: value for name in ("smoothing_s", "margin") if (value := getattr(options, name)) is not None}
+    return read_settings(None, given).steadiness if given else None
 
 
 def without_page(settings: RunSettings) -> RunSettings:

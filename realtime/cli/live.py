@@ -49,7 +49,7 @@ def add_run(commands: Commands) -> None:
         description="Recognise the emotion that a person shows, live or from a file, and publish it.",
         epilog=RUN_EXAMPLES,
     )
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_run, goes_on=True)
     add_run_flags(run)
 
 
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def add_demo(commands: Commands) -> None:
     demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline")
-    demo.set_defaults(command=_demo)
+    demo.set_defaults(command=_demo, goes_on=True)
     add_record_flags(demo)
     add_metrics_flags(demo)
 
@@ -92,7 +92,7 @@ def add_web(commands: Commands) -> None:
         description="Serve a page that reads whoever opens it, or one that shows what `dhmd-live run` would recognise.",
         epilog=WEB_EXAMPLES,
     )
-    web.set_defaults(command=_web)
+    web.set_defaults(command=_web, goes_on=True)
     add_address_flags(web)
     web.add_argument(
         "--max-streams",

@@ -1,10 +1,30 @@
-"""`devices`, `doctor`, `assets`, `bench`: what this machine has, and what it can."""
+"""`devices`, `doctor`, `assets`, `bench`, `accuracy`: what this machine has, and what it and the model can."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from realtime.cli.flags import Commands
+
+ACCURACY_EXAMPLES = """what it reads:
+  grid_*    neutral talkers, as those of the GRID corpus
+  mead_*    acted emotions, as those of MEAD
+            and the demo clip; suffixes .mp4, .mpg, .mov, .mkv, .avi, .webm
+
+what it tells:
+  how often a neutral talker is called neutral, and how often the label changes in a minute, as the model gives it and
+  as it is published (see --margin of `dhmd-live run`); what each acted clip is called; and the share of ticks whose
+  label stays when a clip comes at another speed, in another light, with noise, compressed, ... (made by ffmpeg)
+
+Each clip is read as by `run --pace max`. What was read is kept under ~/.cache/dhmd: an interrupted call goes on where
+it was. It takes some minutes. Without such clips it says so in one line, and is done.
+
+examples:
+  dhmd-live accuracy clips/                                the model that ships
+  dhmd-live accuracy clips/ --checkpoint runs/mine         another one
+  dhmd-live accuracy clips/ --into docs/accuracy.md        its tables take the place of those in the page
+"""
 
 
 def add_devices(commands: Commands) -> None:
@@ -59,3 +79,24 @@ def _bench(options: argparse.Namespace) -> int:
     from realtime.bench.bench import bench
 
     return bench(options.seconds, Console())
+
+
+def add_accuracy(commands: Commands) -> None:
+    accuracy = commands.add_parser(
+        "accuracy",
+        help="measure on clips of talkers how steady and how robust the label is",
+        description="Measure how steady the label is on clips of talkers, and how much of it stays when they change.",
+        epilog=ACCURACY_EXAMPLES,
+    )
+    accuracy.set_defaults(command=_accuracy)
+    accuracy.add_argument("clips", type=Path, metavar="DIR", help="folder of the clips")
+    accuracy.add_argument("--checkpoint", default="base", metavar="base|DIR", help="the model (default: base)")
+    accuracy.add_argument("--into", type=Path, metavar="FILE.md", help="also write the tables into this page")
+
+
+def _accuracy(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from realtime.bench.accuracy import accuracy
+
+    return accuracy(options.clips, options.checkpoint, options.into, Console())

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from realtime.cli.flags import Commands, access_of, add_access_flags
+from realtime.cli.flags import Commands, access_of, add_access_flags, add_steadiness_flags, steadiness_of
 from realtime.cli.page import page_of
 
 EXAMPLES = """examples:
@@ -52,6 +52,7 @@ def add_replay(commands: Commands) -> None:
     replay.add_argument(
         "--estimates", metavar="FILE", help="write the estimates here, one JSON object a line; - for standard output"
     )
+    add_steadiness_flags(replay)
     replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: auto)")
 
 
@@ -97,6 +98,7 @@ def _replay(options: argparse.Namespace) -> int:
         plot=options.plot,
         web=page_of(stream or options.paths[0].stem) if options.web else None,
         device=options.device,
+        steadiness=steadiness_of(options),
     )
     return replay(request, Console(stderr=options.estimates == "-"))
 
@@ -115,6 +117,7 @@ def _replay_media(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from realtime.programs.films import process
+    from realtime.recognition.steadiness import BY_DEFAULT
 
     return process(
         options.paths,
@@ -122,4 +125,5 @@ def _replay_media(options: argparse.Namespace) -> int:
         checkpoint=options.checkpoint or "base",
         jobs=options.jobs or max(1, (os.cpu_count() or 2) // 2),
         console=Console(),
+        steadiness=steadiness_of(options) or BY_DEFAULT,
     )

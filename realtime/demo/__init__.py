@@ -22,11 +22,12 @@ class Segment:
 
 SCRIPT: Final = (
     Segment("neutral", "Hello. I will tell you about my day.", 0.7, 3.4),
-    Segment("happy", "What wonderful news! We won the prize, and I am so happy!", 4.4, 8.3),
-    Segment("surprise", "Oh! Wait, what is that? I never expected this!", 9.3, 13.5),
-    Segment("angry", "Stop it! This is unfair, and I am very angry!", 14.5, 17.8),
-    Segment("sad", "Now my old friend is leaving, and I feel so sad.", 18.8, 22.7),
+    Segment("happy", "What wonderful news! We won the prize, and I am so happy!", 5.3, 9.2),
+    Segment("surprise", "Oh! Wait, what is that? I never expected this!", 13.0, 17.2),
+    Segment("angry", "Stop it! This is unfair, and I am very angry!", 19.6, 22.9),
+    Segment("sad", "Now my old friend is leaving, and I feel so sad.", 25.2, 29.1),
 )
-"""What is said when; moods are names of `dhmd.labels.EMOTIONS`."""
+"""What is said when; moods are names of `dhmd.labels.EMOTIONS`. Pauses are long enough that the words of one mood soon
+leave the window of the next."""
 
-DURATION_S: Final = 23.4
+DURATION_S: Final = 31.2

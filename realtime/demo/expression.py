@@ -40,15 +40,20 @@ CONTROLS: tuple[int, ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Expression of a face: all zero is a face at rest with closed lips. `smile` 1 is the portrait as it was taken."""
+    """Expression of a face: all zero is a face at rest with closed lips. `smile` 1 is the portrait as it was taken.
+
+    `round` draws the corners of the mouth together; `furrow` is what `brow_down` does to the skin between the brows.
+    """
 
     smile: float = 0.0
     corners_down: float = 0.0
     jaw_open: float = 0.0
     press: float = 0.0
+    round: float = 0.0
     brow_inner_up: float = 0.0
     brow_outer_up: float = 0.0
     brow_down: float = 0.0
+    furrow: float = 0.0
     eyes_wide: float = 0.0
     squint: float = 0.0
     blink: float = 0.0
@@ -87,10 +92,10 @@ def _mouth(rest: Array, moved: Array, e: Expression) -> None:
     narrow = 0.80 + 0.21 * e.corners_down
 
     gap = 0.30 * e.jaw_open * np.sqrt(np.clip(1 - away**2, 0, 1))
-    narrow_open = 1 - 0.10 * e.jaw_open
+    narrow_open = 1 - 0.10 * e.jaw_open - 0.30 * e.round
     for contour, start, closed, share in (
-        (UPPER_LIP_OUTER, outer_up, closed_outer_up, -0.12),
-        (UPPER_LIP_INNER, inner_up, closed_up, -0.15),
+        (UPPER_LIP_OUTER, outer_up, closed_outer_up, -0.12 - 0.15 * e.round),
+        (UPPER_LIP_INNER, inner_up, closed_up, -0.15 - 0.15 * e.round),
         (LOWER_LIP_INNER, inner_low, closed_low, 0.85),
         (LOWER_LIP_OUTER, outer_low, closed_outer_low, 0.85),
     ):

@@ -27,7 +27,7 @@ from realtime.demo.puppet import Image, Puppet
 from realtime.errors import DHMDLiveError
 
 WIDTH, HEIGHT, FRAME_RATE_HZ = 640, 480, 25
-VOICE: Final = "en-us+f5"
+VOICE: Final = "en-us+f1"
 FACE_CENTRE: Final = (225.5, 117.5)
 """Middle of the picture in pixels of the portrait."""
 ENLARGEMENT: Final = 2.2

@@ -16,7 +16,7 @@ CHANGE_S: Final = 0.6
 LEAD_S: Final = 0.1
 """The new mood stands in the face this long before it is heard."""
 
-BLINKS_S: Final = (1.9, 4.1, 7.0, 8.9, 14.4, 16.6, 18.6, 20.3, 22.1)
+BLINKS_S: Final = (1.9, 4.1, 7.0, 9.8, 11.6, 14.9, 18.3, 21.1, 23.9, 26.6, 29.7)
 BLINK_S: Final = 0.22
 
 
@@ -43,39 +43,41 @@ class Mood:
 
 MOODS: Final = {
     "neutral": Mood(
-        face=Expression(),
-        jaw=0.5,
+        face=Expression(corners_down=0.4, round=0.3, press=0.2, brow_down=0.2),
+        jaw=0.1,
         pose=HeadPose(),
         sway=0.025,
-        voice=EspeakVoice(speed=155, pitch=50, loudness=100),
+        voice=EspeakVoice(speed=155, pitch=5, loudness=100),
     ),
     "happy": Mood(
         face=Expression(smile=1, squint=0.25, brow_inner_up=0.15, brow_outer_up=0.3),
         jaw=0.65,
         pose=HeadPose(pitch=-0.03, roll=0.05),
         sway=0.055,
-        voice=EspeakVoice(speed=175, pitch=65, loudness=120),
+        voice=EspeakVoice(speed=175, pitch=45, loudness=120),
     ),
     "surprise": Mood(
-        face=Expression(jaw_open=0.4, brow_inner_up=1, brow_outer_up=1, eyes_wide=1),
-        jaw=0.6,
+        face=Expression(jaw_open=0.5, round=0.8, brow_inner_up=1.2, brow_outer_up=1, eyes_wide=1.3),
+        jaw=0.8,
         pose=HeadPose(pitch=-0.05, roll=-0.03),
         sway=0.03,
-        voice=EspeakVoice(speed=165, pitch=65, loudness=120),
+        voice=EspeakVoice(speed=165, pitch=75, loudness=120),
     ),
     "angry": Mood(
-        face=Expression(corners_down=0.6, press=0.5, brow_down=1, squint=0.1),
-        jaw=0.5,
+        face=Expression(
+            corners_down=0.75, jaw_open=0.12, round=0.4, brow_down=1.48, furrow=1, brow_outer_up=0.5, eyes_wide=0.1
+        ),
+        jaw=0.7,
         pose=HeadPose(pitch=0.07),
         sway=0.045,
-        voice=EspeakVoice(speed=165, pitch=40, loudness=150),
+        voice=EspeakVoice(speed=165, pitch=5, loudness=150),
     ),
     "sad": Mood(
-        face=Expression(corners_down=1, brow_inner_up=1, brow_outer_up=-0.3, eyes_wide=-0.5),
-        jaw=0.35,
+        face=Expression(corners_down=1.3, brow_inner_up=1.1, brow_outer_up=-0.4, eyes_wide=-0.6),
+        jaw=0.2,
         pose=HeadPose(yaw=-0.06, pitch=0.09, roll=-0.05),
         sway=0.02,
-        voice=EspeakVoice(speed=135, pitch=30, loudness=70),
+        voice=EspeakVoice(speed=140, pitch=60, loudness=70),
     ),
 }
 

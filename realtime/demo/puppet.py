@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from realtime.demo.expression import (
+    BROWS_LOWER,
+    BROWS_UPPER,
     CONTROLS,
     LOWER_LIDS,
     LOWER_LIP_INNER,
+    LOWER_LIP_OUTER,
     UPPER_LIDS,
     UPPER_LIP_INNER,
+    UPPER_LIP_OUTER,
     Array,
     Expression,
     displacements,
@@ -27,6 +32,15 @@ MOUTH_COLOUR = (34.0, 26.0, 52.0)
 MOUTH = (*UPPER_LIP_INNER, *LOWER_LIP_INNER[-2:0:-1])
 HOLES = (MOUTH, *((*upper, *lower[-2:0:-1]) for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True)))
 """Contours of the openings of the mesh."""
+
+FOLDS = ((129, 203, 206, 216, 212), (358, 423, 426, 436, 432))
+"""Landmarks from each wing of the nose past the corner of the mouth, where a smile folds the cheek."""
+
+FROWN_LINES = (((107, 9), (55, 8)), ((336, 9), (285, 8)))
+"""Pairs of landmarks between which the upper and the lower end of each line between the brows lie."""
+
+FROWN_COLOUR = (20.0, 30.0, 45.0)
+"""BGR of the lines of a frown, of its brows, and of the shadow under them."""
 
 SHIFT = 4
 """Fractional bits of the polygon corners given to OpenCV."""
@@ -71,7 +85,10 @@ class Puppet:
         self._triangles = np.concatenate([triangles, ring_triangles])
         self._rest = (self._face[:, :2] - self._origin) @ self._axes.T / self._unit
         self._spread = self._harmonic_spread(len(oval))
-        self._texture = np.concatenate([self._layer_in_front(), self._layer_behind()])
+        self._smiling = self._layer_in_front().astype(np.float32)
+        self._resting = self._without_folds(self._smiling)
+        self._frown = self._lines_of_a_frown()
+        self._behind = self._layer_behind()
 
     def _surroundings(self, oval: tuple[int, ...]) -> tuple[Array, NDArray[np.int32], Array]:
         """Rings around the face for hair, neck and background: points, triangles, and how far each follows the head."""
@@ -120,6 +137,67 @@ class Puppet:
         for corner in (MOUTH[0], UPPER_LIP_INNER[-1]):
             cv2.circle(grown, self._face[corner, :2].round().astype(int).tolist(), round(0.045 * self._unit), 255, -1)
         return cv2.inpaint(self._portrait, grown, 5, cv2.INPAINT_TELEA).astype(np.uint8, copy=False)
+
+    def _without_folds(self, front: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The portrait without the folds of its smile, which would stand there whatever the mouth does: the skin around
+        them takes their place."""
+        import cv2
+
+        def blurred(image: NDArray[np.floating[Any]], share: float) -> NDArray[np.float32]:
+            return np.asarray(cv2.GaussianBlur(image, (0, 0), share * self._unit), np.float32)
+
+        masks: list[NDArray[np.uint8]] = [np.zeros(front.shape[:2], dtype=np.uint8) for _ in range(3)]
+        folds, lips, face = masks
+        for fold in FOLDS:
+            line = self._face[list(fold), :2].round().astype(np.int32)
+            cv2.polylines(folds, [line], False, 255, round(0.3 * self._unit), cv2.LINE_AA)
+        contour = [*UPPER_LIP_OUTER, *LOWER_LIP_OUTER[-2:0:-1]]
+        cv2.fillPoly(lips, [self._face[contour, :2].round().astype(np.int32)], 255)
+        cv2.fillConvexPoly(face, cv2.convexHull(self._face[:, :2].round().astype(np.int32)), 255)
+        lips = np.asarray(cv2.dilate(lips, np.ones((5, 5), dtype=np.uint8)), np.uint8)
+        face = np.asarray(cv2.erode(face, np.ones((25, 25), dtype=np.uint8)), np.uint8)
+        folds[(face == 0) | (lips > 0)] = 0
+        skin = ((face > 0) & (folds == 0) & (lips == 0)).astype(np.float32)
+        smooth = blurred(front * skin[..., None], 0.15) / (blurred(skin, 0.15)[..., None] + 1e-4)
+        grain = blurred(np.random.default_rng(0).standard_normal(skin.shape).astype(np.float32), 0.006)
+        smooth += 2 * (grain / grain.std())[..., None]
+        share = blurred(folds.astype(np.float32) / 255, 0.05) * np.where(mouth, 0.3, 1)
+        return np.asarray(front + share[..., None] * (smooth - front), np.float32)
+
+    def _lines_of_a_frown(self) -> NDArray[np.float32]:
+        """(H, W, 1), how dark it grows between the brows, in them and under them as they are knitted."""
+        import cv2
+
+        dark = np.zeros(self._portrait.shape[:2], dtype=np.float32)
+
+        def shade(strength: float, softness: float, part: NDArray[np.uint8]) -> None:
+            soft = cv2.GaussianBlur(part, (0, 0), softness * self._unit).astype(np.float32) / 255
+            np.maximum(dark, strength * soft, out=dark)
+
+        for ends in FROWN_LINES:
+            line = np.zeros(dark.shape, dtype=np.uint8)
+            upper, lower = (0.4 * self._face[a, :2] + 0.6 * self._face[b, :2] for a, b in ends)
+            width = round(0.018 * self._unit)
+            cv2.line(
+                line, upper.round().astype(int).tolist(), lower.round().astype(int).tolist(), 255, width, cv2.LINE_AA
+            )
+            shade(0.9, 0.012, line)
+        for above, below, lids in zip(BROWS_UPPER, BROWS_LOWER, UPPER_LIDS, strict=True):
+            for strength, softness, contour in (
+                (0.5, 0.012, [*above, *below[::-1]]),
+                (0.5, 0.03, [*below[1:], lids[-1], *lids[6:2:-1]]),
+            ):
+                part = np.zeros(dark.shape, dtype=np.uint8)
+                cv2.fillPoly(part, [self._face[contour, :2].round().astype(np.int32)], 255)
+                shade(strength, softness, part)
+        return dark[..., None]
+
+    def _front(self, expression: Expression) -> Image:
+        """The portrait with as much of the folds of a smile and of the lines of a frown as the expression has."""
+        smile = float(np.clip(expression.smile, 0, 1))
+        face = smile * self._smiling + (1 - smile) * self._resting
+        frowned = face + expression.furrow * self._frown * (np.array(FROWN_COLOUR, np.float32) - face)
+        return np.asarray(frowned, np.uint8)
 
     def _layer_behind(self) -> Image:
         """The portrait with everything inside the lips that is not teeth replaced by the dark of a mouth."""
@@ -185,7 +263,8 @@ class Puppet:
         each = backward.astype(np.float32)[labels]  # (H, W, 2, 3)
         map_x = each[..., 0, 0] * x + each[..., 0, 1] * y + each[..., 0, 2]
         map_y = each[..., 1, 0] * x + each[..., 1, 1] * y + each[..., 1, 2]
-        frame = cv2.remap(self._texture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        texture = np.concatenate([self._front(expression), self._behind])
+        frame = cv2.remap(texture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return self._with_seam(frame.astype(np.uint8, copy=False), moved)
 
     def _with_seam(self, frame: Image, moved: Array) -> Image:

@@ -11,6 +11,7 @@ from realtime.messages.estimate import EmotionName, Part, SentimentValue
 LARGEST: Final = 1024
 """Most bytes of a command."""
 LONGEST_MARK_S: Final = 300.0
+LONGEST_SMOOTHING_S: Final = 30.0
 
 CommandName = Literal["record", "pause", "mark", "hop", "smoothing"]
 
@@ -59,7 +60,7 @@ class SetHop(Command):
 class SetSmoothing(Command):
     """Average emotions and sentiment over time before they are published; 0: not."""
 
-    seconds: float = Field(ge=0, le=30, description="after which an old value counts 1/e")
+    seconds: float = Field(ge=0, le=LONGEST_SMOOTHING_S, description="after which an old value counts 1/e")
 
 
 class Answer(Part):

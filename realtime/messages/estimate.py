@@ -87,7 +87,7 @@ class Estimate(Part):
     window: tuple[float, float] = Field(description="start and end of the window, same clock as t")
     sentiment: SentimentEstimate | None
     emotions: dict[EmotionName, Probability] | None = Field(description="seven probabilities that sum to 1")
-    top: EmotionName | None
+    top: EmotionName | None = Field(description="the emotion named; another takes its place by a margin")
     valence: float | None = Field(ge=-1, le=1, description="mean of the emotions' places on the circumplex")
     arousal: float | None = Field(ge=-1, le=1, description="mean of the emotions' places on the circumplex")
     modalities: Modalities

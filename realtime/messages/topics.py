@@ -125,7 +125,17 @@ STATE: Final = Topic(
     content_type="text/plain",
 )
 
-TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE)
+SPOKEN: Final = Topic(
+    "spoken",
+    "state/words",
+    StateValue,
+    1,
+    "final words are told once, so they must arrive; what was said is not kept for who comes later",
+    content_type="text/plain",
+    expiry_s=60,
+)
+
+TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE, SPOKEN)
 """Topics that every run publishes on."""
 
 RESPONSE: Final = Topic(

@@ -14,7 +14,7 @@ from realtime.clock import StreamClock
 from realtime.memory import resident_mb
 from realtime.messages.estimate import Dropped, Estimate
 from realtime.messages.stream import Compact, Latencies, Metrics, Percentiles, SpokenWord, Transcript
-from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, NO_VALUE, STATE, TRANSCRIPT
+from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, NO_VALUE, SPOKEN, STATE, TRANSCRIPT
 from realtime.mqtt.publisher import Publisher
 from realtime.percentiles import percentiles
 from realtime.recognition.events import Events
@@ -138,7 +138,7 @@ class PublisherSink:
         transcript = transcript_of(update, self._clock.unix)
         self._publisher.publish(TRANSCRIPT, transcript.model_dump_json().encode())
         if self._state is not None and transcript.final:
-            self._state.keep("words", transcript.final)
+            self._publisher.publish(SPOKEN, transcript.final.encode())
 
 
 class _State:

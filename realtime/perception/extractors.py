@@ -28,19 +28,25 @@ class StreamExtractors:
 
     face: FaceExtractor
     voice: VoiceExtractor
-    transcript: StreamingTranscript
+    transcript: StreamingTranscript | None
+    """None where no speech is recognised."""
     text: TextExtractor
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint) -> StreamExtractors:
+    def load(cls, checkpoint: Checkpoint, *, transcript: bool = True) -> StreamExtractors:
         """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
         path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
         face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
         voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
-        speech = _started(SpeechModel)
+        speech = _started(SpeechModel) if transcript else None
         text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT]))
         try:
-            loaded = cls(face.result(), voice.result(), StreamingTranscript(speech.result()), text.result())
+            loaded = cls(
+                face.result(),
+                voice.result(),
+                None if speech is None else StreamingTranscript(speech.result()),
+                text.result(),
+            )
             for modality, produced in loaded.specs.items():
                 checkpoint.features[modality].require(produced)
         except BaseException:
@@ -54,7 +60,7 @@ class StreamExtractors:
         return StreamExtractors(
             FaceExtractor(self.face.expression),
             VoiceExtractor(self.voice.network),
-            StreamingTranscript(self.transcript.speech),
+            None if self.transcript is None else StreamingTranscript(self.transcript.speech),
             self.text,
         )
 

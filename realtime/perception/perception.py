@@ -60,7 +60,7 @@ class Perception:
     """Feeds one window from one stream. Rows enter it in the precision in which they are recorded.
 
     turns: taken by `hear` and `listen` when there is much to compute, and by who calls `see`; None: no other stream is
-    perceived here.
+    perceived here. private: words are read by the model and told to nobody else.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class Perception:
         device: torch.device,
         observers: Sequence[Observer] = (),
         turns: Turns | None = None,
+        *,
+        private: bool = False,
     ) -> None:
         self.extractors = extractors
         self._shares = {m: turns.share() for m in Modality} if turns else {}
@@ -78,6 +80,7 @@ class Perception:
         self.picture = AwaitedPicture()
         self.progress = Progress()
         self._face: FaceObservation | None = None
+        self._private = private
         self._words = SpokenWords()
         self._entered = TranscriptUpdate((), (), 0.0)
         self._revision_of_words = 0
@@ -112,18 +115,21 @@ class Perception:
 
     def listen(self, blocks: list[AudioBlock]) -> None:
         """Recognise words, these blocks of sound being the newest."""
+        if (transcript := self.extractors.transcript) is None:
+            return
         for block in blocks:
-            self.extractors.transcript.push(block)
-        while self.extractors.transcript.due():
+            transcript.push(block)
+        while transcript.due():
             with self.turn(Modality.TEXT):
-                if update := self.extractors.transcript.step():
+                if update := transcript.step():
                     self._read(update)
         if blocks:
             self.progress.looked(Modality.TEXT, blocks[-1].end_s)
 
     def finish(self) -> None:
         """Make final what was being said: the sound has ended."""
-        self._read(self.extractors.transcript.finish())
+        if self.extractors.transcript is not None:
+            self._read(self.extractors.transcript.finish())
 
     def join(self, observer: Observer, now_s: float) -> int:
         """Tell an observer what the window holds, and from now on all that is perceived.
@@ -159,15 +165,15 @@ class Perception:
         with self._entering:
             cut = self.window.cut(end_s, attention)
         face = self._face
-        words = self._words.within(cut.start_s, end_s)
+        words = () if self._private else self._words.within(cut.start_s, end_s)
         oldest_s = attention.as_of_s.get(Modality.VISION, end_s) - self.extractors.face.spec.absent_after_s
         faces = face.faces if face is not None and face.captured_s >= oldest_s else 0
         return Perceived(cut, faces, words)
 
     @property
     def words(self) -> tuple[Word, ...]:
-        """The newest words of the session, oldest first."""
-        return self._words.all
+        """The newest words of the session, oldest first; none where they are private."""
+        return () if self._private else self._words.all
 
     def _append(self, modality: Modality, rows: Rows) -> None:
         if len(rows):
@@ -187,8 +193,8 @@ class Perception:
         spoken = self._words.since(words[-1].end_s - 2 * self.window.window_s) if words else ((), ())
         with self._entering:
             self._revision_of_words = self.window.replace(Modality.TEXT, rows)
-            self._entered = TranscriptUpdate(*spoken, update.skipped_s)
-            for observer in self._observers:
+            self._entered = TranscriptUpdate(*(((), ()) if self._private else spoken), update.skipped_s)
+            for observer in () if self._private else self._observers:
                 observer.on_words(update, self._revision_of_words)
 
     def __enter__(self) -> Self:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from dhmd.modality import Modality
 from realtime.capture.delivery import Delivery
-from realtime.capture.queues import HandOver
+from realtime.capture.queues import AudioRing, HandOver
 from realtime.perception.perception import Perception
 from realtime.pipeline.lag import LagWatch, Yielding
 from realtime.pipeline.pipeline import Due, HopPipeline
@@ -130,8 +130,7 @@ def _producer(
 
 def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingWorker]:
     """One worker a modality that is captured."""
-    frames, voice, transcript = delivery.frames, delivery.voice, delivery.transcript
-    words = Yielding(perception.progress)
+    frames, voice = delivery.frames, delivery.voice
 
     def see() -> None:
         # The newest when it is our turn, not the one that was new when we began to wait for it.
@@ -147,19 +146,27 @@ def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingW
         if (block := voice.take()) is not None:
             perception.hear(block, overtaken=voice.waiting_s > OVERTAKEN_S)
 
-    def listen() -> None:
-        if words.gives_way():
-            time.sleep(POLL_S)
-            return
-        perception.listen(list(iter(transcript.take, None)))
-
     workers: dict[str, BlockingWorker] = {}
     if delivery.has_frames:
         workers["face"] = _consumer(frames, see)
     if delivery.has_sound:
         workers["voice"] = _consumer(voice, hear)
-        workers["transcript"] = _consumer(transcript, listen, perception.finish)
+    if delivery.has_words:
+        listen = _listening(perception, delivery.transcript)
+        workers["transcript"] = _consumer(delivery.transcript, listen, perception.finish)
     return workers
+
+
+def _listening(perception: Perception, transcript: AudioRing) -> Callable[[], None]:
+    words = Yielding(perception.progress)
+
+    def listen() -> None:
+        if words.gives_way():
+            time.sleep(POLL_S)
+        else:
+            perception.listen(list(iter(transcript.take, None)))
+
+    return listen
 
 
 def _consumer(

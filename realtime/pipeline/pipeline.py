@@ -18,7 +18,8 @@ from realtime.pipeline.outputs import Outputs
 from realtime.recognition.attribution import Attribution
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Inference
-from realtime.recognition.smoothing import Smoothing
+from realtime.recognition.steadied import Steadied
+from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class Pipeline:
         dropped: Callable[[], Dropped],
         *,
         timed: bool,
+        steadiness: Steadiness = BY_DEFAULT,
     ) -> None:
         self.perception = perception
         self.engine = engine
@@ -104,7 +106,7 @@ class Pipeline:
         self.timed = timed
         self.statistics = Statistics()
         self.outputs = Outputs[Emission](perception, clock)
-        self.smoothing = Smoothing()
+        self.steadied = Steadied(steadiness)
         self._attribution = Attribution(engine)
         self._dropped = dropped
         self._model = ModelName(name=engine.checkpoint.name, checkpoint=engine.checkpoint.digest)
@@ -116,9 +118,11 @@ class Pipeline:
         inference = self._attribution.of(perceived.cut, self.engine.infer(perceived.cut))
         newest_s = perceived.cut.newest_present_s
         latency_ms = None if newest_s is None else (self.clock.now() - newest_s) * 1000
+        shown, top = self.steadied.of(inference, end_s)
         estimate = build_estimate(
             perceived.cut,
-            self.smoothing.of(inference, end_s),
+            shown,
+            top,
             stream=self.stream,
             seq=self._seq,
             epoch_unix=self.clock.epoch_unix,

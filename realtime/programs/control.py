@@ -54,7 +54,7 @@ class Control:
             case SetHop():
                 return self._set_hop(command.seconds)
             case SetSmoothing():
-                self._pipeline.smoothing.seconds = command.seconds
+                self._pipeline.steadied.smoothing.seconds = command.seconds
                 return f"averaged over {command.seconds:g} s" if command.seconds else "not averaged"
             case _:
                 raise CommandRefused("there is no such command")

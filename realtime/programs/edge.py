@@ -116,9 +116,11 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         asked = stack.enter_context(destinations(settings, console, "dhmd-live edge"))
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
-        extractors = StreamExtractors.load(checkpoint)
+        extractors = StreamExtractors.load(checkpoint, transcript=settings.words != "off")
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
-        perception = stack.enter_context(Perception(extractors, torch.device("cpu"), [log]))
+        perception = stack.enter_context(
+            Perception(extractors, torch.device("cpu"), [log], private=settings.words == "private")
+        )
         return event_loop.run(_edge(settings, asked, media, perception, log))
 
 
@@ -128,8 +130,9 @@ async def _edge(
     stop = stop_when_asked()
     broker = named_broker(settings.broker, settings.access)
     clock = MediaClock() if settings.pace == "max" else StreamClock()
-    delivery = Delivery(open_source(settings.source, settings.microphone, media, clock))
-    stream = EdgeStream(settings.stream, log, clock.epoch_unix, clock.now)
+    source = open_source(settings.source, settings.microphone, media, clock)
+    delivery = Delivery(source, words=settings.words != "off")
+    stream = EdgeStream(settings.stream, log, clock.epoch_unix, clock.now, settings.steadiness)
     pipeline = EdgePipeline(
         perception,
         clock,

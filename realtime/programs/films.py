@@ -27,6 +27,7 @@ from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
 from realtime.errors import SettingsInvalid
 from realtime.pipeline.pipeline import Emission
+from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.session.export.write import export
 from realtime.session.files import whole_file
 from realtime.session.messages import inference_of
@@ -94,7 +95,15 @@ def jobs_of(files: Sequence[Path], out: Path | None) -> list[Job]:
     return jobs
 
 
-def process(paths: Sequence[Path], *, out: Path | None, checkpoint: str, jobs: int, console: Console) -> int:
+def process(
+    paths: Sequence[Path],
+    *,
+    out: Path | None,
+    checkpoint: str,
+    jobs: int,
+    console: Console,
+    steadiness: Steadiness = BY_DEFAULT,
+) -> int:
     """Make a session, and its report, of each file that has none yet by this checkpoint; and a table of all.
 
     Returns the exit status.
@@ -107,7 +116,7 @@ def process(paths: Sequence[Path], *, out: Path | None, checkpoint: str, jobs: i
     pending = [job for job in todo if job not in done]
     if done:
         console.print(f"{len(done)} of {len(todo)} are sessions already", highlight=False)
-    errors = _run_all(pending, checkpoint, jobs, console)
+    errors = _run_all(pending, checkpoint, steadiness, jobs, console)
     reports = [_report(job, errors.get(job.media, "")) for job in todo]
     summary = (out or Path()) / f"{SUMMARY}.csv"
     _write_table(summary, reports)
@@ -130,7 +139,9 @@ def _is_done(path: Path, digest: str) -> bool:
     return session.complete and session.metadata["checkpoint"] == digest
 
 
-def _run_all(pending: Sequence[Job], checkpoint: str, jobs: int, console: Console) -> Mapping[Path, str]:
+def _run_all(
+    pending: Sequence[Job], checkpoint: str, steadiness: Steadiness, jobs: int, console: Console
+) -> Mapping[Path, str]:
     """Errors by media file."""
     errors: dict[Path, str] = {}
     if not pending:
@@ -145,7 +156,7 @@ def _run_all(pending: Sequence[Job], checkpoint: str, jobs: int, console: Consol
         moved: Any = manager.Queue()
         lengths = {job.media: _length_s(job.media) for job in pending}
         bar = progress.add_task("seconds of media", total=round(sum(lengths.values())))
-        futures = {pool.submit(_make, job, checkpoint, moved): job for job in pending}
+        futures = {pool.submit(_make, job, checkpoint, steadiness, moved): job for job in pending}
         for future in _watched(futures, moved, lengths, progress, bar):
             if (error := future.result()) is not None:
                 errors[futures[future].media] = error
@@ -196,7 +207,7 @@ class _Progress:
             self._moved.put((self._media, end_s))
 
 
-def _make(job: Job, checkpoint: str, moved: Any) -> str | None:
+def _make(job: Job, checkpoint: str, steadiness: Steadiness, moved: Any) -> str | None:
     """Run one file, in a process of its own. Returns why it failed."""
     from realtime.programs.run import run
     from realtime.settings import RunSettings
@@ -213,6 +224,8 @@ def _make(job: Job, checkpoint: str, moved: Any) -> str | None:
         stream="file",
         checkpoint=checkpoint,
         record=str(part),
+        smoothing_s=steadiness.smoothing_s,
+        margin=steadiness.margin,
     )
     try:
         run(settings, Console(quiet=True), sinks=[_Progress(moved, job.media)])

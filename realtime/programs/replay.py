@@ -35,9 +35,11 @@ from realtime.pipeline.outputs import Outputs
 from realtime.pipeline.pipeline import Emission, Pipeline, Statistics
 from realtime.programs.outputs import Destinations, assembled, estimate_files
 from realtime.recognition.engine import Engine, Inference, resolve_device
+from realtime.recognition.steadied import Steadied
+from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
-from realtime.session.messages import estimate_again, inference_of
+from realtime.session.messages import estimate_again, inference_of, top_of
 from realtime.session.rewound import TOLERANCE, Agreement, Moment, Rewound, require_features
 from realtime.web.replayed import ReplayView
 
@@ -56,6 +58,7 @@ class ReplaySettings:
 
     checkpoint: another model than the recorded one. again: extract the features again, from recorded media.
     plot: file for the comparison's picture. web: the page that shows it, for replays at a pace.
+    steadiness: instead of what was published; None for that, or the default where the estimates are others.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class ReplaySettings:
     plot: Path | None = None
     web: WebServer[Viewers] | None = None
     device: str = "auto"
+    steadiness: Steadiness | None = None
 
 
 @dataclass(slots=True)
@@ -187,6 +191,10 @@ class Replay:
         self._stream = request.stream or session.stream
         self._clock = MediaClock(session.epoch_unix)
         self._outputs = Outputs[Emission](None, self._clock)
+        self._steadiness = request.steadiness or BY_DEFAULT
+        recorded = request.steadiness is None and checkpoint.digest == session.metadata["checkpoint"]
+        self._steadied = None if recorded else Steadied(self._steadiness)
+        """None where what was recorded is shown as it was published."""
         self._stop = asyncio.Event()
         first = next(session.records({schema.ESTIMATE}), None)
         if first is None:
@@ -251,7 +259,11 @@ class Replay:
         recorded = inference_of(moment.recorded)
         if inference and recorded and self._session.metadata["checkpoint"] == model.checkpoint:
             inference = replace(inference, shares=recorded.shares)
-        estimate = estimate_again(moment.recorded, moment.cut, inference, self._session, self._stream, model)
+        if self._steadied is not None:
+            shown, top = self._steadied.of(inference, moment.cut.end_s)
+        else:
+            shown, top = inference, top_of(moment.recorded, self._session)
+        estimate = estimate_again(moment.recorded, moment.cut, shown, top, self._session, self._stream, model)
         return Emission(estimate, Perceived(moment.cut, moment.recorded.faces, ()), inference, None, timed=False)
 
     async def _extracted_again(self) -> Outcome:
@@ -262,7 +274,15 @@ class Replay:
             Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as progress,
         ):
             engine = Engine(self._checkpoint, self._device)
-            pipeline = Pipeline(perception, engine, self._clock, self._stream, _nothing_dropped, timed=False)
+            pipeline = Pipeline(
+                perception,
+                engine,
+                self._clock,
+                self._stream,
+                _nothing_dropped,
+                timed=False,
+                steadiness=self._steadiness,
+            )
             bar = progress.add_task("extracting again", total=self._length_s)
             compared = _Compared(self._session, outcome.comparison)
             told = _Progress(lambda end_s: progress.update(bar, completed=end_s - self._first_s))

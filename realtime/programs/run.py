@@ -88,7 +88,7 @@ def prepared(
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = StreamExtractors.load(checkpoint)
+            extractors = StreamExtractors.load(checkpoint, transcript=settings.words != "off")
         engine = Engine(checkpoint, device, activations=web is not None)
         clock = MediaClock() if settings.pace == "max" else StreamClock()
         timed = settings.pace == "realtime"
@@ -100,9 +100,18 @@ def prepared(
             video, sound = settings.record_video, settings.record_audio
             recorder = Recorder(session, clock, description, video=video, sound=sound, patient=not timed)
             stack.enter_context(recorder.emptied_if_blank())
-        perception = stack.enter_context(Perception(extractors, device))
-        delivery = Delivery(open_source(settings.source, settings.microphone, media, clock))
-        pipeline = Pipeline(perception, engine, clock, settings.stream, delivery.dropped, timed=timed)
+        perception = stack.enter_context(Perception(extractors, device, private=settings.words == "private"))
+        source = open_source(settings.source, settings.microphone, media, clock)
+        delivery = Delivery(source, words=settings.words != "off")
+        pipeline = Pipeline(
+            perception,
+            engine,
+            clock,
+            settings.stream,
+            delivery.dropped,
+            timed=timed,
+            steadiness=settings.steadiness,
+        )
         for sink in (*sinks, *([recorder] if recorder else [])):
             pipeline.outputs.add(sink)
         yield Run(settings, pipeline, delivery, media, asked, description, recorder, web)

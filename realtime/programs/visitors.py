@@ -54,7 +54,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = StreamExtractors.load(checkpoint)
+            extractors = StreamExtractors.load(checkpoint, transcript=settings.words != "off")
             engine = Engine(checkpoint, device, activations=True)
             if most is None:
                 most = streams_at_once(extractors, engine, settings.hop_s)
@@ -90,6 +90,8 @@ async def _host(
             recordings,
             str(broker or ""),
             assembling(broker, state=settings.state),
+            settings.steadiness,
+            private=settings.words == "private",
         )
         visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
         if registry is not None:

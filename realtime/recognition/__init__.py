@@ -1,1 +1,1 @@
-"""Numbers from a window: the engine, shared or not, smoothing, and events."""
+"""Numbers from a window: the engine, shared or not, what is kept still of it, and events."""

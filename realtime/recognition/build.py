@@ -42,6 +42,7 @@ class WindowSummary(Protocol):
 def build_estimate(
     cut: WindowSummary,
     inference: Inference | None,
+    top: EmotionName | None,
     *,
     stream: str,
     seq: int,
@@ -53,7 +54,10 @@ def build_estimate(
     dropped: Dropped,
     model: ModelName,
 ) -> Estimate:
-    """Put together what goes out. `timed` is false where the clock is the media's own and latencies mean nothing."""
+    """Put together what goes out.
+
+    top: the emotion to name, see Steadied. timed: false where the clock is the media's own and latencies mean nothing.
+    """
     emotions: dict[EmotionName, float] | None = None
     valence = arousal = None
     sentiment = None
@@ -70,7 +74,7 @@ def build_estimate(
         window=(round(epoch_unix + cut.start_s, 4), round(epoch_unix + cut.end_s, 4)),
         sentiment=sentiment,
         emotions=emotions,
-        top=max(emotions, key=lambda name: emotions[name]) if emotions else None,
+        top=top,
         valence=valence,
         arousal=arousal,
         modalities=Modalities(**{m.value: _modality(m, cut, inference) for m in Modality}),

@@ -14,8 +14,8 @@ class Smoothing:
     What one modality says alone and the graph stay as they are. The average begins anew when nothing was perceived.
     """
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
         self._last: Inference | None = None
         self._end_s = 0.0
 

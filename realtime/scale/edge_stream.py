@@ -16,6 +16,7 @@ from typing import Final
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import WHOLE, Attention
 from realtime.pipeline.pipeline import LATENCIES_KEPT
+from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.scale import topics
 from realtime.scale.window_log import NOTHING, WindowLog
 from realtime.scale.window_message import WindowMessage
@@ -70,7 +71,14 @@ class EdgeStream:
     now_s: any steady clock, the same for all calls. stream_now: seconds on the stream clock.
     """
 
-    def __init__(self, stream: str, log: WindowLog, epoch_unix: float, stream_now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        stream: str,
+        log: WindowLog,
+        epoch_unix: float,
+        stream_now: Callable[[], float],
+        steadiness: Steadiness = BY_DEFAULT,
+    ) -> None:
         self.stream = stream
         self.log = log
         self.incarnation = secrets.token_hex(8)
@@ -81,6 +89,7 @@ class EdgeStream:
         self.answered_seq = 0
         self._epoch_unix = epoch_unix
         self._stream_now = stream_now
+        self._steadiness = steadiness
         self._mark = NOTHING
         self._opened: tuple[int, float] | None = None
         """Number and time of the opening that waits for an answer."""
@@ -128,6 +137,7 @@ class EdgeStream:
             faces=hop.faces,
             dropped=hop.dropped,
             attention=hop.attention,
+            steadiness=self._steadiness,
         )
         if self.server is None:
             self._opened, self._again = (seq, now_s), False

@@ -19,6 +19,7 @@ from realtime.messages.topics import Topic
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Engine
+from realtime.recognition.steadied import Steadied
 from realtime.scale import topics
 from realtime.scale.window_message import APPENDED, WindowInvalid, WindowMessage
 
@@ -38,11 +39,12 @@ class Reply:
 
 @dataclass(slots=True)
 class ServedStream:
-    """One stream's window."""
+    """One stream's window, and how still its answer is kept."""
 
     incarnation: str
     seq: int
     window: SlidingWindow
+    steadied: Steadied
     words: tuple[Word, ...] = ()
     heard_s: float = 0.0
 
@@ -137,8 +139,16 @@ class ServedStreams:
             self._features[modality].require(message.features[modality])
         if name not in self._streams and len(self._streams) >= self._most:
             raise ContractMismatch(f"it serves {self._most} streams already, as many as it takes")
+        before = self._streams.get(name)
+        if before is not None and before.incarnation != message.incarnation:
+            before = None
         # Windows go to the engine's device together; until then they stay here.
-        return ServedStream(message.incarnation, message.seq, SlidingWindow(self._features, torch.device("cpu")))
+        return ServedStream(
+            message.incarnation,
+            message.seq,
+            SlidingWindow(self._features, torch.device("cpu")),
+            before.steadied if before is not None else Steadied(message.steadiness),
+        )
 
     def _enter(self, state: ServedStream, message: WindowMessage) -> None:
         """Raises ValueError; the next message is then asked for all of the window."""
@@ -191,9 +201,11 @@ class Estimator:
             message = request.message
             held_s = time.monotonic() - request.arrived_s
             newest_s = cut.newest_present_s
+            shown, top = request.state.steadied.of(inference, cut.end_s)
             estimate = build_estimate(
                 cut,
-                inference,
+                shown,
+                top,
                 stream=request.stream,
                 seq=message.seq,
                 epoch_unix=message.epoch_unix,

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
@@ -46,6 +49,7 @@ class WindowLog:
         self._spoken = SpokenWords()
         self._read: list[Word] = []
         """The words of the window that ends with the newest of them."""
+        self._text_sent: NDArray[np.float32] = np.empty((0, 0), np.float32)
         self._revision = 0
 
     def on_frame(self, frame: VideoFrame) -> None:
@@ -81,11 +85,14 @@ class WindowLog:
         """
         with self._lock:
             rows = {m: self._newer(m, mark.rows[m]) for m in APPENDED}
-            words = None
+            words, text = None, self._text()
+            # Of private words nothing is told here, but their rows are in the window.
+            self._revision += not np.array_equal(text.values, self._text_sent)
+            self._text_sent = text.values
             if self._revision != mark.words:
                 newest_s = self._read[-1].end_s if self._read else end_s
                 words = self._spoken.within(min(end_s, newest_s) - self._window_s, math.inf)
-                rows[Modality.TEXT] = self._text()
+                rows[Modality.TEXT] = text
             return rows, words, Position(dict(self._counts), self._revision)
 
     def _newer(self, modality: Modality, count: int) -> Rows:

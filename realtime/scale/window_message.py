@@ -14,8 +14,10 @@ from google.protobuf.message import DecodeError
 from dhmd import protobuf
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.modality import Modality
+from realtime.messages.commands import LONGEST_SMOOTHING_S
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import WHOLE, Attention
+from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 
 LARGEST: Final = 256 * 1024
 """Bytes of a message: a full window takes a fifth of it."""
@@ -56,6 +58,9 @@ _MESSAGES: Final = {
         # How far perception had come, see Attention. as_of_s: of text, vision and audio; NaN where it kept up.
         "as_of_s": "repeated double",
         "late": "repeated string",
+        # How still the stream's answer is kept, see Steadiness.
+        "smoothing_s": "double",
+        "margin": "double",
     },
 }
 _CLASSES: Final = protobuf.message_classes("dhmd/window.proto", "dhmd.window", _MESSAGES)
@@ -92,6 +97,7 @@ class WindowMessage:
     faces: int
     dropped: Dropped
     attention: Attention = WHOLE
+    steadiness: Steadiness = BY_DEFAULT
 
     def encode(self) -> bytes:
         message = _CLASSES["Window"](
@@ -107,6 +113,8 @@ class WindowMessage:
             dropped_video=self.dropped.video,
             dropped_audio=self.dropped.audio,
             late=sorted(self.attention.late),
+            smoothing_s=self.steadiness.smoothing_s,
+            margin=self.steadiness.margin,
         )
         if self.attention.as_of_s:
             message.as_of_s.extend(self.attention.as_of_s.get(m, math.nan) for m in Modality)
@@ -171,6 +179,7 @@ def _checked(message: Any) -> WindowMessage:
         faces=message.faces,
         dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),
         attention=_attention(message),
+        steadiness=_steadiness(message),
     )
 
 
@@ -179,6 +188,12 @@ def _attention(message: Any) -> Attention:
         raise WindowInvalid("an attention to other modalities")
     as_of_s = dict(zip(Modality, message.as_of_s, strict=False))
     return Attention({m: s for m, s in as_of_s.items() if not math.isnan(s)}, frozenset(map(Modality, message.late)))
+
+
+def _steadiness(message: Any) -> Steadiness:
+    if not (0 <= message.smoothing_s <= LONGEST_SMOOTHING_S and 0 <= message.margin <= 1):
+        raise WindowInvalid("a steadiness that none can have")
+    return Steadiness(message.smoothing_s, message.margin)
 
 
 def _features(text: str) -> Mapping[Modality, FeatureSpec]:

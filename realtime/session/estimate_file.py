@@ -10,6 +10,7 @@ from typing import IO, Self
 
 from realtime.errors import SettingsInvalid
 from realtime.pipeline.outputs import Emitted
+from realtime.session.files import private
 
 logger = logging.getLogger(__name__)
 STDOUT = Path("-")
@@ -25,7 +26,7 @@ class EstimateFile:
         self._path = path
         try:
             opened = sys.stdout.fileno() if path == STDOUT else path
-            self._file: IO[bytes] = open(opened, "wb", buffering=0, closefd=path != STDOUT)  # noqa: SIM115
+            self._file: IO[bytes] = open(opened, "wb", buffering=0, closefd=path != STDOUT, opener=private)  # noqa: SIM115
         except OSError as error:
             raise SettingsInvalid(
                 f"--estimates {path}: cannot be written ({error.strerror}); name another file"

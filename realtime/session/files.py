@@ -1,4 +1,5 @@
-"""Files made from a session: they replace none unasked, and are either whole or not there."""
+"""Files of a session, and those made from it: their owner's alone. What is made from one replaces nothing unasked, and
+is either whole or not there."""
 
 from __future__ import annotations
 
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import IO
 
 from realtime.errors import SettingsInvalid
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file, as an `opener` of `open`, that nobody else may read where it is new: it tells what people show."""
+    return os.open(path, flags, 0o600)
 
 
 def check_out(path: Path, source: Path, *, force: bool) -> None:
@@ -32,7 +38,6 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        scratch.chmod(0o644)
         scratch.replace(path)
     except OSError as error:
         raise SettingsInvalid(f"{path}: cannot be written ({error.strerror}); name another file with --out") from None

@@ -10,6 +10,7 @@ from typing import IO, Final
 
 from realtime.errors import CommandRefused
 from realtime.pipeline.pipeline import Pipeline
+from realtime.session.files import private
 from realtime.session.limited import MOST_BYTES_IN_ALL, LimitedRecording
 from realtime.session.marks import Marks
 from realtime.session.recorder import WORKER, Recorder
@@ -43,7 +44,8 @@ class FolderRecording(LimitedRecording):
             raise CommandRefused("the folder of recordings is full; move some away")
         for number in range(1, 100):
             with contextlib.suppress(FileExistsError):
-                return (self._folder / f"{name}{f'-{number}' if number > 1 else ''}.mcap").open("xb")
+                path = self._folder / f"{name}{f'-{number}' if number > 1 else ''}.mcap"
+                return open(path, "xb", opener=private)
         raise CommandRefused("too many recordings in one second")
 
     def _on_end(self) -> None:

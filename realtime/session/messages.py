@@ -17,7 +17,7 @@ from dhmd.modality import EDGES, Modality
 from dhmd.session import schema
 from dhmd.session.reader import LANDMARK_UNITS, Session, SessionInvalid
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
-from realtime.messages.estimate import Dropped, Estimate, ModelName
+from realtime.messages.estimate import Dropped, EmotionName, Estimate, ModelName
 from realtime.perception.attention import Attention
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.window import WindowCut
@@ -187,6 +187,19 @@ def inference_of(message: Any) -> Inference | None:
     )
 
 
+def top_of(message: Any, session: Session) -> EmotionName | None:
+    """Return the emotion that an Estimate message was published with; None where nothing was perceived.
+
+    Raises SessionInvalid.
+    """
+    if not message.HasField("emotions"):
+        return None
+    for name in EMOTIONS:
+        if name == message.top:
+            return name
+    raise SessionInvalid(f"{session.path}: damaged, the emotion of estimate {message.seq} reads {message.top!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedWindow:
     """Window of a recorded estimate, without its content. See WindowCut."""
@@ -226,7 +239,9 @@ def estimate_of(message: Any, session: Session) -> Estimate:
     """
     model = ModelName(name=session.metadata["model"], checkpoint=session.metadata["checkpoint"])
     try:
-        return estimate_again(message, window_of(message), inference_of(message), session, session.stream, model)
+        return estimate_again(
+            message, window_of(message), inference_of(message), top_of(message, session), session, session.stream, model
+        )
     except (ValidationError, KeyError, ValueError, OverflowError):
         raise SessionInvalid(
             f"{session.path}: damaged, estimate {message.seq} holds numbers that none can have"
@@ -234,13 +249,20 @@ def estimate_of(message: Any, session: Session) -> Estimate:
 
 
 def estimate_again(
-    message: Any, window: WindowSummary, inference: Inference | None, session: Session, stream: str, model: ModelName
+    message: Any,
+    window: WindowSummary,
+    inference: Inference | None,
+    top: EmotionName | None,
+    session: Session,
+    stream: str,
+    model: ModelName,
 ) -> Estimate:
     """Return an estimate of a recorded moment with what a model makes of its window now. message: of type Estimate."""
     timed = message.HasField("capture_to_estimate_ms")
     return build_estimate(
         window,
         inference,
+        top,
         stream=stream,
         seq=message.seq,
         epoch_unix=session.epoch_unix,

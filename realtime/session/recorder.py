@@ -32,6 +32,7 @@ from realtime.errors import SettingsInvalid
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
 from realtime.session import messages
+from realtime.session.files import private
 from realtime.session.media import VideoEncoder
 from realtime.session.writer import Build, SessionWriter
 from realtime.workers import WorkerState, WorkerStatus
@@ -67,7 +68,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     Raises SettingsInvalid.
     """
     try:
-        file = path.open("xb")
+        file = open(path, "xb", opener=private)  # noqa: SIM115 - a path takes no opener
     except FileExistsError:
         raise SettingsInvalid(f"--record {path}: already exists; name another file, or move it away") from None
     except OSError as error:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from dhmd.contract import Word
+from dhmd.modality import Modality
 from realtime.session.timeline import Timeline
 
 PAUSE_S = 0.8
 """Silence that ends a sentence."""
 HEARD_S = 1.0
 """Time after which words, once spoken, reach the estimates."""
+SLACK_S = 0.1
+"""By which times of words and of their rows may differ."""
 ENDINGS = (".", "?", "!", "…")
 CLOSING = "\"')\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """Words spoken one after the other. top, sentiment: of that stretch, None where nothing was estimated."""
+    """Words spoken one after the other.
+
+    top, sentiment: of all that was perceived with it, None where nothing was estimated. alone: sentiment of the words
+    by themselves, None where it is not known.
+    """
 
     words: tuple[Word, ...]
     top: str | None = None
     sentiment: float | None = None
+    alone: float | None = None
 
     @property
     def text(self) -> str:
@@ -50,13 +62,24 @@ def printable(text: str) -> str:
 def sentences(timeline: Timeline, fits: Callable[[str], bool] = lambda _: True) -> list[Sentence]:
     """Return sentences up to a full stop or a pause, or of as many words as fit."""
     groups = list(_groups(timeline.words, fits))
-    told = []
-    for words in groups:
-        # Estimates of its first half are mostly about the sentence before.
+    following = itertools.chain((words[0].start_s for words in groups[1:]), [math.inf])
+    return [_sentence(timeline, words, next_s) for words, next_s in zip(groups, following, strict=False)]
+
+
+def _sentence(timeline: Timeline, words: tuple[Word, ...], next_s: float) -> Sentence:
+    """next_s: start of the next sentence."""
+    newest_s = timeline.t_s - timeline.age_s[Modality.TEXT]
+    # Windows that hold the whole sentence, if none is so long, and nothing of the next.
+    heard = timeline.present[Modality.TEXT] & (newest_s >= words[-1].end_s - SLACK_S) & (newest_s < next_s + SLACK_S)
+    whole = heard & (timeline.start_s <= words[0].start_s)
+    chosen = whole if whole.any() else heard
+    if not chosen.any():
+        # Of the time in which it was spoken, the second half: the first is mostly about the sentence before.
         middle_s = (words[0].start_s + words[-1].end_s) / 2
-        mean = timeline.mean(middle_s, words[-1].end_s + HEARD_S)
-        told.append(Sentence(words, *(mean or (None, None))))
-    return told
+        chosen = (timeline.t_s >= middle_s) & (timeline.t_s <= words[-1].end_s + HEARD_S)
+    alone = timeline.alone[Modality.TEXT][chosen & ~np.isnan(timeline.alone[Modality.TEXT])]
+    top, sentiment = timeline.mean(chosen) or (None, None)
+    return Sentence(words, top, sentiment, float(alone.mean()) if len(alone) else None)
 
 
 def _groups(words: Sequence[Word], fits: Callable[[str], bool]) -> Iterator[tuple[Word, ...]]:

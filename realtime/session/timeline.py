@@ -14,6 +14,7 @@ from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, SessionInvalid, schema
 from dhmd.session.reader import Mark, mark_of, words_of
+from realtime.session.messages import top_of
 from realtime.workers import WorkerState, WorkerStatus
 
 Floats = NDArray[np.float64]
@@ -37,6 +38,7 @@ class Timeline:
     affect: (N, 2) valence and arousal in [-1, 1]. homo, hetero: (N, 6) weights in the order of EDGES.
     present, age_s, weight, alone: (N,) of each modality, as in the published estimate; alone: its own sentiment.
     latency_ms, inference_ms: (N,), all NaN where time was the file's own.
+    top: the emotion that was published on top; None where nothing was perceived.
     statuses: (seconds, status) of each change of a worker.
     words: those that were still being said when the recording began, or later.
     dropped_video, dropped_audio: of a recording that began in the middle of a run, those since its first estimate.
@@ -56,6 +58,7 @@ class Timeline:
     homo: Floats
     hetero: Floats
     faces: NDArray[np.int64]
+    top: Sequence[str | None]
     transcript: Sequence[str]
     latency_ms: Floats
     inference_ms: Floats
@@ -83,7 +86,7 @@ class Timeline:
             message = record.message
             match record.topic:
                 case schema.ESTIMATE:
-                    estimates.append(_numbers(message))
+                    estimates.append(_numbers(message, session))
                 case schema.WORDS:
                     words += _since(start_s, words_of(message.final))
                 case schema.MARK:
@@ -95,13 +98,14 @@ class Timeline:
         if not estimates:
             raise SessionInvalid(f"{session.path}: holds no estimate; nothing was estimated before the recording ended")
         columns = dict(zip(_COLUMNS, zip(*estimates, strict=True), strict=True))
-        numbers = {name: np.array(values) for name, values in columns.items() if name != "transcript"}
+        numbers = {name: np.array(values) for name, values in columns.items() if name not in _TEXTS}
         states = numbers.pop("states")
         age_s = {m: numbers["t_s"] - states[:, i, 1] for i, m in enumerate(Modality)}
         _count_from(numbers, start_s)
         return cls(
             session=session,
             **numbers,
+            top=columns["top"],
             transcript=columns["transcript"],
             present={m: states[:, i, 0] > 0 for i, m in enumerate(Modality)},
             age_s=age_s,
@@ -118,13 +122,6 @@ class Timeline:
         """Time from the start of the recording to the last thing in it."""
         ends = [float(self.t_s[-1]), *(w.end_s for w in self.words), *(m.end_s for m in self.marks)]
         return max(ends, default=0.0)
-
-    @property
-    def top(self) -> list[str | None]:
-        """Likeliest emotion of each estimate."""
-        known = ~np.isnan(self.emotions[:, 0])
-        best = np.where(known[:, None], self.emotions, 0).argmax(axis=1)
-        return [EMOTIONS[i] if there else None for i, there in zip(best, known, strict=True)]
 
     @property
     def workers(self) -> dict[str, list[tuple[float, WorkerStatus]]]:
@@ -145,30 +142,40 @@ class Timeline:
         hops = np.round(np.diff(self.t_s) / self.session.hop_s)
         return int(np.maximum(hops - 1, 0).sum())
 
-    def mean(self, start_s: float, end_s: float) -> tuple[str, float] | None:
-        """Return the likeliest emotion and the mean sentiment between two moments; None without estimates."""
-        chosen = (self.t_s >= start_s) & (self.t_s <= end_s) & ~np.isnan(self.emotions[:, 0])
-        if not chosen.any():
-            return None
-        top = EMOTIONS[int(self.emotions[chosen].mean(axis=0).argmax())]
-        return top, float(self.sentiment[chosen, 0].mean())
+    def mean(self, chosen: NDArray[np.bool_]) -> tuple[str, float] | None:
+        """Return the likeliest emotion and the mean sentiment of some estimates; None where nothing was estimated.
 
-    def sentiment_at(self, t_s: float) -> float | None:
-        """Return the sentiment of the estimate nearest to a moment; None where nothing was perceived."""
-        after = int(np.clip(np.searchsorted(self.t_s, t_s), 1, max(len(self) - 1, 1)))
-        nearest = min((after - 1, min(after, len(self) - 1)), key=lambda i: abs(self.t_s[i] - t_s))
-        value = float(self.sentiment[nearest, 0])
-        return None if np.isnan(value) else value
+        chosen: (N,).
+        """
+        told = chosen & ~np.isnan(self.emotions[:, 0])
+        if not told.any():
+            return None
+        top = EMOTIONS[int(self.emotions[told].mean(axis=0).argmax())]
+        return top, float(self.sentiment[told, 0].mean())
 
 
 _COLUMNS = (
-    *("seq", "t_s", "start_s", "emotions", "sentiment", "affect", "states", "homo", "hetero", "faces", "transcript"),
+    *(
+        "seq",
+        "t_s",
+        "start_s",
+        "emotions",
+        "sentiment",
+        "affect",
+        "states",
+        "homo",
+        "hetero",
+        "faces",
+        "top",
+        "transcript",
+    ),
     *("latency_ms", "inference_ms", "dropped_video", "dropped_audio"),
 )
+_TEXTS = ("top", "transcript")
 
 
-def _numbers(message: Any) -> tuple[Any, ...]:
-    """Return the columns of an Estimate message in the order of _COLUMNS.
+def _numbers(message: Any, session: Session) -> tuple[Any, ...]:
+    """Return the columns of an Estimate message in the order of _COLUMNS. Raises SessionInvalid.
 
     states: (3, 4) present, newest_s, weight, sentiment.
     """
@@ -195,6 +202,7 @@ def _numbers(message: Any) -> tuple[Any, ...]:
         states,
         *graphs,
         message.faces,
+        top_of(message, session),
         message.transcript,
         message.capture_to_estimate_ms if message.HasField("capture_to_estimate_ms") else nan,
         message.inference_ms if message.HasField("inference_ms") else nan,

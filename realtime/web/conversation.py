@@ -63,6 +63,9 @@ class Visitors:
             self._begun.popitem(last=False)
         await Conversation(self._visits, socket, begun).run()
 
+    def events(self) -> None:
+        """Return nothing: there are as many streams as visitors."""
+
     def end(self) -> None:
         self._visits.end()
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,6 +52,9 @@ class Audience(Protocol):
 
     async def attend(self, socket: WebSocket, /) -> None:
         """Serve one page until it leaves."""
+
+    def events(self) -> AsyncGenerator[str, None] | None:
+        """Return the estimates as server-sent events; None where there is no one stream."""
 
     def end(self) -> None:
         """Tell every page that this is the end."""
@@ -113,6 +116,7 @@ class WebServer(Generic[A]):
             routes=[
                 Route("/", self._index),
                 WebSocketRoute("/stream", self._stream),
+                Route("/events", self._events),
                 Mount("/static", StaticFiles(directory=STATIC)),
                 *([self.recordings.route] if self.recordings else []),
             ],
@@ -121,6 +125,27 @@ class WebServer(Generic[A]):
 
     def _index(self, request: Request) -> Response:
         return self.address.refusal(request) or FileResponse(STATIC / "index.html")
+
+    async def _events(self, request: Request) -> Response:
+        """The estimates as an EventSource or `curl -N` reads them: own page, or no page at all, and the token."""
+        if "origin" in request.headers and not self.address.is_own_page(request):
+            return PlainTextResponse("wrong origin; pages of others may not look at this stream", 403)
+        if (refusal := self.address.refusal(request)) is not None:
+            return refusal
+        if (events := self.audience.events()) is None:
+            return PlainTextResponse("each visitor has a stream of their own; subscribe to it over MQTT", 404)
+        if self._pages >= MOST_PAGES:
+            return PlainTextResponse(f"{MOST_PAGES} look at this stream already; close one", 503)
+        return StreamingResponse(self._counted(events), media_type="text/event-stream")
+
+    async def _counted(self, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+        self._pages += 1
+        try:
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    yield event
+        finally:
+            self._pages -= 1
 
     async def _stream(self, socket: WebSocket) -> None:
         await socket.accept()

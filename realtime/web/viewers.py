@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from starlette.websockets import WebSocket
@@ -45,6 +46,20 @@ class Viewers:
                 sending = group.create_task(page.send(socket))
                 await self._listen(socket)
                 sending.cancel()
+
+    async def events(self) -> AsyncGenerator[str, None]:
+        """Yield each estimate as a server-sent event, until the end of the run."""
+        listener = Page()
+        with self.feed.page(listener):
+            async for one in listener.outgoing():
+                if isinstance(one, bytes):
+                    continue
+                said = json.loads(one)
+                if said["type"] == "estimate":
+                    yield f"event: estimate\ndata: {json.dumps(said['data'], separators=(',', ':'))}\n\n"
+                elif said["type"] == "ended":
+                    yield "event: ended\ndata: {}\n\n"
+                    return
 
     async def _listen(self, socket: WebSocket) -> None:
         """Listen until the page leaves, or says what it may not: it may only record, and mark what is recorded."""

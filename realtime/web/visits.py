@@ -31,6 +31,7 @@ from realtime.perception.turns import Turns
 from realtime.pipeline.live import run_live
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.shared_engine import SharedEngine
+from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.session.recorder import describe
 from realtime.web.feed import Feed
 from realtime.web.pages import Page, message
@@ -71,6 +72,9 @@ class Common:
     broker: str
     """Where estimates are published, for people; empty where they are not."""
     assemble: Assemble
+    steadiness: Steadiness = BY_DEFAULT
+    private: bool = False
+    """Whether words are told to nobody."""
     turns: Turns = field(default_factory=lambda: Turns(cores()))
 
 
@@ -82,13 +86,21 @@ class Visit:
         self.id = secrets.token_urlsafe(16)
         self.stream = stream
         self.clock = StreamClock()
-        self._delivery = Delivery()
+        self._delivery = Delivery(words=extractors.transcript is not None)
         self.capture = BrowserCapture(self.clock, self._delivery, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
         self.feed.atoms = common.engine.checkpoint.model.atoms
-        self.perception = Perception(extractors, common.engine.device, turns=common.turns)
+        self.perception = Perception(extractors, common.engine.device, turns=common.turns, private=common.private)
         self.publisher: Publisher | None = None
-        self.pipeline = Pipeline(self.perception, common.engine, self.clock, stream, self._delivery.dropped, timed=True)
+        self.pipeline = Pipeline(
+            self.perception,
+            common.engine,
+            self.clock,
+            stream,
+            self._delivery.dropped,
+            timed=True,
+            steadiness=common.steadiness,
+        )
         description = describe(
             common.engine.checkpoint, stream=stream, hop_s=common.hop_s, timed=True, settings=common.settings
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -169,6 +171,19 @@ def test_the_clip_is_what_the_script_makes_today() -> None:
                 assert difference.mean() < 5
                 assert difference[120:360, 200:440].mean() < 5
     assert not wanted
+
+
+def test_the_shipped_model_names_the_emotion_of_every_part_in_most_ticks(tmp_path: Path) -> None:
+    """Once half a second of a part was heard, until its words have arrived."""
+    out = tmp_path / "estimates.jsonl"
+    command = ("run", "--source", str(CLIP), "--pace", "max", "--broker", "none", "--estimates", str(out))
+    subprocess.run([sys.executable, "-m", "realtime", *command], check=True, capture_output=True)
+    ticks = [json.loads(line) for line in out.read_text().splitlines()]
+    share = {}
+    for segment in SCRIPT:
+        now = [tick["top"] for tick in ticks if segment.start_s + 0.5 <= tick["t"] < segment.end_s + 0.7]
+        share[segment.mood] = now.count(segment.mood) / len(now)
+    assert min(share.values()) > 0.5, share
 
 
 def test_missing_tools_are_named_with_their_remedy(

@@ -40,6 +40,7 @@ def complaint(argv: list[str], status: int, capsys: pytest.CaptureFixture[str]) 
         ("name: x\noptimisation:\n  batch: many\n", "line 3: 'optimisation.batch': input should be a valid integer"),
         ("name: x\nmanifests: meld\n", "line 2: 'manifests': input should be a valid list"),
         ("name: x\nstart: base\nnetwork: {d: 32}\n", "leave `network` out"),
+        ("name: x\nrehearsal: {windows: 4}\n", "leave `rehearsal` out"),
         ("name: x\ncomposition:\n  subsets: {face: 1}\n", "line 2: 'composition': subsets: 'face': 1.0; each of text,"),
         ("name: x\ncomposition:\n  subsets: {text: 0}\n", "at least one share must be above 0"),
         ("name: [x\n", "not YAML"),
@@ -132,6 +133,7 @@ def test_own_clips_become_a_checkpoint_that_runs_live(
     assert checkpoint.digest != begun.digest
     card = (checkpoint.folder / "README.md").read_text()
     assert "began from the checkpoint `base`" in card
+    assert "Beside each batch of 2, 16 imagined windows" in card
     assert "There were no test utterances." in card
     assert main(["evaluate", "--checkpoint", "runs/finetune/checkpoint", "--manifest", "my.csv", "--split", "all"]) == 0
     measured = json.loads(capsys.readouterr().out.split("checkpoint: runs/finetune/checkpoint\n")[1])

@@ -30,8 +30,12 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples as tensors: (B, steps, width) and (B, steps) by modality."""
+    """Samples as tensors: (B, steps, width) and (B, steps) by modality.
+
+    said: (R, O) what the network said of the last R samples before this run; the labels are of the others alone.
+    """
 
     inputs: Mapping[Modality, Tensor]
     masks: Mapping[Modality, Tensor]
     labels: Labels
+    said: Tensor | None = None

@@ -44,6 +44,8 @@ class Composition:
     balance: classes are drawn in proportion to their frequency to the power 1 - balance; 1 draws all equally often.
         Windows of several modalities are drawn so; `balance_alone` is that of windows of one, by modality, else 0.
     corpora: how much more often an utterance of a corpus is drawn than others, by the name of its manifest; else 1.
+    unlike_share: share of the windows composed of strangers in which each shows an emotion of its own. They have no
+        label.
     native_share: share of the windows that are of one utterance, where some have several modalities.
     sentiment_share: share of the windows that are utterances labelled with sentiment and not with an emotion.
     valence_weight: weight of the sentiment that a class's valence stands for, next to a labelled one.
@@ -65,6 +67,7 @@ class Composition:
     balance: float = 0.5
     balance_alone: Mapping[Modality, float] = field(default_factory=lambda: dict.fromkeys(Modality, 0.5))
     corpora: Mapping[str, float] = field(default_factory=dict)
+    unlike_share: float = 0.0
     native_share: float = 0.5
     sentiment_share: float = 0.12
     valence_weight: float = 0.3
@@ -167,6 +170,8 @@ class Composer:
         balance = self._composition.balance
         if len(subset) == 1:
             balance = self._composition.balance_alone.get(next(iter(subset)), 0.0)
+        if len(subset) > 1 and self._composition.unlike_share and draw.random() < self._composition.unlike_share:
+            return self._window(self._unlike(subset, balance, draw), draw, varied=True)
         emotion = _drawn_class([self._pool[m] for m in subset], balance, draw)
         return self._window(self._partners(subset, emotion, draw), draw, varied=True)
 
@@ -197,6 +202,12 @@ class Composer:
     ) -> dict[Modality, Example]:
         return {m: self._pool[m].drawn(emotion, draw) for m in Modality if m in subset}
 
+    def _unlike(
+        self, subset: frozenset[Modality], balance: float, draw: np.random.Generator
+    ) -> dict[Modality, Example]:
+        pools = {m: self._pool[m] for m in Modality if m in subset}
+        return {m: pool.drawn(_drawn_class([pool], balance, draw), draw) for m, pool in pools.items()}
+
     def _window(self, parts: Mapping[Modality, Example], draw: np.random.Generator, *, varied: bool) -> Sample:
         placed = self._placed(parts, draw, varied=varied)
         values: dict[Modality, NDArray[np.float32]] = {}
@@ -206,8 +217,8 @@ class Composer:
             values[m], masks[m] = spec.window(rows, end_s)
         utterances = {part.utterance.id: part.utterance for part in parts.values()}
         first = next(iter(utterances.values()))
-        emotion = first.emotion
-        # Strangers share the emotion, not how strong it is.
+        emotion = first.emotion if len({utterance.emotion for utterance in utterances.values()}) == 1 else None
+        # Strangers share the emotion at most, not how strong it is.
         sentiment, weight = first.sentiment if len(utterances) == 1 else None, 1.0
         if sentiment is None and emotion is not None:
             sentiment, weight = SENTIMENT_OF_VALENCE * CIRCUMPLEX[emotion][0], self._composition.valence_weight

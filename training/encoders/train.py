@@ -26,7 +26,7 @@ from training.learning.run_files import keep
 
 MANIFESTS: Final[Mapping[Modality, tuple[str, ...]]] = {
     Modality.VISION: ("fer2013", "ck48"),
-    Modality.AUDIO: ("ravdess", "emodb"),
+    Modality.AUDIO: ("ravdess", "emodb", "emovo", "urdu", "ased"),
     Modality.TEXT: ("meld", "goemotions", "mosi"),
 }
 """What each is trained on unless something else is named."""
@@ -84,7 +84,7 @@ def _audio(sources: Inputs, path: Path, state: Path, given: Mapping[str, int]) -
     plan = replace(audio.PLAN, **given)
     network, log = audio.train(parts[Split.TRAIN], parts[Split.VALIDATION], state, plan)
     save_half(path, network.learned())
-    return asdict(plan), log, audio.accuracies(network, parts[Split.TEST])
+    return asdict(plan), log, audio.measures(network, parts[Split.TEST])
 
 
 def _text(sources: Inputs, path: Path, state: Path, given: Mapping[str, int]) -> Outcome:

@@ -8,8 +8,8 @@ from typing import Any, Final
 from dhmd.checkpoint import Calibration
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
-from training.config import FitConfig
-from training.data.compose import SENTIMENT_OF_VALENCE
+from training.config import FitConfig, Weights
+from training.data.compose import SENTIMENT_OF_VALENCE, Composition
 from training.data.items import Split
 from training.evaluation.evaluate import PER_CLASS, SEED
 
@@ -112,6 +112,11 @@ def model_card(
         " Sets of modalities with too few validation utterances keep those of that checkpoint." if config.start else ""
     )
     begun = f" It began from the checkpoint `{config.start}`." if config.start else ""
+    if (rehearsal := config.rehearsal).windows or rehearsal.kept:
+        begun += (
+            f" Beside each batch of {plan.batch}, {rehearsal.windows} imagined windows held it to what that checkpoint"
+            f" says; {rehearsal.kept:.0%} of each weight is that checkpoint's."
+        )
     known_limits = "".join([COMPOSED if set(counts) <= set(SOURCES) else OWN, LIMITS])
     return f"""\
 # {config.name}: emotion and sentiment from face, voice and words
@@ -134,17 +139,18 @@ A training window takes one utterance for each modality it holds, all of the sam
 where some utterances have several modalities, {composition.native_share:.0%} of the windows are of one of them alone.
 Shares of the sets of modalities: {shares}.
 
-Of the windows {composition.sentiment_share:.0%} are utterances that are labelled with a sentiment and not with an
-emotion, if there are any. Where no sentiment is labelled, the valence of the class times {SENTIMENT_OF_VALENCE:g} is a
-weak one, of weight {composition.valence_weight:g}. Utterances are cut as a live window cuts them. The seed fixes the
-composition.
+{_unlike(composition)}Of the windows {composition.sentiment_share:.0%} are utterances that are labelled with a
+sentiment and not with an emotion, if there are any. Where no sentiment is labelled, the valence of the class times
+{SENTIMENT_OF_VALENCE:g} is a weak one, of weight {composition.valence_weight:g}. Utterances are cut as a live window
+cuts them. The seed fixes the composition.
 
 ## Training
 
 Seed {config.seed}; {len(log)} epochs of {plan.steps} steps with {plan.batch} windows. The weights are those of epoch
 {best["epoch"]}, chosen on the validation splits (mean of the unweighted recalls of all sets of modalities and of the
 correlation of sentiment: {best["score"]:.3f}); with next to no validation utterances, on those trained on as well. All
-losses of the method, with its weights. One run, so no deviation over seeds is given. The test splits chose nothing.
+losses of the method, with its weights.{_beside(config.losses)}
+One run, so no deviation over seeds is given. The test splits chose nothing.
 
 ## Measured on the test splits
 
@@ -198,6 +204,30 @@ def _single(corpora: Mapping[str, Any]) -> str:
     return "\n\n".join(tables) or "There were no test utterances."
 
 
+def _unlike(composition: Composition) -> str:
+    if not composition.unlike_share:
+        return ""
+    return f"""\
+Of the windows composed of strangers {composition.unlike_share:.0%} show an emotion of its own in each modality. They
+have no label, and teach what to say of contradictions: what the modalities say alone, weighed against each other.
+
+"""
+
+
+def _beside(weights: Weights) -> str:
+    """Names what differs from the paper's losses."""
+    more = ""
+    if weights.product:
+        softened = ", ".join(f"{m} {weights.temperature.get(m, 1.0):g}" for m in Modality)
+        more += (
+            f" Beside them the estimate is held, with weight\n{weights.product:g}, to the product of what its "
+            f"modalities say alone (temperatures: {softened})."
+        )
+    if weights.regulariser != Weights().regulariser:
+        more += f"\nThe regulariser of the graphs has the factor {weights.regulariser:g} instead of 10."
+    return more
+
+
 def _composed_section(composed: Mapping[str, Any]) -> str:
     if not composed["n"]:
         return "No windows were composed of them: that takes test utterances of all three modalities.\n"
@@ -205,13 +235,16 @@ def _composed_section(composed: Mapping[str, Any]) -> str:
         [
             f"{name} (all)" if name.count("+") == len(Modality) - 1 else name,
             *(_percent(entry[key]) for key in ("accuracy", "unweighted_recall", "weighted_f1", "ece")),
+            *(_percent(composed["product"].get(name, {}).get(key)) for key in ("accuracy", "ece")),
         ]
         for name, entry in composed["by_modalities"].items()
     ]
     head = ["modalities shown", "accuracy %", "unweighted recall %", "weighted F1 %", "ECE %"]
+    head += ["product: accuracy %", "product: ECE %"]
     return f"""\
 Composed windows, {PER_CLASS} of each class, {composed["n"]} in all, drawn with seed {SEED}: the same
-windows of three strangers each, shown in part and whole.
+windows of three strangers each, shown in part and whole. The product is that of what the modalities say alone: a
+fusion that learned nothing from seeing them together.
 
 {_table(head, measured)}
 """

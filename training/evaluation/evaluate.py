@@ -13,7 +13,7 @@ from dhmd.modality import Modality
 from training.data.compose import SUBSETS, Composer, Composition, Sample
 from training.data.items import Example
 from training.evaluation.metrics import emotion_metrics, sentiment_metrics
-from training.evaluation.predict import Predictions, batches, predict
+from training.evaluation.predict import Predictions, batches, predict, product
 
 PER_CLASS: Final = 100
 """Composed windows of each class."""
@@ -41,8 +41,8 @@ def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, An
     coverage: share of the utterances in which anything was perceived (a face, a voice, words). The measures leave out
     the rest. modalities: those that any of them has, by `subset_name`.
     emotion, sentiment: over those that are labelled so; absent when none is. An utterance is shown with all it has.
-    by_modalities: {set of modalities: {n, emotion, sentiment}} over the utterances that have all of the set, shown only
-    that.
+    by_modalities: {set of modalities: {n, emotion, sentiment, product}} over the utterances that have all of the set,
+    shown only that. product: as emotion, of the product of what the modalities of the set say alone.
     """
     composer = _composer(checkpoint, examples)
     samples = [composer.alone(example) for example in examples if example.rows]
@@ -60,6 +60,9 @@ def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, An
         if having:
             measured = _measures(checkpoint, having, [subset] * len(having))
             result["by_modalities"][subset_name(subset)] = {"n": len(having), **measured}
+            if len(subset) > 1 and "emotion" in measured:
+                labelled = [sample for sample in having if sample.emotion >= 0]
+                result["by_modalities"][subset_name(subset)]["product"] = _product(checkpoint, labelled, subset)
     return result
 
 
@@ -77,7 +80,7 @@ def _measures(
         return {}
     label = np.concatenate([said.emotion_label for said, *_ in parts])
     if (label >= 0).any():
-        probabilities = np.concatenate([_probabilities(checkpoint, said, name) for said, name, _ in parts])
+        probabilities = np.concatenate([_calibrated(checkpoint, said, name) for said, name, _ in parts])
         result["emotion"] = emotion_metrics(probabilities[label >= 0], label[label >= 0])
     truth = np.concatenate([said.sentiment_label[labelled] for said, _, labelled in parts])
     if len(truth):
@@ -96,14 +99,33 @@ def _present(sample: Sample) -> frozenset[Modality]:
 
 def by_modalities(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
     """Composed windows that hold all three modalities, the same for every subset and only shown in part:
-    {n, by_modalities: {subset: emotion}}; no subset where the examples lack a modality."""
+    {n, by_modalities: {subset: emotion}, product: {subset of several: emotion}}; no subset where the examples lack a
+    modality. product: of the product of what the modalities say alone."""
     samples = composed(checkpoint, examples)
-    measured = {
-        subset_name(subset): emotion_metrics(_probabilities(checkpoint, said, subset_name(subset)), said.emotion_label)
-        for subset in SUBSETS
-        if samples and (said := predict(checkpoint.model, batches(samples, subset)))
+    subsets = SUBSETS if samples else ()
+    return {
+        "n": len(samples),
+        "by_modalities": {
+            subset_name(subset): emotion_metrics(*_probabilities(checkpoint, samples, subset)) for subset in subsets
+        },
+        "product": {
+            subset_name(subset): _product(checkpoint, samples, subset) for subset in subsets if len(subset) > 1
+        },
     }
-    return {"n": len(samples), "by_modalities": measured}
+
+
+def _product(checkpoint: Checkpoint, samples: Sequence[Sample], subset: frozenset[Modality]) -> dict[str, Any]:
+    """Measures of the product of what each of the modalities says alone. samples: labelled with an emotion."""
+    alone = [_probabilities(checkpoint, samples, frozenset({m})) for m in sorted(subset)]
+    return emotion_metrics(product(probabilities for probabilities, _ in alone), alone[0][1])
+
+
+def _probabilities(
+    checkpoint: Checkpoint, samples: Sequence[Sample], subset: frozenset[Modality]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Calibrated, (N, 7), for windows of which only that is shown; and the labels (N,)."""
+    said = predict(checkpoint.model, batches(samples, subset))
+    return _calibrated(checkpoint, said, subset_name(subset)), said.emotion_label
 
 
 def composed(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Sample]:
@@ -116,6 +138,6 @@ def _composer(checkpoint: Checkpoint, examples: Sequence[Example]) -> Composer:
     return Composer(examples, checkpoint.features, scale, Composition(), SEED)
 
 
-def _probabilities(checkpoint: Checkpoint, said: Predictions, name: str) -> NDArray[np.float64]:
+def _calibrated(checkpoint: Checkpoint, said: Predictions, name: str) -> NDArray[np.float64]:
     """Those of live use, at temperature 1 where a set of modalities was not calibrated."""
     return said.probabilities(checkpoint.calibration.temperature.get(name, 1.0))

@@ -38,6 +38,12 @@ def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float64)
 
 
+def product(alone: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(N, 7) of the probabilities (N, 7) that each modality gives alone: their product, normed. What errs independently
+    says no more than this together. Classes count as equally frequent."""
+    return softmax(np.sum([np.log(probabilities + 1e-12) for probabilities in alone], axis=0))
+
+
 def batches(samples: Sequence[Sample], present: Iterable[Modality] = Modality) -> Iterator[Batch]:
     """Batches of windows, of which only the modalities in `present` are shown."""
     shown = set(present)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ from training.evaluation.predict import FEW, batches, calibrate, predict
 from training.features.extractors import copy_learned
 from training.learning.device import first
 from training.learning.loop import Trained, described, open_run, train
+from training.learning.rehearsal import Rehearsal, averaged
 from training.learning.results import run_record
 from training.learning.run_files import RESULTS
 
@@ -54,10 +56,12 @@ class FitData:
 
 @dataclass(frozen=True, slots=True)
 class ComposedBatches:
-    """Windows that are composed anew each epoch."""
+    """Windows that are composed anew each epoch, and so many rehearsed ones beside each batch."""
 
     composer: Composer
     plan: Optimisation
+    rehearsal: Rehearsal | None = None
+    rehearsed: int = 0
 
     def __len__(self) -> int:
         return self.plan.steps
@@ -65,7 +69,10 @@ class ComposedBatches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         for step in range(self.plan.steps):
             first = step * self.plan.batch
-            yield collate([self.composer.sample(epoch, first + i) for i in range(self.plan.batch)])
+            batch = collate([self.composer.sample(epoch, first + i) for i in range(self.plan.batch)])
+            if self.rehearsal is not None:
+                batch = self.rehearsal.beside(batch, self.rehearsed, epoch, step)
+            yield batch
 
 
 def fit(config: FitConfig, data: FitData, run: Path, encoders: Path, start: Checkpoint | None = None) -> Path:
@@ -93,15 +100,18 @@ def fit(config: FitConfig, data: FitData, run: Path, encoders: Path, start: Chec
         chosen_by = validation_windows(
             Composer(both, data.specs, scales, config.composition, config.seed), both, config
         )
-    source = ComposedBatches(composers[Split.TRAIN], config.optimisation)
+    windows, old = config.rehearsal.windows, deepcopy(model.state_dict())
+    rehearsal = Rehearsal(model, data.specs, config.seed) if windows else None
+    source = ComposedBatches(composers[Split.TRAIN], config.optimisation, rehearsal, windows)
 
     def validate(model: DHMD) -> tuple[float, dict[str, float]]:
-        scores = score_of(model, chosen_by)
+        scores = score_of(averaged(model, old, config.rehearsal.kept), chosen_by)
         return sum(scores.values()) / len(scores), scores
 
     trained = train(model, source, validate, config.optimisation, config.losses, config.seed, run)
     if not first():
         return run / CHECKPOINT
+    model = averaged(model, old, config.rehearsal.kept)
     calibration = calibrate(model, validation)
     if start is not None:
         calibration = Calibration(

@@ -185,7 +185,14 @@ class _Learner:
             if here.world_size > 1:
                 leaves = whole(here, leaves, size(batch))
             labels = Labels(here.to_device(batch.labels.values), here.to_device(batch.labels.weights))
-            loss, terms = losses.total(self.model, self._leaves.output(leaves), labels, weights)
+            own = size(batch) - (0 if batch.said is None else len(batch.said))
+            out = self._leaves.output([leaf[:own] for leaf in leaves])
+            loss, terms = losses.total(self.model, out, labels, weights)
+            if batch.said is not None:
+                again = self._leaves.output([leaf[own:] for leaf in leaves])
+                forgotten = losses.rehearsal(self.model, again, here.to_device(batch.said))
+                loss = loss + weights.rehearsal * forgotten
+                terms["rehearsal"] = forgotten.detach()
             here.backward(loss * here.world_size)  # DDP divides by it: see `gather`
         return {"total": loss.detach()} | terms
 

@@ -19,14 +19,15 @@ from training.config import Weights
 from training.data.batch import Labels
 
 MARGIN = 0.15
-LOGIT_SCALE, REPRESENTATION_SCALE, REGULARISER_SCALE = 1.0, 10.0, 10.0
+LOGIT_SCALE, REPRESENTATION_SCALE = 1.0, 10.0
 
 
 def total(model: DHMD, out: DHMDOutput, labels: Labels, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum, and each term before its weight (detached)."""
     gap, same = relation(model.config.heads, labels)
-    homo = homogeneous_distillation(out, model.homo_graph.prior)
-    hetero = heterogeneous_distillation(out, model.hetero_graph.prior)
+    taught = out.present & known(model.config.heads, labels)[:, None]
+    homo = homogeneous_distillation(out, taught, model.homo_graph.prior, weights.regulariser)
+    hetero = heterogeneous_distillation(out, taught, model.hetero_graph.prior, weights.regulariser)
     terms = {
         "task": torch.stack(list(task(model, out, labels).values())).sum(),
         "rec": reconstruction(out),
@@ -36,6 +37,7 @@ def total(model: DHMD, out: DHMDOutput, labels: Labels, weights: Weights) -> tup
         "homo": homo.logit + homo.regulariser,
         "hetero": hetero.logit + hetero.representation + hetero.regulariser,
         "dict": sum(dictionary(out, gap, same)) if model.config.dictionary else out.output.new_zeros(()),
+        "product": product(model, out, weights.temperature),
     }
     loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
     return loss, {name: torch.as_tensor(term).detach() for name, term in terms.items()}
@@ -70,6 +72,20 @@ def _head_losses(model: DHMD, logit: Tensor, present: Tensor, labels: Labels) ->
             each = each * weight[chosen]
         losses.append(each.sum() / max(len(each), 1))
     return torch.stack(losses).sum()
+
+
+def rehearsal(model: DHMD, out: DHMDOutput, said: Tensor) -> Tensor:
+    """`rehearsal`: how far the estimate of rehearsed windows is from the (B, O) that was said of them before. The
+    divergence (Kullback-Leibler) of the classes, and the mean absolute difference of the numbers."""
+    now, before = model.split(out.output), model.split(said)
+    terms = []
+    for head in model.config.heads:
+        if head.kind == "classification":
+            sure, was = (F.log_softmax(part[head.name], dim=-1) for part in (now, before))
+            terms.append(F.kl_div(sure, was, reduction="batchmean", log_target=True))
+        else:
+            terms.append((now[head.name] - before[head.name]).abs().mean())
+    return torch.stack(terms).sum()
 
 
 def reconstruction(out: DHMDOutput) -> Tensor:
@@ -159,29 +175,32 @@ class Distillation:
     regulariser: Tensor
 
 
-def homogeneous_distillation(out: DHMDOutput, prior: Tensor) -> Distillation:
-    """Logits, and representations by their L1 distance, each weighed by edge + prior sample by sample."""
+def homogeneous_distillation(out: DHMDOutput, taught: Tensor, prior: Tensor, regulariser: float) -> Distillation:
+    """Logits, and representations by their L1 distance, each weighed by edge + prior sample by sample.
+
+    taught: (B, 3) bool, the present modalities of the samples that take part.
+    """
     branch, terms = out.homogeneous, []
-    for k, (student, teacher, exists) in enumerate(_edges(branch.representation, out.present)):
+    for k, (student, teacher, exists) in enumerate(_edges(branch.representation, taught)):
         distance = (student - teacher.detach()).abs().sum(dim=-1)
         terms.append(_mean((branch.edges[:, k] + prior[k]) * distance, exists))
     return Distillation(
-        _logit_distillation(branch, out.present, prior),
+        _logit_distillation(branch, taught, prior),
         REPRESENTATION_SCALE * torch.stack(terms).sum(),
-        _regulariser(branch.edges, out.present, prior),
+        _regulariser(branch.edges, taught, prior, regulariser),
     )
 
 
-def heterogeneous_distillation(out: DHMDOutput, prior: Tensor) -> Distillation:
+def heterogeneous_distillation(out: DHMDOutput, taught: Tensor, prior: Tensor, regulariser: float) -> Distillation:
     """Logits as in the homogeneous space; representations are pushed apart, cosine mean times edge mean."""
     branch, terms = out.heterogeneous, []
-    for k, (student, teacher, exists) in enumerate(_edges(branch.representation, out.present)):
+    for k, (student, teacher, exists) in enumerate(_edges(branch.representation, taught)):
         alike = F.cosine_similarity(student, teacher.detach(), dim=-1).clamp(min=0)
         terms.append(_mean(alike, exists) * _mean(branch.edges[:, k] + prior[k], exists))
     return Distillation(
-        _logit_distillation(branch, out.present, prior),
+        _logit_distillation(branch, taught, prior),
         REPRESENTATION_SCALE * torch.stack(terms).sum(),
-        _regulariser(branch.edges, out.present, prior),
+        _regulariser(branch.edges, taught, prior, regulariser),
     )
 
 
@@ -194,11 +213,35 @@ def _logit_distillation(branch: Branch, present: Tensor, prior: Tensor) -> Tenso
     return LOGIT_SCALE * torch.stack(terms).sum()
 
 
-def _regulariser(edges: Tensor, present: Tensor, prior: Tensor) -> Tensor:
+def product(model: DHMD, out: DHMDOutput, temperature: Mapping[Modality, float]) -> Tensor:
+    """`product`: how far the estimate is from the product of what its modalities say alone, over windows of several.
+
+    Alone a modality speaks by its homogeneous logit, divided by its temperature. The divergence (Kullback-Leibler)
+    moves the estimate alone. Classes are taken to be equally frequent, as composed windows draw them: a prior would add
+    the same to each.
+    """
+    several = out.present.sum(dim=1) > 1
+    alone = {m: model.split(out.homogeneous.logit[m].detach()) for m in Modality}
+    estimate, terms = model.split(out.output), [out.output.new_zeros(())]
+    for head in model.config.heads:
+        if head.kind == "classification":
+            said = [F.log_softmax(alone[m][head.name] / temperature.get(m, 1.0), dim=-1) for m in Modality]
+            target = F.log_softmax((torch.stack(said, dim=1) * out.present[..., None]).sum(dim=1), dim=-1)
+            fused = F.log_softmax(estimate[head.name], dim=-1)
+            terms.append(_mean(F.kl_div(fused, target, reduction="none", log_target=True).sum(dim=-1), several))
+    return torch.stack(terms).sum()
+
+
+def known(heads: tuple[Head, ...], labels: Labels) -> Tensor:
+    """(B,) bool: samples that any head has a label of. Where strangers disagree there is none."""
+    return torch.stack([labels.known(head) for head in heads]).any(dim=0)
+
+
+def _regulariser(edges: Tensor, present: Tensor, prior: Tensor, scale: float) -> Tensor:
     """Regulariser over the samples that have all modalities: with fewer, the weights are spread over fewer edges."""
     whole = present.all(dim=1)
     mean = (edges * whole[:, None]).sum(dim=0) / whole.sum().clamp(min=1)
-    return REGULARISER_SCALE * ((mean - prior) ** 2).sum() * whole.any()
+    return scale * ((mean - prior) ** 2).sum() * whole.any()
 
 
 def _edges(node: Mapping[Modality, Tensor], present: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

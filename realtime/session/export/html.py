@@ -20,7 +20,7 @@ from dhmd.modality import Modality
 from dhmd.session import Session
 from realtime.session.export import look
 from realtime.session.export.look import Drawn
-from realtime.session.sentences import Sentence, join, printable, sentences
+from realtime.session.sentences import Sentence, printable, sentences
 from realtime.session.timeline import Floats, Timeline
 
 WIDTH = 1000.0
@@ -81,7 +81,7 @@ def page(timeline: Timeline) -> str:
 {"".join(panel for panel in panels if panel)}
 {_axis(drawn.length_s)}
 </div>
-{_transcript(timeline, said)}
+{_transcript(said)}
 {_numbers(timeline)}
 {_statuses(timeline)}
 <footer><p>What a face, a voice or a sentence shows is not what a person feels. Sentiment lies in
@@ -158,9 +158,9 @@ class _Plots:
         if not timeline.words:
             return ""
         height = 18.0
-        bars = []
+        bars, alone = [], {word: sentence.alone for sentence in said for word in sentence.words}
         for word in timeline.words:
-            sentiment = timeline.sentiment_at((word.start_s + word.end_s) / 2)
+            sentiment = alone.get(word)
             colour, opacity = look.tint(sentiment)
             x, width = self.at(word.start_s), self.at(word.end_s) - self.at(word.start_s)
             told = f"{word.text}, {look.clock(word.start_s)}" + (
@@ -170,8 +170,8 @@ class _Plots:
                 f'<rect x="{x:.1f}" width="{max(0.8, width - 0.6):.1f}" y="2" height="{height - 4:g}" '
                 f'fill="{colour}" fill-opacity="{opacity:.2f}"><title>{escape(told)}</title></rect>'
             )
-        svg = self._svg(height, "".join(bars), f"{len(timeline.words)} words, tinted by the sentiment when spoken.")
-        return _panel("Words", "tinted by the sentiment", svg + self._spoken(said), {})
+        svg = self._svg(height, "".join(bars), f"{len(timeline.words)} words, tinted by what the words alone say.")
+        return _panel("Words", "tinted by what they alone say", svg + self._spoken(said), {})
 
     def _spoken(self, said: Sequence[Sentence]) -> str:
         """Return the sentences under the axis, each where it begins, if there is room for them."""
@@ -366,16 +366,13 @@ def _range(values: Floats) -> str:
     return f"from {known.min():.1f} to {known.max():.1f}" if len(known) else "never estimated"
 
 
-def _tinted(timeline: Timeline, sentence: Sentence) -> str:
-    """Return the words of a sentence, each on the colour of the sentiment when it was spoken."""
-    words = []
-    for word in sentence.words:
-        colour, opacity = look.tint(timeline.sentiment_at((word.start_s + word.end_s) / 2))
-        words.append(f'<span style="background:{colour}{round(opacity * 115):02x}">{escape(join([word]))}</span>')
-    return " ".join(words)
+def _tinted(sentence: Sentence) -> str:
+    """Return a sentence on the colour of what its words alone say."""
+    colour, opacity = look.tint(sentence.alone)
+    return f'<span style="background:{colour}{round(opacity * 115):02x}">{escape(sentence.text)}</span>'
 
 
-def _transcript(timeline: Timeline, said: Sequence[Sentence]) -> str:
+def _transcript(said: Sequence[Sentence]) -> str:
     if not said:
         return ""
     lines = []
@@ -384,9 +381,7 @@ def _transcript(timeline: Timeline, said: Sequence[Sentence]) -> str:
         if sentence.top is not None and sentence.sentiment is not None:
             colour = look.COLOURS[sentence.top]
             tag = f'<i style="background:{colour}"></i>{sentence.top} {look.signed(sentence.sentiment)}'
-        lines.append(
-            f"<li><time>{look.clock(sentence.start_s)}</time><p>{_tinted(timeline, sentence)}</p><em>{tag}</em></li>"
-        )
+        lines.append(f"<li><time>{look.clock(sentence.start_s)}</time><p>{_tinted(sentence)}</p><em>{tag}</em></li>")
     return f'<section class="words"><h2>What was said</h2><ol>{"".join(lines)}</ol></section>'
 
 

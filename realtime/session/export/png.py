@@ -88,6 +88,7 @@ class _Picture:
     def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
         self.drawn = Drawn.of(timeline)
+        self.said = sentences(timeline)
 
     def panels(self) -> list[Panel]:
         drawn, timeline = self.drawn, self.timeline
@@ -101,11 +102,17 @@ class _Picture:
             Panel("Quality", "latency; red: dropped", 0.62, self._quality),
         ]
         if timeline.words:
-            rows = self._rows(sentences(timeline))
+            rows = self._rows(self.said)
             most = max((len(lines) for _, lines in rows), default=0)
             height_in = max(0.42, 0.24 + most * LINE_IN)
             panels.insert(
-                2, Panel("Words", "tinted by the sentiment", height_in, lambda axes: self._words(axes, rows, height_in))
+                2,
+                Panel(
+                    "Words",
+                    "tinted by what\nthey alone say",
+                    height_in,
+                    lambda axes: self._words(axes, rows, height_in),
+                ),
             )
         if timeline.marks:
             panels.insert(-1, Panel("Marks", "labels given live", 0.36, self._marks))
@@ -188,12 +195,11 @@ class _Picture:
         from matplotlib.colors import to_rgba
 
         timeline, least_s = self.timeline, self.drawn.length_s / 1000
+        alone = {word: sentence.alone for sentence in self.said for word in sentence.words}
         axes.broken_barh(
             [(word.start_s, max(word.end_s - word.start_s, least_s)) for word in timeline.words],
             (1 - 0.18 / height_in, 0.18 / height_in),
-            facecolors=[
-                to_rgba(*look.tint(timeline.sentiment_at((word.start_s + word.end_s) / 2))) for word in timeline.words
-            ],
+            facecolors=[to_rgba(*look.tint(alone.get(word))) for word in timeline.words],
             edgecolor=SHEET,
             linewidth=0.6 if rows else 0.0,
         )

@@ -22,10 +22,7 @@ export function drawWords() {
       spans.set(word, span);
     }
     const span = spans.get(word);
-    if (word.sentiment !== undefined && span.dataset.tinted === undefined) {
-      span.style.color = tint(word.sentiment);
-      span.dataset.tinted = "";
-    }
+    if (word.sentiment !== undefined) span.style.color = tint(word.sentiment);
   }
   put(partial, state.partial.map((word) => word.text).join(" "));
   none.hidden = shown.length + state.partial.length > 0;

@@ -5,6 +5,7 @@ export const MODALITIES = { vision: "face", audio: "voice", text: "words" };
 export const SPAN_S = 60;
 const WORDS = 80;
 const GAP_S = 1;
+const PAUSE_S = 0.8; // silence that ends a sentence
 
 /** What is known of one session, and forgotten with it. */
 const nothing = () => ({
@@ -48,9 +49,19 @@ export function estimated(estimate, end) {
   state.arrivals.splice(0, state.arrivals.length - 50);
   const first = state.history[0].findIndex((t) => t >= x - SPAN_S);
   if (first > 0) state.history.forEach((column) => column.splice(0, first));
-  // A word keeps the sentiment of the first estimate after it was said.
-  for (const word of state.final) if (word.sentiment === undefined && word.end <= end) word.sentiment = estimate.sentiment?.value ?? 0;
+  if (estimate.modalities.text.present) judge(estimate.modalities.text, end);
   touch("estimate", "plot", "words", "atoms", "health");
+}
+
+/** The newest sentence that the words' own estimate has read takes its sentiment, until the next one begins. */
+function judge({ sentiment, age_s: age }, end) {
+  let at = state.final.findLastIndex((word) => word.end <= end - age + 0.1);
+  for (let next = null; at >= 0; at -= 1) {
+    const word = state.final[at];
+    if (next && (/[.?!…]["')”’]*$/.test(word.text) || next.start - word.end > PAUSE_S)) break;
+    word.sentiment = sentiment;
+    next = word;
+  }
 }
 
 function append(...values) {

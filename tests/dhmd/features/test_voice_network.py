@@ -11,7 +11,7 @@ from torch import nn
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.low_rank import adapt
 from dhmd.features.speech_encoder import SpeechEncoder
-from dhmd.features.voice_network import ADAPTED, EMBEDDING_WIDTH, FRAME_WIDTH, VoiceNetwork
+from dhmd.features.voice_network import ADAPTED, EMBEDDING_WIDTH, FRAME_WIDTH, LAYERS, VoiceNetwork
 from dhmd.features.weights import WeightsInvalid, save_half
 
 
@@ -44,6 +44,31 @@ def test_padding_takes_no_part_in_the_embedding(network: VoiceNetwork) -> None:
     assert not torch.equal(network(quiet).frames, network(quiet, count).frames)
 
 
+@torch.inference_mode()
+def test_the_level_of_the_sound_says_nothing(network: VoiceNetwork) -> None:
+    mel = torch.randn(2, 80, 40)
+    for before, after in zip(network(mel), network(mel - 0.5), strict=True):
+        torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_frames_make_the_embedding_and_pauses_take_no_part(network: VoiceNetwork) -> None:
+    mel = torch.rand(1, 80, 40)
+    mel[..., 20:] -= 3
+    states, statistics = network.listen(mel)
+    loud = states[:, :10]
+    expected = torch.cat([loud.mean(dim=1), (loud.var(dim=1, correction=0) + 1e-8).sqrt()], dim=1)
+    torch.testing.assert_close(statistics, expected, atol=1e-5, rtol=1e-4)
+    network.embed.weight[:, states.shape[-1] :] = 0
+    heard = network(mel)
+    torch.testing.assert_close(heard.frames[:, :10].mean(dim=1) + network.embed.bias, heard.embedding)
+
+
+def test_layers_above_those_read_do_not_run() -> None:
+    deep = SpeechEncoder(mels=80, d=64, layers=LAYERS + 2, longest=100)
+    assert len(VoiceNetwork(deep).encoder.layers) == LAYERS
+
+
 def test_what_it_learned_makes_it_again(network: VoiceNetwork, tmp_path: Path) -> None:
     for parameter in adapt(network.encoder, ADAPTED, rank=2):
         nn.init.normal_(parameter, std=0.2)
@@ -62,8 +87,8 @@ def test_what_it_learned_makes_it_again(network: VoiceNetwork, tmp_path: Path) -
 
 def test_weights_that_lack_something_are_refused(network: VoiceNetwork) -> None:
     learned = network.learned()
-    del learned["frame.weight"]
-    with pytest.raises(RuntimeError, match=r"frame\.weight"):
+    del learned["embed.weight"]
+    with pytest.raises(RuntimeError, match=r"embed\.weight"):
         VoiceNetwork.with_learned(encoder(), learned)
 
 

@@ -19,6 +19,7 @@ from realtime.messages.estimate import Dropped, EmotionName, Estimate, ModelName
 from realtime.perception.window import WindowCut
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Inference, Sentiment
+from realtime.recognition.steadied import Hysteresis
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "estimate.schema.json"
 
@@ -61,6 +62,7 @@ def build(cut: WindowCut, inference: Inference | None, *, timed: bool = True) ->
     return build_estimate(
         cut,
         inference,
+        Hysteresis(0.0).top(None if inference is None else inference.emotions, cut.end_s),
         stream="hall",
         seq=41,
         epoch_unix=1_700_000_000.25,

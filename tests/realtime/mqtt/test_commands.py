@@ -387,7 +387,7 @@ async def test_hop_and_smoothing_change_at_once_and_within_limits(mosquitto: Any
             assert not (await caller.ask("hop", seconds=seconds)).ok
         await asyncio.sleep(1)
         assert (await caller.ask("smoothing", seconds=2)).ok
-        assert run.pipeline.smoothing.seconds == 2
+        assert run.pipeline.steadied.smoothing.seconds == 2
         assert not (await caller.ask("smoothing", seconds=31)).ok
         assert run.steering.hop_s == 0.5
 
@@ -586,7 +586,7 @@ async def test_hostile_commands_are_answered_and_leave_the_run_untouched(
         assert not any(answer.ok for answer in all_answers(caller))
         assert (await caller.ask("hop", seconds=0.1)).ignored == 0
         assert run.camera.openings == 1
-        assert run.pipeline.smoothing.seconds == 0
+        assert run.pipeline.steadied.smoothing.seconds == 0
         numbers = [estimate["seq"] for estimate in caller.estimates()]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         assert [m.payload for m in caller.on("status")] == [b"online"]

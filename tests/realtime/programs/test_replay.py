@@ -460,6 +460,44 @@ def test_published_again_it_is_what_was_published(
     listener.wait_for(lambda: listener.statuses("hall")[-1:] == ["stopped"])
 
 
+def test_the_label_is_the_recorded_one_unless_another_steadiness_is_asked_for(
+    recorded: Path, live: Live, tmp_path: Path
+) -> None:
+    def call_it_fear(topic: str, message: Any) -> None:
+        if topic == schema.ESTIMATE and message.HasField("emotions"):
+            message.top = "fear"
+
+    path = altered(recorded, tmp_path / "fear.mcap", call_it_fear)
+
+    def labels(*words: str, of: Path = path) -> list[tuple[str | None, str | None]]:
+        """Each published label, and the likeliest emotion."""
+        out = tmp_path / "again.jsonl"
+        assert live("replay", of, "--estimates", out, *words).code == 0
+        told = [json.loads(line) for line in out.read_text().splitlines()]
+        return [(e["top"], e["emotions"] and max(e["emotions"], key=e["emotions"].get)) for e in told]
+
+    assert {top for top, likeliest in labels() if likeliest} == {"fear"}
+    assert all(top == likeliest for top, likeliest in labels("--margin", "0"))
+    assert labels("--margin", "0.2") == labels(of=recorded)
+    changes = [sum(a != b for (a, _), (b, _) in itertools.pairwise(labels("--margin", p))) for p in ("0", "1")]
+    assert changes[0] > changes[1]
+    exported = tmp_path / "fear.jsonl"
+    assert live("export", path, "--to", "jsonl", "--out", exported).code == 0
+    assert {json.loads(line)["top"] for line in exported.read_text().splitlines()} <= {"fear", None}
+
+
+def test_a_label_that_there_is_not_is_told_as_damage(recorded: Path, refuse: Refuse, tmp_path: Path) -> None:
+    def call_it_joy(topic: str, message: Any) -> None:
+        if topic == schema.ESTIMATE and message.HasField("emotions"):
+            message.top = "joy"
+
+    path = altered(recorded, tmp_path / "joy.mcap", call_it_joy)
+    for words in (("replay", path), ("export", path, "--to", "csv")):
+        line = refuse(1, *words)
+        assert line.startswith(f"{path}: damaged, the emotion of estimate ")
+        assert line.endswith(" reads 'joy'")
+
+
 def test_as_another_stream_at_its_pace(
     recorded: Path, live: Live, mosquitto: Any, subscribe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,6 +630,8 @@ def test_a_newer_session_asks_for_a_newer_program(recorded: Path, refuse: Refuse
             "--verify takes the recorded model and features; leave --checkpoint",
         ),
         (("--broker", "nonsense"), "--broker"),
+        (("--margin", "1.5"), "--margin: input should be less than or equal to 1, found 1.5"),
+        (("--smoothing", "-1"), "--smoothing: input should be greater than or equal to 0, found -1"),
         (("--estimates", "/nowhere/x.jsonl"), "--estimates /nowhere/x.jsonl: cannot be written"),
         (("--plot", "x.png"), "--plot shows another model beside the recorded one; name it with --checkpoint"),
         (("--again", "--plot", "/nowhere/x.png"), "--plot /nowhere/x.png: there is no folder /nowhere; "),

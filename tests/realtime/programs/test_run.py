@@ -25,7 +25,7 @@ from realtime.perception.window import SlidingWindow
 from realtime.pipeline import live as live_pipeline
 from realtime.programs.run import run
 from realtime.programs.running import Summary
-from realtime.settings import RunSettings
+from realtime.settings import RunSettings, read_settings
 
 StartLive = Callable[..., Any]
 Subscribe = Callable[..., Any]
@@ -75,6 +75,30 @@ def at_max(
 def test_the_same_file_gives_the_same_bytes(at_max: tuple[Path, Path, str, str]) -> None:
     first, second, _, _ = at_max
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_an_average_over_time_is_a_setting_and_the_label_follows_it(
+    at_max: tuple[Path, Path, str, str], talking_clip: Path, untrained_checkpoint: Path, tmp_path: Path
+) -> None:
+    config, out = tmp_path / "still.yaml", tmp_path / "still.jsonl"
+    config.write_text("smoothing_s: 0.5\nmargin: 0\n")
+    flags = {"source": str(talking_clip), "pace": "max", "broker": "none", "checkpoint": str(untrained_checkpoint)}
+    run(read_settings(config, {**flags, "estimates": str(out)}), Console(quiet=True))
+    kept = math.exp(-0.1 / 0.5)
+    average: dict[str, float] | None = None
+    averaged = 0
+    for raw, still in zip(read(at_max[0]), read(out), strict=True):
+        assert still.modalities == raw.modalities
+        assert (still.emotions is None) == (raw.emotions is None)
+        if raw.emotions is None or still.emotions is None:
+            average = None
+            continue
+        mixed = {name: kept * (average or raw.emotions)[name] + (1 - kept) * p for name, p in raw.emotions.items()}
+        assert still.emotions == pytest.approx(mixed, abs=2e-3)
+        assert still.emotions[still.top or "neutral"] == max(still.emotions.values())
+        averaged += average is not None
+        average = mixed
+    assert averaged > 10
 
 
 def test_a_file_gives_ten_estimates_a_second_of_media(

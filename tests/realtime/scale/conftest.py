@@ -19,6 +19,7 @@ from realtime.cli import main
 from realtime.messages.estimate import Dropped
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.recognition.engine import Engine
+from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.scale.edge_stream import DueWindow, EdgeStream
 from realtime.scale.served import Estimator
 from realtime.scale.window_log import WindowLog
@@ -57,14 +58,16 @@ def recording(checkpoint: Checkpoint, talking_clip: Path, tmp_path_factory: pyte
 class MadeUp:
     """A stream of random rows, a second a hop, with a word in each."""
 
-    def __init__(self, features: Mapping[Modality, FeatureSpec], name: str = "hall") -> None:
+    def __init__(
+        self, features: Mapping[Modality, FeatureSpec], name: str = "hall", steadiness: Steadiness = BY_DEFAULT
+    ) -> None:
         self.features = features
         self.end_s = 0.0
         self.now_s = 1000.0
         self._random = np.random.default_rng(7)
         self._text = Rows.empty(features[Modality.TEXT].width)
         self.log = WindowLog(features, lambda: self._text)
-        self.stream = EdgeStream(name, self.log, 1_700_000_000.0, lambda: self.end_s + 0.05)
+        self.stream = EdgeStream(name, self.log, 1_700_000_000.0, lambda: self.end_s + 0.05, steadiness)
         self.entered: list[tuple[Modality, Rows]] = []
         self.words: list[Word] = []
 
@@ -102,5 +105,5 @@ class MadeUp:
 
 @pytest.fixture
 def made_up(features: Mapping[Modality, FeatureSpec]) -> Callable[..., MadeUp]:
-    """made_up(name="hall"): a stream."""
-    return lambda name="hall": MadeUp(features, name)
+    """made_up(name="hall", steadiness=BY_DEFAULT): a stream."""
+    return lambda name="hall", steadiness=BY_DEFAULT: MadeUp(features, name, steadiness)

@@ -13,6 +13,8 @@ import torch
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
 from realtime.perception.window import SlidingWindow
+from realtime.recognition.steadied import Hysteresis
+from realtime.recognition.steadiness import Steadiness
 from realtime.scale import served
 from realtime.scale.served import Estimator, ServedStreams
 from realtime.scale.window_message import WindowMessage
@@ -145,3 +147,19 @@ def test_an_estimate_tells_the_edges_times_and_words(
     assert (e.dropped.video, e.dropped.audio) == (2, 3)
     # Sent 50 ms after the newest row; the way, as measured, took half of 100 - 5 ms; the rest is ours.
     assert e.latency_ms.capture_to_estimate == pytest.approx(50 + 47.5 + answer.held_ms, abs=1.0)
+
+
+def test_a_stream_is_kept_still_as_its_edge_asks_also_when_it_is_opened_again(
+    made_up: MakeUp, streams: ServedStreams, estimator: Estimator
+) -> None:
+    edge = made_up(steadiness=Steadiness(margin=0.5))
+    told = []
+    for turn in range(30):
+        if turn % 10 == 9:
+            edge.stream.reconnected()
+        send(edge, streams)
+        told += [answer.estimate for answer in estimator.answer(streams.take(10))]
+    whole, anew = Hysteresis(0.5), Hysteresis(0.0)
+    tops = [e.top for e in told]
+    assert tops == [whole.top(tuple(e.emotions.values()), e.t) for e in told]
+    assert tops != [anew.top(tuple(e.emotions.values()), e.t) for e in told]

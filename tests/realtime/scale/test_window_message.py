@@ -17,6 +17,7 @@ from dhmd.contract import Rows, Word
 from dhmd.modality import Modality
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import Attention
+from realtime.recognition.steadiness import Steadiness
 from realtime.scale.window_message import (
     _CLASSES,
     LARGEST,
@@ -53,7 +54,15 @@ def a_message(**changed: Any) -> WindowMessage:
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"previous": None}, {"words": ()}, {"timed": False, "epoch_unix": 0.0}, {"attention": LATE}]
+    "changed",
+    [
+        {},
+        {"previous": None},
+        {"words": ()},
+        {"timed": False, "epoch_unix": 0.0},
+        {"attention": LATE},
+        {"steadiness": Steadiness(1.5, 0.0)},
+    ],
 )
 def test_a_message_comes_as_it_went(changed: dict[str, Any]) -> None:
     sent = a_message(**changed)
@@ -62,6 +71,7 @@ def test_a_message_comes_as_it_went(changed: dict[str, Any]) -> None:
         assert getattr(came, name) == getattr(sent, name)
     assert (came.words, came.faces, came.dropped) == (sent.words, sent.faces, sent.dropped)
     assert came.attention == sent.attention
+    assert came.steadiness == sent.steadiness
     for m in Modality:
         np.testing.assert_array_equal(came.rows[m].times_s, sent.rows[m].times_s)
         np.testing.assert_array_equal(came.rows[m].values, sent.rows[m].values)
@@ -111,6 +121,8 @@ def rows(times_s: Any, width: int = 4) -> dict[Modality, Rows]:
         {"epoch_unix": float("inf")},
         {"transit_s": float("nan")},
         {"sent_s": float("inf")},
+        {"steadiness": Steadiness(smoothing_s=31.0)},
+        {"steadiness": Steadiness(margin=float("nan"))},
         {"rows": rows([1.0, float("nan")])},
         {"rows": rows([1.0, 1e9])},
         {"rows": rows(np.linspace(0, 1, MOST_ROWS + 1))},

@@ -316,7 +316,7 @@ def test_times_and_signs() -> None:
 def test_sentences_have_the_feeling_of_their_stretch(made_session: Session) -> None:
     said = sentences(Timeline.read(made_session))
     assert [sentence.top for sentence in said] == ["happy", "happy", "sad"]
-    assert said[0].sentiment == pytest.approx(2 - 0.5 * 1.55, abs=0.05)
+    assert said[0].sentiment == pytest.approx(2 - 0.5 * 1.65, abs=0.05)
 
 
 @pytest.mark.parametrize("to", list(FORMATS))
@@ -378,3 +378,27 @@ def test_a_library_that_is_missing(
 
 def test_a_format_that_there_is_not(made: Any, refuse: Any) -> None:
     assert "invalid choice: 'docx'" in refuse(2, "export", made.path, "--to", "docx")
+
+
+def test_a_sentence_is_judged_by_the_windows_that_hold_all_of_it_and_nothing_of_the_next(
+    make: Any, estimate: Any
+) -> None:
+    """A sad sentence, an angry one before it: each is what was said of it, and is tinted by its words alone."""
+    session = make()
+    for word in (("Stop", 0.5, 0.8), ("it.", 0.8, 1.2), ("I", 2.0, 2.2), ("am", 2.2, 2.4), ("sad.", 2.4, 2.8)):
+        session.word(*word)
+    for i in range(60):
+        t_s = 0.1 * (i + 1)
+        message = estimate(i, t_s)
+        heard_s = next((end for end in (2.8, 1.2) if end <= t_s - 0.3), 0.0)
+        for name in EMOTIONS:
+            setattr(message.emotions, name, 0.02)
+        setattr(message.emotions, "sad" if heard_s == 2.8 else "angry", 0.88)
+        message.modalities.text.present = heard_s > 0
+        message.modalities.text.newest_s = heard_s
+        message.modalities.text.sentiment = -2.0 if heard_s == 2.8 else -1.0
+        session.add(schema.ESTIMATE, t_s, message)
+    session.end_chunk()
+    session.finish()
+    said = sentences(Timeline.read(Session.open(session.path)))
+    assert [(one.text, one.top, one.alone) for one in said] == [("Stop it.", "angry", -1.0), ("I am sad.", "sad", -2.0)]

@@ -68,7 +68,8 @@ def emission(end_s: float, activations: Activations | None = ACTIVATIONS, *, per
     )
     said = inference if perceived else None
     estimate = build_estimate(
-        cut, said, stream="hall", seq=0, epoch_unix=0.0, faces=0, transcript="", capture_to_estimate_ms=None,
+        cut, said, "neutral" if perceived else None,
+        stream="hall", seq=0, epoch_unix=0.0, faces=0, transcript="", capture_to_estimate_ms=None,
         timed=False, dropped=Dropped(video=0, audio=0), model=ModelName(name="m", checkpoint="0" * 12),
     )  # fmt: skip
     return Emission(estimate, Perceived(cut, 0, ()), said, None, timed=False)

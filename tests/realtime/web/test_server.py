@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from realtime.web.protocol import BUSY, REFUSED
 from realtime.web.server import WebServer
 from realtime.web.viewers import Viewers
 from realtime.workers import WorkerState, WorkerStatus
+from tests.realtime.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -198,3 +200,58 @@ async def test_a_port_that_is_taken_is_one_line() -> None:
 def test_an_address_that_cannot_be_served_is_one_line(host: str, port: int) -> None:
     with pytest.raises(SettingsInvalid, match="expected"):
         WebAddress.of(host, port)
+
+
+def read_events(address: str, count: int, headers: dict[str, str] | None = None) -> list[tuple[str, Any]]:
+    """The next events of a stream, as a client of server-sent events reads them: (kind, data)."""
+    told: list[tuple[str, Any]] = []
+    request = urllib.request.Request(address, headers=headers or {})  # noqa: S310 - our own
+    with urllib.request.urlopen(request) as answer:  # noqa: S310 - our own
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        while len(told) < count:
+            kind, data, end = (answer.readline().decode().rstrip("\n") for _ in range(3))
+            assert end == ""
+            told.append((kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return told
+
+
+def estimating(feed: Feed, seq: int) -> None:
+    """Hand the feed something like an estimate: it passes a payload on unread."""
+    payload = json.dumps({"seq": seq, "top": "happy"}).encode()
+    cut, inference = SimpleNamespace(end_s=float(seq)), None
+    emission: Any = SimpleNamespace(payload=payload, perceived=SimpleNamespace(cut=cut), inference=inference)
+    feed.on_estimate(emission)
+
+
+async def test_estimates_come_as_server_sent_events_until_the_end() -> None:
+    web = served()
+    async with web.open() as address:
+        reading = asyncio.create_task(asyncio.to_thread(read_events, address + "events", 3))
+        await until(lambda: web.audience.feed._pages)
+        for seq in range(2):
+            estimating(web.audience.feed, seq)
+        web.audience.feed.end("the run has ended")
+        assert await reading == [
+            ("estimate", {"seq": 0, "top": "happy"}), ("estimate", {"seq": 1, "top": "happy"}), ("ended", {}),
+        ]  # fmt: skip
+        await until(lambda: not web.audience.feed._pages)
+
+
+async def test_events_are_for_the_own_page_and_programs_with_the_token() -> None:
+    web = served("0.0.0.0")
+    async with web.open() as address:
+        parts = urlsplit(address)
+        port, query = parts.port, parts.query
+        for events, headers, code in (
+            (f"http://127.0.0.1:{port}/events", {}, 403),
+            (f"http://127.0.0.1:{port}/events?{query}", {"Origin": "http://evil.example"}, 403),
+        ):
+            request = urllib.request.Request(events, headers=headers)  # noqa: S310 - our own
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                await asyncio.to_thread(urllib.request.urlopen, request)
+            assert refused.value.code == code
+        own = {"Origin": f"http://127.0.0.1:{port}"}
+        reading = asyncio.create_task(asyncio.to_thread(read_events, f"http://127.0.0.1:{port}/events?{query}", 1, own))
+        await until(lambda: web.audience.feed._pages)
+        estimating(web.audience.feed, 7)
+        assert (await reading)[0][1]["seq"] == 7

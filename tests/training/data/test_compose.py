@@ -70,6 +70,17 @@ def test_partners_share_the_label_and_the_split(composer: Make, made: list[Examp
         assert {m for m in Modality if sample.masks[m].any()} == set(sample.items)
 
 
+def test_strangers_unlike_each_other_have_no_label(composer: Make, made: list[Example]) -> None:
+    by_id = {example.utterance.id: example.utterance for example in made}
+    drawn = composer(composition=Composition(unlike_share=0.5, sentiment_share=0.0))
+    samples = [sample for i in range(400) if len((sample := drawn.sample(0, i)).items) > 1]
+    unlike = [len({by_id[name].emotion for name in sample.items.values()}) > 1 for sample in samples]
+    assert [sample.emotion < 0 for sample in samples] == unlike
+    assert [bool(np.isnan(sample.sentiment)) for sample in samples] == unlike
+    # Of those that are drawn apart some happen to agree.
+    assert 0.35 < np.mean(unlike) < 0.5
+
+
 def test_every_subset_appears_in_its_share(composer: Make) -> None:
     drawn = composer(composition=Composition(sentiment_share=0.0))
     found = Counter(subset_name(drawn.sample(0, i).items) for i in range(2000))

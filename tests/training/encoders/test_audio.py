@@ -13,7 +13,7 @@ from dhmd.features.speech import SPEECH_ASSET
 from dhmd.features.speech_encoder import SpeechEncoder
 from dhmd.features.voice_network import VoiceNetwork
 from training.encoders import audio
-from training.encoders.audio import Voices, accuracies, beside, train
+from training.encoders.audio import Voices, beside, measures, recalls, train
 from training.encoders.tuning import Plan
 
 RATE = 16_000
@@ -53,10 +53,10 @@ def test_a_cut_run_goes_on_to_the_same_weights(tmp_path: Path, plan: Plan, monke
         if cuts:
             raise KeyboardInterrupt
         cuts.append(1)
-        return accuracies(network, part)
+        return recalls(network, part)
 
     cuts: list[int] = []
-    monkeypatch.setattr(audio, "accuracies", cut)
+    monkeypatch.setattr(audio, "recalls", cut)
     with pytest.raises(KeyboardInterrupt):
         train(made(16, 0), made(4, 1), tmp_path / "cut.pt", plan)
     monkeypatch.undo()
@@ -71,3 +71,20 @@ def test_shorter_sounds_are_followed_by_silence() -> None:
     assert mel.shape == (2, 80, 10)
     assert count.tolist() == [3, 5]
     assert (mel[0, :, 6:] == -1).all()
+
+
+def test_the_classes_of_a_corpus_are_drawn_alike_and_a_corpus_by_the_root_of_its_size() -> None:
+    label = np.array([0] * 12 + [1] * 4 + [0, 2, 2, 2], np.int64)
+    chances = Voices([np.zeros(1, np.float32)] * 20, label, ["large"] * 16 + ["small"] * 4).chances()
+    assert chances.sum() == pytest.approx(1)
+    assert chances[:12].sum() == pytest.approx(chances[12:16].sum())
+    assert chances[16] == pytest.approx(chances[17:].sum())
+    assert chances[:16].sum() == pytest.approx(2 * chances[16:].sum())
+
+
+def test_recall_counts_every_class_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Voices([np.zeros(1, np.float32)] * 4, np.array([0, 0, 0, 1]), ["made"] * 4)
+    monkeypatch.setattr(audio, "named", lambda *_: np.array([0, 0, 0, 0]))
+    network = VoiceNetwork(SpeechEncoder(mels=80, d=64, layers=1, longest=100))
+    assert recalls(network, part) == {"made": 0.5}
+    assert measures(network, part) == {"made": {"accuracy": 0.75, "recall": 0.5}}

@@ -19,6 +19,7 @@ from dhmd.model import DHMD, DHMDConfig, ModalityConfig
 from training.cli import main
 from training.data.items import Example, Split, Utterance
 from training.evaluation.evaluate import evaluate, measure
+from training.evaluation.predict import product, softmax
 from training.features.extractors import copy_learned
 from training.inputs import Inputs
 
@@ -90,6 +91,22 @@ def test_each_measure_is_over_the_utterances_that_have_its_label(checkpoint: Che
     json.dumps(measured)
 
 
+def test_the_product_of_what_modalities_say_alone_stands_beside_the_fusion(
+    checkpoint: Checkpoint, mixed: list[Example]
+) -> None:
+    measured = evaluate(checkpoint, [example for example in mixed if example.rows])
+    native = measured["corpora"]["row"]["by_modalities"]
+    assert {name for name, entry in native.items() if "product" in entry} == {n for n in native if "+" in n}
+    composed = measured["composed"]
+    assert set(composed["product"]) == {name for name in composed["by_modalities"] if "+" in name}
+    shown = native["text+audio"]["product"]
+    assert np.sum(shown["confusion"]) == 14
+    even = np.full((3, 7), 1 / 7)
+    sure = softmax(np.random.default_rng(0).normal(size=(3, 7)))
+    np.testing.assert_allclose(product([sure, even]), sure)
+    np.testing.assert_allclose(product([sure, sure]), sure**2 / (sure**2).sum(axis=1, keepdims=True))
+
+
 def test_what_is_not_labelled_is_not_measured(checkpoint: Checkpoint, mixed: list[Example]) -> None:
     felt = [example for example in mixed if example.utterance.emotion is None]
     measured = measure(checkpoint, felt)
@@ -112,7 +129,7 @@ def test_a_part_is_measured_as_if_the_rest_were_not_there(checkpoint: Checkpoint
 def test_without_all_modalities_nothing_is_composed(checkpoint: Checkpoint, made: list[Example]) -> None:
     voices = [e for e in made if Modality.AUDIO in e.rows and e.utterance.split is Split.TEST]
     measured = evaluate(checkpoint, voices)
-    assert measured["composed"] == {"n": 0, "by_modalities": {}}
+    assert measured["composed"] == {"n": 0, "by_modalities": {}, "product": {}}
     assert measured["corpora"]["made-audio"]["n"] == len(voices)
 
 

@@ -227,7 +227,7 @@ def test_tensorboard_shows_every_epoch_once(tmp_path: Path) -> None:
     trained = training(tmp_path)
     events = EventAccumulator(str(tmp_path / FOLDER)).Reload()
     shown = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    terms = {"total", "task", "rec", "cyc", "mar", "ort", "homo", "hetero", "dict"}
+    terms = {"total", "task", "rec", "cyc", "mar", "ort", "homo", "hetero", "dict", "product"}
     measures = {"validation/score", "validation/mae", "seconds_per_step"}
     rates = {"rate/learning_rate", "rate/dictionary_learning_rate"}
     assert set(shown) == {f"loss/{term}" for term in terms} | measures | rates

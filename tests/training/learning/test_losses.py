@@ -26,8 +26,8 @@ def test_every_term_matches_the_reference(golden: Any) -> None:
     gap, same = losses.relation(model.config.heads, labels)
     stored = {m: golden[f"out.c_{letter}_sim"] for letter, m in LETTER.items()}
     task = losses.task(model, out, labels)
-    homo = losses.homogeneous_distillation(out, model.homo_graph.prior)
-    hetero = losses.heterogeneous_distillation(out, model.hetero_graph.prior)
+    homo = losses.homogeneous_distillation(out, out.present, model.homo_graph.prior, 10)
+    hetero = losses.heterogeneous_distillation(out, out.present, model.hetero_graph.prior, 10)
     dict_homo, dict_hetero = losses.dictionary(out, gap, same)
     ours = {
         "rec": losses.reconstruction(out),
@@ -125,7 +125,18 @@ def test_an_absent_modality_and_an_unknown_label_add_nothing(model: DHMD) -> Non
     loss.backward()
     assert model.projection[Modality.AUDIO].conv.weight.grad.abs().max() == 0
     assert model.projection[Modality.VISION].conv.weight.grad.abs().max() > 0
-    assert set(terms) == {field.name for field in fields(Weights)}
+    assert set(terms) == {field.name for field in fields(Weights)} - {"regulariser", "temperature", "rehearsal"}
+
+
+def test_rehearsal_is_the_divergence_of_the_classes_and_the_distance_of_the_numbers(model: DHMD) -> None:
+    out = model({m: torch.randn(4, 5, width) for m, width in WIDTH.items()})
+    assert losses.rehearsal(model, out, out.output.detach()).item() == pytest.approx(0, abs=1e-6)
+    said = torch.randn_like(out.output)
+    now, before = model.split(out.output), model.split(said)
+    was = before["emotion"].softmax(dim=-1)
+    expected = (was * (was.log() - now["emotion"].log_softmax(dim=-1))).sum(dim=-1).mean()
+    expected = expected + (now["sentiment"] - before["sentiment"]).abs().mean()
+    torch.testing.assert_close(losses.rehearsal(model, out, said), expected)
 
 
 def test_masked_steps_do_not_enter_the_step_losses(model: DHMD) -> None:
@@ -151,6 +162,48 @@ def test_teachers_are_not_moved_by_their_students(model: DHMD) -> None:
     losses._logit_distillation(branch, out.present, prior).backward()
     assert model.homo_head[Modality.VISION].out.weight.grad.abs().max() > 0
     assert model.homo_head[Modality.TEXT].out.weight.grad.abs().max() == 0
+
+
+def test_the_product_is_that_of_the_modalities_that_are_there_and_moves_the_estimate_alone(model: DHMD) -> None:
+    inputs, masks = batch(3)
+    masks[Modality.AUDIO][0] = False
+    for m in (Modality.AUDIO, Modality.VISION):
+        masks[m][1] = False  # words alone: nothing to multiply
+    out, temperature = model(inputs, masks), {Modality.TEXT: 2.0}
+    said = {m: model.split(out.homogeneous.logit[m])["emotion"] / temperature.get(m, 1.0) for m in Modality}
+    estimate = model.split(out.output)["emotion"].softmax(dim=1)
+    expected = []
+    for i, present in ((0, [Modality.TEXT, Modality.VISION]), (2, list(Modality))):
+        together = torch.stack([said[m][i].softmax(dim=0) for m in present]).prod(dim=0)
+        target = together / together.sum()
+        expected.append((target * (target / estimate[i]).log()).sum())
+    loss = losses.product(model, out, temperature)
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+    loss.backward()
+    assert model.head.out.weight.grad.abs().max() > 0
+    assert model.homo_head[Modality.TEXT].out.weight.grad is None
+
+
+def test_without_emotions_there_is_no_product() -> None:
+    modalities = {m: ModalityConfig(width) for m, width in WIDTH.items()}
+    model = DHMD(DHMDConfig(modalities=modalities, heads=(SENTIMENT,), d=8, attention_heads=2, layers=1, atoms=12))
+    assert losses.product(model, model(*batch(4)), {}) == 0
+
+
+def test_strangers_who_disagree_teach_each_other_nothing(model: DHMD) -> None:
+    inputs, masks = batch(4)
+    emotion = torch.tensor([0, 1, -1, 2])
+    labels = Labels({"emotion": emotion, "sentiment": torch.full((4,), torch.nan)})
+    assert losses.known(model.config.heads, labels).tolist() == [True, True, False, True]
+    _, terms = losses.total(model, model(inputs, masks), labels, Weights())
+    agreed = emotion >= 0
+    kept = model({m: x[agreed] for m, x in inputs.items()}, {m: mask[agreed] for m, mask in masks.items()})
+    _, without = losses.total(
+        model, kept, Labels({name: value[agreed] for name, value in labels.values.items()}), Weights()
+    )
+    for name in ("task", "homo", "hetero", "mar", "dict"):
+        torch.testing.assert_close(terms[name], without[name])
+    assert terms["product"] != without["product"]
 
 
 def test_samples_weigh_as_told(model: DHMD) -> None:

@@ -1,0 +1,48 @@
+"""Standard output and error that may fail, on a full disk or into a closed pipe, without ending a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Any, TextIO
+
+
+class Failing:
+    """Stands in for a text stream, and falls silent for good at the first error: a view never ends a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._silent = False
+
+    def write(self, text: str) -> int:
+        if not self._silent:
+            try:
+                return self._stream.write(text)
+            except (OSError, ValueError):
+                self._silent = True
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._silent:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._silent = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def let_output_fail() -> None:
+    """Go on without output once it fails, or where a stream was closed before the start."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process lasts
+        setattr(sys, name, Failing(stream))
+
+
+def flush_output() -> None:
+    """Write what is left, if it can be written."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()

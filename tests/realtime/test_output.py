@@ -1,0 +1,43 @@
+"""Output that fails, on a full disk or into a closed pipe, ends no run and loses no recording."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dhmd.session import Session, schema
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("redirection", [">/dev/full 2>/dev/full", ">&- 2>&-", "| true"])
+def test_a_run_whose_output_fails_goes_on_and_its_recording_is_whole(
+    redirection: str, talking_clip: Path, untrained_checkpoint: Path, tmp_path: Path
+) -> None:
+    session = tmp_path / "talk.mcap"
+    command = (
+        f"set -o pipefail; {sys.executable} -m realtime run --source {talking_clip} --broker none "
+        f"--checkpoint {untrained_checkpoint} --record {session} {redirection}"
+    )
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    estimates = list(Session.open(session).records({schema.ESTIMATE}))
+    assert len(estimates) >= 20
+
+
+def test_a_listing_that_nobody_reads_any_more_ends_without_a_traceback(talking_clip: Path) -> None:
+    ran = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m realtime devices | true"], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_version_is_told(live: Callable[..., Any]) -> None:
+    assert live("--version").out == f"dhmd-live {version('dhmd')}\n"
