@@ -54,9 +54,30 @@ On published feature files of CMU-MOSI, CMU-MOSEI and CH-SIMS, ending with a tab
 
   dhmd-train fit configs/mosi.yaml --features aligned_50.pkl
 
+On one person's face and voice, and whether one method is better than another:
+
+  dhmd-train prepare ravdess-pairs --corpora DIR
+  dhmd-train fit configs/ravdess-pairs.yaml --features data/ravdess-pairs.npz --run runs/dhmd/1
+  dhmd-train compare runs/dhmd runs/other
+
 With several processes, each with a GPU or a part of the CPU, to the same curve:
 
   torchrun --nproc-per-node 2 -m -- training fit configs/base.yaml
+"""
+COMPARE: Final = """\
+Tell the difference of two methods on the same utterances, and how sure it is.
+
+  dhmd-train compare runs/dhmd runs/product                    all runs below each folder
+  dhmd-train compare 'runs/dhmd-[12]' runs/other/1             some of them
+  dhmd-train compare runs/dhmd runs/product --split validation
+
+Each run keeps what it says of each utterance in predictions.csv. A and B may be several runs each, such as seeds or
+folds; a measure is their mean. For emotions it is accuracy, unweighted recall and NLL, for sentiment MAE, Acc2 and
+Corr; of NLL and MAE less is better.
+
+The interval is that of the paired bootstrap, in which both sides meet the same utterances drawn anew: over clips, which
+tells of other clips of the same people, and over speakers with all of their clips, which tells of other people. Use the
+latter for a claim about people. p is two-sided. The runs are not drawn anew: with few seeds, look at their spread, too.
 """
 DATA: Final = Path("data")
 CORPORA: Final = (
@@ -73,6 +94,8 @@ CORPORA: Final = (
     "ck48",
 )
 """What `prepare` knows; named here as help should not wait for the importers."""
+PAIRS: Final = "ravdess-pairs"
+"""What `prepare` makes a file of features of, in place of a manifest."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,7 +103,12 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     prepare = commands.add_parser("prepare", help="unpack public corpora and write their manifests")
-    prepare.add_argument("corpus", nargs="+", choices=(*CORPORA, "all"), help=f"{', '.join(CORPORA)}, or all")
+    prepare.add_argument(
+        "corpus",
+        nargs="+",
+        choices=(*CORPORA, PAIRS, "all"),
+        help=f"{', '.join(CORPORA)}, or all of these; or {PAIRS}, a file of features",
+    )
     prepare.add_argument("--corpora", type=Path, required=True, help="folder with the archives of the corpora")
     prepare.add_argument("--out", type=Path, default=DATA, help="folder for files and manifests (default: %(default)s)")
     prepare.set_defaults(run=_prepare)
@@ -143,6 +171,8 @@ def _add_measures(commands: Any) -> None:
     _add_work(plot)
     plot.set_defaults(run=_plot)
 
+    _add_comparisons(commands)
+
     export = commands.add_parser("export", help="write a checkpoint as one file, ONNX or torch.export's .pt2")
     export.add_argument("--checkpoint", default="base", help="folder, or a name that ships (default: %(default)s)")
     export.add_argument("--format", required=True, choices=("onnx", "pt2"), dest="kind", help="format of the file")
@@ -154,6 +184,34 @@ def _add_measures(commands: Any) -> None:
     bench.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
     bench.add_argument("--steps", type=int, default=20, help="steps to time (default: %(default)s)")
     bench.set_defaults(run=_bench)
+
+
+def _add_comparisons(commands: Any) -> None:
+    """The commands for what runs said of each utterance."""
+    product = commands.add_parser(
+        "product",
+        help="multiply what runs of one modality each say",
+        description="Multiply the probabilities of runs that saw one modality each, calibrate the product on "
+        "validation, and write predictions.csv and results.json as a run does: the fusion that any other has to beat.",
+    )
+    product.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs on the same data, one a modality")
+    product.add_argument("--run", type=Path, dest="folder", required=True, help="folder to write to")
+    product.set_defaults(run=_product)
+
+    compare = commands.add_parser(
+        "compare",
+        help="tell whether one method is better than another",
+        formatter_class=argparse.RawTextHelpFormatter,
+        description=COMPARE,
+    )
+    where = "folder of a run, or of several; a predictions.csv; or a glob in quotes"
+    compare.add_argument("a", metavar="A", help=where)
+    compare.add_argument("b", metavar="B", help="the same, to compare with")
+    compare.add_argument(
+        "--split", choices=("validation", "test"), default="test", help="which utterances (default: %(default)s)"
+    )
+    compare.add_argument("--draws", type=int, default=10_000, help="draws of the bootstrap (default: %(default)s)")
+    compare.set_defaults(run=_compare)
 
 
 def _add_manifests(command: argparse.ArgumentParser, what: str) -> None:
@@ -177,9 +235,14 @@ def _add_work(command: argparse.ArgumentParser) -> None:
 def _prepare(args: argparse.Namespace) -> None:
     from training.data.corpora import prepare
 
-    names = CORPORA if "all" in args.corpus else tuple(dict.fromkeys(args.corpus))
+    asked = dict.fromkeys(args.corpus)
+    names = CORPORA if "all" in asked else tuple(name for name in asked if name != PAIRS)
     for manifest in prepare(names, args.corpora, args.out):
         print(manifest)
+    if PAIRS in asked:
+        from training.data.ravdess_pairs import prepare_pairs
+
+        print(prepare_pairs(args.corpora, args.out))
 
 
 def _work(args: argparse.Namespace) -> Work:
@@ -322,6 +385,34 @@ def _plot(args: argparse.Namespace) -> None:
         print("no activations: the network of this checkpoint has no dictionaries")
     if log is None:
         print("no learning curves: name the folder of the run with --run")
+
+
+def _product(args: argparse.Namespace) -> None:
+    from training.data.items import Split
+    from training.errors import PredictionsInvalid
+    from training.evaluation.compare import find_runs
+    from training.evaluation.predictions import PREDICTIONS
+    from training.evaluation.product import product
+    from training.learning.fit_sequences import measure
+    from training.learning.run_files import RESULTS, keep
+
+    found = [find_runs(where) for where in args.runs]
+    for where, one in zip(args.runs, found, strict=True):
+        if len(one) > 1:
+            raise PredictionsInvalid(f"{where} holds {len(one)} runs; name one of them")
+    said = product([run for (run,) in found])
+    results = {split.value: measure(said.of(split), 3) for split in (Split.VALIDATION, Split.TEST)}
+    args.folder.mkdir(parents=True, exist_ok=True)
+    keep(args.folder / PREDICTIONS, said.text())
+    keep(args.folder / RESULTS, json.dumps({"runs": args.runs} | results, indent=1) + "\n")
+    print(f"results: {args.folder / RESULTS}")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from training.data.items import Split
+    from training.evaluation.compare import compare, find_runs
+
+    print(compare(find_runs(args.a), find_runs(args.b), Split(args.split), max(args.draws, 100)))
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -87,7 +87,8 @@ class Optimisation(_Strict):
 
 class PlateauOptimisation(_Strict):
     """Plans how long and how fast to learn, on sequences. An epoch is every utterance once, the
-    optimiser is Adam. The rate is halved after `plateau` epochs without a better validation score and one more.
+    optimiser is Adam, or with a decay of the weights AdamW.
+    The rate is halved after `plateau` epochs without a better validation score and one more.
 
     accumulation: batches whose gradients are summed for one step. patience: epochs without a better score before
     stopping. gradient_clip: by value. ema: as in `Optimisation`.
@@ -102,7 +103,7 @@ class PlateauOptimisation(_Strict):
     gradient_clip: float = Field(0.6, gt=0)
     patience: int = Field(10, ge=1)
     ema: float = Field(0.0, ge=0, lt=1)
-    weight_decay: ClassVar[float] = 0.0
+    weight_decay: float = Field(0.0, ge=0)
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
 
     def rate(self, batches: int, scores: Sequence[float]) -> float:  # noqa: ARG002, the other plan needs them
@@ -202,16 +203,23 @@ class FitConfig(_Strict):
 
 
 class SequenceConfig(_Strict):
-    """A run on a file of features of all modalities at once, of utterances labelled with sentiment.
+    """A run on a file of features of all modalities at once, of utterances labelled with sentiment or emotion.
 
-    features: the layout of the file: see `training.data.published` and `training.data.mosi_context`.
+    features: the layout of the file: see `training.data.published`, `.mosi_context` and `.pairs`.
     limit: sentiment is labelled in [-limit, limit], and measured as the field does for that scale.
+    model: DHMD, or a network that it is compared with: see `training.rivals`.
+    modalities: those that are shown; the others are absent throughout.
+    fold, baseline: of pairs; see `training.data.pairs`.
     """
 
     name: str = Field(min_length=1)
-    features: Literal["published", "mosi-context"]
+    features: Literal["published", "mosi-context", "pairs"]
     seed: int = 1
     limit: Literal[1, 3] = 3
+    model: Literal["dhmd", "concatenation", "crossmodal"] = "dhmd"
+    modalities: list[Modality] = Field(default_factory=lambda: list(Modality), min_length=1)
+    fold: int = Field(5, ge=1, le=5)
+    baseline: list[Modality] = Field(default_factory=list)
     network: Network = Network()
     optimisation: PlateauOptimisation = PlateauOptimisation()
     losses: Weights = Weights()

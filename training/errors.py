@@ -21,6 +21,10 @@ class FeaturesInvalid(DHMDError):
     """A file of features lacks a key, or holds another shape, type or number than it should. One line a fault."""
 
 
+class PredictionsInvalid(DHMDError):
+    """A table of predictions is missing, damaged, or of other utterances than the one it is compared with."""
+
+
 class RunDamaged(DHMDError):
     """A file that a run goes on from cannot be read."""
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dhmd.modality import Modality
-from dhmd.model import SENTIMENT
+from dhmd.model import EMOTION, SENTIMENT
 from training.data.batch import Batch, Labels
 from training.data.items import Split
 
@@ -21,23 +21,29 @@ class Utterances:
     """N labelled utterances of one split.
 
     inputs: (N, steps, width) float32 and masks: (N, steps) bool, true where a row stands, by modality.
-    sentiment: (N,) float32.
+    sentiment: (N,) float32, NaN unknown. emotion: (N,) int64, the place in EMOTIONS; None where it is not asked for.
+    speakers: who each is of; empty where their ids alone tell.
     """
 
     ids: tuple[str, ...]
     inputs: Mapping[Modality, NDArray[np.float32]]
     masks: Mapping[Modality, NDArray[np.bool_]]
     sentiment: NDArray[np.float32]
+    emotion: NDArray[np.int64] | None = None
+    speakers: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """The chosen utterances side by side."""
+        values = {SENTIMENT.name: torch.from_numpy(self.sentiment[chosen])}
+        if self.emotion is not None:
+            values[EMOTION.name] = torch.from_numpy(self.emotion[chosen])
         return Batch(
             inputs={m: torch.from_numpy(x[chosen]) for m, x in self.inputs.items()},
             masks={m: torch.from_numpy(x[chosen]) for m, x in self.masks.items()},
-            labels=Labels({SENTIMENT.name: torch.from_numpy(self.sentiment[chosen])}),
+            labels=Labels(values),
         )
 
     def in_order(self, size: int) -> Iterator[Batch]:

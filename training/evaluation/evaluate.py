@@ -14,6 +14,7 @@ from training.data.compose import SUBSETS, Composer, Composition, Sample
 from training.data.items import Example
 from training.evaluation.metrics import emotion_metrics, sentiment_metrics
 from training.evaluation.predict import Predictions, batches, predict, product
+from training.evaluation.predictions import Said, joined
 
 PER_CLASS: Final = 100
 """Composed windows of each class."""
@@ -64,6 +65,31 @@ def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, An
                 labelled = [sample for sample in having if sample.emotion >= 0]
                 result["by_modalities"][subset_name(subset)]["product"] = _product(checkpoint, labelled, subset)
     return result
+
+
+def emotions_said(checkpoint: Checkpoint, examples: Sequence[Example]) -> Said | None:
+    """What is said of each utterance that is labelled with an emotion, shown with all it has; None without any."""
+    composer = _composer(checkpoint, examples)
+    parts: dict[frozenset[Modality], list[tuple[Example, Sample]]] = {}
+    for example in examples:
+        sample = composer.alone(example) if example.rows and example.utterance.emotion else None
+        if sample is not None and (present := _present(sample)):
+            parts.setdefault(present, []).append((example, sample))
+    said = []
+    for subset, pairs in parts.items():
+        utterances = [example.utterance for example, _ in pairs]
+        found = predict(checkpoint.model, batches([sample for _, sample in pairs]))
+        said.append(
+            Said(
+                ids=tuple(one.id for one in utterances),
+                corpus=tuple(one.corpus for one in utterances),
+                speakers=tuple(one.group for one in utterances),
+                splits=tuple(one.split for one in utterances),
+                label=found.emotion_label,
+                said=_calibrated(checkpoint, found, subset_name(subset)),
+            )
+        )
+    return joined(said) if said else None
 
 
 def _measures(

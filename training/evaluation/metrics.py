@@ -69,6 +69,11 @@ def emotion_metrics(probabilities: Floats, label: Ints) -> dict[str, Any]:
     }
 
 
+def negative_log_likelihood(probabilities: Floats, label: Ints) -> float:
+    """probabilities: (N, C), label: (N,). The mean over the samples; a probability counts as 1e-6 at least."""
+    return float(-np.log(probabilities[np.arange(len(label)), label].clip(min=1e-6)).mean())
+
+
 def weighted_f1(label: Ints, predicted: Ints, classes: int) -> float:
     """F1 of each class, averaged with the number of its labels as weight."""
     total = 0.0

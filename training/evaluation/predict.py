@@ -15,6 +15,7 @@ from dhmd.modality import Modality
 from dhmd.model import DHMD, EMOTION, SENTIMENT
 from training.data.batch import Batch
 from training.data.compose import Sample, collate
+from training.rivals import Learnable
 
 BATCH = 64
 
@@ -68,14 +69,24 @@ def predict(model: DHMD, windows: Iterable[Batch]) -> Predictions:
     )
 
 
-def predict_sentiment(model: DHMD, windows: Iterable[Batch]) -> NDArray[np.float64]:
+def predict_emotion(model: Learnable, windows: Iterable[Batch]) -> Predictions:
+    """Emotions alone, of a model that may have no other head; it is left in the mode it was in. Sentiment is NaN."""
+    parts = [(said[EMOTION.name], label[EMOTION.name]) for said, label in _said(model, windows)]
+    scores, label = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    unknown = np.full(len(label), np.nan)
+    return Predictions(scores.astype(np.float64), unknown, label.astype(np.int64), unknown)
+
+
+def predict_sentiment(model: Learnable, windows: Iterable[Batch]) -> NDArray[np.float64]:
     """(N,) sentiment alone, of a model that may have no other head; it is left in the mode it was in."""
     said = [said[SENTIMENT.name][:, 0] for said, _ in _said(model, windows)]
     return torch.cat(said).numpy().astype(np.float64)
 
 
 @torch.inference_mode()
-def _said(model: DHMD, windows: Iterable[Batch]) -> list[tuple[dict[str, torch.Tensor], Mapping[str, torch.Tensor]]]:
+def _said(
+    model: Learnable, windows: Iterable[Batch]
+) -> list[tuple[dict[str, torch.Tensor], Mapping[str, torch.Tensor]]]:
     """{head: (B, size)} on the CPU, wherever the model is, and the labels of each batch."""
     was_training, device = model.training, next(model.parameters()).device
     model.eval()

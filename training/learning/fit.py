@@ -22,9 +22,10 @@ from training.data.compose import SUBSETS, Composer, Sample, collate, statistics
 from training.data.items import Example, Split, counted
 from training.errors import TooLittleData
 from training.evaluation.card import model_card
-from training.evaluation.evaluate import evaluate
+from training.evaluation.evaluate import emotions_said, evaluate
 from training.evaluation.metrics import emotion_metrics, sentiment_metrics
 from training.evaluation.predict import FEW, batches, calibrate, predict
+from training.evaluation.predictions import PREDICTIONS
 from training.features.extractors import copy_learned
 from training.learning.device import first
 from training.learning.loop import Trained, described, open_run, train
@@ -165,6 +166,8 @@ def _finish(
     measured = evaluate(checkpoint, data.examples[Split.TEST])
     record = run_record(config, {"sha256": dict(data.manifests)}, trained)
     write_atomically(run / RESULTS, json.dumps(record | {"utterances": counts, "test": measured}, indent=1) + "\n")
+    if (said := emotions_said(checkpoint, data.examples[Split.TEST])) is not None:
+        write_atomically(run / PREDICTIONS, said.text())
     write_atomically(folder / CARD, model_card(config, counts, trained.log, measured, checkpoint.calibration))
     return folder
 

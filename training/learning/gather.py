@@ -17,20 +17,21 @@ from torch.export import register_dataclass
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from dhmd.modality import Modality
-from dhmd.model import DHMD, Branch, DHMDOutput
+from dhmd.model import Branch, DHMDOutput
 from training.data.batch import Batch
+from training.rivals import Learnable, RivalOutput
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-for kind in (Branch, DHMDOutput):
+for kind in (Branch, DHMDOutput, RivalOutput):
     register_dataclass(kind)
 
 
 class Leaves(nn.Module):
     """The network with its output as a plain tuple of tensors, which is what Fabric and DDP can wrap."""
 
-    def __init__(self, model: DHMD) -> None:
+    def __init__(self, model: Learnable) -> None:
         super().__init__()
         self.model = model
         self._form: TreeSpec | None = None
@@ -39,9 +40,9 @@ class Leaves(nn.Module):
         leaves, self._form = tree_flatten(self.model(inputs, masks))
         return tuple(leaves)
 
-    def output(self, leaves: Sequence[Tensor]) -> DHMDOutput:
+    def output(self, leaves: Sequence[Tensor]) -> DHMDOutput | RivalOutput:
         """The output that `forward` took apart, from leaves of any number of samples."""
-        return cast("DHMDOutput", tree_unflatten(leaves, cast("TreeSpec", self._form)))
+        return cast("DHMDOutput | RivalOutput", tree_unflatten(leaves, cast("TreeSpec", self._form)))
 
 
 def share(batch: Batch, rank: int, world: int) -> tuple[Mapping[Modality, Tensor], Mapping[Modality, Tensor]]:

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dhmd.model import DHMD
 from training.config import FitConfig, Plan, SequenceConfig, Weights
 from training.data.batch import Batch, Labels
 from training.errors import Diverged, RunExists
@@ -37,11 +36,14 @@ from training.learning.run_files import (
     write_best,
     write_state,
 )
+from training.rivals import Learnable
 
 if TYPE_CHECKING:
     from lightning_fabric.wrappers import _FabricModule
 
-Validate = Callable[[DHMD], tuple[float, dict[str, float]]]
+Network = TypeVar("Network", bound=Learnable)
+
+Validate = Callable[[Network], tuple[float, dict[str, float]]]
 """The score that chooses the weights, higher is better, and the measures it comes from."""
 
 
@@ -67,7 +69,7 @@ class Trained:
 
 
 def train(
-    model: DHMD, source: Batches, validate: Validate, plan: Plan, weights: Weights, seed: int, run: Path
+    model: Network, source: Batches, validate: Validate[Network], plan: Plan, weights: Weights, seed: int, run: Path
 ) -> Trained:
     """Train until the epochs are over or the score stops rising. In the first process, `model` then has the best
     weights; it is on the CPU.
@@ -117,10 +119,10 @@ def train(
     return Trained(learner.log, learner.seconds)
 
 
-class _Learner:
+class _Learner(Generic[Network]):
     """The network with what moves its weights, and all that a run needs to go on where it was cut."""
 
-    def __init__(self, model: DHMD, plan: Plan) -> None:
+    def __init__(self, model: Network, plan: Plan) -> None:
         self.model, self._plan = model, plan
         self._leaves = Leaves(model)
         self._module: _FabricModule = fabric().setup_module(self._leaves)
@@ -130,9 +132,9 @@ class _Learner:
         self.seconds = 0.0
 
     @property
-    def measured(self) -> DHMD:
+    def measured(self) -> Network:
         """The network that is validated and kept."""
-        return self.model if self._average is None else cast("DHMD", self._average.module)
+        return self.model if self._average is None else cast("Network", self._average.module)
 
     def rates(self) -> dict[str, float]:
         """The learning rates of the last step."""
@@ -187,7 +189,7 @@ class _Learner:
             labels = Labels(here.to_device(batch.labels.values), here.to_device(batch.labels.weights))
             own = size(batch) - (0 if batch.said is None else len(batch.said))
             out = self._leaves.output([leaf[:own] for leaf in leaves])
-            loss, terms = losses.total(self.model, out, labels, weights)
+            loss, terms = losses.objective(self.model, out, labels, weights)
             if batch.said is not None:
                 again = self._leaves.output([leaf[own:] for leaf in leaves])
                 forgotten = losses.rehearsal(self.model, again, here.to_device(batch.said))
@@ -217,7 +219,7 @@ def _followed(decay: float) -> Callable[[Any, Any, Any], None]:
     return follow
 
 
-def _groups(model: DHMD, plan: Plan) -> list[dict[str, Any]]:
+def _groups(model: Learnable, plan: Plan) -> list[dict[str, Any]]:
     """Parameters by learning rate and decay: dictionaries have their own rate; norms, biases and atoms no decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

@@ -17,9 +17,20 @@ from dhmd.modality import EDGES, Modality
 from dhmd.model import DHMD, Branch, DHMDOutput, Head
 from training.config import Weights
 from training.data.batch import Labels
+from training.rivals import Learnable, RivalOutput
 
 MARGIN = 0.15
 LOGIT_SCALE, REPRESENTATION_SCALE = 1.0, 10.0
+
+
+def objective(
+    model: Learnable, out: DHMDOutput | RivalOutput, labels: Labels, weights: Weights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of any network, and its terms before their weights (detached): a rival of DHMD has the task alone."""
+    if isinstance(model, DHMD) and isinstance(out, DHMDOutput):
+        return total(model, out, labels, weights)
+    loss = _head_losses(model, out.output, torch.ones_like(out.output[:, 0], dtype=torch.bool), labels)
+    return weights.task * loss, {"task": loss.detach()}
 
 
 def total(model: DHMD, out: DHMDOutput, labels: Labels, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
@@ -56,7 +67,7 @@ def task(model: DHMD, out: DHMDOutput, labels: Labels) -> dict[str, Tensor]:
     return terms
 
 
-def _head_losses(model: DHMD, logit: Tensor, present: Tensor, labels: Labels) -> Tensor:
+def _head_losses(model: Learnable, logit: Tensor, present: Tensor, labels: Labels) -> Tensor:
     """logit: (B, O), present: (B,) bool. Mean absolute error or cross-entropy, over present and labelled samples."""
     losses: list[Tensor] = []
     parts = model.split(logit)
@@ -74,7 +85,7 @@ def _head_losses(model: DHMD, logit: Tensor, present: Tensor, labels: Labels) ->
     return torch.stack(losses).sum()
 
 
-def rehearsal(model: DHMD, out: DHMDOutput, said: Tensor) -> Tensor:
+def rehearsal(model: Learnable, out: DHMDOutput | RivalOutput, said: Tensor) -> Tensor:
     """`rehearsal`: how far the estimate of rehearsed windows is from the (B, O) that was said of them before. The
     divergence (Kullback-Leibler) of the classes, and the mean absolute difference of the numbers."""
     now, before = model.split(out.output), model.split(said)

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dhmd.checkpoint import write_atomically
-from dhmd.model import DHMD
 from training.errors import RunDamaged, RunUnwritable
+from training.rivals import Learnable
 
 CONFIG: Final = "config.json"
 LOG: Final = "log.json"
@@ -75,7 +75,7 @@ def damaged(path: Path) -> RunDamaged:
     )
 
 
-def write_best(run: Path, model: DHMD) -> None:
+def write_best(run: Path, model: Learnable) -> None:
     """The weights of the best epoch so far."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     keep(run / BEST, safetensors.torch.save(weights))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dhmd.checkpoint import Checkpoint, encoder_path, load, subset_name
@@ -13,9 +14,10 @@ from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
 from training.config import FitConfig
 from training.data.compose import SUBSETS, Composer
-from training.data.items import Example
+from training.data.items import Example, Split
 from training.errors import RunExists
 from training.evaluation.evaluate import evaluate
+from training.evaluation.predictions import PREDICTIONS, read_said
 from training.learning.fit import FitData, fit
 from training.learning.loop import check_run, described
 
@@ -78,6 +80,17 @@ def test_the_card_shows_what_was_measured(trained: Checkpoint) -> None:
     shown = f"{100 * measured['composed']['by_modalities']['vision+audio']['accuracy']:.1f}"
     assert f"| vision+audio | {shown} |" in card
     assert "workplaces" in card
+
+
+def test_what_was_said_of_each_utterance_of_test_is_kept(trained: Checkpoint) -> None:
+    run = trained.folder.parent
+    measured = json.loads((run / "results.json").read_text())["test"]["corpora"]
+    said = read_said(run / PREDICTIONS)
+    assert set(said.splits) == {Split.TEST}
+    for m in Modality:
+        own = np.array(said.corpus) == f"made-{m}"
+        right = (said.said.argmax(axis=1) == said.label)[own]
+        assert right.mean() == pytest.approx(measured[f"made-{m}"]["emotion"]["accuracy"])
 
 
 def test_a_cut_run_goes_on_to_the_same_curve(
