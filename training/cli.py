@@ -240,7 +240,7 @@ def _prepare(args: argparse.Namespace) -> None:
     for manifest in prepare(names, args.corpora, args.out):
         print(manifest)
     if PAIRS in asked:
-        from training.data.ravdess_pairs import prepare_pairs
+        from training.features.ravdess_pairs import prepare_pairs
 
         print(prepare_pairs(args.corpora, args.out))
 

@@ -25,8 +25,9 @@ from dhmd.features.voice_network import ADAPTED, VoiceNetwork
 from dhmd.labels import EMOTIONS
 from training.data import media
 from training.data.items import Split, Utterance
-from training.encoders.sounds import Sound, at_tempo, spoken_part, varied
+from training.encoders.sounds import Sound, at_tempo, varied
 from training.encoders.tuning import Group, Plan, tune
+from training.features.spoken import spoken_part
 
 RANK: Final = 8
 PLAN: Final = Plan(epochs=0, batch=32)

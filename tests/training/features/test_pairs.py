@@ -17,9 +17,9 @@ from dhmd.modality import Modality
 from training.cli import PAIRS, main
 from training.data.items import Split
 from training.data.pairs import FOLDS, read_pairs
-from training.data.ravdess_pairs import FILE, prepare_pairs
 from training.errors import CorpusMissing, FeaturesInvalid
 from training.evaluation.predictions import PREDICTIONS, read_said
+from training.features.ravdess_pairs import FILE, prepare_pairs
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -135,7 +135,7 @@ def test_face_and_voice_of_a_take_stand_side_by_side(
         told.extend(sound.stem for sound in sounds)
         return np.array([np.full((3, 768), int(sound.stem.replace("-", "")) % 9973) for sound in sounds], np.float32)
 
-    monkeypatch.setattr("training.data.ravdess_pairs._voices", voices)
+    monkeypatch.setattr("training.features.ravdess_pairs._voices", voices)
     path = prepare_pairs(shared / "corpora", tmp_path)
     assert path == tmp_path / FILE
     with np.load(path) as file:

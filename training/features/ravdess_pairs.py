@@ -28,8 +28,8 @@ from dhmd.modality import Modality
 from training.data import media
 from training.data.corpora import prepare
 from training.data.manifest import SYNONYMS
-from training.encoders.sounds import spoken_part
 from training.errors import CorpusMissing
+from training.features.spoken import spoken_part
 
 UNITS: Final = "ravdess_openface_aus.csv"
 FILE: Final = "ravdess-pairs.npz"
