@@ -17,9 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+import safetensors.torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from dhmd.contract import FeatureSpec
 from dhmd.errors import DHMDError
@@ -36,6 +35,10 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 def encoder_path(folder: Path, modality: Modality) -> Path:
     """The file of what the extractor of a modality has learned, in a checkpoint's folder or one of encoders alone."""
     return folder / f"{modality}.safetensors"
+
+
+VOUCHED_FOR = (WEIGHTS, *(encoder_path(Path(), m).name for m in Modality))
+"""Files whose digests the configuration holds."""
 
 
 class CheckpointInvalid(DHMDError):
@@ -79,9 +82,9 @@ def locate(name_or_folder: str | Path) -> Path:
     for folder in (PRETRAINED / name_or_folder, Path(name_or_folder)):
         if (folder / CONFIG).is_file():
             return folder
-    shipped = ", ".join(sorted(p.parent.name for p in PRETRAINED.glob(f"*/{CONFIG}"))) or "none"
+    names = ", ".join(shipped()) or "none"
     raise CheckpointInvalid(
-        f"no checkpoint at {name_or_folder}: give a folder that holds {CONFIG}, or one that ships here ({shipped})"
+        f"no checkpoint at {name_or_folder}: give a folder that holds {CONFIG}, or one that ships here ({names})"
     )
 
 
@@ -91,7 +94,7 @@ def shipped() -> dict[str, str]:
     return {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in configs}
 
 
-def load(name_or_folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+def load(name_or_folder: str | Path) -> Checkpoint:
     """Load and verify. Raises CheckpointInvalid, naming the file and what is wrong with it."""
     folder = locate(name_or_folder)
     try:
@@ -111,32 +114,23 @@ def load(name_or_folder: str | Path, device: str | torch.device = "cpu") -> Chec
             calibration=Calibration(**config["calibration"]),
             training=config["training"],
         )
-        expected = {file: str(config["sha256"][file]) for file in _files(folder)}
+        expected = {file: str(config["sha256"][file]) for file in VOUCHED_FOR}
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise CheckpointInvalid(f"{folder / CONFIG} is damaged or incomplete: {error!r}; fetch it again") from error
     for file, digest in expected.items():
-        _verify(folder / file, digest)
+        if not (folder / file).is_file():
+            raise CheckpointInvalid(f"{folder / file} is missing; fetch the checkpoint again")
+        if (found := hashlib.sha256((folder / file).read_bytes()).hexdigest()) != digest:
+            hint = f"sha256 {found[:12]}..., expected {digest[:12]}...; fetch it again"
+            raise CheckpointInvalid(f"{folder / file} is damaged: {hint}")
     try:
-        checkpoint.model.load_state_dict(load_file(folder / WEIGHTS))
+        checkpoint.model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointInvalid(
             f"{folder / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}; fetch both again"
         ) from error
-    checkpoint.model.to(device).eval()
+    checkpoint.model.eval()
     return checkpoint
-
-
-def _files(folder: Path) -> list[str]:
-    """Names of the files that the configuration vouches for."""
-    return [WEIGHTS, *(encoder_path(folder, m).name for m in Modality)]
-
-
-def _verify(path: Path, digest: str) -> None:
-    if not path.is_file():
-        raise CheckpointInvalid(f"{path} is missing; fetch the checkpoint again")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != digest:
-        raise CheckpointInvalid(f"{path} is damaged: sha256 {found[:12]}..., expected {digest[:12]}...; fetch it again")
 
 
 def save(
@@ -153,10 +147,7 @@ def save(
     that was cut while being written does not load as if it were whole."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        save_file(state, Path(scratch) / WEIGHTS)
-        (Path(scratch) / WEIGHTS).chmod(0o644)
-        (Path(scratch) / WEIGHTS).replace(folder / WEIGHTS)
+    write_atomically(folder / WEIGHTS, safetensors.torch.save(state))
     config = {
         "format": FORMAT,
         "name": name,
@@ -164,7 +155,7 @@ def save(
         "features": {m: spec.to_dict() for m, spec in features.items()},
         "calibration": asdict(calibration),
         "training": dict(training),
-        "sha256": {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in _files(folder)},
+        "sha256": {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in VOUCHED_FOR},
     }
     write_atomically(folder / CARD, card)
     write_atomically(folder / CONFIG, json.dumps(config, indent=1) + "\n")

@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 
 from realtime.messages.estimate import Estimate
-from realtime.mqtt import connect
 from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.connection import connect
 from realtime.terminal.view import PANEL_WIDTH, Dashboard
 
 

@@ -12,7 +12,7 @@ from dhmd.yaml_config import explain, read_config
 from realtime.capture.camera import is_camera, masked
 from realtime.errors import SettingsInvalid
 from realtime.messages.commands import LONGEST_SMOOTHING_S
-from realtime.mqtt import check_stream_name
+from realtime.messages.topics import check_stream_name
 from realtime.mqtt.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.mqtt.discovery import PREFIX
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness

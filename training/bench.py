@@ -36,7 +36,7 @@ WARM_UP: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """seconds, cpu_seconds: of each step, on the clock and on all cores together. operations: floating-point
+    """Times of steps. seconds, cpu_seconds: of each, on the clock and on all cores together. operations: floating-point
     operations of a step's products, forward and backward. rate: such operations a second, of a large matrix product
     between the steps, median."""
 
@@ -47,26 +47,17 @@ class StepTimes:
     rate: float
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    @property
-    def quartiles(self) -> tuple[float, float]:
-        low, _, high = statistics.quantiles(self.seconds, n=4)
-        return low, high
-
-    @property
     def limit(self) -> float:
         """Seconds that the products of a step would take at the rate of the large one."""
         return self.operations / self.rate
 
     def __str__(self) -> str:
-        low, high = self.quartiles
+        low, median, high = statistics.quantiles(self.seconds, n=4)
         return (
-            f"step {self.median:.3f} s (quartiles {low:.3f} to {high:.3f}, {len(self.seconds)} steps, "
+            f"step {median:.3f} s (quartiles {low:.3f} to {high:.3f}, {len(self.seconds)} steps, "
             f"{self.threads} thread(s)), {statistics.median(self.cpu_seconds):.3f} s of CPU; "
             f"{self.operations / 1e9:.1f} GFLOP at {self.rate / 1e9:.0f} GFLOP/s: limit {self.limit:.3f} s, "
-            f"{self.median / self.limit:.1f} times that"
+            f"{median / self.limit:.1f} times that"
         )
 
 

@@ -121,8 +121,8 @@ Plan = Optimisation | PlateauOptimisation
 
 
 class Validation(_Strict):
-    """items: at most so many utterances for each set of modalities; per_class: composed windows of each class, for each
-    pair and for all three."""
+    """Size of what is measured after each epoch. items: at most so many utterances for each set of modalities;
+    per_class: composed windows of each class, for each pair and for all three."""
 
     items: int = Field(600, ge=1)
     per_class: int = Field(40, ge=1)

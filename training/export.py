@@ -149,12 +149,7 @@ def _write_onnx(predictor: Predictor, checkpoint: Checkpoint, path: Path) -> Non
 def read_pt2(path: Path) -> Run:
     """The function that a `.pt2` holds."""
     module = torch.export.load(path).module()
-
-    def run(windows: tuple[Tensor, ...]) -> Tensor:
-        out: Tensor = module(*windows)
-        return out
-
-    return run
+    return lambda windows: module(*windows)
 
 
 def read_onnx(path: Path) -> Run:

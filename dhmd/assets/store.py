@@ -143,15 +143,12 @@ def sha256_of(name: str, file: str) -> str:
 
 def verify(name: str) -> dict[str, FileState]:
     """State of each file of an asset, by reading every byte. Fetches nothing."""
-    asset = asset_named(name)
-
-    def state(file: AssetFile) -> FileState:
+    states: dict[str, FileState] = {}
+    for file in (asset := asset_named(name)).files:
         path = asset.folder / file.name
-        if not path.exists():
-            return FileState.MISSING
-        return FileState.INTACT if file.matches(path) else FileState.DAMAGED
-
-    return {file.name: state(file) for file in asset.files}
+        wrong = FileState.DAMAGED if path.exists() else FileState.MISSING
+        states[file.name] = FileState.INTACT if file.matches(path) else wrong
+    return states
 
 
 def fetch(name: str) -> Path:

@@ -155,7 +155,7 @@ class FaceLandmarks:
         else:
             found = self._landmarker.detect(image)
         return [
-            Face(_landmarks(points), _blendshapes(categories), head_pose(matrix))
+            Face(np.array([(p.x, p.y, p.z) for p in points], np.float32), _blendshapes(categories), head_pose(matrix))
             for points, categories, matrix in zip(
                 found.face_landmarks, found.face_blendshapes, found.facial_transformation_matrixes, strict=True
             )
@@ -198,10 +198,6 @@ def head_pose(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     pitch = np.arcsin(np.clip(rotation[1, 2], -1, 1))
     roll = np.arctan2(rotation[1, 0], rotation[1, 1])
     return np.array([yaw, pitch, roll], np.float32)
-
-
-def _landmarks(points: list[Any]) -> NDArray[np.float32]:
-    return np.array([(p.x, p.y, p.z) for p in points], np.float32)
 
 
 def _blendshapes(categories: list[Any]) -> NDArray[np.float32]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dhmd.assets.store import ASSETS, fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows, Word
@@ -62,7 +61,8 @@ class TextExtractor:
         Only as many of the newest words as fill the steps are read, so that older ones change nothing.
         """
         read = self._newest(words)
-        text, word_of = _join(read)
+        text = " ".join(word.text for word in read)
+        word_of = np.repeat(np.arange(len(read)), [len(word.text) + 1 for word in read])  # of each character
         if not text.strip():
             return Rows.empty(self.spec.width)
         vectors, last_character = self._encoder.read(text)
@@ -80,13 +80,6 @@ class TextExtractor:
             newest.append(word)
             tokens += self._encoder.count(f" {word.text}")
         return newest[::-1]
-
-
-def _join(words: Sequence[Word]) -> tuple[str, NDArray[np.int64]]:
-    """The text of the words, and for each of its characters the number of the word it belongs to."""
-    text = " ".join(word.text for word in words)
-    lengths = [len(word.text) + 1 for word in words]
-    return text, np.repeat(np.arange(len(words)), lengths)
 
 
 def _weights(encoder: str) -> tuple[Path, str]:

@@ -17,8 +17,11 @@ from dhmd.model.dropout import keep
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: int, rates: Sequence[float]) -> Tensor:
-    """q: (G, B, T, d); k, v: (G, B, U, d); bias: (G, B, T, U), added to the scores; rates: dropout on each
-    transformer's attention weights. Returns (G, B, T, d)."""
+    """Reads values v where queries q match keys k. Returns (G, B, T, d).
+
+    q: (G, B, T, d); k, v: (G, B, U, d); bias: (G, B, T, U), added to the scores; rates: dropout on each transformer's
+    attention weights.
+    """
     if q.device.type == "cpu" and any(rates):
         out: Tensor = CPUAttention.apply(q, k, v, bias, heads, tuple(rates))  # type: ignore[no-untyped-call]
         return out
@@ -47,7 +50,7 @@ class CPUAttention(torch.autograd.Function):
         for g, rate in enumerate(rates):
             rows = [_by_head(x[g], heads) for x in (q, k, v)]
             query, key, value = rows
-            scores = torch.bmm(query * _scale(query), key.transpose(1, 2))  # (B H, T, U)
+            scores = torch.bmm(query * (1 / math.sqrt(query.shape[-1])), key.transpose(1, 2))  # (B H, T, U)
             scores.view(q.shape[1], heads, *scores.shape[1:]).add_(bias[g][:, None])
             weights = torch.softmax(scores, dim=-1)
             dropped = weights
@@ -72,14 +75,10 @@ class CPUAttention(torch.autograd.Function):
             to_scores = torch.bmm(back, value.transpose(1, 2)).mul_(dropped)
             to_scores.addcmul_(weights, to_scores.sum(dim=-1, keepdim=True), value=-1)
             _put(to_value[g], torch.bmm(back.transpose(1, 2), dropped), 1 / (1 - rate))
-            scale = _scale(query) / (1 - rate)
+            scale = 1 / math.sqrt(query.shape[-1]) / (1 - rate)
             _put(to_query[g], torch.bmm(key.transpose(1, 2), to_scores.transpose(1, 2)), scale)
             _put(to_key[g], torch.bmm(query.transpose(1, 2), to_scores), scale)
         return to_query, to_key, to_value, None, None, None
-
-
-def _scale(query: Tensor) -> float:
-    return 1 / math.sqrt(query.shape[-1])
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

@@ -61,8 +61,6 @@ class DHMDOutput:
     heterogeneous: Branch
     gates: PerModality
     """g_m (B, 2d)."""
-    shared_gate: Tensor
-    """g_c (B, 3d)."""
 
 
 class ResidualHead(nn.Module):
@@ -126,7 +124,7 @@ class DHMD(nn.Module):
         self.head = ResidualHead(9 * d, outputs, dropout)
 
     def forward(self, inputs: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None = None) -> DHMDOutput:
-        """inputs: (B, T_m, width_m) float; masks: (B, T_m) bool, true where a row stands; None: everything is present.
+        """Reads inputs (B, T_m, width_m) float, and masks (B, T_m) bool, true where a row stands; None: all present.
 
         A modality without a present step is absent: it is attended to by none, its gate and its edges are zero.
         """
@@ -163,7 +161,6 @@ class DHMD(nn.Module):
             homogeneous=homogeneous,
             heterogeneous=heterogeneous,
             gates=gates,
-            shared_gate=shared_gate,
         )
 
     @property

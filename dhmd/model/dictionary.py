@@ -23,7 +23,7 @@ def sparsemax(scores: Tensor) -> Tensor:
 
 
 class Match(NamedTuple):
-    """activation: (B, K), sparse, sums to 1; feature: (B, width), of length 1. Zero where the modality is absent."""
+    """Activation (B, K), sparse, which sums to 1, and feature (B, width), of length 1; zero for an absent modality."""
 
     activation: Tensor
     feature: Tensor

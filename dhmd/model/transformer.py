@@ -121,7 +121,7 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def mapped(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x: (G, B, T, inputs), weight: (G, outputs, inputs), bias: (G, outputs). Returns (G, B, T, outputs)."""
+    """Maps x (G, B, T, inputs) by weight (G, outputs, inputs) and bias (G, outputs) to (G, B, T, outputs)."""
     out = torch.baddbmm(bias[:, None], x.flatten(1, 2), weight.transpose(1, 2))
     return out.view(*x.shape[:3], -1)
 

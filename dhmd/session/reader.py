@@ -37,17 +37,29 @@ class SessionMessage:
     message: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Session:
     """A session file.
 
-    metadata: what the run was asked to do and with which model, see the recorder.
     complete: whether the file was closed in order, rather than cut.
+    metadata: what the run was asked to do and with which model, see the recorder; read of it are:
+    epoch_unix: unix seconds of the session clock's zero; 0 where time was a file's own.
+    start_s: time at which the recording began, on the session clock: 0 with the run, more in the middle of one.
+    timed: whether the session clock was the machine's, so that latencies mean something.
+    settings: those that the run was given, without secrets.
+    features: the contract of the recorded features.
     """
 
     path: Path
     metadata: Mapping[str, str]
     complete: bool
+    stream: str
+    epoch_unix: float
+    start_s: float
+    hop_s: float
+    timed: bool
+    settings: Mapping[str, Any]
+    features: Mapping[Modality, FeatureSpec]
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -69,56 +81,32 @@ class Session:
                 f"{path}: written by a newer program (session version {version}, this one reads {schema.VERSION}); "
                 "update dhmd"
             )
-        session = cls(path, metadata, complete)
         try:
+            specs = [FeatureSpec.from_dict(spec) for spec in json.loads(metadata["features"])]
+            session = cls(
+                path,
+                metadata,
+                complete,
+                stream=metadata["stream"],
+                epoch_unix=float(metadata["epoch_unix"]),
+                start_s=float(metadata.get("start_s", "0")),
+                hop_s=float(metadata["hop_s"]),
+                timed=metadata["timed"] == "true",
+                settings=json.loads(metadata["settings"]),
+                features={spec.modality: spec for spec in specs},
+            )
             numbers = (session.epoch_unix, session.hop_s, session.start_s)
-            _ = session.stream, session.timed, session.features, metadata["model"], metadata["checkpoint"]
             sound = isinstance(session.settings, dict) and all(map(math.isfinite, numbers)) and session.hop_s > 0
         except (KeyError, TypeError, ValueError, AttributeError):
             sound = False
-        if not sound:
+        if not (sound and {"model", "checkpoint"} <= metadata.keys()):
             raise SessionInvalid(f"{path}: damaged, the description of the session cannot be read")
         return session
-
-    @property
-    def epoch_unix(self) -> float:
-        """Unix seconds of the session clock's zero; 0 where time was a file's own."""
-        return float(self.metadata["epoch_unix"])
-
-    @property
-    def start_s(self) -> float:
-        """Time at which the recording began, on the session clock: 0 with the run, more in the middle of one."""
-        return float(self.metadata.get("start_s", "0"))
 
     @property
     def started_unix(self) -> float:
         """Unix seconds of the recording's start; 0 where time was a file's own."""
         return self.epoch_unix + self.start_s if self.epoch_unix else 0.0
-
-    @property
-    def stream(self) -> str:
-        return self.metadata["stream"]
-
-    @property
-    def hop_s(self) -> float:
-        return float(self.metadata["hop_s"])
-
-    @property
-    def timed(self) -> bool:
-        """Tells whether the session clock was the machine's, so that latencies mean something."""
-        return self.metadata["timed"] == "true"
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Settings that the run was given, without secrets."""
-        settings: Mapping[str, Any] = json.loads(self.metadata["settings"])
-        return settings
-
-    @property
-    def features(self) -> Mapping[Modality, FeatureSpec]:
-        """The contract of the recorded features."""
-        specs = [FeatureSpec.from_dict(spec) for spec in json.loads(self.metadata["features"])]
-        return {spec.modality: spec for spec in specs}
 
     def stated_end_s(self) -> float | None:
         """Arrival of the newest message by the index at the end, without reading the rest; None of a cut file."""
@@ -165,7 +153,8 @@ class Session:
 
 @dataclass(slots=True)
 class TopicContents:
-    """bytes: of the messages, before they are compressed. first_s, last_s: arrival, in seconds of the recording."""
+    """Messages of one topic: how many, their bytes before compression, and first and last arrival, in seconds of the
+    recording."""
 
     messages: int = 0
     bytes: int = 0

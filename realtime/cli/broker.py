@@ -87,8 +87,8 @@ def add_serve(commands: Commands) -> None:
 def _serve(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from realtime.messages.topics import check_stream_name
     from realtime.metrics.prometheus import exposed
-    from realtime.mqtt import check_stream_name
     from realtime.mqtt.broker import named_broker
     from realtime.programs.serve import serve
 
@@ -108,7 +108,7 @@ def add_watch(commands: Commands) -> None:
 def _watch(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from realtime.mqtt import check_stream_name
+    from realtime.messages.topics import check_stream_name
     from realtime.mqtt.broker import named_broker
     from realtime.programs.watch import watch
 
@@ -129,7 +129,7 @@ def add_forget(commands: Commands) -> None:
 
 
 def _forget(options: argparse.Namespace) -> int:
-    from realtime.mqtt import check_stream_name
+    from realtime.messages.topics import check_stream_name
     from realtime.mqtt.broker import named_broker
     from realtime.mqtt.discovery import PREFIX, forget
 

@@ -120,8 +120,8 @@ def _web(options: argparse.Namespace) -> int:
     if settings.source == BROWSER:
         from realtime.programs.visitors import host
 
-        served = host(settings, address, options.max_streams, console)
-        console.print(f"{served.visits} {'visit' if served.visits == 1 else 'visits'}", highlight=False)
+        visits = host(settings, address, options.max_streams, console)
+        console.print(f"{visits} {'visit' if visits == 1 else 'visits'}", highlight=False)
         return 0
     from realtime.programs.run import run
 

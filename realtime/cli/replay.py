@@ -72,7 +72,7 @@ def _replay(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from realtime.errors import SettingsInvalid
-    from realtime.mqtt import check_stream_name
+    from realtime.messages.topics import check_stream_name
     from realtime.programs.replay import ReplaySettings, replay
 
     sessions = [path for path in options.paths if path.suffix == ".mcap"]

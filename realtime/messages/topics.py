@@ -40,7 +40,6 @@ class Topic:
     why: str
     retain: bool = False
     content_type: str = "application/json"
-    schema_version: int = 1
     expiry_s: int | None = None
     frequent: bool = False
     root: str = f"{ROOT}/{{stream}}"

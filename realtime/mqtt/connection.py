@@ -185,7 +185,7 @@ def properties_of(topic: Topic) -> Properties:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.PayloadFormatIndicator = 1
     properties.ContentType = topic.content_type
-    properties.UserProperty = [("schema", f"{topic.name}/{topic.schema_version}")]
+    properties.UserProperty = [("schema", f"{topic.name}/1")]
     if topic.expiry_s is not None:
         properties.MessageExpiryInterval = topic.expiry_s
     return properties

@@ -138,8 +138,12 @@ def announcement(stream: str) -> Announcement:
             **more,
         )
 
-    def measured(name: str, icon: str) -> Component:
-        return value(name, "sensor", state_class="measurement", suggested_display_precision=2, icon=icon)
+    def measured(name: str, icon: str, digits: int = 2, **more: Any) -> Component:
+        described = {"state_class": "measurement", "suggested_display_precision": digits, "icon": f"mdi:{icon}"}
+        return value(name, "sensor", **described, **more)
+
+    def share(name: str, icon: str, **more: Any) -> Component:
+        return measured(name, icon, 0, unit_of_measurement="%", value_template=PERCENT, **more)
 
     happening = Component(
         platform="event",
@@ -156,18 +160,10 @@ def announcement(stream: str) -> Announcement:
         origin=Origin(sw_version=version("dhmd")),
         components={
             "emotion": value("emotion", "sensor", device_class="enum", options=EMOTIONS, icon="mdi:emoticon-outline"),
-            "probability": value(
-                "probability",
-                "sensor",
-                state_class="measurement",
-                unit_of_measurement="%",
-                suggested_display_precision=0,
-                icon="mdi:percent-outline",
-                value_template=PERCENT,
-            ),
-            "sentiment": measured("sentiment", "mdi:thumbs-up-down-outline"),
-            "valence": measured("valence", "mdi:plus-minus-variant"),
-            "arousal": measured("arousal", "mdi:pulse"),
+            "probability": share("probability", "percent-outline"),
+            "sentiment": measured("sentiment", "thumbs-up-down-outline"),
+            "valence": measured("valence", "plus-minus-variant"),
+            "arousal": measured("arousal", "pulse"),
             "face": value("face", "binary_sensor", "video", "face", device_class="occupancy"),
             "speech": value("speech", "binary_sensor", "audio", "voice", device_class="sound"),
             # What was said would be kept in Home Assistant's history: only for who asks for it there.
@@ -181,16 +177,7 @@ def announcement(stream: str) -> Announcement:
                 value_template=f"{{{{ value[:{LONGEST_STATE}] }}}}",
             ),
             **{
-                f"influence_{channel}": value(
-                    f"influence_{channel}",
-                    "sensor",
-                    state_class="measurement",
-                    unit_of_measurement="%",
-                    suggested_display_precision=0,
-                    icon="mdi:scale-balance",
-                    enabled_by_default=False,
-                    value_template=PERCENT,
-                )
+                f"influence_{channel}": share(f"influence_{channel}", "scale-balance", enabled_by_default=False)
                 for channel in CHANNELS.values()
             },
             "event": happening,

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import aiomqtt
 from paho.mqtt.client import MQTTMessage, topic_matches_sub
@@ -22,6 +22,7 @@ from realtime.workers import WorkerStatus
 
 logger = logging.getLogger(__name__)
 
+METRICS_EVERY_S: Final = 10.0
 OUTBOX: Final = 64
 """Live messages that wait for the network, at most: three seconds of a stream."""
 UNACKNOWLEDGED: Final = 128
@@ -32,20 +33,15 @@ MOST_RECEIVED: Final = 16 * 1024
 """Bytes of a packet that we take; what is sent to a publisher is small."""
 
 
-class Reporter(Protocol):
-    """Has something to publish every now and then."""
-
-    @property
-    def every_s(self) -> float: ...
-    def report(self) -> None: ...
-
-
 @contextlib.asynccontextmanager
-async def publishing(publisher: Publisher, reporter: Reporter | None = None) -> AsyncIterator[None]:
-    """Keep a publisher connected for as long as the context lasts. Raises BrokerRefused, in a group."""
+async def publishing(publisher: Publisher, report: Callable[[], None] | None = None) -> AsyncIterator[None]:
+    """Keep a publisher connected for as long as the context lasts. Raises BrokerRefused, in a group.
+
+    report: publishes metrics, every METRICS_EVERY_S.
+    """
     async with asyncio.TaskGroup() as group:
         task = group.create_task(publisher.run(), name="publisher")
-        reporting = group.create_task(_report(reporter), name="metrics") if reporter else None
+        reporting = group.create_task(_repeat(report), name="metrics") if report else None
         try:
             yield
         finally:
@@ -56,10 +52,10 @@ async def publishing(publisher: Publisher, reporter: Reporter | None = None) -> 
             task.cancel()
 
 
-async def _report(reporter: Reporter) -> None:
+async def _repeat(report: Callable[[], None]) -> None:
     while True:
-        await asyncio.sleep(reporter.every_s)
-        reporter.report()
+        await asyncio.sleep(METRICS_EVERY_S)
+        report()
 
 
 @dataclass(frozen=True, slots=True)

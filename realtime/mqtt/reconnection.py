@@ -46,7 +46,10 @@ class Reconnection:
         meanwhile: str = "trying again",
         stop: asyncio.Event | None = None,
     ) -> None:
-        """will, largest: see `connect`. meanwhile: told beside the reason when the broker is away. stop: ends waits."""
+        """Take what every connection is made with: see `connect`.
+
+        meanwhile: told beside the reason when the broker is away. stop: ends waits.
+        """
         self._broker, self._will, self._largest = broker, will, largest
         self._meanwhile = meanwhile
         self._stop = stop or asyncio.Event()

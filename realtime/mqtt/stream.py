@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from realtime.pipeline.outputs import Emitted
     from realtime.pipeline.pipeline import Statistics
 
-METRICS_EVERY_S: Final = 10.0
 STATE_EVERY_S: Final = 1.0
 """The flat values follow the estimates no faster than this: they are for displays and rules, not for curves."""
 LATENCIES_KEPT: Final = 4096
@@ -38,8 +37,6 @@ class PublisherSink:
     Lives in the event loop in which it is made; `on_words` may be called in any thread. state: the flat values too.
     published_elsewhere: somebody else publishes the estimates; what follows from them is published here.
     """
-
-    every_s: Final = METRICS_EVERY_S
 
     def __init__(
         self,
@@ -169,7 +166,7 @@ class _State:
 
 
 def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> Transcript:
-    """unix: turns stream time into unix seconds."""
+    """Return the words of an update as they are published. unix: turns stream time into unix seconds."""
 
     def told(words: Sequence[Word], *, final: bool) -> list[SpokenWord]:
         return [

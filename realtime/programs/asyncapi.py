@@ -72,6 +72,7 @@ def document() -> dict[str, Any]:
         if "discriminator" in schema:
             # AsyncAPI's is the name of the property alone.
             schema["discriminator"] = schema["discriminator"]["propertyName"]
+    reply = {"reply": {"channel": {"$ref": f"#/channels/{RESPONSE.name}"}}}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -87,7 +88,8 @@ def document() -> dict[str, Any]:
         },
         "channels": {topic.name: _channel(topic) for topic in topics},
         "operations": {f"publish_{topic.name}": _publishing(topic, programs) for topic, programs in SENT}
-        | {topic.name: _carrying_out(topic) for topic in COMMANDS.values()}
+        # A stream carries commands out if it was started with --allow-control.
+        | {topic.name: _taking(topic, (RUN,)) | reply for topic in COMMANDS.values()}
         | {f"take_{topic.name}": _taking(topic, programs) for topic, programs in TAKEN},
         "components": {
             "messages": {topic.name: _message(topic) for topic in topics},
@@ -108,32 +110,24 @@ def _publishing(topic: Topic, programs: Sequence[str]) -> dict[str, Any]:
     binding: dict[str, Any] = {"qos": topic.qos, "retain": topic.retain, "bindingVersion": BINDING}
     if topic.expiry_s is not None:
         binding["messageExpiryInterval"] = topic.expiry_s
-    return {
-        "action": "send",
-        "channel": {"$ref": f"#/channels/{topic.name}"},
-        "summary": f"Delivered so because {topic.why}.",
-        "tags": _tags(programs),
-        "bindings": {"mqtt": binding},
-    }
+    return _operation("send", topic, f"Delivered so because {topic.why}.", programs, binding)
 
 
 def _taking(topic: Topic, programs: Sequence[str]) -> dict[str, Any]:
+    binding = {"qos": topic.qos, "bindingVersion": BINDING}
+    return _operation("receive", topic, f"Sent so because {topic.why}.", programs, binding)
+
+
+def _operation(
+    action: str, topic: Topic, summary: str, programs: Sequence[str], binding: dict[str, Any]
+) -> dict[str, Any]:
     return {
-        "action": "receive",
+        "action": action,
         "channel": {"$ref": f"#/channels/{topic.name}"},
-        "summary": f"Sent so because {topic.why}.",
-        "tags": _tags(programs),
-        "bindings": {"mqtt": {"qos": topic.qos, "bindingVersion": BINDING}},
+        "summary": summary,
+        "tags": [{"name": program} for program in programs],
+        "bindings": {"mqtt": binding},
     }
-
-
-def _carrying_out(topic: Topic) -> dict[str, Any]:
-    """Return the operation of a command, which a stream carries out if it was started with --allow-control."""
-    return _taking(topic, (RUN,)) | {"reply": {"channel": {"$ref": f"#/channels/{RESPONSE.name}"}}}
-
-
-def _tags(programs: Sequence[str]) -> list[dict[str, str]]:
-    return [{"name": program} for program in programs]
 
 
 def _message(topic: Topic) -> dict[str, Any]:
@@ -146,17 +140,16 @@ def _message(topic: Topic) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines as it stands."""
+    """Writes text of several lines as it stands, and each thing out wherever it stands."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
 
-def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
-
-_Dumper.add_representer(str, _write_text)
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def text() -> str:

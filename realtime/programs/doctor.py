@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dhmd.assets.store import ASSETS, AssetUnavailable, FileState, fetch, verify
 from realtime.capture.camera import list_cameras
@@ -31,7 +31,7 @@ LIBRARIES = {
 
 
 class Check(NamedTuple):
-    """problem: empty when all is well. needed: whether a run is impossible without it."""
+    """Outcome of one check. problem: empty when all is well. needed: whether a run is impossible without it."""
 
     name: str
     found: str
@@ -41,9 +41,7 @@ class Check(NamedTuple):
 
 def show_devices(console: Console) -> int:
     """Cameras, microphones and compute devices, by the names that `run` takes."""
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("what", "give", "name"):
-        table.add_column(column)
+    table = Table("what", "give", "name", box=None, padding=(0, 2), header_style="bold")
     cameras = list_cameras()
     for camera in cameras:
         table.add_row("camera", f"--source {camera.source}", camera.name)
@@ -67,8 +65,9 @@ def show_devices(console: Console) -> int:
 
 def show_checks(console: Console) -> int:
     """Everything a run needs, with the remedy for what is missing. 0 when a run can start."""
-    checks = [_python(), *(_library(*pair) for pair in LIBRARIES.items()), *map(_weights, ASSETS), _checkpoint()]
-    checks += [_listed("cameras", list_cameras), _listed("microphones", list_microphones), _broker()]
+    checks = [Check("Python", platform.python_version()), *(_library(*pair) for pair in LIBRARIES.items())]
+    checks += [*map(_weights, ASSETS), _checkpoint(), _listed("cameras", list_cameras)]
+    checks += [_listed("microphones", list_microphones), _broker()]
     table = Table(box=None, padding=(0, 2), show_header=False)
     for check in checks:
         mark = "[green]ok[/]" if not check.problem else "[red]missing[/]" if check.needed else "[yellow]none[/]"
@@ -82,9 +81,8 @@ def show_assets(action: str, console: Console) -> int:
     if action == "fetch":
         for name in ASSETS:
             fetch(name)
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("asset", "file", "MB", "licence", "state"):
-        table.add_column(column, justify="right" if column == "MB" else "left")
+    size = Column("MB", justify="right")
+    table = Table("asset", "file", size, "licence", "state", box=None, padding=(0, 2), header_style="bold")
     whole = True
     for name, asset in ASSETS.items():
         states = verify(name)
@@ -97,10 +95,6 @@ def show_assets(action: str, console: Console) -> int:
     if not whole and action != "fetch":
         console.print("fetch what is missing or damaged with: dhmd-live assets fetch")
     return 0 if whole or action == "list" else 1
-
-
-def _python() -> Check:
-    return Check("Python", platform.python_version())
 
 
 def _library(distribution: str, module: str) -> Check:
@@ -128,9 +122,8 @@ def _checkpoint() -> Check:
         base = load("base")
     except CheckpointInvalid as error:
         return Check("checkpoint base", "", str(error))
-    return Check(
-        "checkpoint base", f"{base.digest}, {sum(p.numel() for p in base.model.parameters()) / 1e6:.1f} M weights"
-    )
+    weights = sum(p.numel() for p in base.model.parameters())
+    return Check("checkpoint base", f"{base.digest}, {weights / 1e6:.1f} M weights")
 
 
 def _listed(what: str, find: Callable[[], Sequence[object]]) -> Check:
@@ -149,10 +142,8 @@ def _broker() -> Check:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         listening = probe.connect_ex(("127.0.0.1", DEFAULT_PORT)) == 0
-    found = (
-        f"one listens on 127.0.0.1:{DEFAULT_PORT}" if listening else "none on this machine; the embedded one will do"
-    )
-    return Check("MQTT broker", found)
+    here, none = f"one listens on 127.0.0.1:{DEFAULT_PORT}", "none on this machine; the embedded one will do"
+    return Check("MQTT broker", here if listening else none)
 
 
 def _compute_devices() -> list[tuple[str, str]]:

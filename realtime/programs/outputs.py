@@ -13,9 +13,10 @@ from rich.console import Console
 from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
-from realtime.mqtt import Publisher, PublisherSink, publishing
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.discovery import announce
+from realtime.mqtt.publisher import Publisher, publishing
+from realtime.mqtt.stream import PublisherSink
 from realtime.pipeline.outputs import E, Emitted, Outputs, Sink
 from realtime.pipeline.pipeline import Statistics
 from realtime.session.estimate_file import EstimateFile
@@ -113,5 +114,5 @@ async def assembled(
                 publisher, clock, statistics, state=asked.state, published_elsewhere=published_elsewhere
             )
             outputs.add(sink)
-            await stack.enter_async_context(publishing(publisher, sink if asked.metrics else None))
+            await stack.enter_async_context(publishing(publisher, sink.report if asked.metrics else None))
         yield Assembled(view, publisher)

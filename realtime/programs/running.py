@@ -15,8 +15,9 @@ from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.clock import MediaClock
 from realtime.messages.estimate import Dropped
-from realtime.mqtt import Publisher, taking_commands
+from realtime.mqtt.commands import taking_commands
 from realtime.mqtt.embedded import opened_broker
+from realtime.mqtt.publisher import Publisher
 from realtime.pipeline.interrupts import either
 from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.offline import run_offline
@@ -84,7 +85,9 @@ class Run:
             if self.web is not None:
                 address = await self._show(self.web, marking, stack)
                 console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
-            self._start(recorder)
+            if recorder is not None:
+                loop = asyncio.get_running_loop()
+                recorder.start(lambda status: loop.call_soon_threadsafe(pipeline.outputs.on_worker, status))
             try:
                 await self._drive(stop, outputs)
             finally:
@@ -116,22 +119,19 @@ class Run:
 
     async def _show(self, web: WebServer[Viewers], marking: Marking, stack: AsyncExitStack) -> str:
         """Let pages look at the run, and record it, for as long as the stack lasts. Returns their address."""
-        from realtime.web.recordings import Recordings
+        from realtime.web.recordings import PageRecording, Recordings
 
         feed, pipeline = web.audience.feed, self.pipeline
         web.recordings = await stack.enter_async_context(Recordings(web.address))
-        recording = web.recordings.of(pipeline, self.description, on_change=feed.on_recording, on_marks=feed.on_marks)
+        recording = PageRecording(
+            web.recordings, pipeline, self.description, on_change=feed.on_recording, on_marks=feed.on_marks
+        )
         web.audience.recording = recording
         web.audience.on_key = marking.press if self.recorder else None
         feed.atoms = pipeline.engine.checkpoint.model.atoms
         pipeline.outputs.add(feed)
         pipeline.outputs.add(recording)
         return await stack.enter_async_context(web.open())
-
-    def _start(self, recorder: Recorder | None) -> None:
-        if recorder is not None:
-            loop = asyncio.get_running_loop()
-            recorder.start(lambda status: loop.call_soon_threadsafe(self.pipeline.outputs.on_worker, status))
 
     async def _drive(self, stop: asyncio.Event, outputs: Assembled) -> None:
         """Drive the pipeline from hop to hop, until the source ends, the duration is over, or `stop` is set."""

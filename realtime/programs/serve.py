@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -16,7 +16,7 @@ from realtime.mqtt.broker import BrokerAddress
 from realtime.percentiles import percentiles
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.recognition.engine import Engine, resolve_device
-from realtime.scale.served import Estimator, ServedStreams
+from realtime.scale.served import Estimator
 from realtime.scale.server import Server
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ def serve(
     console: Console,
     registry: CollectorRegistry | None = None,
 ) -> int:
-    """Serve until Ctrl-C. Raises DHMDLiveError for what ends it early.
-
-    registry: what Prometheus reads.
-    """
+    """Serve until Ctrl-C. Raises DHMDLiveError for what ends it early. registry: what Prometheus reads."""
     on = resolve_device(device)
     loaded = load(checkpoint)
     # A second thread would wait for the first more than it computes; a second server takes the second core.
@@ -50,7 +47,7 @@ def serve(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     async def run() -> Server:
-        server = Server(broker, group, estimator, lambda name: ServedStreams(name, loaded.features), tell)
+        server = Server(broker, group, estimator, loaded.features, tell)
         if registry is not None:
             from realtime.scale.collectors import ServeCollector
 
@@ -70,11 +67,5 @@ def summary(server: Server) -> list[str]:
     lines = [f"{statistics.estimates} estimates in {statistics.batches.total()} batches"]
     if held := percentiles(statistics.held_ms):
         lines.append(f"window to estimate: p50 {held.p50:.0f} ms, p95 {held.p95:.0f} ms")
-    told: dict[str, Any] = {
-        "overtaken by newer windows": counts["overtaken"],
-        "gaps": counts["gaps"],
-        "refused": counts["refused"],
-        "malformed": counts["malformed"],
-    }
-    lines.append(", ".join(f"{what} {count}" for what, count in told.items()))
-    return lines
+    others = ", ".join(f"{what} {counts[what]}" for what in ("gaps", "refused", "malformed"))
+    return [*lines, f"overtaken by newer windows {counts['overtaken']}, {others}"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +14,9 @@ from dhmd.checkpoint import load
 from realtime import event_loop
 from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
-from realtime.mqtt import Publisher, publishing
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.embedded import opened_broker
+from realtime.mqtt.publisher import Publisher, publishing
 from realtime.perception.extractors import StreamExtractors
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.pipeline import Pipeline
@@ -36,15 +35,10 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Outcome of a host."""
+def host(settings: RunSettings, address: WebAddress, most: int | None, console: Console) -> int:
+    """Serve visitors until the duration is over, or Ctrl-C; returns how many came.
 
-    visits: int
-
-
-def host(settings: RunSettings, address: WebAddress, most: int | None, console: Console) -> Served:
-    """Serve visitors until the duration is over, or Ctrl-C. Raises DHMDLiveError for what ends it early.
+    Raises DHMDLiveError for what ends it early.
 
     most: visitors at a time; None for as many as this machine can follow.
     """
@@ -71,7 +65,7 @@ async def _host(
     engine: SharedEngine,
     registry: CollectorRegistry | None,
     console: Console,
-) -> Served:
+) -> int:
     stop = stop_when_asked()
 
     def tell(line: str) -> None:
@@ -103,10 +97,11 @@ async def _host(
                 tell(f"page: {page}")
                 streams = f"{settings.stream}-1" + (f" to {settings.stream}-{most}" if most > 1 else "")
                 tell(f"visitors at a time: {most}; published as {streams} to {broker or 'no broker'}")
-                await _sooner(stop, settings.duration)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), settings.duration)
         finally:
             await visits.ended()
-    return Served(visits.served)
+    return visits.served
 
 
 def assembling(broker: BrokerAddress | None, *, state: bool) -> Assemble:
@@ -120,11 +115,3 @@ def assembling(broker: BrokerAddress | None, *, state: bool) -> Assemble:
             yield ready.publisher
 
     return assemble
-
-
-async def _sooner(stop: asyncio.Event, seconds: float | None) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass

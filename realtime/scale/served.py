@@ -29,14 +29,6 @@ IDLE_S: Final = 90.0
 RESYNC_EVERY_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A message of a server to an edge."""
-
-    topic: str
-    payload: bytes
-
-
 @dataclass(slots=True)
 class ServedStream:
     """One stream's window, and how still its answer is kept."""
@@ -60,15 +52,6 @@ class WaitingWindow:
     arrived_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class EstimatedWindow:
-    """held_ms: from the arrival of the window to its estimate."""
-
-    request: WaitingWindow
-    estimate: Estimate
-    held_ms: float
-
-
 class ServedStreams:
     """Takes messages in, hands out what is to be estimated. Lives in one thread."""
 
@@ -88,8 +71,8 @@ class ServedStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def receive(self, topic: str, payload: bytes) -> Reply | None:
-        """Take in a message; what it is to be told in return, if anything."""
+    def receive(self, topic: str, payload: bytes) -> tuple[str, bytes] | None:
+        """Take in a message; topic and payload of what its edge is to be told in return, if anything."""
         now_s = time.monotonic()
         self._forget_idle(now_s)
         name = topics.stream_of(topic)
@@ -163,7 +146,7 @@ class ServedStreams:
                 state.window.replace(Modality.TEXT, message.rows[Modality.TEXT])
         state.seq = seq
 
-    def _tell(self, topic: Topic, name: str, what: topics.Resync, now_s: float) -> Reply | None:
+    def _tell(self, topic: Topic, name: str, what: topics.Resync, now_s: float) -> tuple[str, bytes] | None:
         """Tell an edge, not more often than once in RESYNC_EVERY_S a stream."""
         if now_s - self._asked_s.get(name, -RESYNC_EVERY_S) < RESYNC_EVERY_S:
             return None
@@ -171,7 +154,7 @@ class ServedStreams:
         self._asked_s.move_to_end(name)
         while len(self._asked_s) > self._most:
             self._asked_s.popitem(last=False)
-        return Reply(topic.at(stream=name), what.model_dump_json().encode())
+        return topic.at(stream=name), what.model_dump_json().encode()
 
     def _forget_idle(self, now_s: float) -> None:
         while self._streams and now_s - (oldest := next(iter(self._streams.items())))[1].heard_s > IDLE_S:
@@ -192,16 +175,19 @@ class Estimator:
         window.append(Modality.VISION, Rows(np.zeros(1), np.zeros((1, spec.width), np.float32)))
         self._engine.infer_many([window.cut(0.0)] * 2)
 
-    def answer(self, requests: Sequence[WaitingWindow]) -> list[EstimatedWindow]:
-        """One pass of the engine over the windows of all."""
+    def answer(self, requests: Sequence[WaitingWindow]) -> list[Estimate]:
+        """Estimate the windows of all in one pass of the engine."""
         cuts = [request.state.window.cut(request.message.end_s, request.message.attention) for request in requests]
         inferences = self._engine.infer_many(cuts)
         answers = []
         for request, cut, inference in zip(requests, cuts, inferences, strict=True):
             message = request.message
-            held_s = time.monotonic() - request.arrived_s
-            newest_s = cut.newest_present_s
             shown, top = request.state.steadied.of(inference, cut.end_s)
+            latency_ms = None
+            if (newest_s := cut.newest_present_s) is not None:
+                # On the edge's clock up to sending, on ours from arrival; the way between as the edge has measured it.
+                held_s = time.monotonic() - request.arrived_s
+                latency_ms = (message.sent_s - newest_s + message.transit_s + held_s) * 1000
             estimate = build_estimate(
                 cut,
                 shown,
@@ -211,15 +197,12 @@ class Estimator:
                 epoch_unix=message.epoch_unix,
                 faces=message.faces,
                 transcript=_transcript(request.words, cut),
-                # On the edge's clock up to sending, on ours from arrival; the way between as the edge has measured it.
-                capture_to_estimate_ms=None
-                if newest_s is None
-                else (message.sent_s - newest_s + message.transit_s + held_s) * 1000,
+                capture_to_estimate_ms=latency_ms,
                 timed=message.timed,
                 dropped=message.dropped,
                 model=self._model,
             )
-            answers.append(EstimatedWindow(request, estimate, held_s * 1000))
+            answers.append(estimate)
         return answers
 
 

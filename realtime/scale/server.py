@@ -15,6 +15,9 @@ from typing import Final
 
 import aiomqtt
 
+from dhmd.contract import FeatureSpec
+from dhmd.modality import Modality
+from realtime.messages.estimate import Estimate
 from realtime.messages.topics import EMOTION
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.client import payload_of
@@ -23,7 +26,7 @@ from realtime.pipeline.pipeline import LATENCIES_KEPT
 from realtime.recognition.shared_engine import MOST
 from realtime.scale import topics
 from realtime.scale.link import keep_connected, side_by_side
-from realtime.scale.served import EstimatedWindow, Estimator, ServedStreams
+from realtime.scale.served import Estimator, ServedStreams, WaitingWindow
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +95,11 @@ class Server:
         broker: BrokerAddress,
         group: str,
         estimator: Estimator,
-        streams: Callable[[str], ServedStreams],
+        features: Mapping[Modality, FeatureSpec],
         tell: Callable[[str], None],
     ) -> None:
-        """streams: makes those of a server of that name."""
         self.name = secrets.token_hex(6)
-        self.streams = streams(self.name)
+        self.streams = ServedStreams(self.name, features)
         self.statistics = ServeStatistics()
         self.stop = asyncio.Event()
         self.joined = asyncio.Event()
@@ -142,10 +144,11 @@ class Server:
         async for message in client.messages:
             reply = self.streams.receive(message.topic.value, payload_of(message))
             if reply is not None:
-                stream = topics.stream_of(reply.topic)
-                if reply.topic == topics.REFUSED.at(stream=stream):
-                    self._warn(f"{stream}: refused: {reply.payload.decode()}")
-                await client.publish(reply.topic, reply.payload)
+                topic, payload = reply
+                stream = topics.stream_of(topic)
+                if topic == topics.REFUSED.at(stream=stream):
+                    self._warn(f"{stream}: refused: {payload.decode()}")
+                await client.publish(topic, payload)
             if self.streams.counts["malformed"]:
                 self._warn("malformed window messages come; they are counted and dropped")
             self._came.set()
@@ -170,8 +173,8 @@ class Server:
             self.statistics.batches[len(batch)] += 1
             if line := self._pressure.told(time.monotonic(), self.streams.counts):
                 logger.warning("%s", line)
-            for answer in answers:
-                await self._publish(client, answer)
+            for request, estimate in zip(batch, answers, strict=True):
+                await self._publish(client, request, estimate)
 
     async def _waiting(self, count: int) -> None:
         """Return once so many windows wait. They alone say so: a lost connection takes them along."""
@@ -179,17 +182,16 @@ class Server:
             self._came.clear()
             await self._came.wait()
 
-    async def _publish(self, client: aiomqtt.Client, answer: EstimatedWindow) -> None:
+    async def _publish(self, client: aiomqtt.Client, request: WaitingWindow, estimate: Estimate) -> None:
         properties = properties_of(EMOTION)
-        message = answer.request.message
         # paho adds them to those that are there.
         properties.UserProperty = [
             ("server", self.name),
-            ("session", message.incarnation),
-            ("window", str(message.seq)),
-            ("held_ms", f"{(time.monotonic() - answer.request.arrived_s) * 1000:.2f}"),
+            ("session", request.message.incarnation),
+            ("window", str(request.message.seq)),
+            ("held_ms", f"{(time.monotonic() - request.arrived_s) * 1000:.2f}"),
         ]
-        payload = answer.estimate.model_dump_json().encode()
-        await client.publish(EMOTION.at(stream=answer.request.stream), payload, properties=properties)
+        payload = estimate.model_dump_json().encode()
+        await client.publish(EMOTION.at(stream=request.stream), payload, properties=properties)
         self.statistics.estimates += 1
-        self.statistics.held_ms.append((time.monotonic() - answer.request.arrived_s) * 1000)
+        self.statistics.held_ms.append((time.monotonic() - request.arrived_s) * 1000)

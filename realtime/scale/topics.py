@@ -65,7 +65,6 @@ PRESENCE: Final = Topic(
     content_type="text/plain",
     root=f"{ROOT}/serve",
 )
-TOPICS: Final = (WINDOW, DIRECTED, RESYNC, REFUSED, PRESENCE)
 
 OPENINGS: Final = WINDOW.at(stream="+")
 """Topics of the openings, which servers share: see `shared`."""

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.contract import FeatureSpec, Rows, Word
-from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
-from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.words import SpokenWords
 from realtime.scale.window_message import APPENDED
@@ -52,17 +50,13 @@ class WindowLog:
         self._text_sent: NDArray[np.float32] = np.empty((0, 0), np.float32)
         self._revision = 0
 
-    def on_frame(self, frame: VideoFrame) -> None:
-        """Pictures stay here."""
+    def on_frame(self, *_: object) -> None:
+        """Pictures and sound stay here; the rows of a face come apart."""
 
-    def on_sound(self, block: AudioBlock) -> None:
-        """Sound stays here."""
-
-    def on_face(self, observation: FaceObservation) -> None:
-        """Its rows come apart."""
+    on_sound = on_face = on_frame
 
     def on_rows(self, modality: Modality, rows: Rows, _: int = 0) -> None:
-        """rows: in half precision, see Rows.halved."""
+        """Take new rows, in half precision: see Rows.halved."""
         with self._lock:
             parts = self._rows[modality]
             parts.append((self._counts[modality], rows))

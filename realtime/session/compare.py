@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
+from rich.table import Column, Table
 
 from dhmd.labels import EMOTIONS
 from realtime.errors import DHMDLiveError
@@ -46,9 +46,8 @@ class Comparison:
 
     def table(self, recorded: str, replayed: str) -> Table:
         """Return the comparison for a terminal. recorded, replayed: names of the models."""
-        table = Table(title=f"{len(self.end_s)} moments", title_justify="left", header_style="bold")
-        for column in ("", recorded, replayed, "difference"):
-            table.add_column(column, justify="left" if not column else "right")
+        columns = (Column(name, justify="right") for name in (recorded, replayed, "difference"))
+        table = Table("", *columns, title=f"{len(self.end_s)} moments", title_justify="left", header_style="bold")
         if self.end_s:
             one, other = _sentiment(self.recorded), _sentiment(self.replayed)
             apart = float(np.abs(one - other).mean())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from dhmd.checkpoint import shipped
@@ -63,7 +63,7 @@ def read_info(path: Path) -> Info:
     """Read a whole file. Raises SessionInvalid."""
     session = Session.open(path)
     contents = Contents.of(session)
-    started_unix = session.started_unix
+    started = datetime.fromtimestamp(session.started_unix).astimezone() if session.started_unix else None
     marks, lost = _labels(session)
     return Info(
         file=str(path),
@@ -71,7 +71,7 @@ def read_info(path: Path) -> Info:
         version=int(session.metadata["version"]),
         state="complete" if contents.whole else "damaged" if session.complete else "cut",
         stream=session.stream,
-        started=_local(started_unix) if started_unix else None,
+        started=started.isoformat(timespec="seconds") if started else None,
         recorded=session.metadata.get("created", ""),
         length_s=round(max(0.0, contents.last_s), 3),
         model=session.metadata["model"],
@@ -83,10 +83,6 @@ def read_info(path: Path) -> Info:
         lost=lost,
         marks=marks,
     )
-
-
-def _local(unix: float) -> str:
-    return datetime.fromtimestamp(unix).astimezone().isoformat(timespec="seconds")
 
 
 def _topic(name: str, found: TopicContents) -> TopicInfo:
@@ -147,9 +143,8 @@ def _summary(info: Info) -> Table:
 
 
 def _topics(info: Info) -> Table:
-    table = Table(box=None, padding=(0, 2), header_style="grey50")
-    for column in ("topic", "messages", "a second", "bytes"):
-        table.add_column(column, justify="left" if column == "topic" else "right")
+    columns = (Column(name, justify="right") for name in ("messages", "a second", "bytes"))
+    table = Table("topic", *columns, box=None, padding=(0, 2), header_style="grey50")
     for topic in info.topics:
         rate = "" if topic.rate_hz is None else f"{topic.rate_hz:.1f}"
         table.add_row(Text(topic.name), f"{topic.messages:,}", rate, size(topic.bytes))

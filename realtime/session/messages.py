@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
 
-from dhmd.contract import Rows, Word
+from dhmd.contract import Rows
 from dhmd.features.face import FaceObservation
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
@@ -42,14 +42,10 @@ def words(update: TranscriptUpdate, revision: int, when: Timestamp) -> Any:
     return schema.Words(
         timestamp=when,
         revision=revision,
-        final=[_word(word) for word in update.final],
-        partial=[_word(word) for word in update.partial],
+        final=map(asdict, update.final),
+        partial=map(asdict, update.partial),
         skipped_s=update.skipped_s,
     )
-
-
-def _word(word: Word) -> dict[str, Any]:
-    return {"text": word.text, "start_s": word.start_s, "end_s": word.end_s, "probability": word.probability}
 
 
 def face(observation: FaceObservation, when: Timestamp) -> Any:
@@ -86,14 +82,7 @@ def video(data: bytes, when: Timestamp) -> Any:
 
 
 def status(one: WorkerStatus, when: Timestamp) -> Any:
-    return schema.Status(
-        timestamp=when,
-        worker=one.worker,
-        state=one.state.value,
-        reason=one.reason,
-        retry_in_s=one.retry_in_s,
-        restarts=one.restarts,
-    )
+    return schema.Status(timestamp=when, **asdict(one))
 
 
 def mark(start_s: float, end_s: float, emotion: str | None, sentiment: float | None, when: Timestamp) -> Any:
@@ -135,7 +124,7 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
 
 
 def _write_state(m: Modality, cut: WindowCut, inference: Inference | None, state: Any) -> None:
-    """state: a ModalityState message."""
+    """Fill in a ModalityState message."""
     state.present = m in cut.present
     if (newest_s := cut.newest_s[m]) is not None:
         state.newest_s = newest_s
@@ -147,16 +136,12 @@ def _write_state(m: Modality, cut: WindowCut, inference: Inference | None, state
         state.weight = inference.weights.get(m, 0.0)
         if m in inference.modality_sentiment:
             state.sentiment = inference.modality_sentiment[m]
-        if (share := inference.shares.get(m)) is not None:
-            _write_share(share, state)
-
-
-def _write_share(share: Share, state: Any) -> None:
-    if share.influence is not None:
-        state.influence = share.influence
-    if share.emotions is not None:
-        for name, probability in zip(EMOTIONS, share.emotions, strict=True):
-            setattr(state.emotions, name, probability)
+        share = inference.shares.get(m)
+        if share is not None and share.influence is not None:
+            state.influence = share.influence
+        if share is not None and share.emotions is not None:
+            for name, probability in zip(EMOTIONS, share.emotions, strict=True):
+                setattr(state.emotions, name, probability)
 
 
 def _share_of(state: Any) -> Share:

@@ -75,7 +75,7 @@ class Timeline:
     @classmethod
     def read(cls, session: Session) -> Self:
         """Read a session. Raises SessionInvalid, also for one without a single estimate."""
-        estimates: list[Any] = []
+        estimates: list[dict[str, Any]] = []
         words: list[Word] = []
         marks: list[Mark] = []
         statuses: list[tuple[float, WorkerStatus]] = []
@@ -97,8 +97,8 @@ class Timeline:
                     lost.append(Lost(record.arrived_s - start_s, message.topic, message.count))
         if not estimates:
             raise SessionInvalid(f"{session.path}: holds no estimate; nothing was estimated before the recording ended")
-        columns = dict(zip(_COLUMNS, zip(*estimates, strict=True), strict=True))
-        numbers = {name: np.array(values) for name, values in columns.items() if name not in _TEXTS}
+        columns = {name: [one[name] for one in estimates] for name in estimates[0]}
+        numbers = {name: np.array(values) for name, values in columns.items() if name not in {"top", "transcript"}}
         states = numbers.pop("states")
         age_s = {m: numbers["t_s"] - states[:, i, 1] for i, m in enumerate(Modality)}
         _count_from(numbers, start_s)
@@ -154,34 +154,14 @@ class Timeline:
         return top, float(self.sentiment[told, 0].mean())
 
 
-_COLUMNS = (
-    *(
-        "seq",
-        "t_s",
-        "start_s",
-        "emotions",
-        "sentiment",
-        "affect",
-        "states",
-        "homo",
-        "hetero",
-        "faces",
-        "top",
-        "transcript",
-    ),
-    *("latency_ms", "inference_ms", "dropped_video", "dropped_audio"),
-)
-_TEXTS = ("top", "transcript")
-
-
-def _numbers(message: Any, session: Session) -> tuple[Any, ...]:
-    """Return the columns of an Estimate message in the order of _COLUMNS. Raises SessionInvalid.
+def _numbers(message: Any, session: Session) -> dict[str, Any]:
+    """Return the columns of an Estimate message. Raises SessionInvalid.
 
     states: (3, 4) present, newest_s, weight, sentiment.
     """
     nan = float("nan")
     told = message.HasField("emotions")
-    graphs = (
+    homo, hetero = (
         [getattr(graph, f"{edge.source}_to_{edge.target}") if told else nan for edge in EDGES]
         for graph in (message.homo, message.hetero)
     )
@@ -192,23 +172,24 @@ def _numbers(message: Any, session: Session) -> tuple[Any, ...]:
         newest_s = state.newest_s if state.HasField("newest_s") else nan
         alone = state.sentiment if state.HasField("sentiment") else nan
         states.append([float(state.present), newest_s, state.weight if state.present else nan, alone])
-    return (
-        message.seq,
-        message.end_s,
-        message.start_s,
-        [getattr(message.emotions, name) if told else nan for name in EMOTIONS],
-        [one.value, one.low, one.high] if told else [nan] * 3,
-        [message.valence, message.arousal] if told else [nan] * 2,
-        states,
-        *graphs,
-        message.faces,
-        top_of(message, session),
-        message.transcript,
-        message.capture_to_estimate_ms if message.HasField("capture_to_estimate_ms") else nan,
-        message.inference_ms if message.HasField("inference_ms") else nan,
-        message.dropped_video,
-        message.dropped_audio,
-    )
+    return {
+        "seq": message.seq,
+        "t_s": message.end_s,
+        "start_s": message.start_s,
+        "emotions": [getattr(message.emotions, name) if told else nan for name in EMOTIONS],
+        "sentiment": [one.value, one.low, one.high] if told else [nan] * 3,
+        "affect": [message.valence, message.arousal] if told else [nan] * 2,
+        "states": states,
+        "homo": homo,
+        "hetero": hetero,
+        "faces": message.faces,
+        "top": top_of(message, session),
+        "transcript": message.transcript,
+        "latency_ms": message.capture_to_estimate_ms if message.HasField("capture_to_estimate_ms") else nan,
+        "inference_ms": message.inference_ms if message.HasField("inference_ms") else nan,
+        "dropped_video": message.dropped_video,
+        "dropped_audio": message.dropped_audio,
+    }
 
 
 def _since(start_s: float, words: Sequence[Word]) -> Sequence[Word]:

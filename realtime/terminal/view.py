@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from dhmd.labels import CHANNELS
@@ -157,9 +156,8 @@ class Dashboard:
         return line
 
     def _modalities(self, e: Estimate) -> RenderableType:
-        table = Table(box=None, padding=(0, 2), header_style="grey50")
-        for column in ("", "", "age", "influence", "alone", "sentiment"):
-            table.add_column(column, justify="left" if not column else "right")
+        columns = (Column(name, justify="right") for name in ("age", "influence", "alone", "sentiment"))
+        table = Table("", "", *columns, box=None, padding=(0, 2), header_style="grey50")
         for m, name in CHANNELS.items():
             part = getattr(e.modalities, m)
             age = "-" if part.age_s is None else f"{part.age_s:.2f} s"
@@ -237,9 +235,7 @@ class TerminalView:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *__: object) -> None:
         if self._live:
             self._live.stop()
             if self._telling is not None and error is None:

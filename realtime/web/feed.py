@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.contract import Rows, Word
+from dhmd.contract import Word
 from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
-from realtime.capture.samples import AudioBlock, VideoFrame
+from realtime.capture.samples import VideoFrame
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
 from realtime.web.pages import Page, Picture, message
@@ -62,8 +62,10 @@ class Feed:
         self._pictured_s = now_s
         self._each(picture=Picture(frame))
 
-    def on_sound(self, block: AudioBlock) -> None:
-        """Sound is not shown."""
+    def on_sound(self, *_: object) -> None:
+        """Sound is not shown; nor are rows."""
+
+    on_rows = on_sound
 
     def on_face(self, observation: FaceObservation) -> None:
         if not self._pages:
@@ -74,9 +76,6 @@ class Feed:
             face |= {"box": [round(float(side), 4) for side in observation.box]}
             face |= {"points": base64.b64encode(points.tobytes()).decode()}
         self._each(message("face", face))
-
-    def on_rows(self, modality: Modality, rows: Rows, revision: int) -> None:
-        """Rows are not shown."""
 
     def on_words(self, update: TranscriptUpdate, _: int) -> None:
         self._each(message("words", {"final": _words(update.final), "partial": _words(update.partial)}))

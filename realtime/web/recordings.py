@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Final, Self
 from urllib.parse import quote
 
@@ -69,9 +68,7 @@ class Recordings:
         self._scratch = tempfile.TemporaryDirectory(prefix="dhmd-recordings-", ignore_cleanup_errors=True)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._kept.clear()
         for session in list(self._sessions):
             await session.abandon()
@@ -87,18 +84,9 @@ class Recordings:
         """Route by which files are fetched."""
         return Route("/recordings/{token}/{name}", self._fetch)
 
-    def of(
-        self,
-        pipeline: Pipeline,
-        description: Mapping[str, str],
-        *,
-        on_change: Callable[[Mapping[str, Any]], object],
-        on_marks: Callable[[str], object],
-    ) -> PageRecording:
-        """Return the recordings of one session; see PageRecording."""
-        session = PageRecording(self, pipeline, description, on_change=on_change, on_marks=on_marks)
+    def begin(self, session: PageRecording) -> None:
+        """Take in the recordings of a session, until `end`."""
         self._sessions.append(session)
-        return session
 
     @property
     def bytes(self) -> int:
@@ -187,6 +175,7 @@ class PageRecording(LimitedRecording):
         self._state, self._reason = "off", ""
         self._over = False
         self.kept: list[RecordingFiles] = []
+        recordings.begin(self)
 
     def state(self) -> dict[str, Any]:
         """Return the fields of the message `recording`. Files of earlier recordings come after the newest."""

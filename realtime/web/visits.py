@@ -24,7 +24,7 @@ from realtime.capture.browser import BrowserCapture
 from realtime.capture.delivery import Delivery
 from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped
-from realtime.mqtt import Publisher
+from realtime.mqtt.publisher import Publisher
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.perception.turns import Turns
@@ -44,7 +44,7 @@ from realtime.web.protocol import (
     SOUND_RATE,
     DeviceState,
 )
-from realtime.web.recordings import Recordings
+from realtime.web.recordings import PageRecording, Recordings
 from realtime.workers import WorkerState, WorkerStatus
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ class Visit:
         description = describe(
             common.engine.checkpoint, stream=stream, hop_s=common.hop_s, timed=True, settings=common.settings
         )
-        self.recording = common.recordings.of(
-            self.pipeline, description, on_change=self._on_recording, on_marks=self.feed.on_marks
+        self.recording = PageRecording(
+            common.recordings, self.pipeline, description, on_change=self._on_recording, on_marks=self.feed.on_marks
         )
         self.pipeline.outputs.add(self.feed)
         self.pipeline.outputs.add(self.recording)

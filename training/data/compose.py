@@ -298,7 +298,7 @@ def statistics(
 
 
 def mean_and_deviation(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """rows: (N, width). Returns two of (width,), see `statistics`."""
+    """Mean and deviation (width,) of rows (N, width), see `statistics`."""
     deviation = rows.std(axis=0, dtype=np.float64)
     floor = 0.05 * np.median(deviation)
     return rows.mean(axis=0, dtype=np.float64).astype(np.float32), np.maximum(deviation, floor).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -64,6 +64,14 @@ class Utterance:
     def sound(self) -> Path | None:
         """The file in which its voice is recorded, if any: a file of its own before the video's sound track."""
         return self.audio or (None if self.session else self.video)
+
+
+def counted(utterances: Iterable[Utterance]) -> dict[str, dict[str, int]]:
+    """Numbers of utterances by manifest and split."""
+    counts: dict[str, dict[str, int]] = {}
+    for one in utterances:
+        counts.setdefault(one.corpus, dict.fromkeys(Split, 0))[one.split] += 1
+    return counts
 
 
 @dataclass(frozen=True, slots=True)

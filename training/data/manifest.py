@@ -18,8 +18,9 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -62,11 +63,7 @@ SYNONYMS: Final = {name: name for name in EMOTIONS} | {
     "disgusted": "disgust",
     "surprised": "surprise",
 }
-SPLITS: Final = (
-    {split.value: split for split in Split}
-    | {"valid": Split.VALIDATION, "val": Split.VALIDATION}
-    | {"dev": Split.VALIDATION}
-)
+SPLITS: Final = {split.value: split for split in Split} | dict.fromkeys(("valid", "val", "dev"), Split.VALIDATION)
 SLACK_S: Final = 0.1
 """By so much a label may end after its session, as times are often rounded."""
 SHOWN: Final = 20
@@ -74,24 +71,10 @@ SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with a manifest, or with one row of it. Rows are numbered as a spreadsheet does, from the header
-    on: the first utterance stands in row 2; marks in a session (unit "mark") from 1."""
-
-    path: Path
-    what: str
-    row: int | None = None
-    unit: str = "row"
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.what}" if self.row is None else f"{self.path}, {self.unit} {self.row}: {self.what}"
-
-
-@dataclass(frozen=True, slots=True)
 class Manifest:
-    """has_splits: whether the table says who belongs to which split. sha256: of the table. bad: rows left out.
+    """A manifest that was read. has_splits: whether the table says who belongs to which split. sha256: of the table.
 
-    notes: what else is missing, and no fault.
+    bad: rows left out. notes: what else is missing, and no fault.
     """
 
     path: Path
@@ -110,6 +93,8 @@ class Manifest:
 class _Reading:
     """A manifest while it is read: row number -> utterance, its start and end in seconds, and what was wrong.
 
+    Rows are numbered as a spreadsheet does, from the header on: the first utterance stands in row 2; marks in a session
+    (unit "mark") from 1.
     table: where its rows stand, another file than `path` where that is a session with labels. barred: why it cannot be
     read at all, with the remedy.
     """
@@ -129,9 +114,9 @@ class _Reading:
     def fault(self, row: int, what: str) -> None:
         self.bad.setdefault(row, []).append(what)
 
-    def faults(self) -> Iterator[Fault]:
-        yield from (Fault(self.table, what) for what in self.unusable)
-        yield from (Fault(self.table, what, row, self.unit) for row in sorted(self.bad) for what in self.bad[row])
+    def faults(self) -> Iterator[str]:
+        yield from (f"{self.table}: {what}" for what in self.unusable)
+        yield from (f"{self.table}, {self.unit} {row}: {what}" for row in sorted(self.bad) for what in self.bad[row])
 
 
 def read_manifests(
@@ -154,7 +139,7 @@ def read_manifests(
     if not skip_bad or any(reading.unusable for reading in readings):
         refuse(faults, "correct the manifest, or leave out such rows with --skip-bad")
     kept = [{row: one for row, one in reading.rows.items() if row not in reading.bad} for reading in readings]
-    empty = [Fault(r.table, "no row of it is usable") for r, rows in zip(readings, kept, strict=True) if not rows]
+    empty = [f"{r.table}: no row of it is usable" for r, rows in zip(readings, kept, strict=True) if not rows]
     refuse([*empty, *faults] if empty else [], "correct the manifest")
     return [
         Manifest(
@@ -169,12 +154,10 @@ def read_manifests(
     ]
 
 
-def refuse(faults: Sequence[object], remedy: str) -> None:
+def refuse(faults: Sequence[str], remedy: str) -> None:
     """Raise ManifestInvalid with the faults, one line each, if there are any."""
     if faults:
-        lines = [str(fault) for fault in faults[:SHOWN]]
-        if len(faults) > SHOWN:
-            lines.append(f"and {len(faults) - SHOWN} more")
+        lines = [*faults[:SHOWN], *([f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])]
         raise ManifestInvalid("\n".join([*lines[:-1], f"{lines[-1]}; {remedy}"]))
 
 
@@ -240,27 +223,25 @@ def _header(reading: _Reading, columns: Sequence[str]) -> Iterator[str]:
 
 def _utterance(reading: _Reading, row: int, cells: Mapping[str, str]) -> None:
     """Check one row; it is kept in any case, so that its files are looked into as well."""
-    corpus, name, wrong = reading.path.stem, cells.get("id", ""), []
+    corpus, name, wrong = reading.path.stem, cells.get("id", ""), partial(reading.fault, row)
     group = cells.get("group") or name
     emotion, split = cells.get("emotion", ""), cells.get("split", "")
+    start_s, end_s = _stretch(reading, row, cells)
     if emotion and emotion.lower() not in SYNONYMS:
-        wrong.append(f"unknown emotion {emotion!r}; there are {', '.join(EMOTIONS)}")
+        wrong(f"unknown emotion {emotion!r}; there are {', '.join(EMOTIONS)}")
     if split and split.lower() not in SPLITS:
-        wrong.append(f"unknown split {split!r}; there are {', '.join(Split)}")
+        wrong(f"unknown split {split!r}; there are {', '.join(Split)}")
     sentiment = _number(cells, "sentiment", wrong)
     if sentiment is not None and not -3 <= sentiment <= 3:
-        wrong.append(f"sentiment {sentiment:g} is outside of -3 to 3")
-    start_s, end_s = _stretch(reading, row, cells)
+        wrong(f"sentiment {sentiment:g} is outside of -3 to 3")
     if (cells.get("start") or cells.get("end")) and not (cells.get("audio") or cells.get("video")):
-        wrong.append("start and end say which part of audio or video is meant, and there is neither")
+        wrong("start and end say which part of audio or video is meant, and there is neither")
     if not emotion and not cells.get("sentiment"):
-        wrong.append("has no label: neither emotion nor sentiment")
+        wrong("has no label: neither emotion nor sentiment")
     if not any(cells.get(column) for column in CONTENT):
-        wrong.append(f"has no modality: none of {', '.join(CONTENT)}")
+        wrong(f"has no modality: none of {', '.join(CONTENT)}")
     if cells.get("image") and cells.get("video"):
-        wrong.append("has an image and a video; name one of them")
-    for what in wrong:
-        reading.fault(row, what)
+        wrong("has an image and a video; name one of them")
     reading.rows[row] = Utterance(
         id=f"{corpus}/{name}",
         corpus=corpus,
@@ -286,7 +267,7 @@ def split_of(group: str) -> Split:
 def _stretch(reading: _Reading, row: int, cells: Mapping[str, str]) -> tuple[float, float | None]:
     """Start and end in seconds, None: to the end."""
     wrong: list[str] = []
-    start_s, end_s = _number(cells, "start", wrong) or 0.0, _number(cells, "end", wrong)
+    start_s, end_s = _number(cells, "start", wrong.append) or 0.0, _number(cells, "end", wrong.append)
     if start_s < 0 or (end_s is not None and end_s <= start_s):
         wrong.append(f"start {cells.get('start') or 0} and end {cells.get('end')} are not a stretch of time")
     for what in wrong:
@@ -296,7 +277,7 @@ def _stretch(reading: _Reading, row: int, cells: Mapping[str, str]) -> tuple[flo
     return start_s, end_s
 
 
-def _number(cells: Mapping[str, str], column: str, wrong: list[str]) -> float | None:
+def _number(cells: Mapping[str, str], column: str, wrong: Callable[[str], None]) -> float | None:
     if not cells.get(column):
         return None
     try:
@@ -304,7 +285,7 @@ def _number(cells: Mapping[str, str], column: str, wrong: list[str]) -> float | 
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        wrong.append(f"{column} {cells[column]!r} is not a number")
+        wrong(f"{column} {cells[column]!r} is not a number")
         return None
     return number
 

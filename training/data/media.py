@@ -6,19 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.errors import MediaUnreadable
-from dhmd.features.speech import ENCODER_HOP
 from dhmd.features.timeline import SAMPLE_RATE_HZ
 from dhmd.media.picture import Picture, read_image
 from dhmd.media.reader import MediaReader
-
-_QUIET: Final = 1e-3
-"""A frame 30 dB below the loudest is a pause."""
 
 
 class Kind(StrEnum):
@@ -69,13 +64,3 @@ def sound(path: Path, start_s: float = 0.0, end_s: float | None = None) -> tuple
     skipped = max(0, round(-begin_s * SAMPLE_RATE_HZ))
     last = None if end_s is None else max(0, round((end_s - start_s - begin_s) * SAMPLE_RATE_HZ))
     return samples[skipped:last], begin_s + skipped / SAMPLE_RATE_HZ
-
-
-def spoken_part(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The samples without the silence before and after, but for 0.1 s of each."""
-    count = len(samples) // ENCODER_HOP
-    power = np.square(samples[: count * ENCODER_HOP]).reshape(count, ENCODER_HOP).mean(axis=1)
-    loud = np.flatnonzero(power > power.max(initial=0.0) * _QUIET)
-    if not len(loud):
-        return samples
-    return samples[max(0, loud[0] - 5) * ENCODER_HOP : (loud[-1] + 6) * ENCODER_HOP]

@@ -47,26 +47,20 @@ def read_mosi_context(path: Path) -> Sequences:
         for i, utterance in enumerate(own):
             seen = own[max(0, i + 1 - STEPS) : i + 1]
             position[utterance, STEPS - len(seen) :] = seen
+
+    def utterances(chosen: NDArray[np.int64]) -> Utterances:
+        mask = position[chosen] >= 0
+        return Utterances(
+            ids=tuple(ids[i] for i in chosen),
+            inputs={m: x[position[chosen]] * mask[..., None] for m, x in rows.items()},
+            masks=dict.fromkeys(Modality, mask),
+            sentiment=arrays["label"][chosen].astype(np.float32),
+        )
+
     return Sequences(
-        splits={s: _utterances(order[split[order] == s], ids, rows, position, arrays["label"]) for s in Split},
+        splits={s: utterances(order[split[order] == s]) for s in Split},
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         standardised=True,
-    )
-
-
-def _utterances(
-    chosen: NDArray[np.int64],
-    ids: list[str],
-    rows: dict[Modality, NDArray[np.float32]],
-    position: NDArray[np.int64],
-    label: NDArray[np.float32],
-) -> Utterances:
-    mask = position[chosen] >= 0
-    return Utterances(
-        ids=tuple(ids[i] for i in chosen),
-        inputs={m: x[position[chosen]] * mask[..., None] for m, x in rows.items()},
-        masks=dict.fromkeys(Modality, mask),
-        sentiment=label[chosen].astype(np.float32),
     )
 
 

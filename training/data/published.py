@@ -26,7 +26,7 @@ _LENGTHS: Final = {m: f"{m}_lengths" for m in (Modality.VISION, Modality.AUDIO)}
 
 
 def read_published(path: Path, limit: float) -> Sequences:
-    """limit: no label may be farther from zero (3 for CMU-MOSI and CMU-MOSEI, 1 for CH-SIMS).
+    """Read such a file. limit: no label may be farther from zero (3 for CMU-MOSI and CMU-MOSEI, 1 for CH-SIMS).
 
     Raises PickleRefused, and FeaturesInvalid with one line for each thing that is wrong: which key, what was expected,
     what was found; NaN and infinite numbers by the sample they are in.

@@ -86,18 +86,14 @@ class RecordedFeatures:
     def features(self, modality: Modality, start_s: float, end_s: float | None) -> Rows:
         """Rows of a stretch (None: to the end), times from its start."""
         rows = self.rows[modality]
-        inside = (rows.times_s >= start_s) & (rows.times_s <= _end(end_s))
+        inside = (rows.times_s >= start_s) & (rows.times_s <= (np.inf if end_s is None else end_s))
         return Rows(rows.times_s[inside] - start_s, rows.values[inside])
 
     def spoken(self, start_s: float, end_s: float | None) -> list[Word]:
         """Words whose middle lies in a stretch (None: to the end), times from its start."""
-        last_s = _end(end_s)
+        last_s = np.inf if end_s is None else end_s
         return [
             replace(word, start_s=max(word.start_s, start_s) - start_s, end_s=min(word.end_s, last_s) - start_s)
             for word in self.words
             if start_s <= (word.start_s + word.end_s) / 2 < last_s
         ]
-
-
-def _end(end_s: float | None) -> float:
-    return np.inf if end_s is None else end_s

@@ -18,9 +18,9 @@ EXTRA: Final = "more"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """columns: as the header names them. rows: cells by column; an absent one is empty or missing. sha256: of the file.
+    """Columns as the header names them, and rows: cells by column; an absent one is empty or missing.
 
-    unit, first: what its rows are called, and the number of the first.
+    sha256: of the file. unit, first: what its rows are called, and the number of the first.
     """
 
     columns: Sequence[str]

@@ -54,31 +54,15 @@ class _Refused(Exception):
     """The argument completes "it holds ..."."""
 
 
-class _Inert:
-    """A stand-in that a pickle can neither change nor subclass."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise _Refused("changes to a function or class")
-
-
-class _ArrayClass(_Inert):
-    """numpy.ndarray, where it is named as the class of an array."""
-
-    __slots__ = ()
-
-
-class _Function(_Inert):
-    """A function of ours, under the name of the one a pickle asks for."""
+class _Function:
+    """A function of ours, under the name of the one a pickle asks for; a pickle can neither change nor subclass it."""
 
     __slots__ = ("_call",)
-    _call: Callable[..., object]
 
     def __init__(self, call: Callable[..., object]) -> None:
-        object.__setattr__(self, "_call", call)
+        self._call = call
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
+    def __setstate__(self, state: object) -> NoReturn:
         raise _Refused("changes to a function or class")
 
     def __call__(self, *arguments: object) -> object:
@@ -145,7 +129,7 @@ class _Array:
 
 
 def _reconstruct(kind: object, *_: object) -> _Array:
-    if not isinstance(kind, _ArrayClass):
+    if kind is not _ARRAY_CLASS:
         raise _Refused("an array of an unknown class")
     return _Array()
 
@@ -178,8 +162,15 @@ def _no_bytes(*arguments: object) -> bytes:
     return b""
 
 
-_KNOWN: Final[dict[tuple[str, str], _Inert]] = {
-    ("numpy", "ndarray"): _ArrayClass(),
+def _no_array(*_: object) -> NoReturn:
+    raise _Refused("an array without its numbers")
+
+
+_ARRAY_CLASS: Final = _Function(_no_array)
+"""numpy.ndarray, where it is named as the class of an array."""
+
+_KNOWN: Final[dict[tuple[str, str], _Function]] = {
+    ("numpy", "ndarray"): _ARRAY_CLASS,
     ("numpy", "dtype"): _Function(_Type),
     ("_codecs", "encode"): _Function(_encode),
     ("__builtin__", "bytes"): _Function(_no_bytes),
@@ -229,6 +220,8 @@ def _settled(value: Any, depth: int, done: dict[int, Any]) -> Any:
         settled = [_settled(part, depth + 1, done) for part in value]
     elif type(value) is tuple:
         settled = tuple(_settled(part, depth + 1, done) for part in value)
+    elif value is _ARRAY_CLASS:
+        raise _Refused("the class numpy.ndarray")
     else:
         raise _Refused(_NAMES.get(type(value), f"a {type(value).__name__}"))
     done[id(value)] = settled
@@ -237,7 +230,6 @@ def _settled(value: Any, depth: int, done: dict[int, Any]) -> Any:
 
 _NAMES: Final[dict[type, str]] = {
     _Array: "an array without its numbers",
-    _ArrayClass: "the class numpy.ndarray",
     _Function: "a function",
     _Type: "a type",
     dict: "a dict whose keys are neither str nor numbers",

@@ -27,6 +27,7 @@ from training.data import media
 from training.data.items import Split, Utterance
 from training.encoders.sounds import Sound, at_tempo, varied
 from training.encoders.tuning import Group, Plan, tune
+from training.features.spoken import spoken_part
 
 RANK: Final = 8
 PLAN: Final = Plan(epochs=0, batch=32)
@@ -71,7 +72,7 @@ def voices(utterances: Sequence[Utterance], split: Split) -> Voices:
     """Decode the labelled sounds of a split."""
     chosen = [one for one in utterances if one.split is split and one.audio is not None and one.emotion is not None]
     sounds = [
-        media.spoken_part(media.sound(one.audio, one.start_s, one.end_s)[0])
+        spoken_part(media.sound(one.audio, one.start_s, one.end_s)[0])
         for one in track(chosen, f"Voices, {split}", disable=not chosen)
         if one.audio is not None
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +14,7 @@ from dhmd.features.expression import ExpressionNet
 from dhmd.features.low_rank import adapter_of
 from dhmd.features.weights import save_half
 from dhmd.modality import Modality
-from training.data.items import Split, Utterance
+from training.data.items import Split, counted
 from training.encoders import audio, text, vision
 from training.encoders.tuning import Plan
 from training.errors import TooLittleData
@@ -51,7 +51,7 @@ def train_encoder(
     report = {
         "modality": modality,
         "settings": settings,
-        "data": {"sha256": sources.sha256, "utterances": _counts(sources.utterances)},
+        "data": {"sha256": sources.sha256, "utterances": counted(sources.utterances)},
         "log": log,
         "test": test,
         "versions": versions(),
@@ -113,12 +113,3 @@ _TRAIN: Final[Mapping[Modality, Callable[[Inputs, Path, Path, Mapping[str, int]]
 def _require(count: int, what: str, split: Split) -> None:
     if not count:
         raise TooLittleData(f"no labelled {what} is in the split {split}; name manifests that have some")
-
-
-def _counts(utterances: Sequence[Utterance]) -> dict[str, dict[str, int]]:
-    """Utterances of each manifest and split."""
-    counts: dict[str, dict[str, int]] = {}
-    for one in utterances:
-        of_split = counts.setdefault(one.corpus, {split.value: 0 for split in Split})
-        of_split[one.split.value] += 1
-    return counts

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.checkpoint import Calibration, Checkpoint, subset_name
+from dhmd.checkpoint import Checkpoint, subset_name
 from dhmd.modality import Modality
 from training.data.compose import SUBSETS, Composer, Composition, Sample
 from training.data.items import Example
@@ -23,7 +23,7 @@ SEED: Final = 0
 
 
 def evaluate(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
-    """examples: of the test split. Returns {"corpora": {name: see `measure`}, "composed": see `by_modalities`}."""
+    """Measures examples of the test split: {"corpora": {name: see `measure`}, "composed": see `by_modalities`}."""
     return {"corpora": by_corpus(checkpoint, examples), "composed": by_modalities(checkpoint, examples)}
 
 
@@ -78,7 +78,7 @@ def emotions_said(checkpoint: Checkpoint, examples: Sequence[Example]) -> Said |
     said = []
     for subset, pairs in parts.items():
         utterances = [example.utterance for example, _ in pairs]
-        found = predict(checkpoint.model, batches(sample for _, sample in pairs))
+        found = predict(checkpoint.model, batches([sample for _, sample in pairs]))
         said.append(
             Said(
                 ids=tuple(one.id for one in utterances),
@@ -86,7 +86,7 @@ def emotions_said(checkpoint: Checkpoint, examples: Sequence[Example]) -> Said |
                 speakers=tuple(one.group for one in utterances),
                 splits=tuple(one.split for one in utterances),
                 label=found.emotion_label,
-                said=found.probabilities(_temperature(checkpoint.calibration, subset_name(subset))),
+                said=_calibrated(checkpoint, found, subset_name(subset)),
             )
         )
     return joined(said) if said else None
@@ -96,37 +96,27 @@ def _measures(
     checkpoint: Checkpoint, samples: Sequence[Sample], shown: Sequence[frozenset[Modality]]
 ) -> dict[str, Any]:
     """Measures windows, of each of which the model sees only the modalities in `shown`."""
-    calibration, result = checkpoint.calibration, {}
-    parts: list[tuple[Predictions, str]] = []
+    result: dict[str, Any] = {}
+    parts: list[tuple[Predictions, str, NDArray[np.bool_]]] = []  # the last: whose sentiment people labelled
     for subset in dict.fromkeys(shown):
         own = [sample for sample, other in zip(samples, shown, strict=True) if other == subset]
-        parts.append((predict(checkpoint.model, batches(own, subset)), subset_name(subset)))
+        labelled = np.array([sample.sentiment_labelled for sample in own], np.bool_)
+        parts.append((predict(checkpoint.model, batches(own, subset)), subset_name(subset), labelled))
     if not parts:
         return {}
-    label = np.concatenate([said.emotion_label for said, _ in parts])
+    label = np.concatenate([said.emotion_label for said, *_ in parts])
     if (label >= 0).any():
-        probabilities = np.concatenate([said.probabilities(_temperature(calibration, name)) for said, name in parts])
+        probabilities = np.concatenate([_calibrated(checkpoint, said, name) for said, name, _ in parts])
         result["emotion"] = emotion_metrics(probabilities[label >= 0], label[label >= 0])
-    labelled = [_labelled(samples, shown, name) for _, name in parts]
-    truth = np.concatenate([said.sentiment_label[known] for (said, _), known in zip(parts, labelled, strict=True)])
+    truth = np.concatenate([said.sentiment_label[labelled] for said, _, labelled in parts])
     if len(truth):
-        guess = np.concatenate([said.sentiment[known] for (said, _), known in zip(parts, labelled, strict=True)])
+        guess = np.concatenate([said.sentiment[labelled] for said, _, labelled in parts])
         result["sentiment"] = sentiment_metrics(guess, truth)
-        widths = np.concatenate(
-            [
-                np.full(int(known.sum()), calibration.sentiment_half_width.get(name, np.nan))
-                for (_, name), known in zip(parts, labelled, strict=True)
-            ]
-        )
+        half_width = checkpoint.calibration.sentiment_half_width
+        widths = np.concatenate([np.full(labelled.sum(), half_width.get(name, np.nan)) for _, name, labelled in parts])
         if not np.isnan(widths).any():
             result["sentiment"]["within_half_width"] = float((np.abs(guess - truth) <= widths).mean())
     return result
-
-
-def _labelled(samples: Sequence[Sample], shown: Sequence[frozenset[Modality]], name: str) -> NDArray[np.bool_]:
-    """Marks, of the windows with that set of modalities, those whose sentiment people labelled."""
-    own = [sample for sample, subset in zip(samples, shown, strict=True) if subset_name(subset) == name]
-    return np.array([sample.sentiment_labelled for sample in own], np.bool_)
 
 
 def _present(sample: Sample) -> frozenset[Modality]:
@@ -161,7 +151,7 @@ def _probabilities(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Calibrated, (N, 7), for windows of which only that is shown; and the labels (N,)."""
     said = predict(checkpoint.model, batches(samples, subset))
-    return said.probabilities(_temperature(checkpoint.calibration, subset_name(subset))), said.emotion_label
+    return _calibrated(checkpoint, said, subset_name(subset)), said.emotion_label
 
 
 def composed(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Sample]:
@@ -174,6 +164,6 @@ def _composer(checkpoint: Checkpoint, examples: Sequence[Example]) -> Composer:
     return Composer(examples, checkpoint.features, scale, Composition(), SEED)
 
 
-def _temperature(calibration: Calibration, name: str) -> float:
-    """That of live use: 1 where a set of modalities was not calibrated."""
-    return calibration.temperature.get(name, 1.0)
+def _calibrated(checkpoint: Checkpoint, said: Predictions, name: str) -> NDArray[np.float64]:
+    """Those of live use, at temperature 1 where a set of modalities was not calibrated."""
+    return said.probabilities(checkpoint.calibration.temperature.get(name, 1.0))

@@ -12,8 +12,8 @@ Ints = NDArray[np.integer[Any]]
 
 
 def sentiment_metrics(predicted: Floats, label: Floats) -> dict[str, float]:
-    """predicted, label: (N,) in [-3, 3]. Has0 counts zero as positive, Non0 drops rows labelled zero; acc7 and acc5
-    clip to [-3, 3] and [-2, 2] and round half to even; F1 is weighted by support."""
+    """The measures of CMU-MOSI. predicted, label: (N,) in [-3, 3]. Has0 counts zero as positive, Non0 drops labels of
+    zero; acc7 and acc5 clip to [-3, 3] and [-2, 2] and round half to even; F1 is weighted by support."""
     predicted, label = predicted.astype(np.float64), label.astype(np.float64)
     nonzero = label != 0
     has0 = (label >= 0).astype(np.int64), (predicted >= 0).astype(np.int64)
@@ -53,7 +53,7 @@ def correlation(predicted: Floats, label: Floats) -> float:
 
 
 def emotion_metrics(probabilities: Floats, label: Ints) -> dict[str, Any]:
-    """probabilities: (N, C); label: (N,). The recall is the mean over the classes that occur."""
+    """Measures probabilities (N, C) by label (N,). The recall is the mean over the classes that occur."""
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((classes, classes), np.int64)  # label, predicted
@@ -98,7 +98,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(probabilities: Floats, label: Ints, bins: int = 15) -> Reliability:
-    """probabilities: (N, C), label: (N,); equal bins over [0, 1] (Guo et al. 2017)."""
+    """Sorts probabilities (N, C), with label (N,), into equal bins over [0, 1] (Guo et al. 2017)."""
     sure = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == label
     index = np.minimum((sure * bins).astype(np.int64), bins - 1)

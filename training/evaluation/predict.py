@@ -45,22 +45,13 @@ def product(alone: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
     return softmax(np.sum([np.log(probabilities + 1e-12) for probabilities in alone], axis=0))
 
 
-def batches(samples: Iterable[Sample], present: Iterable[Modality] | None = None) -> Iterator[Batch]:
-    """Batches of windows, of which only the modalities in `present` are shown (all by default)."""
-    shown = set(Modality if present is None else present)
-    part: list[Sample] = []
-    for sample in samples:
-        part.append(sample)
-        if len(part) == BATCH:
-            yield _showing(collate(part), shown)
-            part = []
-    if part:
-        yield _showing(collate(part), shown)
-
-
-def _showing(batch: Batch, shown: set[Modality]) -> Batch:
-    masks = {m: mask if m in shown else torch.zeros_like(mask) for m, mask in batch.masks.items()}
-    return Batch(batch.inputs, masks, batch.labels)
+def batches(samples: Sequence[Sample], present: Iterable[Modality] = Modality) -> Iterator[Batch]:
+    """Batches of windows, of which only the modalities in `present` are shown."""
+    shown = set(present)
+    for begin in range(0, len(samples), BATCH):
+        batch = collate(samples[begin : begin + BATCH])
+        masks = {m: mask if m in shown else torch.zeros_like(mask) for m, mask in batch.masks.items()}
+        yield Batch(batch.inputs, masks, batch.labels)
 
 
 def predict(model: DHMD, windows: Iterable[Batch]) -> Predictions:

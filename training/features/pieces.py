@@ -17,7 +17,7 @@ from dataclasses import astuple, dataclass
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,36 +58,27 @@ _FORM: Final = "1"
 
 
 class Recipe(StrEnum):
-    """The way in which the rows of a piece are made."""
+    """The way in which the rows of a piece are made. cost_s: seconds of one core that it takes, roughly."""
 
-    TYPED = "typed"
-    SPOKEN = "spoken"
-    HEARD = "heard"
-    VOICE = "voice"
-    FILM_VOICE = "film voice"
-    FILM = "film"
-    STILL = "still"
-    RECORDED_FACE = "recorded face"
-    RECORDED_VOICE = "recorded voice"
-    RECORDED_WORDS = "recorded words"
-    SIGHT = "sight"
+    cost_s: float
+
+    def __new__(cls, name: str, cost_s: float) -> Self:
+        recipe = str.__new__(cls, name)
+        recipe._value_, recipe.cost_s = name, cost_s
+        return recipe
+
+    TYPED = "typed", 0.02
+    SPOKEN = "spoken", 0.4
+    HEARD = "heard", 0.6
+    VOICE = "voice", 0.25
+    FILM_VOICE = "film voice", 0.25
+    FILM = "film", 2.0
+    STILL = "still", 0.03
+    RECORDED_FACE = "recorded face", 0.01
+    RECORDED_VOICE = "recorded voice", 0.01
+    RECORDED_WORDS = "recorded words", 0.02
+    SIGHT = "sight", 0.015
     """Only what the landmarker sees in a still, without rows."""
-
-
-COST_S: Final[Mapping[Recipe, float]] = {
-    Recipe.TYPED: 0.02,
-    Recipe.SPOKEN: 0.4,
-    Recipe.HEARD: 0.6,
-    Recipe.VOICE: 0.25,
-    Recipe.FILM_VOICE: 0.25,
-    Recipe.FILM: 2.0,
-    Recipe.STILL: 0.03,
-    Recipe.RECORDED_FACE: 0.01,
-    Recipe.RECORDED_VOICE: 0.01,
-    Recipe.RECORDED_WORDS: 0.02,
-    Recipe.SIGHT: 0.015,
-}
-"""Seconds of one core that a piece takes, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +122,7 @@ def recipe_of(utterance: Utterance, modality: Modality) -> Recipe | None:
 def piece_of(
     utterance: Utterance, recipe: Recipe, digest_of: Callable[[Kind, Path], str], spec: FeatureSpec | None = None
 ) -> Piece:
-    """digest_of: sha256 of a file's content. spec: of the modality's extractor, without which no rows are made."""
+    """Names the work. digest_of: sha256 of a file's content. spec: of the extractor, without which no rows are made."""
     part = [utterance.start_s, utterance.end_s]
     kind = Kind.AUDIO if utterance.audio else Kind.VIDEO
     sound = "" if utterance.sound is None else digest_of(kind, utterance.sound)
@@ -196,9 +187,7 @@ class PieceMaker:
         self._extractors.close()
 
     def _still(self, piece: Piece) -> Made:
-        if piece.utterance.image is None:
-            raise ValueError(f"{piece.utterance.id}: no still in it")
-        seen = piece.seen or see(read_image(piece.utterance.image), self._extractors.landmarks)
+        seen = piece.seen or see(read_image(_named(piece.utterance, "image")), self._extractors.landmarks)
         if piece.recipe is Recipe.SIGHT:
             return Made(piece, None, seen)
         if seen.crop is None:
@@ -207,12 +196,10 @@ class PieceMaker:
         return Made(piece, Rows(np.zeros(len(rows)), rows), seen)
 
     def _film(self, utterance: Utterance) -> Rows:
-        if utterance.video is None:
-            raise ValueError(f"{utterance.id}: no film in it")
         with self._extractors.face() as extractor:
             parts = [
                 extractor.push(picture.image(), picture.time_s).rows
-                for picture in media.pictures(utterance.video, utterance.start_s, utterance.end_s)
+                for picture in media.pictures(_named(utterance, "video"), utterance.start_s, utterance.end_s)
                 if extractor.due(picture.time_s)
             ]
             return Rows.concatenate(parts, extractor.spec.width)
@@ -226,15 +213,13 @@ class PieceMaker:
         return extractor.push(padded, begin_s - lead / SAMPLE_RATE_HZ)
 
     def _recorded(self, utterance: Utterance, modality: Modality) -> Rows:
-        if utterance.session is None:
-            raise ValueError(f"{utterance.id}: no session in it")
-        return self._recording(utterance.session).features(modality, utterance.start_s, utterance.end_s)
+        recording = self._recording(_named(utterance, "session"))
+        return recording.features(modality, utterance.start_s, utterance.end_s)
 
     def _recorded_words(self, utterance: Utterance) -> Rows:
-        if utterance.session is None:
-            raise ValueError(f"{utterance.id}: no session in it")
         if not utterance.text:
-            return self._read(self._recording(utterance.session).spoken(utterance.start_s, utterance.end_s))
+            recording = self._recording(_named(utterance, "session"))
+            return self._read(recording.spoken(utterance.start_s, utterance.end_s))
         typed, voice = typed_words(utterance.text, utterance.id), self._recorded(utterance, Modality.AUDIO)
         return self._ending(typed, float(voice.times_s[-1])) if len(voice) else self._read(list(typed))
 
@@ -315,6 +300,11 @@ def _typed(utterance: Utterance) -> tuple[Word, ...]:
 
 
 def _sound(utterance: Utterance) -> tuple[NDArray[np.float32], float]:
-    if utterance.sound is None:
-        raise ValueError(f"{utterance.id}: no sound in it")
-    return media.sound(utterance.sound, utterance.start_s, utterance.end_s)
+    return media.sound(_named(utterance, "sound"), utterance.start_s, utterance.end_s)
+
+
+def _named(utterance: Utterance, kind: Literal["image", "video", "session", "sound"]) -> Path:
+    path: Path | None = getattr(utterance, kind)
+    if path is None:
+        raise ValueError(f"{utterance.id}: no {kind} in it")
+    return path

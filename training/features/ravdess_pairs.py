@@ -29,6 +29,7 @@ from training.data import media
 from training.data.corpora import prepare
 from training.data.manifest import SYNONYMS
 from training.errors import CorpusMissing
+from training.features.spoken import spoken_part
 
 UNITS: Final = "ravdess_openface_aus.csv"
 FILE: Final = "ravdess-pairs.npz"
@@ -112,7 +113,7 @@ def _voices(file: Path, sounds: Sequence[Path], encoder: SpeechEncoder) -> NDArr
     """(N, layers, 2 d) of one actor's clips, from the file where they are kept."""
     if not file.is_file():
         mel = LogMel()
-        rows = [_statistics(encoder, mel(media.spoken_part(media.sound(path)[0]))) for path in sounds]
+        rows = [_statistics(encoder, mel(spoken_part(media.sound(path)[0]))) for path in sounds]
         packed = io.BytesIO()
         np.save(packed, np.stack(rows))
         write_atomically(file, packed.getvalue())

@@ -13,7 +13,7 @@ import numpy as np
 
 from dhmd.machine import cores, native_stderr_to
 from training.errors import WorkersUnavailable
-from training.features.pieces import COST_S, Made, Piece, PieceMaker
+from training.features.pieces import Made, Piece, PieceMaker
 
 WORTH_S: Final = 30.0
 """Ray takes about 10 s to start: less work than this is done in this process."""
@@ -37,7 +37,7 @@ def make(
     paths; everything is done there, however little.
     """
     jobs = jobs or cores()
-    little = sum(COST_S[piece.recipe] for piece in pieces) < WORTH_S
+    little = sum(piece.recipe.cost_s for piece in pieces) < WORTH_S
     if address is None and (jobs == 1 or little):
         with closing(PieceMaker(encoders)) as maker:
             yield from map(maker, pieces)

@@ -61,18 +61,10 @@ class FeatureStore:
         with self._database:
             named = (_row(key, one) for key, one in rows.items())
             self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", named)
-            self._database.executemany(
-                "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
-                (
-                    (
-                        key,
-                        int(one.found),
-                        None if one.crop is None else one.crop.tobytes(),
-                        one.measures.astype(np.float32).tobytes(),
-                    )
-                    for key, one in (seen or {}).items()
-                ),
-            )
+            for key, one in (seen or {}).items():
+                crop = None if one.crop is None else one.crop.tobytes()
+                sight = key, int(one.found), crop, one.measures.astype(np.float32).tobytes()
+                self._database.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", sight)
 
     def get(self, key: str, width: int) -> Rows:
         """Rows (N, width); KeyError where there are none."""

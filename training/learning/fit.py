@@ -19,7 +19,7 @@ from dhmd.model import DHMD
 from training.config import FitConfig, Optimisation
 from training.data.batch import Batch
 from training.data.compose import SUBSETS, Composer, Sample, collate, statistics
-from training.data.items import Example, Split
+from training.data.items import Example, Split, counted
 from training.errors import TooLittleData
 from training.evaluation.card import model_card
 from training.evaluation.evaluate import emotions_said, evaluate
@@ -144,7 +144,8 @@ def _finish(
     encoders: Path,
 ) -> Path:
     """Write the checkpoint, measure it as it was written, and write its card."""
-    folder, counts = run / CHECKPOINT, _counts(data)
+    folder = run / CHECKPOINT
+    counts = counted(example.utterance for examples in data.examples.values() for example in examples)
     folder.mkdir(exist_ok=True)
     copy_learned(encoders, folder)
     save(
@@ -201,13 +202,3 @@ def score_of(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Samp
             name = f"{subset_name(subset)} sentiment"
             scores[name] = sentiment_metrics(said.sentiment[labelled], said.sentiment_label[labelled])["corr"]
     return scores
-
-
-def _counts(data: FitData) -> dict[str, dict[str, int]]:
-    """Utterances of each manifest and split."""
-    counts: dict[str, dict[str, int]] = {}
-    for split, examples in data.examples.items():
-        for example in examples:
-            corpus = counts.setdefault(example.utterance.corpus, dict.fromkeys(Split, 0))
-            corpus[split] += 1
-    return counts

@@ -8,20 +8,24 @@ over the processes is the gradient of one process; DDP makes a mean of it, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.export import register_dataclass
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from dhmd.modality import Modality
-from dhmd.model import DHMDOutput
+from dhmd.model import Branch, DHMDOutput
 from training.data.batch import Batch
 from training.rivals import Learnable, RivalOutput
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+for kind in (Branch, DHMDOutput, RivalOutput):
+    register_dataclass(kind)
 
 
 class Leaves(nn.Module):
@@ -30,18 +34,15 @@ class Leaves(nn.Module):
     def __init__(self, model: Learnable) -> None:
         super().__init__()
         self.model = model
-        self._form: DHMDOutput | RivalOutput | None = None
+        self._form: TreeSpec | None = None
 
     def forward(self, inputs: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor]) -> tuple[Tensor, ...]:
-        out: DHMDOutput | RivalOutput = self.model(inputs, masks)
-        if self._form is None:
-            self._form = _rebuilt(out, iter([torch.empty(0)] * len(list(_leaves(out)))))
-        return tuple(_leaves(out))
+        leaves, self._form = tree_flatten(self.model(inputs, masks))
+        return tuple(leaves)
 
     def output(self, leaves: Sequence[Tensor]) -> DHMDOutput | RivalOutput:
         """The output that `forward` took apart, from leaves of any number of samples."""
-        rebuilt: DHMDOutput | RivalOutput = _rebuilt(self._form, iter(leaves))
-        return rebuilt
+        return cast("DHMDOutput | RivalOutput", tree_unflatten(leaves, cast("TreeSpec", self._form)))
 
 
 def share(batch: Batch, rank: int, world: int) -> tuple[Mapping[Modality, Tensor], Mapping[Modality, Tensor]]:
@@ -54,7 +55,7 @@ def share(batch: Batch, rank: int, world: int) -> tuple[Mapping[Modality, Tensor
 
 
 def whole(fabric: Fabric, leaves: Sequence[Tensor], count: int) -> list[Tensor]:
-    """leaves: (b, ...) of this process's share. Returns (count, ...) of the batch; gradients flow to this share.
+    """Joins leaves (b, ...) of the processes' shares to (count, ...) of the batch; gradients flow to this one's share.
 
     One exchange for all of them: side by side as float32, in which flags are exact too.
     """
@@ -69,30 +70,3 @@ def whole(fabric: Fabric, leaves: Sequence[Tensor], count: int) -> list[Tensor]:
 def size(batch: Batch) -> int:
     """Its samples."""
     return len(next(iter(batch.inputs.values())))
-
-
-def _leaves(value: Any) -> Iterator[Tensor]:
-    """The tensors of nested dataclasses, mappings and tuples, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    else:
-        for part in _parts(value):
-            yield from _leaves(part)
-
-
-def _rebuilt(form: Any, leaves: Iterator[Tensor]) -> Any:
-    """Rebuilds the form of the first, with other tensors."""
-    if isinstance(form, Tensor):
-        return next(leaves)
-    parts = [_rebuilt(part, leaves) for part in _parts(form)]
-    if isinstance(form, Mapping):
-        return dict(zip(form, parts, strict=True))
-    return type(form)(*parts)
-
-
-def _parts(value: Any) -> list[Any]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    if is_dataclass(value):
-        return [getattr(value, field.name) for field in fields(value)]
-    return list(value)

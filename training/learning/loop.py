@@ -57,7 +57,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """log: one entry an epoch; seconds: wall time of all epochs, those before a cut included."""
+    """Outcome of the epochs. log: one entry each; seconds: wall time of all epochs, those before a cut included."""
 
     log: list[dict[str, Any]]
     seconds: float
@@ -232,12 +232,12 @@ def _groups(model: Learnable, plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def described(config: FitConfig | SequenceConfig, data_sha256: str | Mapping[str, str]) -> dict[str, Any]:
-    """Describes what shapes a run. data_sha256: of its file, or of each manifest by its name."""
-    return config.model_dump(mode="json") | {"data_sha256": data_sha256}
+def described(config: FitConfig | SequenceConfig, data_sha256: str | Mapping[str, str]) -> str:
+    """Describes in JSON what shapes a run. data_sha256: of its file, or of each manifest by its name."""
+    return json.dumps(config.model_dump(mode="json") | {"data_sha256": data_sha256}, indent=1) + "\n"
 
 
-def check_run(run: Path, described: Mapping[str, Any], *, resume: bool) -> None:
+def check_run(run: Path, described: str, *, resume: bool) -> None:
     """Raise RunExists unless `run` is free, or, to resume, holds a run that is described in the same way.
 
     The first process looks, and all agree before any of them writes.
@@ -247,23 +247,19 @@ def check_run(run: Path, described: Mapping[str, Any], *, resume: bool) -> None:
         raise RunExists(fault)
 
 
-def _fault(run: Path, described: Mapping[str, Any], *, resume: bool) -> str | None:
+def _fault(run: Path, described: str, *, resume: bool) -> str | None:
     known = run / CONFIG
     if not resume and known.exists():
         return f"{run} holds a run already; continue it with --resume, or give another folder with --run"
     if resume and not known.exists():
         return f"{run} holds no run to resume; start one without --resume"
-    if resume and known.read_text(encoding="utf-8") != _text(described):
+    if resume and known.read_text(encoding="utf-8") != described:
         return f"{run} was started with another configuration; give that one, or another --run"
     return None
 
 
-def open_run(run: Path, described: Mapping[str, Any]) -> None:
+def open_run(run: Path, described: str) -> None:
     """Make the folder, and note in it what shapes the run."""
     if first():
         run.mkdir(parents=True, exist_ok=True)
-        keep(run / CONFIG, _text(described))
-
-
-def _text(described: Mapping[str, Any]) -> str:
-    return json.dumps(described, indent=1) + "\n"
+        keep(run / CONFIG, described)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """module: what holds `write`. what: one line for people."""
+    """A format. module: what holds `write`. what: one line for people."""
 
     module: str
     write: str

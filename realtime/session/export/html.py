@@ -307,22 +307,19 @@ class _Plots:
         """Return bars, of fuller colour for stronger weights; neighbours of one shade are one bar."""
         shades = np.where(np.isnan(weights), 0.0, np.round(np.sqrt(np.clip(weights, 0, 1)) * 16))
         bars = []
-        begins = 0
-        for i in range(1, len(shades) + 1):
-            if i < len(shades) and shades[i] == shades[begins] and self.x[i] <= self.until[i - 1] + 0.01:
-                continue
-            if shades[begins] > 0:
-                x, width = self.x[begins], self.until[i - 1] - self.x[begins]
+        apart = (np.diff(shades) != 0) | (self.x[1:] > self.until[:-1] + 0.01)
+        for part in np.split(np.arange(len(shades)), np.flatnonzero(apart) + 1):
+            x, shade = self.x[part[0]], shades[part[0]]
+            if shade > 0:
                 bars.append(
-                    f'<rect x="{x:.1f}" width="{width + 0.1:.1f}" y="1" height="{height - 2:g}" '
-                    f'fill-opacity="{shades[begins] / 16:.2f}"/>'
+                    f'<rect x="{x:.1f}" width="{self.until[part[-1]] - x + 0.1:.1f}" y="1" height="{height - 2:g}" '
+                    f'fill-opacity="{shade / 16:.2f}"/>'
                 )
-            begins = i
         return f'<g fill="{look.GRAPH}">{"".join(bars)}</g>'
 
 
 def _panel(title: str, note: str, plot: str, scale: dict[str, int], below: str = "", *, raw: bool = False) -> str:
-    """scale: label -> its place from the top, in per cent."""
+    """Return a plot beside its name. scale: label -> its place from the top, in per cent."""
     labels = "".join(f'<span style="top:{place}%">{label}</span>' for label, place in scale.items())
     note = note if raw else escape(note)
     return (

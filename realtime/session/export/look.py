@@ -53,8 +53,7 @@ def tint(sentiment: float | None) -> tuple[str, float]:
 @dataclass(frozen=True)
 class Drawn:
     """The timeline in at most MOST points. t_s: (K,); until_s: (K,) where the next begins, or a gap; arrays as in
-    Timeline, averaged. dropped: (K,) frames and blocks of sound since the point before. lost: (K,) messages not
-    recorded, hops without estimate."""
+    Timeline, averaged. dropped: (K,) frames and blocks of sound since the point before."""
 
     t_s: Floats
     until_s: Floats
@@ -106,14 +105,11 @@ class Drawn:
 
     def stretches(self, values: Floats) -> Iterator[slice]:
         """Points that belong together: without a gap in time, and with a value each."""
-        there = ~np.isnan(values)
-        begins = 0
-        for i in range(len(values) + 1):
-            ends = i == len(values) or not there[i] or (i > begins and self.t_s[i] > self.until_s[i - 1] + 1e-6)
-            if ends and i > begins:
-                yield slice(begins, i)
-            if ends:
-                begins = i if i < len(values) and there[i] else i + 1
+        there = np.flatnonzero(~np.isnan(values))
+        apart = (np.diff(there) > 1) | (self.t_s[there[1:]] > self.until_s[there[:-1]] + 1e-6)
+        for part in np.split(there, np.flatnonzero(apart) + 1):
+            if len(part):
+                yield slice(int(part[0]), int(part[-1]) + 1)
 
 
 def ticks(length_s: float, most: int = 9) -> list[float]:

@@ -23,7 +23,6 @@ from realtime.workers import WorkerState, WorkerStatus
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
     from matplotlib.path import Path
 
 WIDTH_IN, DPI = 14.0, 100
@@ -40,7 +39,7 @@ LINE_IN = 0.165
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """draw: given its axes, whose x axis is set already."""
+    """A plot and its name. draw: given its axes, whose x axis is set already."""
 
     name: str
     note: str
@@ -51,6 +50,7 @@ class Panel:
 def write(session: Session, file: IO[bytes]) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from PIL import Image
 
     timeline = Timeline.read(session)
@@ -71,9 +71,11 @@ def write(session: Session, file: IO[bytes]) -> None:
             figure.text(0.022, top, panel.name, va="top", fontsize=10, fontweight="bold")
             figure.text(0.022, top - 0.2 / height_in, panel.note, va="top", fontsize=8, color=SOFT, linespacing=1.35)
             if number:
-                figure.add_artist(_rule((y_in + panel.height_in + GAP_IN / 2) / height_in))
+                y = (y_in + panel.height_in + GAP_IN / 2) / height_in
+                figure.add_artist(Line2D([0.022, RIGHT], [y, y], color=RULE, linewidth=0.8))
             y_in -= GAP_IN
-        _axis(axes, picture.drawn.length_s)
+        times_s, fine = look.ticks(picture.drawn.length_s), picture.drawn.length_s < 3
+        axes.set_xticks(times_s, [look.clock(t_s, fine=fine) for t_s in times_s])
         drawn = io.BytesIO()
         with warnings.catch_warnings():
             # Words may be in scripts that the font does not have.
@@ -137,8 +139,7 @@ class _Picture:
                     colour = look.STATE_COLOURS[status.state]
                     bar = (t_s, max(end_s - t_s, self.drawn.length_s / 1000))
                     axes.broken_barh([bar], (len(troubled) - i - 0.75, 0.5), facecolor=colour, alpha=0.6)
-        axes.set_ylim(0, len(troubled))
-        _names(axes, {len(troubled) - 0.5 - i: printable(name) for i, name in enumerate(troubled)})
+        _names(axes, [printable(name) for name in troubled])
 
     def _emotions(self, axes: Axes) -> None:
         drawn = self.drawn
@@ -214,8 +215,7 @@ class _Picture:
             there = np.where(drawn.present[m] > 0.5, 1.0, np.nan)
             self._fill(axes, floor + 0.06 + 0 * there, floor + 0.94 * there, THERE)
             self._fill(axes, floor + 0.06 + 0 * there, floor + 0.06 + 0.88 * drawn.weight[m], look.GRAPH, opacity=0.85)
-        axes.set_ylim(0, len(order))
-        _names(axes, {len(order) - 0.5 - i: CHANNELS[m] for i, m in enumerate(order)})
+        _names(axes, [CHANNELS[m] for m in order])
 
     def _graph(self, edges: Floats) -> Callable[[Axes], None]:
         from matplotlib.colors import LinearSegmentedColormap
@@ -229,8 +229,7 @@ class _Picture:
                 bars = [(t, u - t) for t, u in zip(drawn.t_s, drawn.until_s, strict=True)]
                 colours = shades(np.sqrt(np.nan_to_num(edges[:, i]).clip(0, 1)))
                 axes.broken_barh(bars, (count - 1 - i + 0.07, 0.86), facecolors=colours, linewidth=0)
-            axes.set_ylim(0, count)
-            _names(axes, {count - 0.5 - i: name for i, name in enumerate(look.EDGE_CHANNELS)})
+            _names(axes, look.EDGE_CHANNELS)
 
         return draw
 
@@ -311,18 +310,15 @@ def _bare(axes: Axes, length_s: float) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _axis(axes: Axes, length_s: float) -> None:
-    times_s = look.ticks(length_s)
-    axes.set_xticks(times_s, [look.clock(t_s, fine=length_s < 3) for t_s in times_s])
-
-
 def _scale(axes: Axes, labels: dict[float, str]) -> None:
     axes.set_yticks(list(labels), list(labels.values()))
     axes.set_ylim(min(labels), max(labels))
 
 
-def _names(axes: Axes, names: dict[float, str]) -> None:
-    axes.set_yticks(list(names), list(names.values()))
+def _names(axes: Axes, names: Sequence[str]) -> None:
+    """Name strips of height 1, from the top down."""
+    axes.set_ylim(0, len(names))
+    axes.set_yticks([len(names) - 0.5 - i for i in range(len(names))], names)
 
 
 def _key(axes: Axes, y: float, colour: str, text: str) -> None:
@@ -330,9 +326,3 @@ def _key(axes: Axes, y: float, colour: str, text: str) -> None:
     x = (0.0255 - LEFT) / (RIGHT - LEFT)
     axes.plot(x, y, "s", color=colour, markersize=5.5, transform=axes.transAxes, clip_on=False)
     axes.text(x + 0.01, y, text, transform=axes.transAxes, fontsize=8, color=SOFT, va="center_baseline")
-
-
-def _rule(y: float) -> Line2D:
-    from matplotlib.lines import Line2D
-
-    return Line2D([0.022, RIGHT], [y, y], color=RULE, linewidth=0.8)

@@ -29,8 +29,10 @@ OFFSET_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class XdfStream:
-    """times_s: (N,). values: (N, channels) numbers, or N texts of one channel. rate_hz: 0 where samples come as they
-    come."""
+    """One stream of a file. times_s: (N,). values: (N, channels) numbers, or N texts of one channel.
+
+    rate_hz: 0 where samples come as they come.
+    """
 
     name: str
     kind: str

@@ -23,8 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from realtime.demo import CLIP
 from realtime.messages.estimate import Dropped
 from realtime.metrics.collectors import NEWEST, StreamCollector, StreamFigures
-from realtime.mqtt import Publisher
 from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.publisher import Publisher
 from realtime.pipeline.pipeline import Statistics
 from realtime.scale.collectors import EdgeCollector, ServeCollector
 from realtime.scale.edge_stream import EdgeStatistics

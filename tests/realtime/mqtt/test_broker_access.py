@@ -14,8 +14,9 @@ import pytest
 
 from realtime.errors import BrokerRefused, SettingsInvalid
 from realtime.messages.topics import STATUS
-from realtime.mqtt import Publisher, connection
+from realtime.mqtt import connection
 from realtime.mqtt.broker import BrokerAccess, BrokerAddress, named_broker
+from realtime.mqtt.publisher import Publisher
 from realtime.settings import read_settings
 
 pytestmark = pytest.mark.anyio

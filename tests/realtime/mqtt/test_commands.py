@@ -33,11 +33,12 @@ from realtime.demo import CLIP
 from realtime.errors import CameraUnavailable, CommandRefused
 from realtime.messages.commands import LARGEST, Answer, Command
 from realtime.messages.topics import COMMANDS
-from realtime.mqtt import Publisher, PublisherSink, publishing, taking_commands
 from realtime.mqtt import commands as module
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.commands import read
+from realtime.mqtt.commands import read, taking_commands
 from realtime.mqtt.embedded import embedded_broker
+from realtime.mqtt.publisher import Publisher, publishing
+from realtime.mqtt.stream import PublisherSink
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.pipeline.live import Steering, run_live
@@ -147,7 +148,7 @@ class Run:
         publisher = Publisher(address, "hall", lambda _: None)
         published = PublisherSink(publisher, self.pipeline.clock, self.pipeline.statistics)
         self.pipeline.outputs.add(published)
-        async with publishing(publisher, published):
+        async with publishing(publisher, published.report):
             if allowed:
                 async with taking_commands(publisher, self.control):
                     await self._live()

@@ -19,9 +19,9 @@ from dhmd.labels import EMOTIONS
 from realtime.demo import CLIP
 from realtime.messages.stream import EmotionChanged, FaceAppeared, WorkerReport
 from realtime.messages.topics import STATE
-from realtime.mqtt import Publisher
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.discovery import announce, announced_at, announcement
+from realtime.mqtt.publisher import Publisher
 from realtime.settings import read_settings
 from realtime.workers import WorkerState, WorkerStatus
 from tests.realtime.mqtt.test_client import shown

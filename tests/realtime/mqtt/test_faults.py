@@ -21,9 +21,8 @@ import pytest
 
 from realtime.demo import CLIP
 from realtime.messages.topics import EMOTION, EVENT
-from realtime.mqtt import Publisher, publishing
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.publisher import OUTBOX
+from realtime.mqtt.publisher import OUTBOX, Publisher, publishing
 from realtime.workers import WorkerState, WorkerStatus
 from tests.realtime.waiting import until
 

@@ -30,9 +30,9 @@ from realtime.messages.estimate import (
 )
 from realtime.messages.stream import COMPACT_LIMIT
 from realtime.messages.topics import EMOTION
-from realtime.mqtt import Publisher
 from realtime.mqtt.broker import DEFAULT_PORT, BrokerAddress
 from realtime.mqtt.embedded import embedded_broker
+from realtime.mqtt.publisher import Publisher
 from realtime.workers import WorkerState, WorkerStatus
 
 StartLive = Callable[..., Any]

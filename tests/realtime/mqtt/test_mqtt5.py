@@ -18,10 +18,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, STATUS, TOPICS
-from realtime.mqtt import Publisher, connection, publishing
+from realtime.mqtt import connection
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import Client, properties_of
 from realtime.mqtt.embedded import embedded_broker
+from realtime.mqtt.publisher import Publisher, publishing
 from realtime.mqtt.reasons import in_words
 from tests.realtime.waiting import PATIENCE_S, until
 

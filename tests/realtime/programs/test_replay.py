@@ -480,7 +480,7 @@ def test_the_label_is_the_recorded_one_unless_another_steadiness_is_asked_for(
     assert all(top == likeliest for top, likeliest in labels("--margin", "0"))
     assert labels("--margin", "0.2") == labels(of=recorded)
     changes = [sum(a != b for (a, _), (b, _) in itertools.pairwise(labels("--margin", p))) for p in ("0", "1")]
-    assert changes[0] > changes[1]
+    assert changes[0] >= changes[1]
     exported = tmp_path / "fear.jsonl"
     assert live("export", path, "--to", "jsonl", "--out", exported).code == 0
     assert {json.loads(line)["top"] for line in exported.read_text().splitlines()} <= {"fear", None}

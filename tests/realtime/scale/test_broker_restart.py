@@ -11,9 +11,10 @@ import pytest
 
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
+from realtime.messages.estimate import Estimate
 from realtime.mqtt.broker import BrokerAddress
 from realtime.scale.edge_link import EdgeLink, linked
-from realtime.scale.served import EstimatedWindow, Estimator, ServedStreams, WaitingWindow
+from realtime.scale.served import Estimator, WaitingWindow
 from realtime.scale.server import Server
 from tests.realtime.scale.conftest import MadeUp
 from tests.realtime.waiting import PATIENCE_S, until
@@ -28,7 +29,7 @@ class Gated:
         self.go, self.busy = threading.Event(), threading.Event()
         self._estimator = estimator
 
-    def answer(self, requests: Sequence[WaitingWindow]) -> list[EstimatedWindow]:
+    def answer(self, requests: Sequence[WaitingWindow]) -> list[Estimate]:
         self.busy.set()
         assert self.go.wait(PATIENCE_S)
         return self._estimator.answer(requests)
@@ -39,9 +40,7 @@ async def test_a_window_that_waits_when_the_broker_goes_does_not_end_the_server(
 ) -> None:
     gated = Gated(estimator)
     broker = BrokerAddress.parse(mosquitto.url)
-    server = Server(
-        broker, "dhmd-serve", cast("Estimator", gated), lambda name: ServedStreams(name, features), lambda _: None
-    )
+    server = Server(broker, "dhmd-serve", cast("Estimator", gated), features, lambda _: None)
     hall, desk = made_up("hall"), made_up("desk")
     link = EdgeLink(broker, [hall.stream, desk.stream], lambda *_: None)
 

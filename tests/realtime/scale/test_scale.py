@@ -26,7 +26,7 @@ from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.discovery import announced_at
 from realtime.programs import asyncapi
 from realtime.scale.edge_link import EdgeLink, linked
-from realtime.scale.served import Estimator, ServedStreams
+from realtime.scale.served import Estimator
 from realtime.scale.server import Server
 from tests.realtime.metrics.test_prometheus import Samples, address_of, free_address, port_of, scrape, value
 from tests.realtime.waiting import until
@@ -49,7 +49,7 @@ class Running:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.server = Server(*self._arguments, lambda name: ServedStreams(name, self._features), lambda _: None)
+        self.server = Server(*self._arguments, self._features, lambda _: None)
         running = asyncio.create_task(self.server.run())
         await self.server.joined.wait()
         self._ready.set()

@@ -63,8 +63,8 @@ class Stream:
         self.states: list[Mapping[str, Any]] = []
         self.marks: list[str] = []
         head = describe(checkpoint, stream=name, hop_s=0.1, timed=True, settings={"checkpoint": "base"})
-        self.recording: PageRecording = recordings.of(
-            self.pipeline, head, on_change=self.states.append, on_marks=self.marks.append
+        self.recording = PageRecording(
+            recordings, self.pipeline, head, on_change=self.states.append, on_marks=self.marks.append
         )
         self.pipeline.outputs.add(self.recording)
         self._width = specs[Modality.VISION].width

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dhmd.features.voice import CONTEXT
-from training.data.media import spoken_part
 from training.encoders.sounds import at_tempo, varied
+from training.features.spoken import spoken_part
 
 RATE = 16_000
 

@@ -53,7 +53,7 @@ def of_text(begun: Checkpoint, made: list[Example]) -> np.ndarray:
     tested = [e for e in made if e.utterance.corpus == "made-text" and e.utterance.split is Split.TEST]
     scale = {m: begun.model.normaliser[m].state_dict()["std"].numpy() for m in Modality}
     composer = Composer(tested, begun.features, scale, Composition(), 0)
-    return predict(begun.model, batches(composer.alone(e) for e in tested)).probabilities()
+    return predict(begun.model, batches([composer.alone(e) for e in tested])).probabilities()
 
 
 def test_what_is_said_of_words_hardly_changes_while_voices_are_learned(
