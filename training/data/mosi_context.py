@@ -9,7 +9,6 @@ the training videos, look far too easy.
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.modality import Modality
+from training.data.arrays import read_arrays, refuse, standardised
 from training.data.items import Split
 from training.data.sequences import Sequences, Utterances
-from training.errors import FeaturesInvalid
 
 STEPS: Final = 50
 """Utterances in a sequence; the last is the one whose sentiment is asked for."""
 
 VALIDATION_VIDEOS: Final = 10
-CLIP: Final = 5.0
 _KEYS: Final = {Modality.TEXT: "text", Modality.VISION: "video", Modality.AUDIO: "audio"}
+_SHAPES: Final = {"id": ("U",), "label": ("f",), "bc_split": ("U",), **dict.fromkeys(_KEYS.values(), ("f", "width"))}
 
 
 def read_mosi_context(path: Path) -> Sequences:
@@ -38,7 +37,7 @@ def read_mosi_context(path: Path) -> Sequences:
     number = np.array([int(one.rpartition("_")[2]) for one in ids])
     split = _splits(video, arrays["bc_split"])
     training = split == Split.TRAIN
-    rows = {m: _standardised(arrays[key].astype(np.float64), training) for m, key in _KEYS.items()}
+    rows = {m: standardised(arrays[key].astype(np.float64), training) for m, key in _KEYS.items()}
 
     order = np.lexsort((number, video))
     position = np.full((len(ids), STEPS), -1)  # which utterance stands at each step
@@ -72,43 +71,13 @@ def _splits(video: NDArray[np.str_], bc_split: NDArray[np.str_]) -> NDArray[np.s
     return np.where(np.isin(video, held_out), str(Split.VALIDATION), split)
 
 
-def _standardised(rows: NDArray[np.float64], training: NDArray[np.bool_]) -> NDArray[np.float32]:
-    mean, deviation = rows[training].mean(axis=0), rows[training].std(axis=0)
-    # A feature that never varies says nothing.
-    scaled = np.where(deviation > 0, (rows - mean) / np.where(deviation > 0, deviation, 1), 0)
-    return scaled.clip(-CLIP, CLIP).astype(np.float32)
-
-
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays, checked."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("id", "label", "bc_split", *_KEYS.values()) if key in file}
-    except OSError as error:
-        raise FeaturesInvalid(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    except (AttributeError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise FeaturesInvalid(f"{path}: expected an .npz of plain arrays ({error})") from None
-    problems: list[str] = []
-    kinds = {"id": "U", "bc_split": "U"}
-    count = len(arrays["id"]) if "id" in arrays and arrays["id"].ndim == 1 else 0
-    for key in ("id", "label", "bc_split", *_KEYS.values()):
-        dimensions = 2 if key in _KEYS.values() else 1
-        kind, shape = kinds.get(key, "f"), (count, "width")[:dimensions]
-        array = arrays.get(key)
-        if array is None:
-            problems.append(f"{key}: expected an array, found nothing")
-        elif array.dtype.kind != kind or array.ndim != dimensions or len(array) != count:
-            expected = f"{'text' if kind == 'U' else 'numbers'} ({', '.join(map(str, shape))})"
-            problems.append(f"{key}: expected {expected}, found {array.dtype.name} {array.shape}")
-        elif kind == "f" and not np.isfinite(array).all():
-            bad = int(np.flatnonzero(~np.isfinite(array.reshape(count, -1)).all(axis=1))[0])
-            problems.append(f"{key}: expected finite numbers, found NaN or infinity in {arrays['id'][bad]}")
-    if not problems:
-        wrong = [one for one in arrays["id"].tolist() if not one.rpartition("_")[2].isdecimal()]
-        problems += [f"id: expected VIDEO_NUMBER, found {one!r}" for one in wrong[:1]]
-        videos = {one.rpartition("_")[0] for one in arrays["id"][arrays["bc_split"] == "train"].tolist()}
-        if len(videos) <= VALIDATION_VIDEOS:
-            problems.append(f"bc_split: expected more than {VALIDATION_VIDEOS} videos in train, found {len(videos)}")
-    if problems:
-        raise FeaturesInvalid("\n".join(f"{path}: {problem}" for problem in problems))
+    arrays = read_arrays(path, _SHAPES)
+    wrong = [one for one in arrays["id"].tolist() if not one.rpartition("_")[2].isdecimal()]
+    problems = [f"id: expected VIDEO_NUMBER, found {one!r}" for one in wrong[:1]]
+    videos = {one.rpartition("_")[0] for one in arrays["id"][arrays["bc_split"] == "train"].tolist()}
+    if len(videos) <= VALIDATION_VIDEOS:
+        problems.append(f"bc_split: expected more than {VALIDATION_VIDEOS} videos in train, found {len(videos)}")
+    refuse(path, problems)
     return arrays

@@ -112,7 +112,7 @@ def put(key: str, value: Callable[[Any], Any]) -> Callable[[dict[str, Any]], Any
     ("change", "told"),
     [
         (without("audio"), "audio: expected an array, found nothing"),
-        (put("vision", lambda x: x[:, 0]), "vision: expected numbers of 3 dimensions and 280 rows, found float32"),
+        (put("vision", lambda x: x[:, 0]), r"vision: expected numbers \(280, steps, width\), found float32"),
         (put("audio", lambda x: x * np.nan), "audio: expected finite numbers, found NaN or infinity in 0000"),
         (put("emotion", lambda e: np.full_like(e, "sadness")), "emotion: expected one of neutral, happy"),
         (put("speaker", lambda s: np.full_like(s, "01")), "speaker: expected at least 10 speakers, found 1"),
