@@ -46,7 +46,9 @@ async def run_offline(
                 loop.run_in_executor(pool, perception.listen, blocks),
             )
             clock.advance(end_s)
-            pipeline.emit(await loop.run_in_executor(pool, pipeline.estimate, end_s))
+            due = await loop.run_in_executor(pool, pipeline.estimate, end_s)
+            pipeline.emit(due)
+            await loop.run_in_executor(pool, pipeline.afterwards, due)
             await delivered()
         await loop.run_in_executor(pool, perception.finish)
 

@@ -83,10 +83,14 @@ class HopPipeline(Protocol[Due]):
     def statistics(self) -> Statistics: ...
     def estimate(self, end_s: float, /) -> Due: ...
     def emit(self, due: Due, /) -> None: ...
+    def afterwards(self, due: Due, /) -> None: ...
 
 
 class Pipeline:
-    """Perception, engine and sinks of one stream. `estimate` runs in one thread, `emit` where the sinks live."""
+    """Perception, engine and sinks of one stream.
+
+    `estimate` and, once its result is handed over, `afterwards` run in one thread, `emit` where the sinks live.
+    """
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class Pipeline:
     def estimate(self, end_s: float) -> Emission:
         """Cut the window that ends at `end_s`, run the model, build the estimate."""
         perceived = self.perception.perceive(end_s)
-        inference = self._attribution.of(perceived.cut, self.engine.infer(perceived.cut))
+        inference = self._attribution.known(perceived.cut, self.engine.infer(perceived.cut))
         newest_s = perceived.cut.newest_present_s
         latency_ms = None if newest_s is None else (self.clock.now() - newest_s) * 1000
         shown, top = self.steadied.of(inference, end_s)
@@ -148,3 +152,7 @@ class Pipeline:
         if self.statistics.first_estimate_s is None:
             self.statistics.first_estimate_s = end_s
         self.outputs.on_estimate(emission)
+
+    def afterwards(self, emission: Emission) -> None:
+        """Do what the estimate need not wait for: measure what a modality has to do with it."""
+        self._attribution.measure(emission.perceived.cut, emission.inference)

@@ -78,6 +78,9 @@ class EdgePipeline:
     def emit(self, hop: DueWindow) -> None:
         self._offer(hop)
 
+    def afterwards(self, hop: DueWindow) -> None:
+        """Nothing is left: whoever estimates the window measures."""
+
     def answered(self, payload: bytes) -> None:
         """Take the estimate of a window that came back."""
         with contextlib.suppress(ValidationError):

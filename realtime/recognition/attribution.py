@@ -16,11 +16,11 @@ class Infers(Protocol):
 
 
 class Attribution:
-    """Adds the shares of the modalities to inferences of one stream, in one thread.
+    """Measures the shares of the modalities in the inferences of one stream, in one thread.
 
     The influence of a modality is the total variation between the emotions with it and without it, of the same window.
-    Each call infers one window more, of a part of the modalities; with three of them each share is measured anew at
-    every sixth call, and a newcomer's first.
+    Each measurement infers one window more, of a part of the modalities; with three of them each share is measured anew
+    at every sixth, and a newcomer's first.
     """
 
     def __init__(self, engine: Infers) -> None:
@@ -29,30 +29,34 @@ class Attribution:
         self._alone: dict[Modality, tuple[float, ...]] = {}
         self._influence: dict[Modality, float] = {}
 
-    def of(self, cut: WindowCut, inference: Inference | None) -> Inference | None:
-        """Returns the inference of this window with the shares that are known."""
+    def known(self, cut: WindowCut, inference: Inference | None) -> Inference | None:
+        """Returns the inference of this window with the shares that were measured before it."""
         present = cut.present
-        for gone in self._alone.keys() - present:
-            del self._alone[gone]
-        for gone in self._influence.keys() - present:
-            del self._influence[gone]
+        for known in (self._alone, self._influence):
+            for gone in known.keys() - present:
+                del known[gone]
         if inference is None:
             return None
         if len(present) == 1:
             return replace(inference, shares={m: Share(inference.emotions, 1.0) for m in present})
+        return replace(inference, shares={m: Share(self._alone.get(m), self._influence.get(m)) for m in present})
+
+    def measure(self, cut: WindowCut, inference: Inference | None) -> None:
+        """Measure on this window what is measured next; it can wait until the estimate is on its way."""
+        present = cut.present
+        if inference is None or len(present) == 1:
+            return
         if set(self._turns) != set(parts_of(present)):
             self._turns = deque(sorted(parts_of(present), key=self._is_known))
         part = self._turns.popleft()
         self._turns.append(part)
-        found = self._engine.infer(replace(cut, present=part))
-        if found is not None:
-            if len(part) == 1:
-                self._alone[next(iter(part))] = found.emotions
-            if len(left_out := present - part) == 1:
-                moved = sum(abs(p - q) for p, q in zip(inference.emotions, found.emotions, strict=True)) / 2
-                self._influence[next(iter(left_out))] = min(1.0, moved)
-        shares = {m: Share(self._alone.get(m), self._influence.get(m)) for m in present}
-        return replace(inference, shares=shares)
+        if (found := self._engine.infer(replace(cut, present=part))) is None:
+            return
+        if len(part) == 1:
+            self._alone[next(iter(part))] = found.emotions
+        if len(left_out := present - part) == 1:
+            moved = sum(abs(p - q) for p, q in zip(inference.emotions, found.emotions, strict=True)) / 2
+            self._influence[next(iter(left_out))] = min(1.0, moved)
 
     def _is_known(self, part: frozenset[Modality]) -> bool:
         """Returns whether nothing new is learned from a part; those that tell of a newcomer are inferred first."""

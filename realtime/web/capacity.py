@@ -11,6 +11,7 @@ from realtime.capture.samples import VideoFrame
 from realtime.demo import CLIP
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
+from realtime.recognition.attribution import Attribution
 from realtime.recognition.engine import Engine
 
 MEASURED_S: Final = 2.0
@@ -22,14 +23,15 @@ SHARE: Final = 0.9
 
 def cost_of_a_stream(extractors: StreamExtractors, engine: Engine, hop_s: float) -> float:
     """Return processor seconds a second, at the least, of one person who is seen and talks without pause."""
-    perception = Perception(extractors, engine.device)
+    perception, attribution = Perception(extractors, engine.device), Attribution(engine)
     begun_s = time.process_time()
     due_s, picture_s = hop_s, 0.0
     for sample in MediaFile(str(CLIP)).samples():
         if sample.captured_s > MEASURED_S:
             break
         while due_s <= sample.captured_s:
-            engine.infer(perception.perceive(due_s).cut)
+            cut = perception.perceive(due_s).cut
+            attribution.measure(cut, engine.infer(cut))
             due_s += hop_s
         if isinstance(sample, VideoFrame):
             if sample.captured_s >= picture_s:

@@ -41,7 +41,9 @@ class Voting:
 
 def told(engine: Voting, attribution: Attribution, present: frozenset[Modality]) -> dict[Modality, Share]:
     cut: Any = WindowCut(CUT.start_s, CUT.end_s, CUT.inputs, CUT.masks, CUT.newest_s, present)
-    inference = attribution.of(cut, engine.infer(cut) if present else None)
+    inference = engine.infer(cut) if present else None
+    attribution.measure(cut, inference)
+    inference = attribution.known(cut, inference)
     return {} if inference is None else dict(inference.shares)
 
 
@@ -82,6 +84,21 @@ def test_a_newcomer_is_measured_first_and_who_has_left_is_let_go_of() -> None:
     assert told(engine, attribution, EVERY)[FACE] in (Share(None, None), Share(sure("happy", 0.9), None))
 
 
+def test_what_is_measured_on_a_window_is_known_from_the_next_one_on() -> None:
+    engine, present = Voting(), frozenset({FACE, VOICE})
+    attribution = Attribution(engine)
+    cut: Any = WindowCut(CUT.start_s, CUT.end_s, CUT.inputs, CUT.masks, CUT.newest_s, present)
+    inference = engine.infer(cut)
+    first = attribution.known(cut, inference)
+    assert first is not None
+    assert set(first.shares.values()) == {Share(None, None)}
+    assert engine.asked == [present], "nothing but the window itself is inferred before it is told"
+    attribution.measure(cut, inference)
+    second = attribution.known(cut, inference)
+    assert second is not None
+    assert set(second.shares.values()) != {Share(None, None)}
+
+
 def test_the_model_itself_is_asked() -> None:
     engine = Engine(load("base"), torch.device("cpu"))
     window = SlidingWindow(engine.checkpoint.features, torch.device("cpu"))
@@ -90,7 +107,8 @@ def test_the_model_itself_is_asked() -> None:
         window.append(m, rows)
     attribution, cut = Attribution(engine), window.cut(1.0)
     for _ in parts_of(cut.present):
-        inference = attribution.of(cut, engine.infer(cut))
+        attribution.measure(cut, engine.infer(cut))
+    inference = attribution.known(cut, engine.infer(cut))
     assert inference is not None
     alone = engine.infer(WindowCut(0.0, 1.0, cut.inputs, cut.masks, cut.newest_s, frozenset({VOICE})))
     assert alone is not None
