@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import NoReturn
@@ -41,11 +43,21 @@ COMMANDS = (
 """In the order in which help lists them."""
 
 
+_interrupted = threading.Event()
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Raise as Python's own handler does, and note it: native code may turn what is raised into an error of its own."""
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
 def program() -> NoReturn:
     """The process `dhmd-live`: `main`, and out without taking the interpreter down.
 
     Threads may still be deep in native code (a model that loads, a camera that hangs); finalising under them aborts.
     """
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         main()
     except SystemExit as end:
@@ -76,11 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = 1  # who read it has left
     except BaseException as error:
         known = _known(error)
-        if known is None:
+        if known is not None:
+            for line in str(known).splitlines():
+                print(f"error: {line}", file=sys.stderr)
+            code = known.exit_code
+        elif _interrupted.is_set():
+            code = 130
+        else:
             raise
-        for line in str(known).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        code = known.exit_code
     sys.exit(code)
 
 

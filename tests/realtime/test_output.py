@@ -41,3 +41,23 @@ def test_a_listing_that_nobody_reads_any_more_ends_without_a_traceback(talking_c
 
 def test_the_version_is_told(live: Callable[..., Any]) -> None:
     assert live("--version").out == f"dhmd-live {version('dhmd')}\n"
+
+
+def test_an_interrupt_that_native_code_makes_an_error_of_its_own_is_an_interrupt() -> None:
+    program = """
+import os, signal, sys, time
+from realtime.cli import entry
+
+def command(_):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise ValueError("could not determine the shape")
+
+entry.COMMANDS = (lambda commands: commands.add_parser("load").set_defaults(command=command),)
+sys.argv = ["dhmd-live", "load"]
+entry.program()
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
