@@ -94,6 +94,8 @@ CORPORA: Final = (
     "ck48",
 )
 """What `prepare` knows; named here as help should not wait for the importers."""
+BASE: Final = tuple(name for name in CORPORA if name not in {"mosi", "fer2013"})
+"""Those labelled with emotions that the default checkpoint learns from."""
 PAIRS: Final = "ravdess-pairs"
 """What `prepare` makes a file of features of, in place of a manifest."""
 
@@ -131,6 +133,20 @@ def parser() -> argparse.ArgumentParser:
     extract.add_argument("--encoders", type=Path, help="folder of the extractors' learned parts (default: base's)")
     _add_work(extract)
     extract.set_defaults(run=_extract)
+
+    compose = commands.add_parser(
+        "compose",
+        help="compose windows of strangers once, as a file of features to compare methods on",
+        description="Compose windows of the words, the face and the voice of strangers who show the same emotion, and "
+        "write them as one file of features, which `fit configs/composed.yaml --features FILE` reads.",
+    )
+    compose.add_argument("--out", type=Path, default=DATA / "composed.npz", help="file to write (default: %(default)s)")
+    compose.add_argument("--windows", type=int, default=3000, help="windows to learn from (default: %(default)s)")
+    compose.add_argument("--seed", type=int, default=1, help="seed of who is paired with whom (default: %(default)s)")
+    _add_manifests(compose, "manifests, instead of the public corpora")
+    compose.add_argument("--encoders", type=Path, help="folder of the extractors' learned parts (default: base's)")
+    _add_work(compose)
+    compose.set_defaults(run=_compose)
 
     fit = commands.add_parser("fit", help="train the recogniser, calibrate and measure it, write a checkpoint")
     fit.add_argument("config", type=Path, help="YAML, such as configs/base.yaml")
@@ -272,6 +288,16 @@ def _extract(args: argparse.Namespace) -> None:
         examples, _ = sources.extract(args.encoders)
     empty = sum(not example.rows for example in examples)
     print(f"{len(examples)} utterances have their features in {args.cache}; nothing was perceived in {empty} of them")
+
+
+def _compose(args: argparse.Namespace) -> None:
+    from training.data.composed import write_composed
+    from training.inputs import Inputs
+
+    with Inputs.of(_work(args), args.manifest or BASE) as sources:
+        examples, specs = sources.extract(args.encoders)
+    write_composed(examples, specs, max(args.windows, 1), args.seed, args.out)
+    print(args.out)
 
 
 def _fit(args: argparse.Namespace) -> None:

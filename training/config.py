@@ -205,7 +205,7 @@ class FitConfig(_Strict):
 class SequenceConfig(_Strict):
     """A run on a file of features of all modalities at once, of utterances labelled with sentiment or emotion.
 
-    features: the layout of the file: see `training.data.published`, `.mosi_context` and `.pairs`.
+    features: the layout of the file: see `training.data.published`, `.mosi_context`, `.pairs` and `.composed`.
     limit: sentiment is labelled in [-limit, limit], and measured as the field does for that scale.
     model: DHMD, or a network that it is compared with: see `training.rivals`.
     modalities: those that are shown; the others are absent throughout.
@@ -213,7 +213,7 @@ class SequenceConfig(_Strict):
     """
 
     name: str = Field(min_length=1)
-    features: Literal["published", "mosi-context", "pairs"]
+    features: Literal["published", "mosi-context", "pairs", "composed"]
     seed: int = 1
     limit: Literal[1, 3] = 3
     model: Literal["dhmd", "concatenation", "crossmodal"] = "dhmd"

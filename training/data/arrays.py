@@ -14,14 +14,14 @@ from training.errors import FeaturesInvalid
 
 CLIP: Final = 5.0
 """Standard deviations beyond which a feature is clipped."""
-_KINDS: Final = {"U": "text", "f": "numbers"}
+_KINDS: Final = {"U": "text", "f": "numbers", "b": "true or false"}
 
 
 def read_arrays(path: Path, shapes: Mapping[str, tuple[str, ...]]) -> dict[str, NDArray[Any]]:
     """Arrays of an .npz, of N samples each and all finite.
 
-    shapes: by key, "U" for text or "f" for numbers, then what the dimensions after the first are called. `id` names the
-    samples. Raises FeaturesInvalid with one line for each thing that is wrong.
+    shapes: by key, "U" for text, "f" for numbers or "b" for truth, then what the dimensions after the first are called.
+    `id` names the samples. Raises FeaturesInvalid with one line for each thing that is wrong.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -18,6 +18,7 @@ from dhmd.modality import Modality
 from dhmd.model import DHMD, EMOTION, SENTIMENT
 from training.config import SequenceConfig
 from training.data.compose import mean_and_deviation
+from training.data.composed import read_composed
 from training.data.items import Split
 from training.data.mosi_context import read_mosi_context
 from training.data.pairs import read_pairs
@@ -39,6 +40,8 @@ def read_sequences(config: SequenceConfig, path: Path) -> Sequences:
         data = read_mosi_context(path)
     elif config.features == "pairs":
         data = read_pairs(path, config.fold, config.baseline)
+    elif config.features == "composed":
+        data = read_composed(path)
     else:
         data = read_published(path, config.limit)
     return replace(data, splits={split: _showing(part, config.modalities) for split, part in data.splits.items()})

@@ -132,6 +132,11 @@ def corpora(tmp_path: Path) -> Path:
         for name, counts in (("contempt", (4, 0, 0, 0, 0, 0, 0, 6, 0, 0)), ("nobody", (4, 0, 0, 0, 0, 0, 0, 0, 0, 6))):
             archive.writestr(f"train/neutral/Training_{name}.jpg", png(200 + len(name)))
             votes += vote(f"train/neutral/Training_{name}.jpg", *counts)
+        for name, counts in (("most", (0, 0, 0, 3, 3, 4, 0, 0, 0, 0)), ("three", (0, 0, 0, 5, 2, 3, 0, 0, 0, 0))):
+            archive.writestr(f"train/disgust/Training_{name}.jpg", png(400 + len(name)))
+            votes += vote(f"train/disgust/Training_{name}.jpg", *counts)
+        archive.writestr("train/angry/Training_unsure.jpg", png(500))
+        votes += vote("train/angry/Training_unsure.jpg", 0, 0, 0, 4, 3, 3, 0, 0, 0, 0)
         archive.writestr("train/neutral/Training_not_voted_on.jpg", png(300))
         archive.writestr("test/angry/PrivateTest_1.jpg", png(100))
         votes += vote("test/angry/PrivateTest_1.jpg", 0, 0, 0, 2, 6, 2, 0, 0, 0, 0)
@@ -158,6 +163,13 @@ def test_what_people_said_of_a_face(corpora: Path, tmp_path: Path) -> None:
     assert by_id["fer2013/test/happy/PrivateTest_2"].votes is None
     assert by_id["fer2013/test/happy/PrivateTest_3"].votes == pytest.approx((0.5, 0.5, 0, 0, 0, 0, 0))
     assert [one.id for one in found if one.id.startswith("ferplus/test")] == ["ferplus/test/angry/PrivateTest_1"]
+    # Disgust, which few name, is learned from without a majority too.
+    assert {one.id: one.emotion for one in found if "Training_three" in one.id or "Training_most" in one.id} == {
+        f"{corpus}/train/disgust/Training_{name}": "disgust"
+        for corpus in ("fer2013", "ferplus")
+        for name in ("most", "three")
+    }
+    assert not [one.id for one in found if one.id == "ferplus/train/angry/Training_unsure"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +179,7 @@ def test_twins_and_what_shows_no_emotion_of_ours_are_not_learned_from(
     image: str, corpora: Path, tmp_path: Path
 ) -> None:
     found = read(prepare(["fer2013", "ferplus"], corpora, tmp_path / "data"), tmp_path / "features.sqlite")
-    assert len([one for one in found if one.split is not Split.TEST]) == 2 * 41
+    assert len([one for one in found if one.split is not Split.TEST]) == 2 * 43 + 1
     assert not [one for one in found if one.id.endswith(f"Training_{image}")]
 
 
