@@ -216,7 +216,7 @@ class SequenceConfig(_Strict):
     features: Literal["published", "mosi-context", "pairs", "composed"]
     seed: int = 1
     limit: Literal[1, 3] = 3
-    model: Literal["dhmd", "concatenation", "crossmodal"] = "dhmd"
+    model: Literal["dhmd", "concatenation", "crossmodal", "linear"] = "dhmd"
     modalities: list[Modality] = Field(default_factory=lambda: list(Modality), min_length=1)
     fold: int = Field(5, ge=1, le=5)
     baseline: list[Modality] = Field(default_factory=list)

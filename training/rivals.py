@@ -109,7 +109,27 @@ class CrossModal(Rival):
         return logit
 
 
+class Linear(Rival):
+    """A linear map of the mean step of each modality."""
+
+    def __init__(self, config: DHMDConfig) -> None:
+        super().__init__(config)
+        self.head = nn.Linear(len(Modality) * config.d, config.outputs)
+
+    def fused(self, projected: Mapping[Modality, Tensor], mask: Mapping[Modality, Tensor]) -> Tensor:
+        means = [
+            (projected[m] * mask[m][..., None]).sum(dim=1) / mask[m].sum(dim=1, keepdim=True).clamp(min=1)
+            for m in Modality
+        ]
+        logit: Tensor = self.head(torch.cat(means, dim=-1))
+        return logit
+
+
 Learnable = DHMD | Rival
 
-RIVALS: dict[str, type[Rival]] = {"concatenation": Concatenation, "crossmodal": CrossModal}
+RIVALS: dict[str, type[Rival]] = {
+    "concatenation": Concatenation,
+    "crossmodal": CrossModal,
+    "linear": Linear,
+}
 """By the name that a configuration gives them."""

@@ -81,7 +81,7 @@ def test_rows_are_standardised_on_training_and_a_baseline_is_ones_own_mean(tmp_p
     np.testing.assert_array_equal(test.inputs[Modality.AUDIO], plain.splits[Split.TEST].inputs[Modality.AUDIO])
 
 
-@pytest.mark.parametrize(("model", "epochs"), [("dhmd", 5), ("concatenation", 25), ("crossmodal", 8)])
+@pytest.mark.parametrize(("model", "epochs"), [("dhmd", 5), ("concatenation", 25), ("crossmodal", 8), ("linear", 25)])
 def test_a_run_learns_from_both_and_keeps_what_it_says(model: str, epochs: int, tmp_path: Path) -> None:
     config = yaml.safe_load((CONFIGS / "ravdess-pairs.yaml").read_text()) | {
         "model": model,
