@@ -68,7 +68,7 @@ def fit_sequences(config: SequenceConfig, data: Sequences, run: Path) -> dict[st
     network = config.network.dhmd(data.widths, (head,))
     model: Learnable = DHMD(network) if config.model == "dhmd" else RIVALS[config.model](network)
     if not data.standardised:
-        for m in Modality:
+        for m in config.modalities:
             mean, deviation = mean_and_deviation(training.inputs[m][training.masks[m]])
             model.normaliser[m].load_state_dict({"mean": torch.from_numpy(mean), "std": torch.from_numpy(deviation)})
 

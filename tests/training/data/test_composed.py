@@ -59,10 +59,12 @@ def test_the_same_seed_gives_the_same_file(
     assert read_composed(again).sha256 == read_composed(file).sha256 != read_composed(other).sha256
 
 
-@pytest.mark.parametrize("model", ["dhmd", "crossmodal"])
-def test_any_method_trains_on_them(file: Path, model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "shown"), [("dhmd", list(Modality)), ("crossmodal", list(Modality)), ("linear", [Modality.AUDIO])]
+)
+def test_any_method_trains_on_them(file: Path, model: str, shown: list[Modality], tmp_path: Path) -> None:
     plan = PlateauOptimisation(batch=10, epochs=1, ema=0.5)
-    config = SequenceConfig(name="composed", features="composed", model=model, optimisation=plan)  # type: ignore[arg-type]
+    config = SequenceConfig(name="composed", features="composed", model=model, modalities=shown, optimisation=plan)  # type: ignore[arg-type]
     results = fit_sequences(config, read_sequences(config, file), tmp_path / "run")
     assert results is not None
     assert 0 <= results["test"]["accuracy"] <= 1
