@@ -10,9 +10,11 @@ from typing import Final
 
 from starlette.websockets import WebSocket
 
+from realtime.pipeline.pipeline import Pipeline
+from realtime.recognition.steadiness import Steadiness
 from realtime.web.feed import Feed
-from realtime.web.pages import Page, message
-from realtime.web.protocol import REFUSED, Key, NotTaken, Record, read_text
+from realtime.web.pages import Page, hello, steadiness_of
+from realtime.web.protocol import REFUSED, Choose, Key, NotTaken, Record, Steady, read_text
 from realtime.web.recordings import PageRecording
 
 KEY_EVERY_S: Final = 0.1
@@ -28,19 +30,22 @@ class Viewers:
         """Takes the keys that mark what is recorded; None where nothing is."""
         self.recording: PageRecording | None = None
         """What pages start and stop; None where nothing can be recorded."""
+        self.steers: Pipeline | None = None
+        """The pipeline whose subject and steadiness pages may choose."""
 
     async def attend(self, socket: WebSocket) -> None:
         """Serve one page until it leaves."""
         page = Page()
-        hello = {
-            "source": "server",
+        described = {
             "stream": self.feed.stream,
             "broker": self.feed.connection,
             "atoms": self.feed.atoms,
             "marking": self.on_key is not None,
             "recordable": self.recording is not None,
+            "choosing": self.steers is not None,
+            "steadiness": self.steers and steadiness_of(self.steers.steadied.steadiness),
         }
-        page.tell(message("hello", hello))
+        page.tell(hello("server", **described))
         with self.feed.page(page):
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(page.send(socket))
@@ -62,7 +67,8 @@ class Viewers:
                     return
 
     async def _listen(self, socket: WebSocket) -> None:
-        """Listen until the page leaves, or says what it may not: it may only record, and mark what is recorded."""
+        """Listen until the page leaves, or says what it may not: it may choose who is read and how steadily, record,
+        and mark what is recorded."""
         heard_s = 0.0
         while (received := await socket.receive())["type"] == "websocket.receive":
             try:
@@ -76,6 +82,10 @@ class Viewers:
                 if time.monotonic() - heard_s >= KEY_EVERY_S:
                     heard_s = time.monotonic()
                     on_key(said.key)
+            elif isinstance(said, Choose) and self.steers is not None:
+                self.steers.perception.extractors.face.choose(said.x, said.y)
+            elif isinstance(said, Steady) and self.steers is not None:
+                self.steers.steadied.keep(Steadiness(said.smoothing, said.margin))
             else:
                 await socket.close(REFUSED, "this page says what it may not; load it again")
                 return
