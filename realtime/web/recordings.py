@@ -280,8 +280,8 @@ class PageRecording(LimitedRecording):
 
 
 def _files(path: Path) -> dict[str, Path]:
-    """Put table and report of a recording beside it; returns the files by name, without these if there are no estimates,
-    or there is no room for them."""
+    """Put table and report of a recording beside it; returns the files by name. Without estimates, or room, there
+    are none of these."""
     if not path.exists() or not path.stat().st_size:
         return {}
     files = [path]

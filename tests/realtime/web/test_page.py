@@ -13,7 +13,7 @@ import pytest
 
 from dhmd.session import Session, schema
 from realtime.demo import CLIP
-from tests.realtime.web.chromium import launching, needs_chromium, opened, served
+from tests.realtime.web.chromium import accessible, launching, needs_chromium, opened, served
 
 WEB = ("web", "--port", "0", "--broker", "none")
 
@@ -42,9 +42,9 @@ def test_two_pages_follow_the_clip_and_see_its_end(
         for page in (wide, phone):
             # Not wait_for_function: it would need the eval that the page forbids.
             page.locator("#top strong", has_text="happy").wait_for()
-            page.locator("#modalities tr[data-name=vision] .present").wait_for()
+            page.locator("#channels [data-name=vision] .present").wait_for()
         shares = wide.locator("#emotions .number").all_inner_texts()
-        assert abs(sum(map(float, shares)) - 1) < 0.05
+        assert abs(sum(int(share.removesuffix(" %")) for share in shares) - 100) < 5
         drawn = wide.evaluate(
             "[...document.querySelector('#picture').getContext('2d').getImageData(0, 0, 64, 64).data]"
         )
@@ -52,8 +52,10 @@ def test_two_pages_follow_the_clip_and_see_its_end(
         for page in (wide, phone):
             page.screenshot(path=tmp_path / f"{page.viewport_size['width']}.png", full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            accessible(page)
         # Nobody speaks any more at the end of the sentence: absent looks absent, and says why.
         wide.locator("#connection").get_by_text("the run has ended").wait_for()
+        accessible(wide)
     assert complaints == others == []
 
 
@@ -75,9 +77,9 @@ def test_what_is_not_there_looks_absent_with_its_reason(browser: Any, tmp_path: 
     subprocess.run(["ffmpeg", "-v", "error", "-i", str(CLIP), "-vn", "-t", "8", str(sound)], check=True)
     with served(*WEB, "--broker", "embedded", "--source", str(sound)) as address:
         page, complaints = opened(browser, address)
-        page.locator("#modalities tr[data-name=audio] .present").wait_for()
-        assert page.locator("#modalities tr[data-name=vision] .absent").inner_text() == "○ no camera"
-        assert page.locator("#modalities tr[data-name=vision]").get_attribute("class") == "away"
+        page.locator("#channels [data-name=audio] .present").wait_for()
+        assert page.locator("#channels [data-name=vision] .absent").inner_text() == "○ no camera"
+        assert page.locator("#channels [data-name=vision]").get_attribute("class") == "card away"
         page.locator("#health").get_by_text("broker connected").wait_for()
     assert complaints == []
 
@@ -90,7 +92,7 @@ def test_a_recorded_session_is_seen_again_with_its_pictures(browser: Any, tmp_pa
     with served("replay", str(session), "--web") as address:
         page, complaints = opened(browser, address)
         page.locator("#words").get_by_text("Hello").wait_for()
-        page.locator("#modalities tr[data-name=vision] .present").wait_for()
+        page.locator("#channels [data-name=vision] .present").wait_for()
         drawn = page.evaluate(
             "[...document.querySelector('#picture').getContext('2d').getImageData(0, 0, 64, 64).data]"
         )
