@@ -30,6 +30,8 @@ from realtime.web.replayed import Scene, scenes
 
 MOST_SPANS: Final = 600
 """Of the course of a session; more moments than that are put together."""
+GAP_S: Final = 1.0
+"""Longer without an estimate: nobody knows what was between."""
 BEHIND_S: Final = 0.5
 """From here on a position that the machine cannot follow waits for it."""
 
@@ -264,10 +266,13 @@ def _course(timeline: Timeline) -> dict[str, Any]:
         if top is not None:
             groups.setdefault(int(timeline.t_s[i] / step_s), []).append(i)
     spans = []
-    for number, members in groups.items():
+    for members in groups.values():
         [(top, _)] = Counter(timeline.top[i] for i in members).most_common(1)
         share = float(np.mean(timeline.emotions[members, EMOTIONS.index(top or "")]))
-        spans.append([round(number * step_s, 3), round((number + 1) * step_s, 3), top, round(share, 3)])
+        start_s, last_s = float(timeline.t_s[members[0]]), float(timeline.t_s[members[-1]])
+        after_s = float(timeline.t_s[members[-1] + 1]) if members[-1] + 1 < len(timeline) else last_s
+        end_s = after_s if after_s - last_s <= GAP_S else last_s
+        spans.append([round(start_s, 3), round(end_s, 3), top, round(share, 3)])
     return {
         "name": session.path.stem,
         "started": session.started_unix,

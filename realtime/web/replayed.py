@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.contract import Rows
+from dhmd.contract import Rows, Word
 from dhmd.features.face import WIDTH, FaceObservation
 from dhmd.session import Session, SessionMessage, schema
 from dhmd.session.reader import landmarks_of, words_of
-from realtime.capture.samples import VideoFrame
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.session.media import VideoDecoder
 from realtime.session.timeline import status_of
@@ -34,7 +34,7 @@ class Scene:
     """One Estimate message, and how a feed is told of what arrived since the one before."""
 
     estimate: Any
-    told: list[Callable[[Feed], None]] = field(default_factory=list)
+    told: list[Callable[[Feed], None]]
 
 
 def scenes(session: Session, since_s: float = -math.inf) -> Generator[Scene]:
@@ -42,46 +42,44 @@ def scenes(session: Session, since_s: float = -math.inf) -> Generator[Scene]:
 
     Raises SessionInvalid.
     """
-    reel, told = _Reel(session), list[Callable[[Feed], None]]()
-    picture: VideoFrame | None = None
+    reel = _Reel(session)
     for record in session.records(TOPICS, since_s - BEFORE_S):
-        if record.topic == schema.VIDEO:
-            # Of those that come between two estimates the newest is enough.
-            for picture in reel.pictures(record):  # noqa: B007
-                pass
-        elif record.topic != schema.ESTIMATE:
-            told.append(reel.telling(record))
+        if record.topic != schema.ESTIMATE:
+            reel.take(record)
         elif record.message.end_s >= since_s:
-            if picture is not None:
-                told.append(lambda feed, frame=picture: feed.on_frame(frame))  # type: ignore[misc]
-            yield Scene(record.message, told)
-            told, picture = [], None
+            yield Scene(record.message, reel.taken())
 
 
 class _Reel:
-    """What is remembered from one record to the next."""
+    """What has arrived since the estimate before: of pictures, faces and each worker the newest, and all words."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._decoder = VideoDecoder(session)
         self._points: tuple[float, NDArray[np.float32]] | None = None
+        self._final: list[Word] = []
+        self._newest: dict[str, Callable[[Feed], None]] = {}
 
-    def pictures(self, record: SessionMessage) -> Iterator[VideoFrame]:
-        return self._decoder.frames(record, record.arrived_s)
+    def take(self, record: SessionMessage) -> None:
+        one, newest = record.message, self._newest
+        match record.topic:
+            case schema.VIDEO:
+                for frame in self._decoder.frames(record, record.arrived_s):
+                    newest["picture"] = partial(Feed.on_frame, frame=frame)
+            case schema.WORDS:
+                self._final += words_of(one.final)
+                update = TranscriptUpdate(tuple(self._final), words_of(one.partial), one.skipped_s)
+                newest["words"] = partial(Feed.on_words, update=update, _=one.revision)
+            case schema.LANDMARKS:
+                self._points = (record.captured_s, landmarks_of(one))
+            case schema.FACE:
+                newest["face"] = partial(Feed.on_face, observation=self._face(one))
+            case schema.STATUS:
+                newest[one.worker] = partial(Feed.on_worker, status=status_of(one, self._session))
 
-    def telling(self, record: SessionMessage) -> Callable[[Feed], None]:
-        one = record.message
-        if record.topic == schema.WORDS:
-            update = TranscriptUpdate(words_of(one.final), words_of(one.partial), one.skipped_s)
-            return lambda feed: feed.on_words(update, one.revision)
-        if record.topic == schema.FACE:
-            face = self._face(one)
-            return lambda feed: feed.on_face(face)
-        if record.topic == schema.STATUS:
-            status = status_of(one, self._session)
-            return lambda feed: feed.on_worker(status)
-        self._points = (record.captured_s, landmarks_of(one))
-        return lambda _: None
+    def taken(self) -> list[Callable[[Feed], None]]:
+        told, self._newest, self._final = [*self._newest.values()], {}, []
+        return told
 
     def _face(self, one: Any) -> FaceObservation:
         """Return the face of a Face message, with the newest landmarks if they are fresh."""

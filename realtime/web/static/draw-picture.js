@@ -30,7 +30,7 @@ export function drawPicture() {
   const why = state.viewing ? "" : whyDark();
   const image = state.viewing ? state.picture : state.own;
   const [w, h] = [image?.videoWidth ?? image?.width, image?.videoHeight ?? image?.height];
-  const face = !why && (w || state.recorded) && (state.recorded || performance.now() - state.faceAt < FACE_MS) ? state.face : null;
+  const face = !why && (state.recorded || (w && performance.now() - state.faceAt < FACE_MS)) ? state.face : null;
   drawPeople(face);
   if (why) {
     context.fillStyle = "#000";
