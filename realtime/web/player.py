@@ -145,21 +145,19 @@ class Player:
     def on_asked(self, asked: Play) -> None:
         """Do what a page asks for."""
         transport = self._transport
+        place_s = None if asked.at is None else min(asked.at, self._last_s)
         if asked.session is not None and asked.session < len(self._listed) and self._listed[asked.session].session:
-            self._chosen = asked.session
-            self._wanted = True
-            transport.jump(0.0)
-        if asked.at is not None:
-            transport.jump(min(asked.at, self._last_s))
-        if asked.loop is not None:
-            transport.loop = asked.loop
+            self._chosen, self._wanted, place_s = asked.session, True, 0.0
         if asked.on is not None:
             self._wanted = asked.on
-            if asked.on and self._at_end:
-                transport.jump(0.0)
-        if asked.speed is not None:
-            transport.steer(speed=asked.speed)
+        if asked.on and self._at_end and place_s is None:
+            place_s = 0.0
+        if asked.loop is not None:
+            transport.loop = asked.loop
+        transport.steer(speed=asked.speed)
         self._steer()
+        if place_s is not None:
+            transport.jump(place_s)
 
     async def run(self) -> None:
         """Play until cancelled. Raises SessionInvalid for a session of which nothing can be played, if it is the only
@@ -196,16 +194,15 @@ class Player:
         jumps, steadied = transport.jumps, Steadied(self._steadiness) if self._steadiness else None
         self._at_end = False
         self._feed.begin_again()
-        with contextlib.closing(scenes(session, session.start_s + transport.position_s)) as played:
-            shown = 0
-            while (scene := await asyncio.to_thread(next, played, None)) is not None:
-                # The first is seen before anything moves.
-                at_s = scene.estimate.end_s - session.start_s
-                if transport.jumps != jumps or (shown and not await transport.reach(at_s)):
-                    return
-                self._show(scene, steadied)
-                self._shown_s = at_s
-                shown += 1
+        played, shown = scenes(session, session.start_s + transport.position_s), 0
+        while (scene := await asyncio.to_thread(next, played, None)) is not None:
+            # The first is seen before anything moves.
+            at_s = scene.estimate.end_s - session.start_s
+            if transport.jumps != jumps or (shown and not await transport.reach(at_s)):
+                return
+            self._show(scene, steadied)
+            self._shown_s = at_s
+            shown += 1
         if transport.loop and shown:
             transport.jump(0.0)
         else:
