@@ -102,9 +102,8 @@ def test_of_several_people_the_one_is_read_who_is_pointed_at(
         page.wait_for_function(f"() => dhmd.state.face?.box && ({side})() !== {str(before).lower()}")
         page.get_by_text("Settings").click()
         # What is laid over the picture is mirrored with it.
-        left = page.locator("#read").evaluate("one => parseFloat(one.style.left)")
+        on_the_right = "() => parseFloat(document.querySelector('#read').style.left) > 50"
+        before = page.evaluate(on_the_right)
         page.get_by_label("Mirror the picture").check()
-        page.wait_for_function(
-            f"() => (parseFloat(document.querySelector('#read').style.left) > 50) !== {str(left > 50).lower()}"
-        )
+        page.wait_for_function(f"() => ({on_the_right})() !== {str(before).lower()}")
     assert complaints == []

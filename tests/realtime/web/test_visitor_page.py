@@ -240,9 +240,8 @@ def test_a_camera_alone_is_enough_and_another_can_be_chosen(launch: Any, address
     used = "document.querySelector('#own').srcObject?.getTracks()[0].getSettings().deviceId"
     cameras = page.locator("#camera-choice")
     assert cameras.locator("option").count() == 2
-    another = page.evaluate(
-        f"[...document.querySelector('#camera-choice').options].find((one) => one.value !== {used}).value"
-    )
+    offered = "[...document.querySelector('#camera-choice').options]"
+    another = page.evaluate(f"{offered}.find((one) => one.value !== {used}).value")
     cameras.select_option(another)
     page.wait_for_function(f"() => {used} === {another!r}")
     page.locator("#camera-notice").wait_for(state="hidden")
