@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -35,6 +36,7 @@ class FaceObservation:
     captured_s: capture time of the picture, seconds on the stream clock.
     rows: one row (see WIDTH) when the subject is in sight, else none.
     faces: how many faces there are, the subject's included, counted up to MAX_FACES.
+    others: boxes of those that are not read.
     Of the subject, or None:
     box: x0, y0, x1, y1 as fractions of the picture.
     landmarks: (478, 3) float32; x and y as fractions of the picture, z in the scale of x.
@@ -47,6 +49,7 @@ class FaceObservation:
     box: Box | None = None
     landmarks: NDArray[np.float32] | None = None
     emotions: NDArray[np.float32] | None = None
+    others: tuple[Box, ...] = ()
 
     @property
     def blendshapes(self) -> dict[str, float]:
@@ -70,6 +73,7 @@ class FaceExtractor:
         self._landmarks = FaceLandmarks(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence)
         self._subject = Subject(SIGHTINGS) if running_mode == "video" else None
         self._cell: int | None = None
+        self._asked: tuple[float, float] | None = None
         self.spec = face_spec(expression)
 
     def due(self, captured_s: float) -> bool:
@@ -85,13 +89,20 @@ class FaceExtractor:
         image = within_max_side(image)
         faces = self._landmarks.find(image, captured_s)
         boxes = pixel_boxes(faces, image)
-        chosen = largest(boxes) if self._subject is None else self._subject.among(boxes, captured_s)
+        asked, self._asked = self._asked, None
+        pointed_at = None if asked is None else _around(asked, [face.box for face in faces])
+        chosen = largest(boxes) if self._subject is None else self._subject.among(boxes, captured_s, pointed_at)
+        others = tuple(face.box for i, face in enumerate(faces) if i != chosen)
         if chosen is None:
-            return FaceObservation(captured_s, Rows.empty(WIDTH), len(faces))
+            return FaceObservation(captured_s, Rows.empty(WIDTH), len(faces), others=others)
         face = faces[chosen]
         row, emotions = self._row(image, face)
         rows = Rows(np.array([captured_s]), row[None])
-        return FaceObservation(captured_s, rows, len(faces), face.box, face.landmarks, emotions)
+        return FaceObservation(captured_s, rows, len(faces), face.box, face.landmarks, emotions, others)
+
+    def choose(self, x: float, y: float) -> None:
+        """Read the person at a place of the next picture, fractions of it, if a face is there. For any thread."""
+        self._asked = (x, y)
 
     def _row(self, image: NDArray[np.uint8], face: Face) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The row (WIDTH,) and the network's probabilities (7,) of one face."""
@@ -109,6 +120,17 @@ class FaceExtractor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _around(point: tuple[float, float], boxes: Sequence[Box]) -> int | None:
+    """The box with a point in it; of several, the one whose centre is nearest."""
+    x, y = point
+    holding = [i for i, (x0, y0, x1, y1) in enumerate(boxes) if x0 <= x <= x1 and y0 <= y <= y1]
+    return min(
+        holding,
+        key=lambda i: (boxes[i][0] + boxes[i][2] - 2 * x) ** 2 + (boxes[i][1] + boxes[i][3] - 2 * y) ** 2,
+        default=None,
+    )
 
 
 def face_spec(expression: ExpressionNet) -> FeatureSpec:

@@ -31,17 +31,21 @@ class Subject:
         self._seen_s = 0.0
         self._newest_s = float("-inf")
 
-    def among(self, boxes: Sequence[Box], captured_s: float) -> int | None:
+    def among(self, boxes: Sequence[Box], captured_s: float, pointed_at: int | None = None) -> int | None:
         """Finds which of `boxes` is the subject; None while it is out of sight, even if others are there.
 
-        boxes: in a unit that is the same along x and y. Time that runs backwards starts anew (a file that loops).
+        boxes: in a unit that is the same along x and y. pointed_at: the one that somebody chooses now. Time that runs
+        backwards starts anew (a file that loops).
         """
         if captured_s < self._newest_s:
             self._box = None
         self._newest_s = captured_s
         if self._box is not None and captured_s - self._seen_s >= HANDOVER_S:
             self._box = None
-        chosen = self._arriving(boxes) if self._box is None else _continuing(self._box, boxes)
+        if pointed_at is not None:
+            chosen: int | None = pointed_at
+        else:
+            chosen = self._arriving(boxes) if self._box is None else _continuing(self._box, boxes)
         if chosen is not None:
             self._box, self._seen_s = boxes[chosen], captured_s
             self._newcomer = None

@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dhmd.labels import CHANNELS
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 SentimentValue = Annotated[float, Field(ge=-3, le=3)]
+SURE: Final = 0.6
+"""Probability from which on an emotion is said to be what a modality shows."""
 EmotionName = Literal["neutral", "happy", "sad", "angry", "fear", "disgust", "surprise"]
 
 
@@ -97,6 +101,17 @@ class Estimate(Part):
     latency_ms: Latency
     dropped: Dropped
     model: ModelName
+
+    @property
+    def disagreement(self) -> str:
+        """Who is sure of what, where modalities that are sure of themselves differ, "happy words, angry voice"; else
+        empty."""
+        sure = [
+            (max(emotions, key=lambda one: emotions[one]), name)
+            for m, name in CHANNELS.items()
+            if (emotions := getattr(self.modalities, m).emotions) and max(emotions.values()) >= SURE
+        ]
+        return ", ".join(f"{top} {name}" for top, name in sure) if len({top for top, _ in sure}) > 1 else ""
 
 
 if __name__ == "__main__":

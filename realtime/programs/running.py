@@ -127,6 +127,7 @@ class Run:
             web.recordings, pipeline, self.description, on_change=feed.on_recording, on_marks=feed.on_marks
         )
         web.audience.recording = recording
+        web.audience.steers = pipeline
         web.audience.on_key = marking.press if self.recorder else None
         feed.atoms = pipeline.engine.checkpoint.model.atoms
         pipeline.outputs.add(feed)

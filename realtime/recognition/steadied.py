@@ -17,7 +17,7 @@ class Hysteresis:
     """
 
     def __init__(self, margin: float) -> None:
-        self._margin = margin
+        self.margin = margin
         self._top: int | None = None
         self._lead = [0.0] * len(EMOTIONS)
         """Lead of each emotion over the one on top, probability times seconds; never below 0."""
@@ -38,7 +38,7 @@ class Hysteresis:
             ahead = [probability - emotions[self._top] for probability in emotions]
             self._lead = [max(0.0, lead + now * passed_s) for lead, now in zip(self._lead, ahead, strict=True)]
             first = max(range(len(emotions)), key=self._lead.__getitem__)
-            if self._lead[first] > self._margin:
+            if self._lead[first] > self.margin:
                 self._put_on_top(first)
         return None if self._top is None else EMOTIONS[self._top]
 
@@ -52,6 +52,14 @@ class Steadied:
     def __init__(self, steadiness: Steadiness = BY_DEFAULT) -> None:
         self.smoothing = Smoothing(steadiness.smoothing_s)
         self._hysteresis = Hysteresis(steadiness.margin)
+
+    @property
+    def steadiness(self) -> Steadiness:
+        return Steadiness(self.smoothing.seconds, self._hysteresis.margin)
+
+    def keep(self, steadiness: Steadiness) -> None:
+        """Keep the answer this still from now on. For any thread."""
+        self.smoothing.seconds, self._hysteresis.margin = steadiness.smoothing_s, steadiness.margin
 
     def of(self, inference: Inference | None, end_s: float) -> tuple[Inference | None, EmotionName | None]:
         """Return what to publish of the window that ends at `end_s`, and the emotion on top."""

@@ -33,8 +33,6 @@ TROUBLE = {
     WorkerState.RESTARTING: "red",
     WorkerState.FAILED: "red",
 }
-SURE = 0.6
-"""Probability from which on an emotion is said to be what a modality shows."""
 REDRAW_S = 0.125
 LINE_EVERY_S = 1.0
 BAR_WIDTH = 64
@@ -84,17 +82,6 @@ def alone(part: ModalityEstimate) -> str:
         return "-"
     top = max(part.emotions, key=lambda name: part.emotions[name])  # type: ignore[index]
     return f"{top} {part.emotions[top]:.0%}"
-
-
-def disagreement(e: Estimate) -> str:
-    """Say who is sure of what, where modalities that are sure of themselves differ; else nothing."""
-    parts = [(name, getattr(e.modalities, m).emotions) for m, name in CHANNELS.items()]
-    sure = [
-        (max(emotions, key=lambda one: emotions[one]), name)
-        for name, emotions in parts
-        if emotions and max(emotions.values()) >= SURE
-    ]
-    return ", ".join(f"{top} {name}" for top, name in sure) if len({top for top, _ in sure}) > 1 else ""
 
 
 def _moment(t: float) -> str:
@@ -151,7 +138,7 @@ class Dashboard:
         line.append_text(sentiment_bar(s.value, s.low, s.high, BAR_WIDTH + 1))
         line.append(f" {s.value:+.2f}\n", style=sentiment_colour(s.value))
         line.append(f"{'':10}valence {e.valence:+.2f}   arousal {e.arousal:+.2f}", style="grey70")
-        if differs := disagreement(e):
+        if differs := e.disagreement:
             line.append(f"   {differs}", style="yellow")
         return line
 

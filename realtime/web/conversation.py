@@ -12,19 +12,16 @@ from starlette.websockets import WebSocket
 
 from realtime.allowance import Allowance
 from realtime.clock import PeerClock
-from realtime.web.pages import Page, message
+from realtime.web.pages import Page, hello, message
 from realtime.web.protocol import (
     MALFORMED,
     SUPERSEDED,
     TEXTS_HZ,
-    DeviceState,
     Join,
-    Key,
-    Leave,
     NotTaken,
     PageText,
+    Play,
     Pong,
-    Record,
     SentPicture,
     SentSound,
     read_binary,
@@ -88,7 +85,7 @@ class Conversation:
     async def run(self) -> None:
         """Talk until the page is gone, or is sent away. A page may join, leave, and join again."""
         visits, page = self._visits, self._page
-        page.tell(message("hello", {"source": "browser", "marking": False, **visits.described()}))
+        page.tell(hello("browser", marking=False, **visits.described()))
         forever, visited = asyncio.Event(), False
         try:
             async with asyncio.TaskGroup() as group:
@@ -141,16 +138,10 @@ class Conversation:
                 visit.on_sound(heard.samples, self._clock.ours(heard.captured_s))
             case SentPicture() | SentSound():
                 await self._out_of_place(heard.what, "before the clocks were compared")
-            case DeviceState():
-                visit.on_source(heard)
-            case Record():
-                visit.recording.on_request(heard.on, heard.video, heard.audio)
-            case Key():
-                visit.recording.on_key(heard.key)
-            case Leave():
-                visit.leave("this session is over")
-            case _:
+            case Join() | Play():
                 await self._out_of_place("text", "not now")
+            case _:
+                visit.on_asked(heard)
 
     async def _hear(self, until: asyncio.Event) -> PageMessage | None:
         """Return what the page says next; None once `until` is set, or the page is gone or sent away."""

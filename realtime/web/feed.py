@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import math
 import threading
 import time
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 
 from dhmd.contract import Word
 from dhmd.features.face import FaceObservation
+from dhmd.features.subject import Box
 from dhmd.modality import Modality
 from realtime.capture.samples import VideoFrame
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
+from realtime.recognition.events import Events
 from realtime.web.pages import Page, Picture, message
 from realtime.workers import WorkerStatus
 
@@ -50,6 +53,7 @@ class Feed:
         """State of that with the broker; empty without one."""
         self.atoms = 0
         """In each dictionary of the model, if their activations come with the estimates; else 0."""
+        self._events = Events()
         self._recording: str | None = None
         self._pictured_s = 0.0
         self._activated_s = -math.inf
@@ -71,9 +75,11 @@ class Feed:
         if not self._pages:
             return
         face: dict[str, Any] = {"t": observation.captured_s, "faces": observation.faces}
+        face |= {"others": [_rounded(box) for box in observation.others]}
+        if observation.box is not None:
+            face |= {"box": _rounded(observation.box)}
         if observation.box is not None and observation.landmarks is not None:
             points = np.clip(np.round(observation.landmarks[:, :2] * POINT_UNITS), -32768, 32767).astype("<i2")
-            face |= {"box": [round(float(side), 4) for side in observation.box]}
             face |= {"points": base64.b64encode(points.tobytes()).decode()}
         self._each(message("face", face))
 
@@ -81,10 +87,14 @@ class Feed:
         self._each(message("words", {"final": _words(update.final), "partial": _words(update.partial)}))
 
     def on_estimate(self, emission: Emission) -> None:
+        happened = self._events.take(emission.estimate)
         if not self._pages:
             return
         end_s, data = emission.perceived.cut.end_s, emission.payload.decode()
-        self._each(f'{{"type":"estimate","end":{end_s:.4f},"data":{data}}}')
+        differs = json.dumps(emission.estimate.disagreement)
+        self._each(f'{{"type":"estimate","end":{end_s:.4f},"disagreement":{differs},"data":{data}}}')
+        for event in happened:
+            self._each(message("event", event.model_dump()))
         activations = emission.inference and emission.inference.activations
         if activations and end_s - self._activated_s >= ACTIVATIONS_EVERY_S:
             self._activated_s = end_s
@@ -108,6 +118,16 @@ class Feed:
         """Show what becomes of a recording that a page asked for."""
         self._recording = message("recording", dict(state))
         self._each(self._recording)
+
+    def tell(self, text: str) -> None:
+        """Hand a message to every page."""
+        self._each(text)
+
+    def begin_again(self) -> None:
+        """Tell pages that what comes next does not go on from what came before."""
+        self._events = Events()
+        self._activated_s = self._pictured_s = -math.inf
+        self._each(message("jumped", {}))
 
     def end(self, reason: str) -> None:
         """Tell pages that nothing more will come."""
@@ -147,6 +167,10 @@ def _shades(activations: Mapping[Modality, NDArray[np.float32]]) -> dict[str, st
     """Return the square root of each activation in [0, 1], as a byte, in base64."""
     shades = {m: np.rint(np.sqrt(one) * 255).astype(np.uint8) for m, one in activations.items()}
     return {m.value: base64.b64encode(one.tobytes()).decode() for m, one in shades.items()}
+
+
+def _rounded(box: Box) -> list[float]:
+    return [round(float(side), 4) for side in box]
 
 
 def _words(words: tuple[Word, ...]) -> list[list[Any]]:

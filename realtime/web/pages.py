@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import struct
 from collections import deque
 from collections.abc import AsyncIterator
@@ -15,11 +16,14 @@ from typing import Any, Final
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.capture.samples import VideoFrame
+from realtime.recognition.steadiness import Steadiness
 
 WAITING: Final = 64
 """Messages that wait for one page at most; the oldest make room."""
 PICTURE_SIDE: Final = 640
 JPEG_QUALITY: Final = 70
+SERVER: Final = secrets.token_hex(8)
+"""This life of the server: what an earlier one has offered to fetch is gone."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,16 @@ class Page:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             async for one in self.outgoing():
                 await (socket.send_text(one) if isinstance(one, str) else socket.send_bytes(one))
+
+
+def hello(source: str, **described: Any) -> str:
+    """Return the first message of a conversation. source: server, browser or recording."""
+    return message("hello", {"source": source, "server": SERVER, **described})
+
+
+def steadiness_of(steadiness: Steadiness) -> dict[str, float]:
+    """Return the fields of a page's `steady`."""
+    return {"smoothing": steadiness.smoothing_s, "margin": steadiness.margin}
 
 
 def message(kind: str, data: dict[str, Any]) -> str:

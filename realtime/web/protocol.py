@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from realtime.messages.commands import LONGEST_SMOOTHING_S
+
 MALFORMED, REFUSED, SUPERSEDED, BUSY = 4400, 4403, 4409, 4429  # of the range that WebSocket leaves to applications
 
 LARGEST_TEXT: Final = 4096
@@ -63,11 +65,38 @@ class Record(_Said):
     audio: bool = False
 
 
+class Choose(_Said):
+    """Read the person at this place, fractions of the picture."""
+
+    type: Literal["choose"]
+    x: float = Field(ge=0, le=1)
+    y: float = Field(ge=0, le=1)
+
+
+class Steady(_Said):
+    """See Steadiness."""
+
+    type: Literal["steady"]
+    smoothing: float = Field(ge=0, le=LONGEST_SMOOTHING_S)
+    margin: float = Field(ge=0, le=1)
+
+
+class Play(_Said):
+    """What is not said stays as it is. at: seconds of the recording. session: number in the list, from 0."""
+
+    type: Literal["play"]
+    on: bool | None = None
+    at: float | None = Field(None, ge=0)
+    speed: float | None = Field(None, ge=0.1, le=16)
+    loop: bool | None = None
+    session: int | None = Field(None, ge=0)
+
+
 class Leave(_Said):
     type: Literal["leave"]
 
 
-PageText = Join | Pong | DeviceState | Key | Record | Leave
+PageText = Join | Pong | DeviceState | Key | Record | Choose | Steady | Play | Leave
 _SAID: TypeAdapter[PageText] = TypeAdapter(Annotated[PageText, Field(discriminator="type")])
 
 

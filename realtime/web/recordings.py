@@ -30,7 +30,15 @@ MOST_OF_SESSION: Final = 4
 """Recordings that a session keeps; the oldest makes room."""
 KEPT_S: Final = 600.0
 """Time in which recordings can be fetched after their session is over."""
-MEDIA_TYPES: Final = {".mcap": "application/octet-stream", ".csv": "text/csv; charset=utf-8"}
+MEDIA_TYPES: Final = {
+    ".mcap": "application/octet-stream",
+    ".csv": "text/csv; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+}
+MADE_OF_THEM: Final = ("csv", "html")
+"""Formats in which recordings are offered, too: a table, and a report to be looked at."""
+REPORT_MAY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox"
+"""Content-Security-Policy of a report, which has its style in it, and no script."""
 
 
 @dataclass(eq=False)
@@ -147,7 +155,14 @@ class Recordings:
         path = kept.files.get(request.path_params["name"]) if kept is not None else None
         if path is None:
             return PlainTextResponse("there is no such recording, or not any more", 404)
-        return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], filename=path.name)
+        seen = path.suffix == ".html"
+        return FileResponse(
+            path,
+            media_type=MEDIA_TYPES[path.suffix],
+            filename=path.name,
+            headers={"Content-Security-Policy": REPORT_MAY} if seen else None,
+            content_disposition_type="inline" if seen else "attachment",
+        )
 
 
 class PageRecording(LimitedRecording):
@@ -265,11 +280,11 @@ class PageRecording(LimitedRecording):
 
 
 def _files(path: Path) -> dict[str, Path]:
-    """Put the table of a recording beside it; returns the files by name, without a table if there are no estimates, or
-    there is no room for it."""
+    """Put table and report of a recording beside it; returns the files by name. Without estimates, or room, there
+    are none of these."""
     if not path.exists() or not path.stat().st_size:
         return {}
     files = [path]
     with contextlib.suppress(DHMDError, OSError):
-        files.append(export(path, "csv"))
+        files += [export(path, to) for to in MADE_OF_THEM]
     return {one.name: one for one in files}

@@ -34,7 +34,7 @@ from realtime.recognition.shared_engine import SharedEngine
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.session.recorder import describe
 from realtime.web.feed import Feed
-from realtime.web.pages import Page, message
+from realtime.web.pages import Page, message, steadiness_of
 from realtime.web.protocol import (
     LARGEST_PICTURE,
     LONGEST_SOUND_S,
@@ -42,7 +42,12 @@ from realtime.web.protocol import (
     PICTURES_HZ,
     SOUND_AHEAD_S,
     SOUND_RATE,
+    Choose,
     DeviceState,
+    Key,
+    Leave,
+    Record,
+    Steady,
 )
 from realtime.web.recordings import PageRecording, Recordings
 from realtime.workers import WorkerState, WorkerStatus
@@ -183,6 +188,22 @@ class Visit:
             # The page that left still waits for its files.
             self._page.tell(message("recording", dict(state)))
 
+    def on_asked(self, asked: DeviceState | Record | Key | Choose | Steady | Leave) -> None:
+        """Do what the visitor asks for."""
+        match asked:
+            case DeviceState():
+                self.on_source(asked)
+            case Record():
+                self.recording.on_request(asked.on, asked.video, asked.audio)
+            case Key():
+                self.recording.on_key(asked.key)
+            case Choose():
+                self.perception.extractors.face.choose(asked.x, asked.y)
+            case Steady():
+                self.pipeline.steadied.keep(Steadiness(asked.smoothing, asked.margin))
+            case Leave():
+                self.leave("this session is over")
+
     def on_source(self, source: DeviceState) -> None:
         """Take what the page says of its camera or its microphone."""
         if source.kind == "audio" and source.state == "on" and source.rate is not None:
@@ -255,6 +276,8 @@ class Visits:
             "broker": self._common.broker,
             "atoms": self._common.engine.checkpoint.model.atoms,
             "recordable": True,
+            "choosing": True,
+            "steadiness": steadiness_of(self._common.steadiness),
         }
 
     async def join(self, session: str | None, begun: Allowance) -> Visit | str:

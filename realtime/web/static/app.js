@@ -1,20 +1,24 @@
 // The page of one stream, of the server's camera or of the visitor's own (docs/web.md says how they speak).
 //
-// connection.js the WebSocket, state.js what is known, draw.js and its parts what is shown of it, recording.js; and of a visitor
-// visit.js, from the invitation to leaving: capture.js (with jpeg-worker.js and pcm-worklet.js) what camera and microphone
-// give, outbox.js what of it waits to be sent.
+// connection.js the WebSocket, state.js what is known, draw.js and its parts what is shown of it, emotions.js how it is named;
+// settings.js what can be chosen, recording.js, player.js for recordings; and of a visitor visit.js, from the invitation to leaving: capture.js (with
+// jpeg-worker.js and pcm-worklet.js) what camera and microphone give, outbox.js what of it waits to be sent.
 
 import { Connection } from "./connection.js";
 import { at } from "./dom.js";
 import { delays, startDrawing } from "./draw.js";
+import { Player } from "./player.js";
 import { Recording } from "./recording.js";
-import { estimated, heard, state, touch } from "./state.js";
+import { Settings } from "./settings.js";
+import { estimated, forget, heard, state, touch } from "./state.js";
 import { Visit } from "./visit.js";
 
 function say(text, bad = false) {
   at("connection").textContent = text;
   at("connection").className = bad ? "bad" : "";
 }
+
+const KEPT_S = 600; // in which the server keeps the recordings of a session that is over
 
 const connection = new Connection({
   told(message) {
@@ -25,6 +29,7 @@ const connection = new Connection({
   pictured,
   lost({ final, reason }) {
     visit.cut();
+    recording.outOfReach();
     if (state.ended) {
       say(state.ended);
       return false;
@@ -34,17 +39,21 @@ const connection = new Connection({
     return true;
   },
 });
-const visit = new Visit(connection, say);
+const settings = new Settings(connection, (kind) => visit.choose(kind));
+const visit = new Visit(connection, say, settings);
 const recording = new Recording(connection);
+const player = new Player(connection);
 
-const OF_A_SESSION = new Set(["estimate", "activations", "face", "words", "status", "marks", "refused"]);
+const OF_A_SESSION = new Set(["estimate", "event", "activations", "face", "words", "status", "marks", "refused"]);
 
 const TOLD = {
   hello(message) {
-    [state.broker, state.atoms, state.ended] = [message.broker ?? "", message.atoms ?? 0, ""];
+    [state.broker, state.atoms, state.choosing, state.ended] = [message.broker ?? "", message.atoms ?? 0, message.choosing ?? false, ""];
     recording.hello(message);
+    settings.hello(message);
+    player.hello(message);
     say(visit.hello(message));
-    touch("atoms", "health");
+    touch("model", "health");
   },
   joined(message) {
     if (!message.resumed) recording.stop();
@@ -56,10 +65,15 @@ const TOLD = {
     visit.timed();
     touch("health");
   },
-  estimate: ({ data, end }) => estimated(data, end),
+  estimate: estimated,
+  event({ event, emotion }) {
+    if (event !== "emotion") return;
+    state.lasting = emotion ?? "nobody seen or heard";
+    touch("answer");
+  },
   activations(message) {
     state.activations = message;
-    touch("atoms");
+    touch("model");
   },
   face(message) {
     [state.face, state.faceAt] = [message, performance.now()];
@@ -68,7 +82,7 @@ const TOLD = {
   words: heard,
   status(message) {
     state.statuses.set(message.worker, message);
-    touch("estimate", "health");
+    touch("answer", "health");
   },
   broker(message) {
     state.broker = message.state;
@@ -84,10 +98,19 @@ const TOLD = {
     touch("health");
   },
   recording: (message) => recording.told(message),
+  sessions: (message) => player.offer(message),
+  session: (message) => player.opened(message),
+  playing: (message) => player.playing(message),
+  jumped: forget,
   ended({ reason }) {
     recording.stop();
-    if (state.viewing) say(state.ended = `the run has ended${reason ? `: ${reason}` : ""}`);
-    else visit.over(reason || "the session has ended");
+    if (state.viewing) {
+      recording.withdraw("what was recorded is gone with the run");
+      say(state.ended = `the run has ended${reason ? `: ${reason}` : ""}`);
+    } else {
+      recording.keepFor(KEPT_S);
+      visit.over(reason || "the session has ended");
+    }
   },
 };
 
@@ -103,5 +126,6 @@ async function pictured(buffer) {
 // Delays are measured where they are felt, so tests and the bench read them from outside, here.
 Object.defineProperty(window, "dhmd", { value: Object.freeze({ state, delays }) });
 
-startDrawing();
+if (new URLSearchParams(location.search).has("overlay")) document.documentElement.classList.add("overlay");
+startDrawing((x, y) => connection.send({ type: "choose", x, y }));
 connection.open();

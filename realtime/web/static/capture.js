@@ -13,16 +13,17 @@ const INSECURE = "browsers give a camera only to secure pages: open this page on
 const PICTURE_SIDE = 640; // wide, at most
 const PICTURE_EVERY_MS = 1000 / 15 - 10; // less than the span, for frames do not come evenly
 
-/** Ask for devices: {kind: track, or the reason why there is none}. */
-export async function acquire(kinds) {
+/** Ask for devices: {kind: track, or the reason why there is none}. chosen: {kind: id} of one among several. */
+export async function acquire(kinds, chosen = {}) {
   if (!navigator.mediaDevices) return Object.fromEntries(kinds.map((kind) => [kind, INSECURE]));
   try {
-    const stream = await navigator.mediaDevices.getUserMedia(Object.fromEntries(kinds.map((kind) => [kind, WANTED[kind]])));
+    const wanted = (kind) => (chosen[kind] ? { ...WANTED[kind], facingMode: undefined, deviceId: { exact: chosen[kind] } } : WANTED[kind]);
+    const stream = await navigator.mediaDevices.getUserMedia(Object.fromEntries(kinds.map((kind) => [kind, wanted(kind)])));
     return Object.fromEntries(stream.getTracks().map((track) => [track.kind, track]));
   } catch (error) {
     if (kinds.length === 1) return { [kinds[0]]: because(DEVICES[kinds[0]], error) };
     const found = {};
-    for (const kind of kinds) Object.assign(found, await acquire([kind])); // one after the other: each may ask
+    for (const kind of kinds) Object.assign(found, await acquire([kind], chosen)); // one after the other: each may ask
     return found;
   }
 }
@@ -30,7 +31,7 @@ export async function acquire(kinds) {
 function because(device, { name, message }) {
   switch (name) {
     case "NotAllowedError": return `${device} not allowed: allow it in the browser's address bar and press Start again`;
-    case "NotFoundError": return `no ${device} found`;
+    case "OverconstrainedError": case "NotFoundError": return `no ${device} found`;
     case "NotReadableError": return `${device} in use by another program`;
     default: return `${device}: ${message || name}`.slice(0, 200); // the server takes no longer reason
   }
@@ -46,6 +47,7 @@ class Device {
   /** Begin with a track, or note why there is none. */
   async take(found) {
     if (typeof found === "string") return this.stop(found);
+    this.#release();
     this.track = found;
     found.onmute = found.onunmute = () => this.changed();
     found.onended = () => this.stop(`the ${DEVICES[found.kind]} was taken away`);
@@ -54,12 +56,17 @@ class Device {
   }
 
   stop(reason = "") {
-    this.track?.stop();
-    if (this.track) this.track.onended = this.track.onmute = this.track.onunmute = null;
-    this.track = null;
+    this.#release();
     this.#reason = reason;
-    this.end();
     this.changed();
+  }
+
+  #release() {
+    if (!this.track) return;
+    this.track.stop();
+    this.track.onended = this.track.onmute = this.track.onunmute = null;
+    this.track = null;
+    this.end();
   }
 
   toggle() {

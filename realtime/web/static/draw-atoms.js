@@ -1,7 +1,8 @@
 // Which atoms of the shared dictionary each modality is rebuilt from: one column an atom, one row a modality, two spaces.
 
 import { at, put } from "./dom.js";
-import { MODALITIES, state } from "./state.js";
+import { css, MODALITIES } from "./emotions.js";
+import { state } from "./state.js";
 
 const ROW = 6, GAP = 1; // in pixels of the canvas, which is drawn larger
 
@@ -42,6 +43,6 @@ function drawRow(image, top, used, [r, g, b]) {
 const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
 function colour(modality) {
-  const hex = getComputedStyle(document.documentElement).getPropertyValue(`--${modality}`).trim();
+  const hex = css(modality);
   return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 }

@@ -1,7 +1,7 @@
 // Who teaches whom: the edges of the two distillation graphs, as wide as they are strong.
 
 import { at } from "./dom.js";
-import { MODALITIES } from "./state.js";
+import { MODALITIES } from "./emotions.js";
 
 const NODES = { vision: [110, 35], audio: [185, 155], text: [35, 155] };
 const SPACES = ["homo", "hetero"];

@@ -1,9 +1,11 @@
 // What was said. Final words keep their place in the page; only what is still heard is written again.
 
 import { at, put } from "./dom.js";
-import { state } from "./state.js";
+import { isUnread, state } from "./state.js";
 
 const SHOWN = 60;
+const PLAIN = 0.25; // sentiment nearer to 0 is none
+const UNREAD = "Speech is heard, and no English words in it: another language, singing, or too unclear.";
 
 const [none, final, partial] = at("words").children;
 const spans = new Map(); // by final word
@@ -22,14 +24,17 @@ export function drawWords() {
       spans.set(word, span);
     }
     const span = spans.get(word);
-    if (word.sentiment !== undefined) span.style.color = tint(word.sentiment);
+    if (word.sentiment !== undefined) show(span, word.sentiment);
   }
   put(partial, state.partial.map((word) => word.text).join(" "));
+  put(at("unread"), isUnread() ? UNREAD : "");
   none.hidden = shown.length + state.partial.length > 0;
 }
 
-function tint(sentiment) {
-  if (Math.abs(sentiment) < 0.25) return "";
+/** Underlined as the heading says, for those who do not tell the colours apart. */
+function show(span, sentiment) {
+  const name = Math.abs(sentiment) < PLAIN ? "" : sentiment > 0 ? "positive" : "negative";
+  span.className = name;
   const strength = Math.min(1, Math.abs(sentiment) / 2) * 60;
-  return `color-mix(in srgb, var(${sentiment > 0 ? "--good" : "--bad"}) ${Math.round(40 + strength)}%, var(--ink))`;
+  span.style.color = name && `color-mix(in srgb, var(--${name}) ${Math.round(40 + strength)}%, var(--ink))`;
 }

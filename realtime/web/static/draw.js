@@ -1,131 +1,65 @@
 // Everything is drawn once a display frame, and only what changed: messages come in bursts, frames do not.
 
 import { at, put } from "./dom.js";
-import { drawAtoms } from "./draw-atoms.js";
-import { buildGraphs, drawGraphs } from "./draw-graphs.js";
-import { drawPicture } from "./draw-picture.js";
-import { buildPlot, drawPlot } from "./draw-plot.js";
+import { buildAnswer, drawAnswer } from "./draw-answer.js";
+import { buildModel, drawModel } from "./draw-model.js";
+import { buildPicture, drawPicture } from "./draw-picture.js";
+import { buildNumbers, buildPlot, drawPlot } from "./draw-plot.js";
+import { drawTimeline } from "./draw-timeline.js";
 import { drawWords } from "./draw-words.js";
-import { EMOTIONS, MODALITIES, state, touch } from "./state.js";
+import { state, touch } from "./state.js";
 
-const WHY_ABSENT = { vision: "no face in sight", audio: "no voice", text: "no words" };
-const WORKERS = { vision: ["video", "face"], audio: ["audio", "voice"], text: ["audio", "transcript"] };
 const DELAYS = 200;
-const SURE = 0.6; // from here on an emotion is said to be what a channel shows
+const SILENT_MS = 2000; // a picture that is older is not shown as if it were now
+const NAMES = { video: "camera", audio: "microphone", transcript: "words" }; // of workers, where people have another
 const PARTS = { // how each is drawn, and its shortest span in ms: nobody reads a number ten times a second
-  picture: [drawPicture, 0], estimate: [drawEstimate, 0], words: [drawWords, 0], atoms: [drawAtoms, 0],
-  level: [drawLevel, 60], plot: [drawPlot, 95], health: [drawHealth, 250],
+  picture: [drawPicture, 0], answer: [() => { drawAnswer(); measureDelay(); }, 0], words: [drawWords, 0], model: [drawModel, 0],
+  level: [drawLevel, 60], timeline: [drawTimeline, 95], plot: [drawPlot, 95], health: [drawHealth, 250],
 };
 
 /** Of the last estimates of a visitor: ms from the capture of the newest picture in it until it was drawn. */
 export const delays = [];
 
 const drawnAt = {};
-const bars = new Map(); // by emotion: its label, bar and number
-const rows = new Map(); // by modality: its table row
 
-export function startDrawing() {
-  build();
-  buildGraphs();
-  buildPlot();
-  addEventListener("resize", buildPlot);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { buildPlot(); touch("atoms"); });
+/** chosen(x, y): somebody points at a person in the picture. */
+export function startDrawing(chosen) {
+  buildPicture(chosen);
+  buildAnswer();
+  buildNumbers();
+  buildModel();
+  const again = () => { buildPlot(); touch("timeline", "model", "player"); };
+  again();
+  new ResizeObserver(again).observe(at("plot"));
+  for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) matchMedia(query).addEventListener("change", again);
   requestAnimationFrame(frame);
+}
+
+/** A part of the page that is drawn elsewhere. */
+export function draws(part, draw, everyMs) {
+  PARTS[part] = [draw, everyMs];
 }
 
 function frame(nowMs) {
   for (const part of state.dirty) {
-    const [draw, everyMs] = PARTS[part];
+    const [draw, everyMs] = PARTS[part] ?? [() => {}, 0];
     if (nowMs - (drawnAt[part] ?? -Infinity) < everyMs) continue;
     drawnAt[part] = nowMs;
     state.dirty.delete(part);
     draw();
   }
-  if (state.viewing && state.pictureAt && nowMs - state.pictureAt > 2000 && !state.ended) at("nobody").hidden = false;
+  if (state.viewing && !state.recorded && state.pictureAt && nowMs - state.pictureAt > SILENT_MS && !state.ended) at("nobody").hidden = false;
   requestAnimationFrame(frame);
-}
-
-const signed = (value) => `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`;
-
-function build() {
-  for (const name of EMOTIONS) {
-    at("emotions").insertAdjacentHTML("beforeend", `<dt>${name}</dt><dd class="bar"><i></i></dd><dd class="number">-</dd>`);
-    const [label, bar, number] = [...at("emotions").children].slice(-3);
-    bar.firstChild.style.background = `var(--${name})`;
-    bars.set(name, { label, bar: bar.firstChild, number });
-  }
-  for (const [key, name] of Object.entries(MODALITIES)) {
-    at("modalities").tBodies[0].insertAdjacentHTML("beforeend",
-      `<tr data-name="${key}"><th scope="row">${name}</th><td class="absent">-</td><td>-</td><td>-</td><td>-</td></tr>`);
-    rows.set(key, at("modalities").tBodies[0].lastElementChild);
-  }
-}
-
-function drawEstimate() {
-  const { estimate } = state;
-  for (const [name, { label, bar, number }] of bars) {
-    const p = estimate?.emotions?.[name];
-    label.classList.toggle("top", p !== undefined && name === estimate.top);
-    bar.style.transform = `scaleX(${p ?? 0})`;
-    put(number, p === undefined ? "-" : p.toFixed(2));
-  }
-  const [strong, span] = at("top").children;
-  put(strong, estimate ? estimate.top ?? nothingPerceived(estimate) : "");
-  put(span, [estimate?.sentiment ? `sentiment ${signed(estimate.sentiment.value)}` : "", disagreement(estimate?.modalities)].filter(Boolean).join(" · "));
-  drawModalities(estimate?.modalities);
-  drawGraphs(estimate?.graph);
-  if (estimate) measureDelay(estimate);
-}
-
-function drawModalities(modalities) {
-  const leader = Object.entries(modalities ?? {}).filter(([, one]) => one.present).sort(([, a], [, b]) => b.influence - a.influence)[0]?.[0];
-  for (const [key, row] of rows) {
-    const one = modalities?.[key], [, is, age, influence, alone] = row.cells;
-    row.className = one?.present ? (key === leader ? "leads" : "") : "away";
-    is.className = one?.present ? "present" : "absent";
-    put(is, !one ? "-" : one.present ? "● present" : one.late ? "◌ behind" : `○ ${whyAbsent(key)}`);
-    put(age, one?.age_s == null ? "-" : `${one.age_s.toFixed(1)} s`);
-    put(influence, one?.influence == null ? "-" : percent(one.influence));
-    put(alone, one?.emotions == null ? "-" : `${strongest(one.emotions)} ${percent(one.emotions[strongest(one.emotions)])}`);
-  }
-}
-
-const percent = (share) => `${Math.round(100 * share)} %`;
-const strongest = (emotions) => Object.keys(emotions).reduce((a, b) => (emotions[b] > emotions[a] ? b : a));
-
-/** "happy words, angry voice" where channels that are sure of themselves say different things. */
-function disagreement(modalities) {
-  const sure = Object.entries(modalities ?? {}).filter(([, one]) => one.emotions && one.emotions[strongest(one.emotions)] >= SURE);
-  const said = new Set(sure.map(([, one]) => strongest(one.emotions)));
-  return said.size > 1 ? sure.map(([key, one]) => `${strongest(one.emotions)} ${MODALITIES[key]}`).join(", ") : "";
-}
-
-function nothingPerceived({ modalities }) {
-  const late = Object.values(modalities).some((one) => one.late);
-  return late ? "the machine is behind" : "nobody seen or heard";
-}
-
-function whyAbsent(modality) {
-  const [device] = WORKERS[modality], own = state.sources[device];
-  if (!state.viewing && own && own.state !== "on") {
-    const name = device === "video" ? "camera" : "microphone";
-    return own.reason.includes(name) ? own.reason.split(":")[0] : `${name}: ${own.reason}`;
-  }
-  for (const name of WORKERS[modality]) {
-    const status = state.statuses.get(name);
-    if (!status) return !state.viewing || state.picture ? "starting" : modality === "vision" ? "no camera" : "no microphone";
-    if (["failed", "restarting", "paused"].includes(status.state)) return status.reason || status.state;
-    if (status.state === "ended") return "ended";
-  }
-  return WHY_ABSENT[modality];
 }
 
 let measured = null;
 
-function measureDelay(estimate) {
-  const { present, age_s: age } = estimate.modalities.vision;
-  if (state.viewing || !state.clock || !present || measured === estimate) return;
+function measureDelay() {
+  const { estimate } = state;
+  if (!estimate || state.viewing || !state.clock || measured === estimate) return;
   measured = estimate;
+  const { present, age_s: age } = estimate.modalities.vision;
+  if (!present) return;
   const capturedMs = (state.estimateEnd - age - state.clock.offset) * 1000;
   delays.push(performance.now() - capturedMs);
   delays.splice(0, delays.length - DELAYS);
@@ -151,7 +85,7 @@ function drawHealth() {
   if (broker) parts.push(`broker ${broker}`);
   for (const { worker, state: how, reason } of state.statuses.values())
     // Of their own camera and microphone visitors are told beside the buttons.
-    if (["failed", "restarting", "behind", "late"].includes(how) && !(worker in state.sources)) wrong.push(`${worker} ${how}: ${reason}`);
+    if (["failed", "restarting", "behind", "late"].includes(how) && !(worker in state.sources)) wrong.push(`${NAMES[worker] ?? worker} ${how}: ${reason}`);
   for (const { what, count, reason } of state.refused.values())
     wrong.push(`${count} ${{ video: "pictures", audio: "blocks of sound", text: "messages" }[what]} were refused: ${reason}`);
   if (state.lostSoundS) wrong.push(`${state.lostSoundS.toFixed(1)} s of sound were lost while the connection was away`);

@@ -1,13 +1,18 @@
 // Recording: asked for with everybody's consent, shown while it is on, marked, and offered as files when it is done.
 
-import { at } from "./dom.js";
-import { EMOTIONS, state } from "./state.js";
+import { at, put } from "./dom.js";
+import { EMOTIONS, minutes } from "./emotions.js";
+import { state } from "./state.js";
+
+const KEPT = "kept for ten minutes after the session; download it now";
 
 export class Recording {
   #connection;
+  #server = ""; // whose files are on offer
   #on = false;
   #startedPage = 0;
   #marking = false;
+  #withdrawing = null;
 
   constructor(connection) {
     this.#connection = connection;
@@ -21,7 +26,11 @@ export class Recording {
     setInterval(() => this.#tick(), 250);
   }
 
-  hello({ marking, recordable }) {
+  hello({ server, marking, recordable }) {
+    if (this.#server && server !== this.#server) this.withdraw("the server was started anew; what was recorded before is gone");
+    else if (this.#links.length) put(at("files-note"), KEPT);
+    this.#server = server;
+    at("files").querySelector("ul").inert = false;
     this.#marking = marking;
     at("record").hidden = !recordable;
     this.#show();
@@ -43,6 +52,29 @@ export class Recording {
     this.#show();
   }
 
+  /** The server cannot be asked for files at the moment. */
+  outOfReach() {
+    if (!this.#links.length) return;
+    at("files").querySelector("ul").inert = true;
+    put(at("files-note"), "out of reach until the connection is back");
+  }
+
+  /** The server deletes the files on offer after so many seconds. */
+  keepFor(seconds) {
+    clearTimeout(this.#withdrawing);
+    this.#withdrawing = setTimeout(() => this.withdraw("what was recorded is no longer kept"), 1000 * seconds);
+  }
+
+  /** The files are gone: no link leads to them any more. */
+  withdraw(reason) {
+    clearTimeout(this.#withdrawing);
+    if (!this.#links.length) return;
+    at("files").querySelector("ul").replaceChildren();
+    put(at("files-note"), reason);
+  }
+
+  get #links() { return [...at("files").querySelectorAll("a")]; }
+
   /** Consent is asked for each recording. */
   #ask() {
     for (const box of at("consent").querySelectorAll("input")) box.checked = false;
@@ -55,15 +87,22 @@ export class Recording {
     this.#connection.send({ type: "record", on: true, video: at("keep-video").checked, audio: at("keep-audio").checked });
   }
 
+  /** One line a recording: its report to be seen, and its files to be downloaded. */
   #offer(files) {
     at("files").hidden = false;
-    const known = new Set([...at("files").querySelectorAll("a")].map((link) => link.href));
-    for (const { name, bytes, url } of files) {
-      const link = document.createElement("a"), item = document.createElement("li");
-      link.href = withToken(url);
-      link.download = link.textContent = name;
-      if (known.has(link.href)) continue;
-      item.append(link, ` ${size(bytes)}`);
+    put(at("files-note"), KEPT);
+    const known = new Set(this.#links.map((link) => link.href));
+    const lines = Map.groupBy(files.filter(({ url }) => !known.has(withToken(url))), ({ url }) => url.split("/").at(-2));
+    for (const recorded of lines.values()) {
+      const item = document.createElement("li");
+      for (const { name, bytes, url } of recorded.toSorted((a, b) => b.name.endsWith(".html") - a.name.endsWith(".html"))) {
+        const link = document.createElement("a"), isReport = name.endsWith(".html");
+        link.href = withToken(url);
+        link.textContent = isReport ? "See your report" : name;
+        if (isReport) Object.assign(link, { className: "report", target: "_blank", rel: "noopener" });
+        else link.download = name;
+        item.append(...(item.hasChildNodes() ? [" · "] : []), link, isReport ? "" : ` ${size(bytes)}`);
+      }
       at("files").querySelector("ul").append(item);
     }
   }
@@ -78,9 +117,7 @@ export class Recording {
   }
 
   #tick() {
-    if (!this.#on) return;
-    const seconds = Math.max(0, Math.floor(performance.now() / 1000 - this.#startedPage));
-    at("elapsed").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+    if (this.#on) at("elapsed").textContent = minutes(Math.max(0, performance.now() / 1000 - this.#startedPage));
   }
 }
 

@@ -1,19 +1,20 @@
 // What the page knows. Messages change it and name the parts that must be drawn again; draw.js draws those, once a frame.
 
-export const EMOTIONS = ["neutral", "happy", "sad", "angry", "fear", "disgust", "surprise"];
-export const MODALITIES = { vision: "face", audio: "voice", text: "words" };
 export const SPAN_S = 60;
+export const GAP_S = 1; // longer without an estimate: the connection was cut
 const WORDS = 80;
-const GAP_S = 1;
 const SLACK_S = 0.1;
 const PAUSE_S = 0.8; // silence that ends a sentence
+const UNREAD_S = 4; // speech that gives no word for so long gives none
 
 /** What is known of one session, and forgotten with it. */
 const nothing = () => ({
-  picture: null, pictureAt: 0, face: null, faceAt: 0, estimate: null, estimateEnd: 0, activations: null, final: [], partial: [],
+  picture: null, pictureAt: 0, face: null, faceAt: 0, estimate: null, estimateEnd: 0, disagreement: "", lasting: "", activations: null, final: [], partial: [],
   statuses: new Map(), refused: new Map(), missed: 0, lostSoundS: 0,
   history: [[], [], [], []], // x and three series, as uPlot takes them
+  tops: [], // of the last minute: {start, end, top, share}
   historyStart: null, arrivals: [],
+  speechSince: null, wordsAt: -Infinity, // stream time
   clock: null, // {offset, rtt}: stream time = page time + offset
   level: 0, // loudest sample of the microphone's last block, 0 to 1
 });
@@ -23,6 +24,9 @@ export const state = {
   viewing: true, // false: the page shows its visitor, not what the server sees
   own: null, // a visitor's video element
   sources: {}, // of a visitor: {video: {state, reason}, audio: ...}
+  recorded: false, // what is viewed is a recording
+  choosing: false, // whether the page may say which person is read
+  mirror: false,
   atoms: 0, broker: "", ended: false,
   dirty: new Set(),
 };
@@ -34,11 +38,11 @@ export function touch(...parts) {
 export function forget() {
   state.picture?.close();
   Object.assign(state, nothing());
-  touch("picture", "estimate", "plot", "words", "atoms", "level", "health");
+  touch("picture", "answer", "plot", "timeline", "words", "model", "level", "health");
 }
 
-export function estimated(estimate, end) {
-  [state.estimate, state.estimateEnd] = [estimate, end];
+export function estimated({ data: estimate, end, disagreement }) {
+  [state.estimate, state.estimateEnd, state.disagreement] = [estimate, end, disagreement];
   state.historyStart ??= end;
   const x = end - state.historyStart, last = state.history[0].at(-1);
   if (x - last > GAP_S) { // the connection was cut: no line over what nobody knows
@@ -48,10 +52,27 @@ export function estimated(estimate, end) {
   append(x, estimate.sentiment?.value ?? null, estimate.valence, estimate.arousal);
   state.arrivals.push(performance.now());
   state.arrivals.splice(0, state.arrivals.length - 50);
+  topped(estimate, x);
   const first = state.history[0].findIndex((t) => t >= x - SPAN_S);
   if (first > 0) state.history.forEach((column) => column.splice(0, first));
-  if (estimate.modalities.text.present) judge(estimate.modalities.text, end);
-  touch("estimate", "plot", "words", "atoms", "health");
+  const { text, audio } = estimate.modalities;
+  if (text.present) judge(text, end);
+  state.speechSince = audio.present ? state.speechSince ?? end : null;
+  touch("answer", "plot", "timeline", "words", "model", "health", "position");
+}
+
+function topped({ top, emotions }, x) {
+  const { tops } = state, before = tops.at(-1);
+  if (before && x - before.start <= GAP_S) before.end = x;
+  if (top) tops.push({ start: x, end: x, top, share: emotions[top] });
+  while (tops.length && tops[0].end < x - SPAN_S) tops.shift();
+}
+
+/** Whether somebody speaks, and no word is made out of it. */
+export function isUnread() {
+  const { speechSince, wordsAt, estimate, estimateEnd } = state, words = state.statuses.get("transcript");
+  return speechSince !== null && !estimate.modalities.text.present && (words ? words.state === "running" : state.recorded) &&
+    estimateEnd - Math.max(speechSince, wordsAt) > UNREAD_S;
 }
 
 /** The newest sentence that the words' own estimate has read takes its sentiment, until the next one begins. */
@@ -76,5 +97,6 @@ export function heard({ final, partial }) {
   state.final.push(...final.map(made));
   state.final.splice(0, state.final.length - WORDS);
   state.partial = partial.map(made);
+  if (final.length + partial.length) state.wordsAt = state.estimateEnd;
   touch("words");
 }

@@ -19,9 +19,10 @@ export class Visit {
   #told = {}; // by kind: the source as the server knows it
   #devices;
   #outbox;
+  #settings;
 
-  constructor(connection, say) {
-    [this.#connection, this.#say] = [connection, say];
+  constructor(connection, say, settings) {
+    [this.#connection, this.#say, this.#settings] = [connection, say, settings];
     const outbox = this.#outbox = new Outbox(connection, () => this.#joined && connection.isOpen && connection.timed);
     const changed = () => this.#report();
     state.own = at("own");
@@ -50,12 +51,13 @@ export class Visit {
     at("stream").textContent = this.#stream = stream;
     this.#spent = false;
     state.viewing = source !== "browser";
+    state.recorded = source === "recording";
     if (state.viewing) {
       if (this.#phase === "visiting") this.#end("");
       this.#enter("viewing");
     } else if (this.#phase === "visiting") this.#join();
     else if (this.#phase !== "asking") this.#enter("invited");
-    return state.viewing ? "live" : this.#phase === "visiting" ? "joining …" : "ready";
+    return state.recorded ? "recording" : state.viewing ? "live" : this.#phase === "visiting" ? "joining …" : "ready";
   }
 
   joined({ session, stream, resumed }) {
@@ -69,6 +71,7 @@ export class Visit {
     this.#told = {};
     at("stream").textContent = stream;
     this.#report();
+    if (!resumed) this.#settings.joined();
     this.#say("live");
   }
 
@@ -89,7 +92,7 @@ export class Visit {
   async #start() {
     this.#enter("asking");
     this.#why("waiting for your permission …");
-    const found = await acquire(Object.keys(this.#devices));
+    const found = await acquire(Object.keys(this.#devices), this.#settings.chosen);
     if (this.#phase !== "asking") return release(found);
     if (Object.values(found).every((one) => typeof one === "string")) {
       return this.#end([...new Set(Object.values(found))].join("\n"));
@@ -104,9 +107,16 @@ export class Visit {
   }
 
   async #again(kind) {
-    const found = await acquire([kind]);
+    const found = await acquire([kind], this.#settings.chosen);
     if (this.#phase === "visiting") this.#take(kind, found[kind]);
     else release(found);
+  }
+
+  /** The camera or microphone that was chosen in the settings. */
+  async choose(kind) {
+    if (this.#phase !== "visiting") return;
+    this.#devices[kind].stop("another one is being started");
+    await this.#again(kind);
   }
 
   async #take(kind, found) {
@@ -115,6 +125,8 @@ export class Visit {
     } catch (error) {
       this.#devices[kind].stop(`${DEVICES[kind]}: ${error.message}`);
     }
+    if (kind === "video") this.#settings.mirror(this.#devices.video.mirrored);
+    await this.#settings.list();
   }
 
   #leave() {
@@ -152,7 +164,7 @@ export class Visit {
       this.#connection.send({ type: "source", kind, ...source });
     }
     this.#show();
-    touch("picture", "estimate");
+    touch("picture", "answer");
   }
 
   #recorded(t, samples) {
@@ -192,13 +204,12 @@ export class Visit {
       at(`${name}-reason`).textContent = reason;
       at(`${name}-again`).hidden = how !== "off";
     }
-    at("picture").classList.toggle("mirrored", this.#devices.video.mirrored);
   }
 
   /** A device that was plugged in is offered, not taken. */
   async #noticeNew() {
     if (this.#phase !== "visiting") return;
-    const there = await navigator.mediaDevices.enumerateDevices();
+    const there = await this.#settings.list();
     for (const [kind, name] of Object.entries(DEVICES))
       if (!this.#devices[kind].track && there.some((one) => one.kind === `${kind}input`)) at(`${name}-reason`).textContent = `there is a ${name} now`;
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
 import re
 import shutil
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +20,8 @@ import pytest
 CHROMIUM = shutil.which("chromium")
 PATIENCE_MS = 240_000
 """What only a hang reaches: on a busy machine a page needs minutes for what it does in a second."""
+
+AXE = Path(str(importlib.resources.files("axe_playwright_python"))) / "axe.min.js"
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
@@ -59,6 +63,14 @@ def opened(browser: Any, address: str, **how: Any) -> tuple[Any, list[str]]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(address)
     return page, complaints
+
+
+def accessible(page: Any) -> None:
+    """Assert that axe-core finds nothing that anybody is shut out by, in the page as it is now."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("async () => (await axe.run()).violations")
+    violations = [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
+    assert violations == [], violations
 
 
 class Cable:

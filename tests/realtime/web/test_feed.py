@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ import torch
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
-from realtime.messages.estimate import Dropped, ModelName
+from realtime.messages.estimate import Dropped, EmotionName, ModelName
+from realtime.perception.attention import Attention
 from realtime.perception.perception import Perceived
 from realtime.perception.window import WindowCut
 from realtime.pipeline.pipeline import Emission
 from realtime.recognition.build import build_estimate
-from realtime.recognition.engine import Activations, Inference, Sentiment
+from realtime.recognition.engine import Activations, Inference, Sentiment, Share
 from realtime.web.feed import Feed
 from realtime.web.pages import Page
 
@@ -52,10 +52,23 @@ ACTIVATIONS = Activations(
 )
 
 
-def emission(end_s: float, activations: Activations | None = ACTIVATIONS, *, perceived: bool = True) -> Emission:
-    present = PRESENT if perceived else frozenset[Modality]()
+def emission(
+    end_s: float,
+    activations: Activations | None = ACTIVATIONS,
+    *,
+    present: frozenset[Modality] = PRESENT,
+    late: frozenset[Modality] = frozenset(),
+    says: Mapping[Modality, str] | None = None,
+    top: EmotionName = "neutral",
+) -> Emission:
+    """says: the emotion that a modality is sure of, alone."""
+    shares = {
+        m: Share(tuple(0.9 if one == name else 0.1 / 6 for one in EMOTIONS), 0.2) for m, name in (says or {}).items()
+    }
     nothing = {m: torch.zeros(1, 1, 1) for m in Modality}
-    cut = WindowCut(end_s - 5.0, end_s, nothing, nothing, dict.fromkeys(Modality), present)
+    cut = WindowCut(
+        end_s - 5.0, end_s, nothing, nothing, dict.fromkeys(Modality), present, attention=Attention({}, late)
+    )
     inference = Inference(
         sentiment=Sentiment(0.0, -1.0, 1.0),
         emotions=(1 / len(EMOTIONS),) * len(EMOTIONS),
@@ -65,10 +78,11 @@ def emission(end_s: float, activations: Activations | None = ACTIVATIONS, *, per
         weights=dict.fromkeys(present, 0.5),
         inference_ms=1.0,
         activations=activations,
+        shares=shares,
     )
-    said = inference if perceived else None
+    said = inference if present else None
     estimate = build_estimate(
-        cut, said, "neutral" if perceived else None,
+        cut, said, top if present else None,
         stream="hall", seq=0, epoch_unix=0.0, faces=0, transcript="", capture_to_estimate_ms=None,
         timed=False, dropped=Dropped(video=0, audio=0), model=ModelName(name="m", checkpoint="0" * 12),
     )  # fmt: skip
@@ -116,7 +130,8 @@ async def test_activations_come_five_times_a_second_at_most(feed: Feed, page: Pa
 async def test_without_activations_none_are_told(feed: Feed, page: Page) -> None:
     taken(page)
     feed.on_estimate(emission(1.0, None))
-    feed.on_estimate(emission(2.0, perceived=False))
+    feed.on_estimate(emission(2.0, present=frozenset()))
     assert [message["type"] for message in taken(page)] == ["estimate", "estimate"]
-    unseen = replace(emission(3.0), estimate=None)  # type: ignore[arg-type]
-    Feed("empty").on_estimate(unseen)  # nothing is made where nobody looks
+    unseen = emission(3.0)
+    Feed("empty").on_estimate(unseen)
+    assert "payload" not in vars(unseen)  # nothing is made where nobody looks

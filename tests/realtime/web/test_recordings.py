@@ -130,7 +130,7 @@ async def test_started_and_stopped_it_is_fetched_with_its_table(folder: Path) ->
         stream.recording.on_key("2")
         stream.recording.on_request(on=False, video=False, audio=False)
         ready = await stream.reached("ready")
-        session, table = ready["files"]
+        session, table, report = ready["files"]
         [private] = found(folder, "dhmd-recordings-*")
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
 
@@ -157,6 +157,13 @@ async def test_started_and_stopped_it_is_fetched_with_its_table(folder: Path) ->
         assert len(rows) == 10
         assert rows["t_s"].is_monotonic_increasing
         assert rows["t_s"].between(0, PATIENCE_S).all()
+
+        status, data, headers = await fetched(address + report["url"])
+        assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert headers["content-disposition"].startswith("inline")
+        assert "script" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert b"</html>" in data
     assert not private.exists()
 
 
@@ -213,7 +220,7 @@ async def test_what_is_recorded_as_the_session_ends_can_be_fetched() -> None:
         stream.recording.on_request(on=True, video=False, audio=False)
         await stream.estimates(3)
         stream.recording.close()
-        assert [file["name"][-4:] for file in (await stream.reached("ready"))["files"]] == ["mcap", ".csv"]
+        assert [file["name"][-4:] for file in (await stream.reached("ready"))["files"]] == ["mcap", ".csv", "html"]
 
 
 async def test_the_end_of_the_server_ends_what_is_recorded(folder: Path) -> None:
@@ -238,7 +245,7 @@ async def test_it_stops_itself_at_its_limit_and_says_so(monkeypatch: pytest.Monk
             await stream.estimates(1)
         ready = await stream.reached("ready")
         assert ready["reason"].startswith(told)
-        assert len(ready["files"]) == 2
+        assert len(ready["files"]) == 3
         assert len(after) == stream.pipeline.statistics.estimates
 
 

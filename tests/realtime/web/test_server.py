@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,12 +23,13 @@ from realtime.errors import SettingsInvalid
 from realtime.web import server
 from realtime.web.address import WebAddress
 from realtime.web.feed import Feed
-from realtime.web.pages import WAITING, Page
+from realtime.web.pages import SERVER, WAITING, Page
 from realtime.web.protocol import BUSY, REFUSED
 from realtime.web.server import WebServer
 from realtime.web.viewers import Viewers
 from realtime.workers import WorkerState, WorkerStatus
 from tests.realtime.waiting import until
+from tests.realtime.web.test_feed import emission
 
 pytestmark = pytest.mark.anyio
 
@@ -67,8 +68,8 @@ async def test_a_page_is_told_what_it_needs_to_know_and_then_what_happens() -> N
     web.audience.feed.atoms = 64
     async with web.open() as address, page(address) as socket:
         assert await told(socket, "hello") == {
-            "type": "hello", "source": "server", "stream": "hall", "broker": "", "atoms": 64, "marking": False,
-            "recordable": False,
+            "type": "hello", "source": "server", "server": SERVER, "stream": "hall", "broker": "", "atoms": 64,
+            "marking": False, "recordable": False, "choosing": False, "steadiness": None,
         }  # fmt: skip
         assert (await told(socket, "status"))["worker"] == "video"
         await asyncio.to_thread(web.audience.feed.on_worker, WorkerStatus("face", WorkerState.FAILED, "no model"))
@@ -216,11 +217,8 @@ def read_events(address: str, count: int, headers: dict[str, str] | None = None)
 
 
 def estimating(feed: Feed, seq: int) -> None:
-    """Hand the feed something like an estimate: it passes a payload on unread."""
-    payload = json.dumps({"seq": seq, "top": "happy"}).encode()
-    cut, inference = SimpleNamespace(end_s=float(seq)), None
-    emission: Any = SimpleNamespace(payload=payload, perceived=SimpleNamespace(cut=cut), inference=inference)
-    feed.on_estimate(emission)
+    one = emission(float(seq))
+    feed.on_estimate(replace(one, estimate=one.estimate.model_copy(update={"seq": seq})))
 
 
 async def test_estimates_come_as_server_sent_events_until_the_end() -> None:
@@ -231,8 +229,8 @@ async def test_estimates_come_as_server_sent_events_until_the_end() -> None:
         for seq in range(2):
             estimating(web.audience.feed, seq)
         web.audience.feed.end("the run has ended")
-        assert await reading == [
-            ("estimate", {"seq": 0, "top": "happy"}), ("estimate", {"seq": 1, "top": "happy"}), ("ended", {}),
+        assert [(kind, data.get("seq")) for kind, data in await reading] == [
+            ("estimate", 0), ("estimate", 1), ("ended", None),
         ]  # fmt: skip
         await until(lambda: not web.audience.feed._pages)
 

@@ -1,0 +1,87 @@
+// The answer: the emotion that has lasted, how sure it is, and what each channel says alone, or why it says nothing.
+
+import { at, put } from "./dom.js";
+import { EMOTIONS, MODALITIES, percent, SIGNS, strongest } from "./emotions.js";
+import { state } from "./state.js";
+
+const NOT_PERCEIVED = { vision: "no face in sight", audio: "no voice", text: "no words" };
+const PERCEIVED = { vision: "seen", audio: "heard", text: "read" };
+const SENDERS = { vision: { device: "video", name: "camera", worker: "face" }, audio: { device: "audio", name: "microphone", worker: "voice" },
+  text: { device: "audio", name: "microphone", worker: "transcript" } };
+const BROKEN = ["failed", "restarting", "paused"];
+
+const bars = new Map(); // by emotion: its label, bar and number
+const cards = new Map(); // by modality: its card
+
+export function buildAnswer() {
+  for (const name of EMOTIONS) {
+    at("emotions").insertAdjacentHTML("beforeend",
+      `<dt><i class="sign" aria-hidden="true">${SIGNS[name]}</i> ${name}</dt><dd class="bar"><i></i></dd><dd class="number">-</dd>`);
+    const [label, bar, number] = [...at("emotions").children].slice(-3);
+    label.firstChild.style.color = bar.firstChild.style.background = `var(--${name})`;
+    bars.set(name, { label, bar: bar.firstChild, number });
+  }
+  for (const [key, name] of Object.entries(MODALITIES)) {
+    at("channels").insertAdjacentHTML("beforeend", `<li class="card" data-name="${key}"><h3>${name}</h3><p class="absent">-</p>
+      <p class="alone"></p><p class="influence"><span></span><span class="meter"><i></i></span></p></li>`);
+    cards.set(key, at("channels").lastElementChild);
+  }
+}
+
+export function drawAnswer() {
+  const { estimate } = state;
+  for (const [name, { label, bar, number }] of bars) {
+    const p = estimate?.emotions?.[name];
+    label.classList.toggle("top", p !== undefined && name === estimate.top);
+    bar.style.transform = `scaleX(${p ?? 0})`;
+    put(number, p === undefined ? "-" : percent(p));
+  }
+  drawTop(estimate);
+  drawCards(estimate?.modalities);
+}
+
+function drawTop(estimate) {
+  const [sign, strong, sure, differs] = at("top").children, top = estimate?.top;
+  put(sign, top ? SIGNS[top] : "");
+  sign.style.color = top ? `var(--${top})` : "";
+  put(strong, estimate ? top ?? nothingPerceived(estimate) : "…");
+  put(sure, top ? `${percent(estimate.emotions[top])} sure` : "");
+  put(differs, state.disagreement);
+  put(at("announced"), state.lasting);
+}
+
+function drawCards(modalities) {
+  const leader = Object.entries(modalities ?? {}).filter(([, one]) => one.present).sort(([, a], [, b]) => b.influence - a.influence)[0]?.[0];
+  for (const [key, card] of cards) {
+    const one = modalities?.[key], [, is, alone, influence] = card.children;
+    card.className = `card ${one?.present ? (key === leader ? "leads" : "") : "away"}`;
+    is.className = one?.present ? "present" : "absent";
+    put(is, !one ? "-" : one.present ? `● ${PERCEIVED[key]}` : one.late ? "◌ behind" : `○ ${whyAbsent(key)}`);
+    const said = one?.emotions && strongest(one.emotions);
+    put(alone, said ? `${SIGNS[said]} ${said} ${percent(one.emotions[said])}` : "");
+    influence.hidden = one?.influence == null;
+    put(influence.firstChild, influence.hidden ? "" : `influence ${percent(one.influence)}`);
+    influence.lastChild.firstChild.style.transform = `scaleX(${one?.influence ?? 0})`;
+  }
+}
+
+function nothingPerceived({ modalities }) {
+  const late = Object.values(modalities).some((one) => one.late);
+  return late ? "the machine is behind" : "nobody seen or heard";
+}
+
+/** What is missing: the device, who looks at what it gives, or somebody to be perceived. */
+function whyAbsent(modality) {
+  const { device, name, worker } = SENDERS[modality], { statuses } = state, own = state.sources[device];
+  if (!state.viewing && own && own.state !== "on") return own.reason.includes(name) ? own.reason.split(":")[0] : `${name}: ${own.reason}`;
+  for (const one of [device, worker]) {
+    const status = statuses.get(one);
+    if (BROKEN.includes(status?.state)) return status.reason || status.state;
+    if (status?.state === "ended" && !state.recorded) return "ended";
+  }
+  if (state.recorded) return NOT_PERCEIVED[modality];
+  if (!statuses.size) return "starting";
+  if (!statuses.has(device)) return `no ${name}`;
+  if (modality === "text" && !statuses.has(worker) && statuses.has("voice")) return "not recognised here";
+  return statuses.has(worker) ? NOT_PERCEIVED[modality] : "starting";
+}

@@ -1,0 +1,230 @@
+"""What the page makes of what it is told, in Chromium: a feed says it, at moments that no camera would give."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from dhmd.contract import Word
+from dhmd.labels import EMOTIONS
+from dhmd.modality import Modality
+from realtime.perception.transcript import TranscriptUpdate
+from realtime.session.export import look
+from realtime.web import pages
+from realtime.web.address import WebAddress
+from realtime.web.feed import Feed
+from realtime.web.server import STATIC, WebServer
+from realtime.web.viewers import Viewers
+from realtime.workers import WorkerState, WorkerStatus
+from tests.realtime.web.chromium import Cable, accessible, launching, needs_chromium, opened
+from tests.realtime.web.test_feed import emission
+
+EVERYTHING = frozenset(Modality)
+# Machado, Oliveira & Fernandes 2009 (IEEE TVCG 15(6)), severity 1, on linear RGB.
+SEEN_BY = {
+    "everybody": np.eye(3),
+    "deuteranopes": [
+        [0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881],
+    ],
+    "protanopes": [
+        [0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998],
+    ],
+}  # fmt: skip
+LEAST_DIFFERENCE = 15.0
+"""CIEDE2000; 2 can just be told apart side by side."""
+
+
+class Stage:
+    """A page's server in a thread, and its feed."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.feed = Feed("hall")
+        self.web = WebServer(Viewers(self.feed), WebAddress.of("127.0.0.1", 0))
+        self.address = ""
+        self._ready, self._over = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=self.loop.run_until_complete, args=(self._run(),))
+        self._thread.start()
+        assert self._ready.wait(60)
+
+    async def _run(self) -> None:
+        async with self.web.open() as self.address:
+            self._ready.set()
+            await self._over.wait()
+
+    def end(self) -> None:
+        self.loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(60)
+        self.loop.close()
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.end()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with launching() as launch:
+        yield launch()
+
+
+def looking(browser: Any, stage: Stage, path: str = "", **how: Any) -> Any:
+    page, complaints = opened(browser, stage.address + path, **how)
+    page.locator("body[data-phase=viewing]").wait_for(state="attached")
+    page.complaints = complaints
+    return page
+
+
+def card(page: Any, modality: str) -> Any:
+    return page.locator(f"#channels [data-name={modality}]")
+
+
+@needs_chromium
+def test_who_is_missing_is_told_from_what_is_missing(browser: Any, stage: Stage) -> None:
+    page = looking(browser, stage)
+    stage.feed.on_estimate(emission(1.0, present=frozenset()))
+    card(page, "vision").get_by_text("○ starting").wait_for()
+    for worker in ("video", "audio", "voice"):
+        stage.feed.on_worker(WorkerStatus(worker, WorkerState.RUNNING))
+    # There is a camera, and nobody yet who looks at what it gives.
+    card(page, "vision").get_by_text("○ starting").wait_for()
+    card(page, "audio").get_by_text("○ no voice").wait_for()
+    card(page, "text").get_by_text("○ not recognised here").wait_for()
+    stage.feed.on_worker(WorkerStatus("face", WorkerState.RUNNING))
+    card(page, "vision").get_by_text("○ no face in sight").wait_for()
+    page.locator("#top").get_by_text("nobody seen or heard").wait_for()
+    stage.feed.on_estimate(emission(1.1, present=frozenset(), late=frozenset({Modality.VISION})))
+    card(page, "vision").get_by_text("◌ behind").wait_for()
+    page.locator("#top").get_by_text("the machine is behind").wait_for()
+    assert page.complaints == []
+
+
+@needs_chromium
+def test_channels_that_disagree_are_named_and_what_lasts_is_read_out(browser: Any, stage: Stage) -> None:
+    page = looking(browser, stage)
+    says = {Modality.TEXT: "happy", Modality.AUDIO: "angry"}
+    for tick in range(8):
+        stage.feed.on_estimate(emission(tick / 10, present=EVERYTHING, says=says, top="angry"))
+    page.locator("#top .differs").get_by_text("angry voice, happy words").wait_for()
+    card(page, "audio").get_by_text("✖ angry 90 %").wait_for()
+    card(page, "audio").get_by_text("influence 20 %").wait_for()
+    # On top at once, read out once it has lasted for a second.
+    page.locator("#top strong").get_by_text("angry").wait_for()
+    assert page.locator("#announced").inner_text() == ""
+    for tick in range(8, 12):
+        stage.feed.on_estimate(emission(tick / 10, present=EVERYTHING, says=says, top="angry"))
+    page.locator("#announced").get_by_text("angry").wait_for()
+    accessible(page)
+    assert page.complaints == []
+
+
+@needs_chromium
+def test_speech_that_gives_no_word_is_told(browser: Any, stage: Stage) -> None:
+    page = looking(browser, stage)
+    for worker in ("audio", "voice", "transcript"):
+        stage.feed.on_worker(WorkerStatus(worker, WorkerState.RUNNING))
+    hearing = frozenset({Modality.AUDIO})
+    for tick in range(30):
+        stage.feed.on_estimate(emission(tick / 10, present=hearing))
+    stage.feed.on_words(TranscriptUpdate((), (Word("hello", 2.0, 2.4, 1.0),), 0.0), 1)
+    for tick in range(30, 60):
+        stage.feed.on_estimate(emission(tick / 10, present=hearing))
+    page.locator("#words").get_by_text("hello").wait_for()
+    page.wait_for_function("() => dhmd.state.estimateEnd > 5.8")
+    assert page.locator("#unread").inner_text() == ""
+    for tick in range(60, 90):
+        stage.feed.on_estimate(emission(tick / 10, present=hearing))
+    page.locator("#unread").get_by_text("Speech is heard, and no English words in it").wait_for()
+    stage.feed.on_estimate(emission(9.0, present=EVERYTHING))
+    page.wait_for_function("() => document.querySelector('#unread').textContent === ''")
+    assert page.complaints == []
+
+
+@needs_chromium
+def test_links_of_a_server_that_is_gone_are_withdrawn(
+    browser: Any, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cable = Cable(stage.address)
+    page, _ = opened(browser, cable.address)
+    file = {"name": "talk.mcap", "bytes": 1000, "url": "/recordings/abc/talk.mcap"}
+    ready = {"state": "ready", "reason": "", "started": None, "video": False, "audio": False, "files": [file]}
+    page.locator("body[data-phase=viewing]").wait_for(state="attached")
+    stage.feed.on_recording(ready)
+    link = page.get_by_role("link", name="talk.mcap")
+    link.wait_for()
+    cable.cut()
+    page.locator("#files").get_by_text("out of reach").wait_for()
+    assert page.locator("#files ul").evaluate("list => list.inert")
+    cable.mend()
+    page.wait_for_function("() => !document.querySelector('#files ul').inert")
+    cable.cut()
+    # As another life of the server would greet.
+    monkeypatch.setattr(pages, "SERVER", "another")
+    stage.feed._recording = None
+    cable.mend()
+    page.locator("#files").get_by_text("the server was started anew").wait_for()
+    assert page.locator("#files a").count() == 0
+    cable.close()
+
+
+@needs_chromium
+def test_an_overlay_is_the_answer_on_nothing(browser: Any, stage: Stage) -> None:
+    page = looking(browser, stage, "?overlay=1", viewport={"width": 640, "height": 480})
+    for tick in range(20):
+        stage.feed.on_estimate(emission(tick / 10, present=EVERYTHING, top="happy"))
+    page.locator("#top strong").get_by_text("happy").wait_for()
+    seen = Image.open(io.BytesIO(page.screenshot(omit_background=True))).convert("RGBA")
+    assert seen.getpixel((639, 479))[3] == seen.getpixel((2, 2))[3] == 0  # type: ignore[index]
+    assert seen.getchannel("A").getextrema() == (0, 255)
+    assert not page.locator(".scene, .said, #model, footer").filter(visible=True).count()
+    accessible(page)
+    assert page.complaints == []
+
+
+@needs_chromium
+@pytest.mark.parametrize("how", [{"forced_colors": "active"}, {"color_scheme": "dark"}], ids=str)
+def test_bars_are_seen_in_whatever_colours(browser: Any, stage: Stage, how: dict[str, str]) -> None:
+    page = looking(browser, stage, **how)
+    stage.feed.on_estimate(emission(1.0, present=EVERYTHING, says={Modality.TEXT: "happy"}, top="happy"))
+    page.locator("#top strong").get_by_text("happy").wait_for()
+    bar = page.locator("#emotions .bar").first
+    colours = Image.open(io.BytesIO(bar.screenshot())).convert("RGB").getcolors()
+    assert colours is not None
+    assert (0x62, 0x66, 0x6B) in {colour for _, colour in colours}
+    accessible(page)
+
+
+@pytest.mark.parametrize("who", SEEN_BY)
+def test_everybody_tells_the_emotions_colours_apart(who: str) -> None:
+    style = (STATIC / "style.css").read_text()
+    rgb = np.array([[int(hexes(style, name)[i : i + 2], 16) / 255 for i in (0, 2, 4)] for name in EMOTIONS])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(SEEN_BY[who]), 0, 1)
+    lab = rgb2lab(np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055))
+    least = {
+        (a, b): deltaE_ciede2000(lab[i], lab[j]) for i, a in enumerate(EMOTIONS) for j, b in enumerate(EMOTIONS[:i])
+    }
+    assert min(least.values()) >= LEAST_DIFFERENCE, min(least, key=lambda pair: least[pair])
+
+
+def test_the_report_has_the_pages_colours() -> None:
+    style = (STATIC / "style.css").read_text()
+    assert {name: f"#{hexes(style, name)}" for name in EMOTIONS} == look.COLOURS
+
+
+def hexes(style: str, name: str) -> str:
+    found = re.search(rf"--{name}: #([0-9a-f]{{6}});", style)
+    assert found is not None
+    return found[1]
