@@ -83,11 +83,23 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
         metavar="FILE",
         help="also write the estimates here, one JSON object a line; - for standard output",
     )
+    add_outlet_flags(run)
     add_metrics_flags(run)
     run.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
     run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
     run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
     add_steadiness_flags(run)
+
+
+def add_outlet_flags(command: Parser) -> None:
+    """Add the flags of what else an estimate is sent by."""
+    command.add_argument(
+        "--lsl",
+        action="store_true",
+        default=None,
+        help="send numbers and markers by the lab streaming layer: whoever is on the local network can receive them",
+    )
+    command.add_argument("--osc", metavar="HOST:PORT", help="send numbers and events by Open Sound Control, over UDP")
 
 
 def add_steadiness_flags(command: Parser) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from realtime.cli.flags import Commands, add_metrics_flags, add_record_flags, add_run_flags, settings_of, without_page
+from realtime.cli.flags import (
+    Commands,
+    add_metrics_flags,
+    add_outlet_flags,
+    add_record_flags,
+    add_run_flags,
+    settings_of,
+    without_page,
+)
 from realtime.cli.page import add_address_flags, address_of, page_of
 
 if TYPE_CHECKING:
@@ -69,6 +77,7 @@ def add_demo(commands: Commands) -> None:
     demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline")
     demo.set_defaults(command=_demo, goes_on=True)
     add_record_flags(demo)
+    add_outlet_flags(demo)
     add_metrics_flags(demo)
 
 
