@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from realtime.cli.flags import Commands, Parser
+from dhmd.command_line import Commands, Parser
 
 EXPORT_EXAMPLES = """formats:
 {formats}

@@ -11,6 +11,8 @@ from rich.text import Text
 from realtime.messages.estimate import Estimate
 
 SPAN_S: Final = 60.0
+HELD_S: Final = 2.0
+"""Longest time between two estimates that is no gap."""
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 COLOURS: Final = {
     "neutral": "grey70",
@@ -40,9 +42,13 @@ class History:
         """Return the newest top and probability of each of `width` parts of the minute; None where there was none."""
         columns: list[tuple[str | None, float]] = [(None, 0.0)] * width
         if self._seen:
-            begun_s = self._seen[-1][0] - SPAN_S
+            begun_s, before = self._seen[-1][0] - SPAN_S, -1
             for t, top, probability in self._seen:
-                columns[min(width - 1, int((t - begun_s) / SPAN_S * width))] = (top, probability)
+                column = min(width - 1, int((t - begun_s) / SPAN_S * width))
+                # A column may be shorter than a hop.
+                held = column - before if (column - before) * SPAN_S / width <= HELD_S else 1
+                columns[column - held + 1 : column + 1] = [(top, probability)] * held
+                before = column
         return columns
 
     def drawn(self, width: int, height: int) -> Text:

@@ -134,7 +134,7 @@ class Dashboard:
     def parts(self, e: Estimate, width: int) -> list[_Part]:
         """Return what there is to draw of an estimate, in `width` columns, from the top down."""
         return [
-            _Part(9, 1, _headline(e, width)),
+            _Part(10, 1, _headline(e, width)),
             _Part(8, len(COLOURS), _emotions(e, width)),
             _Part(5, 1, _sentiment(e, width)),
             _Part(7, 1 + len(CHANNELS), _channels(e, width)),
@@ -163,19 +163,20 @@ class Dashboard:
         lines.append(Text(self.connection if self.over else f"Ctrl-C stops · {self.connection}", "grey50"))
         for line in lines:
             line.truncate(width, overflow="ellipsis")
-        keep = [2, *[6] * (len(lines) - 2), 7]
-        return [_Part(one, 1, line) for one, line in zip(keep, lines, strict=True)]
+        keep = [2, *[6] * (len(lines) - 2), 9]
+        return [_Part(one, 1, line, apart=line is lines[0]) for one, line in zip(keep, lines, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A part of the view. keep: how much it matters, where there is no room for all. drawn: None for the last minute,
-    which takes the lines that are left.
+    which takes the lines that are left. apart: an empty line may stand above it.
     """
 
     keep: int
     lines: int
     drawn: RenderableType | None
+    apart: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +199,12 @@ class _Fitted:
         while sum(part.lines for part in parts) > room and len(parts) > 1:
             parts.remove(min(parts, key=lambda part: part.keep))
         spare = room - sum(part.lines for part in parts)
-        apart = spare >= len(parts) - 1
-        height = 1 + max(0, min(MOST_HISTORY - 1, spare - (len(parts) - 1 if apart else 0)))
+        gaps = sum(part.apart for part in parts[1:])
+        gaps = gaps if spare >= gaps else 0
+        height = 1 + min(MOST_HISTORY - 1, max(0, spare - gaps))
         body: list[RenderableType] = []
         for part in parts:
-            body += [Text()] if apart and body else []
+            body += [Text()] if gaps and body and part.apart else []
             body.append(part.drawn if part.drawn is not None else self.dashboard.last_minute(inside, height))
         yield Panel(Group(*body), title=title, width=width)
 
