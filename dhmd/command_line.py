@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeAlias
 
@@ -29,13 +29,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
     def _meant(self, unknown: Iterable[str]) -> str:
-        flags = [one.partition("=")[0] for one in unknown if one.startswith("-")]
-        return _nearest(flags[0], self._option_string_actions) if flags else ""
+        flags = [one.partition("=")[0].removeprefix("--") for one in unknown if one.startswith("-")]
+        known = [flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")]
+        return _nearest(flags[0], known, "--") if flags else ""
 
 
-def _nearest(word: str, words: Iterable[str]) -> str:
-    near = get_close_matches(word, list(words), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def _nearest(word: str, words: Sequence[str], prefix: str = "") -> str:
+    near = get_close_matches(word, words, n=1)
+    return f" (did you mean {prefix}{near[0]}?)" if near else ""
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it has no public name
