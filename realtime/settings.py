@@ -49,6 +49,8 @@ class RunSettings(BaseModel):
     record: str | None = Field(None, description="session file to write, .mcap: features, words and estimates")
     record_video: bool = Field(False, description="pictures too")
     record_audio: bool = Field(False, description="sound too")
+    participant: str | None = Field(None, max_length=64, description="name or number of who is recorded, for reports")
+    notes: str | None = Field(None, max_length=500, description="what else the reports of a recording shall tell")
     allow_control: bool = Field(False, description="carry out commands sent to dhmd/STREAM/set/...")
     record_dir: str | None = Field(None, description="folder of the recordings that a command starts")
     metrics_port: int | None = Field(None, description="answer Prometheus on this port; 0: a free one")
@@ -170,12 +172,20 @@ def read_settings(
         raise SettingsInvalid("--lsl and --osc send what happens now; leave --pace max out")
     if settings.source == BROWSER:
         _check_visitors(settings)
-    if settings.record is None and settings.record_dir is None and (settings.record_video or settings.record_audio):
-        raise SettingsInvalid("--record-video and --record-audio add to a recording; name its file with --record")
+    _check_recording(settings)
     _check_control(settings)
     if settings.source == "none" and settings.microphone in {None, "none"}:
         raise SettingsInvalid("nothing to perceive: --source none needs --microphone NAME or default")
     return settings
+
+
+def _check_recording(settings: RunSettings) -> None:
+    """Raises SettingsInvalid."""
+    if settings.record is None and settings.record_dir is None:
+        if settings.record_video or settings.record_audio:
+            raise SettingsInvalid("--record-video and --record-audio add to a recording; name its file with --record")
+        if settings.participant or settings.notes:
+            raise SettingsInvalid("--participant and --notes belong to a recording; name its file with --record")
 
 
 def _check_control(settings: RunSettings) -> None:

@@ -170,6 +170,8 @@ def add_record_flags(command: Parser) -> None:
     group.add_argument("--record", metavar="FILE.mcap", help="record features, words and estimates; no media")
     group.add_argument("--record-video", action="store_true", default=None, help="also record the pictures")
     group.add_argument("--record-audio", action="store_true", default=None, help="also record the sound")
+    group.add_argument("--participant", metavar="NAME", help="who is recorded, a name or a number, for the report")
+    group.add_argument("--notes", metavar="TEXT", help="what else the report shall tell")
 
 
 def settings_of(options: argparse.Namespace, **defaults: object) -> RunSettings:
