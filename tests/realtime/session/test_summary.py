@@ -26,8 +26,8 @@ def test_an_interval_is_as_wide_as_neighbours_are_alike() -> None:
     many where each is like the one before; taken for independent, those intervals would hold it in two of three."""
     rng = np.random.default_rng(1)
     held = {"independent": 0, "alike": 0, "alike, taken for independent": 0}
-    for _ in range(60):
-        noise = rng.normal(size=(3000, 1))
+    for _ in range(40):
+        noise = rng.normal(size=(1500, 1))
         alike = np.zeros_like(noise)
         for i in range(1, len(noise)):
             alike[i] = 0.9 * alike[i - 1] + noise[i]
@@ -38,9 +38,9 @@ def test_an_interval_is_as_wide_as_neighbours_are_alike() -> None:
         ):
             (mean,) = _means(series, block)
             held[name] += mean.low <= 0 <= mean.high
-    assert held["independent"] >= 52
-    assert held["alike"] >= 48
-    assert held["alike, taken for independent"] <= 30
+    assert held["independent"] >= 34
+    assert held["alike"] >= 31
+    assert held["alike, taken for independent"] <= 22
 
 
 def test_a_short_session_has_no_interval_and_a_constant_one_no_width() -> None:
