@@ -1,6 +1,6 @@
 """Draw the picture of the README: start the demo, watch its stream over MQTT, keep the view at one moment.
 
-.venv/bin/python docs/picture.py [--at 7.5] [--out docs/demo.svg]
+.venv/bin/python docs/picture.py [--at 22.5] [--out docs/demo.svg]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import connect
 from realtime.terminal.view import Dashboard
 
-WIDTH, HEIGHT = 92, 32
+WIDTH, HEIGHT = 92, 29
 
 
 async def picture(at_s: float) -> str:
@@ -54,7 +54,7 @@ async def picture(at_s: float) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--at", type=float, default=7.5, help="seconds into the demo (default: %(default)s)")
+    parser.add_argument("--at", type=float, default=22.5, help="seconds into the demo (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("demo.svg"))
     options = parser.parse_args()
     options.out.write_text(asyncio.run(picture(options.at)), encoding="utf-8")
