@@ -13,6 +13,8 @@ from realtime.messages.estimate import Estimate
 SPAN_S: Final = 60.0
 HELD_S: Final = 2.0
 """Longest time between two estimates that is no gap."""
+SHORTEST: Final = 3
+"""Letters of an emotion that tell which it is."""
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 COLOURS: Final = {
     "neutral": "grey70",
@@ -65,5 +67,6 @@ class History:
         names = Text()
         for top, alike in groupby(top for top, _ in columns):
             room = len(list(alike))
-            names.append(f"{top if top and len(top) < room else '':{room}}", style=COLOURS[top] if top else "")
+            name = top[: room - 1] if top and room > SHORTEST else ""
+            names.append(f"{name:{room}}", style=COLOURS[top] if top else "")
         return Text("\n").join([*lines, names])
