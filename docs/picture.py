@@ -1,6 +1,6 @@
 """Draw the picture of the README: start the demo, watch its stream over MQTT, keep the view at one moment.
 
-.venv/bin/python docs/picture.py [--at 7.5] [--out docs/demo.svg]
+.venv/bin/python docs/picture.py [--at 22.5] [--out docs/demo.svg]
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from rich.console import Console
 from realtime.messages.estimate import Estimate
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import connect
-from realtime.terminal.view import PANEL_WIDTH, Dashboard
+from realtime.terminal.view import Dashboard
+
+WIDTH, HEIGHT = 92, 29
 
 
 async def picture(at_s: float) -> str:
@@ -35,13 +37,15 @@ async def picture(at_s: float) -> str:
         first_s = None
         async for message in client.messages:
             estimate = Estimate.model_validate_json(str(message.payload, "utf-8"))
-            dashboard.arrived()
+            dashboard.arrived(estimate)
             first_s = estimate.t if first_s is None else first_s
             if estimate.t - first_s >= at_s:
                 break
     process.terminate()
     await process.wait()
-    console = Console(record=True, width=PANEL_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console = Console(
+        record=True, width=WIDTH, height=HEIGHT, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
     console.print(dashboard.render(estimate))
     svg = console.export_svg(title="dhmd-live demo")
     # The picture names no font server; the reader's own monospaced font does as well.
@@ -50,7 +54,7 @@ async def picture(at_s: float) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--at", type=float, default=7.5, help="seconds into the demo (default: %(default)s)")
+    parser.add_argument("--at", type=float, default=22.5, help="seconds into the demo (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("demo.svg"))
     options = parser.parse_args()
     options.out.write_text(asyncio.run(picture(options.at)), encoding="utf-8")

@@ -15,6 +15,7 @@ from realtime.messages.commands import LONGEST_SMOOTHING_S
 from realtime.messages.topics import check_stream_name
 from realtime.mqtt.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.mqtt.discovery import PREFIX
+from realtime.outlets.osc import host_and_port
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 
 
@@ -43,9 +44,13 @@ class RunSettings(BaseModel):
         "shared", description="private: read by the model, and told to nobody; off: no speech is recognised"
     )
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
+    lsl: bool = Field(False, description="send numbers and markers by the lab streaming layer, on the local network")
+    osc: str | None = Field(None, description="send by Open Sound Control to HOST:PORT, over UDP")
     record: str | None = Field(None, description="session file to write, .mcap: features, words and estimates")
     record_video: bool = Field(False, description="pictures too")
     record_audio: bool = Field(False, description="sound too")
+    participant: str | None = Field(None, max_length=64, description="name or number of who is recorded, for reports")
+    notes: str | None = Field(None, max_length=500, description="what else the reports of a recording shall tell")
     allow_control: bool = Field(False, description="carry out commands sent to dhmd/STREAM/set/...")
     record_dir: str | None = Field(None, description="folder of the recordings that a command starts")
     metrics_port: int | None = Field(None, description="answer Prometheus on this port; 0: a free one")
@@ -88,6 +93,16 @@ class RunSettings(BaseModel):
             except SettingsInvalid as error:
                 raise ValueError(f"{str(error).removeprefix('--broker: ')}; or embedded, or none") from None
         return broker
+
+    @field_validator("osc")
+    @classmethod
+    def _a_host(cls, osc: str | None) -> str | None:
+        if osc is not None:
+            try:
+                host_and_port(osc)
+            except SettingsInvalid as error:
+                raise ValueError(str(error).removeprefix("--osc: ")) from None
+        return osc
 
     @field_validator("discovery_prefix")
     @classmethod
@@ -153,14 +168,24 @@ def read_settings(
         raise SettingsInvalid("--broker-ca, -cert, -key and -password-file go with --broker mqtt[s]://host[:port]")
     if settings.discovery and (settings.broker == "none" or settings.pace == "max"):
         raise SettingsInvalid("--discovery announces a live stream at a broker; leave --broker none and --pace max out")
+    if settings.pace == "max" and (settings.lsl or settings.osc):
+        raise SettingsInvalid("--lsl and --osc send what happens now; leave --pace max out")
     if settings.source == BROWSER:
         _check_visitors(settings)
-    if settings.record is None and settings.record_dir is None and (settings.record_video or settings.record_audio):
-        raise SettingsInvalid("--record-video and --record-audio add to a recording; name its file with --record")
+    _check_recording(settings)
     _check_control(settings)
     if settings.source == "none" and settings.microphone in {None, "none"}:
         raise SettingsInvalid("nothing to perceive: --source none needs --microphone NAME or default")
     return settings
+
+
+def _check_recording(settings: RunSettings) -> None:
+    """Raises SettingsInvalid."""
+    if settings.record is None and settings.record_dir is None:
+        if settings.record_video or settings.record_audio:
+            raise SettingsInvalid("--record-video and --record-audio add to a recording; name its file with --record")
+        if settings.participant or settings.notes:
+            raise SettingsInvalid("--participant and --notes belong to a recording; name its file with --record")
 
 
 def _check_control(settings: RunSettings) -> None:
@@ -185,6 +210,8 @@ def _check_visitors(settings: RunSettings) -> None:
         ("--pace max", settings.pace == "max"),
         ("--estimates", settings.estimates is not None),
         ("--record", settings.record is not None),
+        ("--lsl", settings.lsl),
+        ("--osc", settings.osc is not None),
         ("--discovery", settings.discovery),
         ("--allow-control", settings.allow_control),
     ):

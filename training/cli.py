@@ -6,10 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from dhmd.checkpoint import Checkpoint, load, write_atomically
+from dhmd.command_line import Commands, Parser
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.yaml_config import ConfigInvalid
@@ -67,10 +69,6 @@ With several processes, each with a GPU or a part of the CPU, to the same curve:
 COMPARE: Final = """\
 Tell the difference of two methods on the same utterances, and how sure it is.
 
-  dhmd-train compare runs/dhmd runs/product                    all runs below each folder
-  dhmd-train compare 'runs/dhmd-[12]' runs/other/1             some of them
-  dhmd-train compare runs/dhmd runs/product --split validation
-
 Each run keeps what it says of each utterance in predictions.csv. A and B may be several runs each, such as seeds or
 folds; a measure is their mean. For emotions it is accuracy, unweighted recall and NLL, for sentiment MAE, Acc2 and
 Corr; of NLL and MAE less is better.
@@ -79,6 +77,57 @@ The interval is that of the paired bootstrap, in which both sides meet the same 
 tells of other clips of the same people, and over speakers with all of their clips, which tells of other people. Use the
 latter for a claim about people. p is two-sided. The runs are not drawn anew: with few seeds, look at their spread, too.
 """
+EXAMPLES: Final = {
+    name: f"examples:\n{lines}"
+    for name, lines in {
+        "prepare": """\
+  dhmd-train prepare all --corpora DIR                         manifests of all corpora whose archives are in DIR
+  dhmd-train prepare ravdess meld --corpora DIR --out data     some of them
+""",
+        "encoder": """\
+  dhmd-train encoder vision --out encoders                     of the public corpora in data/
+  dhmd-train encoder audio --out encoders --manifest my.csv    of your own sound
+""",
+        "extract": """\
+  dhmd-train extract my.csv                                    features of every row
+  dhmd-train extract talk.mcap --labels talk.csv               of a recorded session
+  dhmd-train extract data/*.csv --encoders encoders --jobs 8   of the corpora, with extractors of your own
+""",
+        "compose": """\
+  dhmd-train compose                                           of the public corpora in data/
+  dhmd-train compose --manifest a.csv b.csv c.csv --out mine.npz
+""",
+        "fit": """\
+  dhmd-train fit configs/finetune.yaml --manifest my.csv       from the checkpoint that ships
+  dhmd-train fit configs/base.yaml --encoders encoders         from the corpora
+  dhmd-train fit configs/base.yaml --resume                    go on after an interruption
+""",
+        "evaluate": """\
+  dhmd-train evaluate                                          base, on the test splits of all corpora in data/
+  dhmd-train evaluate --checkpoint runs/finetune/checkpoint --manifest my.csv --split all
+""",
+        "plot": """\
+  dhmd-train plot --checkpoint runs/base/checkpoint --out figures
+""",
+        "product": """\
+  dhmd-train product runs/face/1 runs/voice/1 --run runs/product/1
+""",
+        "compare": """\
+  dhmd-train compare runs/dhmd runs/product                    all runs below each folder
+  dhmd-train compare 'runs/dhmd-[12]' runs/other/1             some of them
+  dhmd-train compare runs/dhmd runs/product --split validation
+""",
+        "export": """\
+  dhmd-train export --format onnx --out base.onnx              the checkpoint that ships
+  dhmd-train export --checkpoint runs/base/checkpoint --format pt2 --out base.pt2
+""",
+        "bench": """\
+  dhmd-train bench                                             with CMU-MOSI's constants
+  dhmd-train bench --config configs/mosi.yaml --threads 8
+""",
+    }.items()
+}
+"""By command."""
 DATA: Final = Path("data")
 CORPORA: Final = (
     "ravdess",
@@ -100,37 +149,56 @@ PAIRS: Final = "ravdess-pairs"
 """What `prepare` makes a file of features of, in place of a manifest."""
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser("dhmd-train", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def parser() -> Parser:
+    top = Parser(prog="dhmd-train", description=DESCRIPTION)
+    top.add_argument("--version", action="version", version=f"dhmd-train {version('dhmd')}")
+    commands: Commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
-    prepare = commands.add_parser("prepare", help="unpack public corpora and write their manifests")
+    prepare = commands.add_parser(
+        "prepare", help="unpack public corpora and write their manifests", epilog=EXAMPLES["prepare"]
+    )
     prepare.add_argument(
         "corpus",
         nargs="+",
         choices=(*CORPORA, PAIRS, "all"),
         help=f"{', '.join(CORPORA)}, or all of these; or {PAIRS}, a file of features",
     )
-    prepare.add_argument("--corpora", type=Path, required=True, help="folder with the archives of the corpora")
-    prepare.add_argument("--out", type=Path, default=DATA, help="folder for files and manifests (default: %(default)s)")
+    prepare.add_argument(
+        "--corpora", metavar="DIR", type=Path, required=True, help="folder with the archives of the corpora"
+    )
+    prepare.add_argument(
+        "--out", metavar="DIR", type=Path, default=DATA, help="folder for files and manifests (default: %(default)s)"
+    )
     prepare.set_defaults(run=_prepare)
 
-    encoder = commands.add_parser("encoder", help="train what the extractor of one modality learns")
+    encoder = commands.add_parser(
+        "encoder", help="train what the extractor of one modality learns", epilog=EXAMPLES["encoder"]
+    )
     encoder.add_argument("modality", choices=[str(m) for m in Modality], help="which one")
-    encoder.add_argument("--out", type=Path, required=True, help="folder for MODALITY.safetensors and its report")
+    encoder.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="folder for MODALITY.safetensors and its report"
+    )
     _add_manifests(encoder, "manifests with labelled images, sound or text, instead of the public corpora")
     _add_work(encoder)
-    encoder.add_argument("--epochs", type=int, help="passes over the data")
-    encoder.add_argument("--seed", type=int, help="seed of the initial weights and of the order")
+    encoder.add_argument("--epochs", metavar="N", type=int, help="passes over the data")
+    encoder.add_argument("--seed", metavar="N", type=int, help="seed of the initial weights and of the order")
     encoder.set_defaults(run=_encoder)
 
-    extract = commands.add_parser("extract", help="make the features for training, once; resumes after an interruption")
+    extract = commands.add_parser(
+        "extract",
+        help="make the features for training, once; resumes after an interruption",
+        epilog=EXAMPLES["extract"],
+    )
     extract.add_argument(
         "manifest", nargs="+", help="CSV, Parquet or a session (.mcap); NAME alone is NAME.csv in --data"
     )
-    extract.add_argument("--data", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)")
+    extract.add_argument(
+        "--data", metavar="DIR", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)"
+    )
     _add_labels(extract)
-    extract.add_argument("--encoders", type=Path, help="folder of the extractors' learned parts (default: base's)")
+    extract.add_argument(
+        "--encoders", metavar="DIR", type=Path, help="folder of the extractors' learned parts (default: base's)"
+    )
     _add_work(extract)
     extract.set_defaults(run=_extract)
 
@@ -139,6 +207,7 @@ def parser() -> argparse.ArgumentParser:
         help="compose windows of strangers once, as a file of features to compare methods on",
         description="Compose windows of the words, the face and the voice of strangers who show the same emotion, and "
         "write them as one file of features, which `fit configs/composed.yaml --features FILE` reads.",
+        epilog=EXAMPLES["compose"],
     )
     compose.add_argument("--out", type=Path, default=DATA / "composed.npz", help="file to write (default: %(default)s)")
     compose.add_argument("--windows", type=int, default=3000, help="windows to learn from (default: %(default)s)")
@@ -148,14 +217,20 @@ def parser() -> argparse.ArgumentParser:
     _add_work(compose)
     compose.set_defaults(run=_compose)
 
-    fit = commands.add_parser("fit", help="train the recogniser, calibrate and measure it, write a checkpoint")
+    fit = commands.add_parser(
+        "fit", help="train the recogniser, calibrate and measure it, write a checkpoint", epilog=EXAMPLES["fit"]
+    )
     fit.add_argument("config", type=Path, help="YAML, such as configs/base.yaml")
     _add_manifests(fit, "manifests or sessions, instead of those of the configuration")
     _add_labels(fit)
-    fit.add_argument("--encoders", type=Path, help="folder of the extractors' learned parts (default: base's)")
+    fit.add_argument(
+        "--encoders", metavar="DIR", type=Path, help="folder of the extractors' learned parts (default: base's)"
+    )
     _add_work(fit)
-    fit.add_argument("--features", type=Path, help="feature file, for a configuration that asks for one")
-    fit.add_argument("--run", type=Path, dest="folder", help="folder of the run (default: runs/NAME)")
+    fit.add_argument(
+        "--features", metavar="FILE", type=Path, help="feature file, for a configuration that asks for one"
+    )
+    fit.add_argument("--run", metavar="DIR", type=Path, dest="folder", help="folder of the run (default: runs/NAME)")
     fit.add_argument("--resume", action="store_true", help="resume an interrupted run, to the same result")
     fit.set_defaults(run=_fit)
 
@@ -163,11 +238,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_measures(commands: Any) -> None:
+def _add_measures(commands: Commands) -> None:
     """The commands for what has been trained."""
-    evaluate = commands.add_parser("evaluate", help="measure a checkpoint on test splits")
-    evaluate.add_argument("--checkpoint", default="base", help="folder, or a name that ships (default: %(default)s)")
-    evaluate.add_argument("--out", type=Path, help="also write the numbers to this file, as JSON")
+    evaluate = commands.add_parser("evaluate", help="measure a checkpoint on test splits", epilog=EXAMPLES["evaluate"])
+    evaluate.add_argument(
+        "--checkpoint", metavar="base|DIR", default="base", help="folder, or a name that ships (default: %(default)s)"
+    )
+    evaluate.add_argument("--out", type=Path, metavar="FILE", help="also write the numbers to this file, as JSON")
     _add_manifests(evaluate, "what to measure on (default: all prepared corpora, and windows composed of them)")
     evaluate.add_argument(
         "--split",
@@ -179,46 +256,65 @@ def _add_measures(commands: Any) -> None:
     _add_work(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
-    plot = commands.add_parser("plot", help="draw the figures of a checkpoint on the test splits, as PNG and SVG")
-    plot.add_argument("--checkpoint", default="base", help="folder, or a name that ships (default: %(default)s)")
-    plot.add_argument("--run", type=Path, dest="folder", help="its run, for the curves (default: the folder around it)")
-    plot.add_argument("--out", type=Path, default=Path("figures"), help="folder of the figures (default: %(default)s)")
-    plot.add_argument("--data", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)")
+    plot = commands.add_parser(
+        "plot", help="draw the figures of a checkpoint on the test splits, as PNG and SVG", epilog=EXAMPLES["plot"]
+    )
+    plot.add_argument(
+        "--checkpoint", metavar="base|DIR", default="base", help="folder, or a name that ships (default: %(default)s)"
+    )
+    plot.add_argument(
+        "--run", metavar="DIR", type=Path, dest="folder", help="its run, for the curves (default: the folder around it)"
+    )
+    plot.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("figures"), help="folder of the figures (default: %(default)s)"
+    )
+    plot.add_argument(
+        "--data", metavar="DIR", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)"
+    )
     _add_work(plot)
     plot.set_defaults(run=_plot)
 
     _add_comparisons(commands)
 
-    export = commands.add_parser("export", help="write a checkpoint as one file, ONNX or torch.export's .pt2")
-    export.add_argument("--checkpoint", default="base", help="folder, or a name that ships (default: %(default)s)")
+    export = commands.add_parser(
+        "export", help="write a checkpoint as one file, ONNX or torch.export's .pt2", epilog=EXAMPLES["export"]
+    )
+    export.add_argument(
+        "--checkpoint", metavar="base|DIR", default="base", help="folder, or a name that ships (default: %(default)s)"
+    )
     export.add_argument("--format", required=True, choices=("onnx", "pt2"), dest="kind", help="format of the file")
-    export.add_argument("--out", type=Path, required=True, help="file to write")
+    export.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write")
     export.set_defaults(run=_export)
 
-    bench = commands.add_parser("bench", help="time a training step with the paper's constants on this machine")
-    bench.add_argument("--config", type=Path, help="YAML of a run on sequences (default: CMU-MOSI's constants)")
-    bench.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
-    bench.add_argument("--steps", type=int, default=20, help="steps to time (default: %(default)s)")
+    bench = commands.add_parser(
+        "bench", help="time a training step with the paper's constants on this machine", epilog=EXAMPLES["bench"]
+    )
+    bench.add_argument(
+        "--config", metavar="FILE", type=Path, help="YAML of a run on sequences (default: CMU-MOSI's constants)"
+    )
+    bench.add_argument("--threads", metavar="N", type=int, default=2, help="threads of torch (default: %(default)s)")
+    bench.add_argument("--steps", metavar="N", type=int, default=20, help="steps to time (default: %(default)s)")
     bench.set_defaults(run=_bench)
 
 
-def _add_comparisons(commands: Any) -> None:
+def _add_comparisons(commands: Commands) -> None:
     """The commands for what runs said of each utterance."""
     product = commands.add_parser(
         "product",
         help="multiply what runs of one modality each say",
-        description="Multiply the probabilities of runs that saw one modality each, calibrate the product on "
+        description="Multiply the probabilities of runs that saw one modality each, calibrate the product on\n"
         "validation, and write predictions.csv and results.json as a run does: the fusion that any other has to beat.",
+        epilog=EXAMPLES["product"],
     )
     product.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs on the same data, one a modality")
-    product.add_argument("--run", type=Path, dest="folder", required=True, help="folder to write to")
+    product.add_argument("--run", metavar="DIR", type=Path, dest="folder", required=True, help="folder to write to")
     product.set_defaults(run=_product)
 
     compare = commands.add_parser(
         "compare",
         help="tell whether one method is better than another",
-        formatter_class=argparse.RawTextHelpFormatter,
         description=COMPARE,
+        epilog=EXAMPLES["compare"],
     )
     where = "folder of a run, or of several; a predictions.csv; or a glob in quotes"
     compare.add_argument("a", metavar="A", help=where)
@@ -226,25 +322,36 @@ def _add_comparisons(commands: Any) -> None:
     compare.add_argument(
         "--split", choices=("validation", "test"), default="test", help="which utterances (default: %(default)s)"
     )
-    compare.add_argument("--draws", type=int, default=10_000, help="draws of the bootstrap (default: %(default)s)")
+    compare.add_argument(
+        "--draws", metavar="N", type=int, default=10_000, help="draws of the bootstrap (default: %(default)s)"
+    )
     compare.set_defaults(run=_compare)
 
 
-def _add_manifests(command: argparse.ArgumentParser, what: str) -> None:
+def _add_manifests(command: Parser, what: str) -> None:
     command.add_argument("--manifest", nargs="+", metavar="M", help=f"{what}; a path, or NAME for NAME.csv in --data")
-    command.add_argument("--data", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)")
-
-
-def _add_labels(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--labels", type=Path, help="table with the session's labels (default: NAME.csv beside NAME.mcap, or its marks)"
+        "--data", metavar="DIR", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)"
     )
 
 
-def _add_work(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--cache", type=Path, default=Path("cache"), help="folder of features (default: %(default)s)")
-    command.add_argument("--jobs", type=int, help="processes that make features (default: one a core)")
-    command.add_argument("--address", help="Ray cluster that makes features, such as auto (default: this machine)")
+def _add_labels(command: Parser) -> None:
+    command.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=Path,
+        help="table with the session's labels (default: NAME.csv beside NAME.mcap, or its marks)",
+    )
+
+
+def _add_work(command: Parser) -> None:
+    command.add_argument(
+        "--cache", metavar="DIR", type=Path, default=Path("cache"), help="folder of features (default: %(default)s)"
+    )
+    command.add_argument("--jobs", metavar="N", type=int, help="processes that make features (default: one a core)")
+    command.add_argument(
+        "--address", metavar="URL", help="Ray cluster that makes features, such as auto (default: this machine)"
+    )
     command.add_argument("--skip-bad", action="store_true", help="leave out faulty rows, and count them")
 
 

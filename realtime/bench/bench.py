@@ -26,6 +26,7 @@ from realtime.bench.row import Row
 from realtime.bench.scale import scale_rows
 from realtime.bench.threads import NATIVE, ThreadLog
 from realtime.demo import CLIP
+from realtime.invocation import command
 from realtime.memory import MemoryLog
 from realtime.percentiles import percentiles
 from realtime.programs.replay import Replay, ReplaySettings
@@ -72,6 +73,8 @@ def bench(seconds: float, console: Console) -> int:
         for row in scale_rows(seconds):
             table.add_row(*row)
     console.print(table)
+    console.print("how often the label changes in a minute, before and after the margin, on clips of neutral talkers:")
+    console.print(command("accuracy", "CLIPS"), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

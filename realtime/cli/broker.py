@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from dhmd.command_line import Commands
 from realtime.cli.flags import (
-    Commands,
     access_of,
     add_broker_flags,
+    add_device_flag,
     add_metrics_flags,
     add_prefix_flag,
     add_stream_flags,
@@ -35,6 +36,20 @@ Serves the streams of all edges at the broker, together with the other servers o
 MQTT 5, as Mosquitto 2 does. More servers carry more streams; when one goes, the others take over its streams.
 
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
+"""
+
+WATCH_EXAMPLES = """examples:
+  dhmd-live watch --broker mqtt://broker.local             every stream at the broker
+  dhmd-live watch --broker mqtt://broker.local --stream hall
+                                                           one of them; Ctrl-C ends it
+
+exit status: as for `dhmd-live run`.
+"""
+
+FORGET_EXAMPLES = """examples:
+  dhmd-live forget hall --broker mqtt://broker.local       nothing of it is retained any more
+
+exit status: as for `dhmd-live run`; 1 also for a stream that still runs.
 """
 
 
@@ -81,7 +96,7 @@ def add_serve(commands: Commands) -> None:
     add_metrics_flags(serve)
     serve.add_argument("--group", default="dhmd-serve", metavar="NAME", help="who shares work (default: %(default)s)")
     serve.add_argument("--checkpoint", default="base", metavar="base|DIR", help="the model (default: %(default)s)")
-    serve.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
+    add_device_flag(serve)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -95,14 +110,19 @@ def _serve(options: argparse.Namespace) -> int:
     broker, group = named_broker(options.broker, access_of(options)), check_stream_name(options.group, "--group")
     console = Console()
     with exposed(options.metrics_host, options.metrics_port, console) as registry:
-        return serve(broker, group, options.checkpoint, options.device, console, registry)
+        return serve(broker, group, options.checkpoint, options.device or "auto", console, registry)
 
 
 def add_watch(commands: Commands) -> None:
-    watch = commands.add_parser("watch", help="print a stream as it is published")
+    watch = commands.add_parser(
+        "watch",
+        help="show a stream as it is published",
+        description="Show a stream as other programs receive it: a view in a terminal, lines elsewhere.",
+        epilog=WATCH_EXAMPLES,
+    )
     watch.set_defaults(command=_watch)
     add_broker_flags(watch)
-    watch.add_argument("--stream", default="+", help="name of one stream (default: all)")
+    watch.add_argument("--stream", metavar="NAME", default="+", help="name of one stream (default: all)")
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -121,6 +141,7 @@ def add_forget(commands: Commands) -> None:
         "forget",
         help="remove what a broker keeps of a stream that has ended",
         description="Remove all that a broker keeps of a stream that has ended, and its device from Home Assistant.",
+        epilog=FORGET_EXAMPLES,
     )
     forget.set_defaults(command=_forget)
     forget.add_argument("stream", metavar="STREAM", help="name of the stream")

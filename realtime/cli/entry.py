@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
+from dhmd.command_line import Parser
 from dhmd.errors import DHMDError
 from realtime.cli import broker, live, machine, replay, sessions
-from realtime.cli.flags import Parser
 from realtime.cli.output import flush_output, let_output_fail
 
 logger = logging.getLogger(__name__)

@@ -1,11 +1,12 @@
-"""The parser, and the flags that several commands share, written and read."""
+"""Flags that several commands share, written and read."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING
 
+from dhmd.command_line import Flags, Parser
 from realtime.recognition.steadiness import MARGIN
 
 if TYPE_CHECKING:
@@ -14,60 +15,69 @@ if TYPE_CHECKING:
     from realtime.settings import RunSettings
 
 
-class Parser(argparse.ArgumentParser):
-    """Complains in one line, as everything else here, and shows its examples as they are written."""
-
-    def __init__(self, **about: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **about)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it has no public name
-
-
 def add_run_flags(run: Parser, source: str = "camera:0") -> None:
     """Add one flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
-    add_stream_flags(run, hop="0.1", source=source, brokers="URL|embedded|none")
+    add_stream_flags(run, hop="0.1", source=source, brokers="URL|embedded|none", devices=True)
     add_control_flags(run)
     add_record_flags(run)
-    run.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
 
 
-def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: str = "URL") -> None:
-    """Add the flags of a source and its stream."""
+def add_stream_flags(
+    run: Parser, hop: str, source: str = "camera:0", brokers: str = "URL", *, devices: bool = False
+) -> None:
+    """Add the flags of a source and its stream. devices: also that of where the model runs."""
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same keys; flags override it")
-    run.add_argument(
-        "--source",
-        metavar="PATH|URL|camera:N|none",
-        help=f"media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: {source})",
+    _add_source_flags(run.add_argument_group("what is perceived"), source)
+    model = run.add_argument_group("the model and its answer")
+    model.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
+    if devices:
+        add_device_flag(model)
+    model.add_argument(
+        "--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})"
     )
-    run.add_argument(
-        "--microphone",
-        metavar="NAME|default|none",
-        help="see `dhmd-live devices` (default: with a camera the default one, with a file its own sound)",
-    )
-    run.add_argument("--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)")
-    run.add_argument(
-        "--broker",
-        metavar=brokers,
-        help="mqtt[s]://[user@]host[:port]"
-        + (", embedded on loopback, or none (default: embedded)" if "embedded" in brokers else ""),
-    )
-    add_access_flags(run)
-    run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
-    run.add_argument(
+    add_steadiness_flags(model)
+    out = run.add_argument_group("where it goes")
+    embedded = ", embedded on loopback, or none (default: embedded)" if "embedded" in brokers else ""
+    out.add_argument("--broker", metavar=brokers, help=f"mqtt[s]://[user@]host[:port]{embedded}")
+    add_access_flags(out)
+    out.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
+    out.add_argument(
         "--state", action="store_true", default=None, help="also publish single values, retained: dhmd/NAME/state/..."
     )
-    run.add_argument(
+    out.add_argument(
         "--discovery",
         action="store_true",
         default=None,
         help="announce the stream to Home Assistant (implies --state); `dhmd-live forget` removes it again",
     )
-    add_prefix_flag(run)
-    said = run.add_mutually_exclusive_group()
+    add_prefix_flag(out)
+    out.add_argument(
+        "--estimates",
+        metavar="FILE",
+        help="also write the estimates here, one JSON object a line; - for standard output",
+    )
+    add_outlet_flags(out)
+    add_metrics_flags(out)
+
+
+def _add_source_flags(group: Flags, source: str) -> None:
+    group.add_argument(
+        "--source",
+        metavar="PATH|URL|camera:N|none",
+        help=f"media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: {source})",
+    )
+    group.add_argument(
+        "--microphone",
+        metavar="NAME|default|none",
+        help="see `dhmd-live devices` (default: with a camera the default one, with a file its own sound)",
+    )
+    group.add_argument(
+        "--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)"
+    )
+    group.add_argument(
+        "--duration", type=float, metavar="S", help="stop after S seconds (default: at the source's end)"
+    )
+    said = group.add_mutually_exclusive_group()
     said.add_argument(
         "--no-words",
         dest="words",
@@ -78,19 +88,24 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
     said.add_argument(
         "--no-transcript", dest="words", action="store_const", const="off", help="recognise no speech at all"
     )
-    run.add_argument(
-        "--estimates",
-        metavar="FILE",
-        help="also write the estimates here, one JSON object a line; - for standard output",
+
+
+def add_device_flag(command: Flags) -> None:
+    command.add_argument("--device", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
+
+
+def add_outlet_flags(command: Flags) -> None:
+    """Add the flags of what else an estimate is sent by."""
+    command.add_argument(
+        "--lsl",
+        action="store_true",
+        default=None,
+        help="send numbers and markers by the lab streaming layer: whoever is on the local network can receive them",
     )
-    add_metrics_flags(run)
-    run.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
-    run.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
-    run.add_argument("--hop", type=float, dest="hop_s", metavar="S", help=f"seconds between estimates (default: {hop})")
-    add_steadiness_flags(run)
+    command.add_argument("--osc", metavar="HOST:PORT", help="send numbers and events by Open Sound Control, over UDP")
 
 
-def add_steadiness_flags(command: Parser) -> None:
+def add_steadiness_flags(command: Flags) -> None:
     """Add the flags of an answer that is kept still."""
     command.add_argument(
         "--smoothing",
@@ -110,19 +125,20 @@ def add_steadiness_flags(command: Parser) -> None:
 
 def add_control_flags(run: Parser) -> None:
     """Add the flags of control from outside."""
-    run.add_argument(
+    group = run.add_argument_group("control from outside")
+    group.add_argument(
         "--allow-control", action="store_true", default=None, help="carry out commands sent to dhmd/NAME/set/..."
     )
-    run.add_argument("--record-dir", metavar="DIR", help="folder of the recordings that a command starts")
+    group.add_argument("--record-dir", metavar="DIR", help="folder of the recordings that a command starts")
 
 
-def add_broker_flags(command: Parser) -> None:
+def add_broker_flags(command: Flags) -> None:
     """Add the flags of a command that is nothing without a broker."""
     command.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
     add_access_flags(command)
 
 
-def add_access_flags(command: Parser) -> None:
+def add_access_flags(command: Flags) -> None:
     """Add the flags that let a command in at a broker. A password itself has no place among a process's arguments."""
     command.add_argument(
         "--broker-ca", metavar="FILE", help="CA of the broker's certificate, PEM (default: the system's)"
@@ -136,13 +152,13 @@ def add_access_flags(command: Parser) -> None:
     )
 
 
-def add_prefix_flag(command: Parser) -> None:
+def add_prefix_flag(command: Flags) -> None:
     command.add_argument(
         "--discovery-prefix", metavar="TOPIC", help="where Home Assistant looks for devices (default: homeassistant)"
     )
 
 
-def add_metrics_flags(command: Parser) -> None:
+def add_metrics_flags(command: Flags) -> None:
     command.add_argument(
         "--metrics-port", type=int, metavar="PORT", help="answer Prometheus on this port of 127.0.0.1 (0: a free one)"
     )
@@ -150,9 +166,12 @@ def add_metrics_flags(command: Parser) -> None:
 
 
 def add_record_flags(command: Parser) -> None:
-    command.add_argument("--record", metavar="FILE.mcap", help="record features, words and estimates; no media")
-    command.add_argument("--record-video", action="store_true", default=None, help="also record the pictures")
-    command.add_argument("--record-audio", action="store_true", default=None, help="also record the sound")
+    group = command.add_argument_group("what is recorded")
+    group.add_argument("--record", metavar="FILE.mcap", help="record features, words and estimates; no media")
+    group.add_argument("--record-video", action="store_true", default=None, help="also record the pictures")
+    group.add_argument("--record-audio", action="store_true", default=None, help="also record the sound")
+    group.add_argument("--participant", metavar="NAME", help="who is recorded, a name or a number, for the report")
+    group.add_argument("--notes", metavar="TEXT", help="what else the report shall tell")
 
 
 def settings_of(options: argparse.Namespace, **defaults: object) -> RunSettings:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from realtime.cli.flags import Commands, add_metrics_flags, add_record_flags, add_run_flags, settings_of, without_page
+from dhmd.command_line import Commands
+from realtime.cli.flags import (
+    add_metrics_flags,
+    add_outlet_flags,
+    add_record_flags,
+    add_run_flags,
+    settings_of,
+    without_page,
+)
 from realtime.cli.page import add_address_flags, address_of, page_of
 
 if TYPE_CHECKING:
@@ -21,9 +29,18 @@ RUN_EXAMPLES = """examples:
                                                            a file as fast as the machine allows
   dhmd-live run --source rtsp://camera.local/live --broker mqtts://me@broker.local --broker-password-file secret
                                                            or by DHMD_BROKER_USER and DHMD_BROKER_PASSWORD
+  dhmd-live run --osc 127.0.0.1:9000 --lsl                 also to programs of stages and laboratories
   dhmd-live run --config configs/live.yaml                 the same keys from a file; flags override it
 
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
+"""
+
+DEMO_EXAMPLES = """examples:
+  dhmd-live demo                                           half a minute; prints its page and its broker
+  dhmd-live demo --record demo.mcap                        a session to try export, replay and training on
+  dhmd-live demo --osc 127.0.0.1:9000                      also to a program that listens to Open Sound Control
+
+exit status: as for `dhmd-live run`.
 """
 
 WEB_EXAMPLES = """examples:
@@ -66,10 +83,17 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def add_demo(commands: Commands) -> None:
-    demo = commands.add_parser("demo", help="play the demo clip through the whole pipeline")
+    demo = commands.add_parser(
+        "demo",
+        help="play the demo clip through the whole pipeline",
+        description="Play the demo clip through the whole pipeline: in the terminal, on a page, over MQTT.",
+        epilog=DEMO_EXAMPLES,
+    )
     demo.set_defaults(command=_demo, goes_on=True)
     add_record_flags(demo)
-    add_metrics_flags(demo)
+    out = demo.add_argument_group("where it goes")
+    add_outlet_flags(out)
+    add_metrics_flags(out)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -93,8 +117,8 @@ def add_web(commands: Commands) -> None:
         epilog=WEB_EXAMPLES,
     )
     web.set_defaults(command=_web, goes_on=True)
-    add_address_flags(web)
-    web.add_argument(
+    page = add_address_flags(web)
+    page.add_argument(
         "--max-streams",
         type=_positive,
         metavar="N",

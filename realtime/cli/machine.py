@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from realtime.cli.flags import Commands
+from dhmd.command_line import Commands
 
 ACCURACY_EXAMPLES = """what it reads:
   grid_*    neutral talkers, as those of the GRID corpus
@@ -27,8 +27,33 @@ examples:
 """
 
 
+DEVICES_EXAMPLES = """examples:
+  dhmd-live devices                                        each with the flag that takes it
+"""
+DOCTOR_EXAMPLES = """examples:
+  dhmd-live doctor                                         each check with its remedy
+
+exit status: 0 a run can start, 1 it cannot.
+"""
+ASSETS_EXAMPLES = """examples:
+  dhmd-live assets                                         what there is, and its licences
+  dhmd-live assets fetch                                   what is missing or damaged, 174 MB in all
+  dhmd-live assets verify                                  their sha256
+
+exit status: 0 all are here and intact (list: always), 1 not.
+"""
+BENCH_EXAMPLES = """examples:
+  dhmd-live bench                                          five minutes of the demo clip, and the rest
+  dhmd-live bench --seconds 30                             a rough one
+
+How steady the label is on neutral talkers, in changes a minute, `dhmd-live accuracy` measures on clips of them.
+"""
+
+
 def add_devices(commands: Commands) -> None:
-    devices = commands.add_parser("devices", help="list cameras, microphones and compute devices")
+    devices = commands.add_parser(
+        "devices", help="list cameras, microphones and compute devices", epilog=DEVICES_EXAMPLES
+    )
     devices.set_defaults(command=_devices)
 
 
@@ -41,7 +66,7 @@ def _devices(_: argparse.Namespace) -> int:
 
 
 def add_doctor(commands: Commands) -> None:
-    doctor = commands.add_parser("doctor", help="check that everything a run needs is here")
+    doctor = commands.add_parser("doctor", help="check that everything a run needs is here", epilog=DOCTOR_EXAMPLES)
     doctor.set_defaults(command=_doctor)
 
 
@@ -54,9 +79,11 @@ def _doctor(_: argparse.Namespace) -> int:
 
 
 def add_assets(commands: Commands) -> None:
-    assets = commands.add_parser("assets", help="list, fetch and verify third-party weights")
+    assets = commands.add_parser("assets", help="list, fetch and verify third-party weights", epilog=ASSETS_EXAMPLES)
     assets.set_defaults(command=_assets)
-    assets.add_argument("action", nargs="?", choices=["list", "fetch", "verify"], default="list")
+    assets.add_argument(
+        "action", nargs="?", choices=["list", "fetch", "verify"], default="list", help="(default: list)"
+    )
 
 
 def _assets(options: argparse.Namespace) -> int:
@@ -68,9 +95,13 @@ def _assets(options: argparse.Namespace) -> int:
 
 
 def add_bench(commands: Commands) -> None:
-    bench = commands.add_parser("bench", help="measure rate, latency, start-up and memory on this machine")
+    bench = commands.add_parser(
+        "bench", help="measure rate, latency, start-up and memory on this machine", epilog=BENCH_EXAMPLES
+    )
     bench.set_defaults(command=_bench)
-    bench.add_argument("--seconds", type=float, default=300.0, help="length of the run (default: %(default)g)")
+    bench.add_argument(
+        "--seconds", type=float, metavar="S", default=300.0, help="length of the run (default: %(default)g)"
+    )
 
 
 def _bench(options: argparse.Namespace) -> int:

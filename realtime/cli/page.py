@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realtime.cli.flags import Parser
+from dhmd.command_line import Flags, Parser
 
 if TYPE_CHECKING:
     from realtime.web.address import WebAddress
@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def add_address_flags(command: Parser) -> None:
-    command.add_argument(
-        "--host", default="127.0.0.1", help="address to serve on (default: %(default)s, this machine only)"
+def add_address_flags(command: Parser) -> Flags:
+    """Add the flags of where a page is; returns their group."""
+    group = command.add_argument_group("the page")
+    group.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="address to serve on (default: %(default)s, this machine only)",
     )
-    command.add_argument("--port", type=int, default=8765, help="port; 0 takes a free one (default: %(default)s)")
-    command.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate, PEM")
-    command.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
+    group.add_argument(
+        "--port", type=int, metavar="PORT", default=8765, help="port; 0 takes a free one (default: %(default)s)"
+    )
+    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate, PEM")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
+    return group
 
 
 def address_of(options: argparse.Namespace, *, camera: bool = True) -> WebAddress:

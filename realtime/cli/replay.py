@@ -6,7 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from realtime.cli.flags import Commands, access_of, add_access_flags, add_steadiness_flags, steadiness_of
+from dhmd.command_line import Commands
+from realtime.cli.flags import access_of, add_access_flags, add_device_flag, add_steadiness_flags, steadiness_of
 from realtime.cli.page import add_address_flags, address_of
 
 EXAMPLES = """examples:
@@ -33,29 +34,35 @@ def add_replay(commands: Commands) -> None:
     )
     replay.set_defaults(command=_replay)
     replay.add_argument("paths", type=Path, nargs="+", metavar="FILE", help="one session; or media files and folders")
-    replay.add_argument(
+    what = replay.add_argument_group("how it is replayed")
+    what.add_argument(
         "--pace",
         type=_pace,
         default=None,
         metavar="realtime|max|N",
         help="its own, as fast as possible, or N times its own (default: realtime with --broker, else max)",
     )
-    replay.add_argument("--verify", action="store_true", help="fail unless the model says what was recorded")
-    replay.add_argument("--checkpoint", metavar="base|DIR", help="another model, compared with what was recorded")
-    replay.add_argument("--again", action="store_true", help="extract the features again from recorded media")
-    replay.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
-    replay.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one per two cores)")
-    replay.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the comparison")
-    replay.add_argument("--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user@]host[:port]")
-    add_access_flags(replay)
-    replay.add_argument("--web", action="store_true", help="a player on a page, for sessions and folders of them")
+    what.add_argument("--again", action="store_true", help="extract the features again, from recorded media")
+    what.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
+    what.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one per two cores)")
+    model = replay.add_argument_group("the model and its answer")
+    model.add_argument("--checkpoint", metavar="base|DIR", help="another model (default: that of the recording)")
+    add_device_flag(model)
+    add_steadiness_flags(model)
+    compared = replay.add_argument_group("what is compared")
+    compared.add_argument("--verify", action="store_true", help="fail unless the model says what was recorded")
+    compared.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of two models, side by side")
+    out = replay.add_argument_group("where it goes")
+    out.add_argument(
+        "--broker", default="none", metavar="URL|none", help="mqtt[s]://[user@]host[:port] (default: none)"
+    )
+    add_access_flags(out)
+    out.add_argument("--web", action="store_true", help="a player on a page, for sessions and folders of them")
     add_address_flags(replay)
-    replay.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
-    replay.add_argument(
+    out.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
+    out.add_argument(
         "--estimates", metavar="FILE", help="write the estimates here, one JSON object a line; - for standard output"
     )
-    add_steadiness_flags(replay)
-    replay.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: auto)")
 
 
 def _pace(text: str) -> float:
@@ -97,7 +104,7 @@ def _replay(options: argparse.Namespace) -> int:
         stream=stream,
         estimates=options.estimates,
         plot=options.plot,
-        device=options.device,
+        device=options.device or "auto",
         steadiness=steadiness_of(options),
     )
     return replay(request, Console(stderr=options.estimates == "-"))

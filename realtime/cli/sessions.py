@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from realtime.cli.flags import Commands, Parser
+from dhmd.command_line import Commands, Parser
 
 EXPORT_EXAMPLES = """formats:
 {formats}
@@ -17,6 +17,7 @@ examples:
                                                            pandas.read_parquet("data/1.parquet")
   dhmd-live export talk.mcap --to srt --force              subtitles; replaces those that are there
   dhmd-live export talk.mcap --to jsonl                    what was published, one estimate a line
+  dhmd-live export a.mcap b.mcap c.mcap --to html          sessions.html, all of them side by side; or csv, a row each
 
 `dhmd-live run --record talk.mcap` records a session. An interrupted one is exported up to where it ends.
 
@@ -46,15 +47,20 @@ def add_export(commands: Commands) -> None:
 
     formats = "\n".join(f"  {name:<10} {one.what}" for name, one in FORMATS.items())
     examples = EXPORT_EXAMPLES.format(formats=formats)
-    export = _add(commands, "export", _export, "write a session in another format", examples)
+    export = _add(
+        commands, "export", _export, "write a session in another format, or compare several", examples, several=True
+    )
     export.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
-    _add_output_flags(export, "FILE with the format's suffix")
+    _add_output_flags(export, "FILE with the format's suffix; of several, sessions")
 
 
 def _export(options: argparse.Namespace) -> int:
-    from realtime.session.export.write import export
+    from realtime.session.export.write import compare, export
 
-    print(export(options.file, options.to, options.out, force=options.force))
+    if len(options.file) > 1:
+        print(compare(options.file, options.to, options.out, force=options.force))
+    else:
+        print(export(options.file[0], options.to, options.out, force=options.force))
     return 0
 
 
@@ -88,12 +94,20 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _add(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], summary: str, examples: str
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    examples: str,
+    *,
+    several: bool = False,
 ) -> Parser:
-    """A command that reads one session."""
+    """A command that reads a session, or several."""
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=examples)
     parser.set_defaults(command=run)
-    parser.add_argument("file", type=Path, metavar="FILE", help="a recorded session (.mcap)")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", nargs="+" if several else None, help="a recorded session (.mcap)"
+    )
     return parser
 
 

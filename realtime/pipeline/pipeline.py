@@ -111,7 +111,7 @@ class Pipeline:
         self.statistics = Statistics()
         self.outputs = Outputs[Emission](perception, clock)
         self.steadied = Steadied(steadiness)
-        self._attribution = Attribution(engine)
+        self._attribution = Attribution()
         self._dropped = dropped
         self._model = ModelName(name=engine.checkpoint.name, checkpoint=engine.checkpoint.digest)
         self._seq = 0
@@ -155,4 +155,4 @@ class Pipeline:
 
     def afterwards(self, emission: Emission) -> None:
         """Do what the estimate need not wait for: measure what a modality has to do with it."""
-        self._attribution.measure(emission.perceived.cut, emission.inference)
+        self._attribution.measure(self.engine, emission.perceived.cut, emission.inference)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import html
-import io
 import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 from typing import Any, Final
-from urllib.parse import quote
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -23,21 +19,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from dhmd.checkpoint import load
 from dhmd.errors import DHMDError, MediaUnreadable
 from dhmd.media.container import open_media
-from dhmd.modality import Modality
-from dhmd.session import Session, SessionInvalid, schema
+from dhmd.session import Session, SessionInvalid
 from realtime.errors import SettingsInvalid
 from realtime.pipeline.pipeline import Emission
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
-from realtime.session.export.write import export
+from realtime.session.export.comparison import Compared, page, write_csv
+from realtime.session.export.write import COMPARED, export
 from realtime.session.files import whole_file
-from realtime.session.messages import inference_of
 
 MEDIA: Final = frozenset(
     (".avi", ".flac", ".m4a", ".m4v", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".ogg", ".opus", ".wav", ".webm")
 )
 """Suffixes of what is taken from a folder; a file that is named is tried whatever its suffix."""
-SUMMARY: Final = "sessions"
-"""Name of the table of all, as CSV and as a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +39,6 @@ class Job:
 
     media: Path
     session: Path
-
-
-@dataclass(slots=True)
-class Report:
-    """Outcome of a session; shares and means over its estimates. error: why there is none."""
-
-    file: str
-    session: str = ""
-    seconds: float = 0.0
-    estimates: int = 0
-    top: str = ""
-    share_of_top: float = 0.0
-    mean_sentiment: float | None = None
-    vision: float = 0.0
-    audio: float = 0.0
-    text: float = 0.0
-    words: int = 0
-    error: str = ""
 
 
 def media_files(paths: Sequence[Path]) -> list[Path]:
@@ -117,13 +92,20 @@ def process(
     if done:
         console.print(f"{len(done)} of {len(todo)} are sessions already", highlight=False)
     errors = _run_all(pending, checkpoint, steadiness, jobs, console)
-    reports = [_report(job, errors.get(job.media, "")) for job in todo]
-    summary = (out or Path()) / f"{SUMMARY}.csv"
-    _write_table(summary, reports)
-    _write_page(summary.with_suffix(".html"), reports)
-    for report in reports:
-        line = f"failed: {report.error}" if report.error else _told(report)
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    compared = [
+        Compared(job.media, job.session, error=error)
+        if (error := errors.get(job.media))
+        else Compared.of(job.session, job.media)
+        for job in todo
+    ]
+    summary = (out or Path()) / f"{COMPARED}.csv"
+    with whole_file(summary) as file:
+        file.write(write_csv(compared))
+    beside = summary.with_suffix(".html")
+    with whole_file(beside) as file:
+        file.write(page(compared, beside).encode())
+    for one in compared:
+        console.print(_told(one), markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{len(todo) - len(errors)} sessions, {len(errors)} failed; {summary} and .html tell of all", highlight=False
     )
@@ -237,77 +219,12 @@ def _make(job: Job, checkpoint: str, steadiness: Steadiness, moved: Any) -> str 
     return None
 
 
-def _report(job: Job, error: str) -> Report:
-    report = Report(str(job.media), error=error)
-    if error:
-        return report
-    report.session = str(job.session)
-    tops: Counter[str] = Counter()
-    sentiments: list[float] = []
-    present: Counter[str] = Counter()
-    session = Session.open(job.session)
-    for record in session.records({schema.ESTIMATE, schema.WORDS}):
-        message = record.message
-        if record.topic == schema.WORDS:
-            report.words += len(message.final)
-            continue
-        report.estimates += 1
-        report.seconds = round(message.end_s, 2)
-        present.update(m.value for m in Modality if getattr(message.modalities, m.value).present)
-        if (inference := inference_of(message)) is not None:
-            tops[message.top] += 1
-            sentiments.append(inference.sentiment.value)
-    if tops:
-        report.top, count = tops.most_common(1)[0]
-        report.share_of_top = round(count / report.estimates, 3)
-        report.mean_sentiment = round(sum(sentiments) / len(sentiments), 3)
-    for m in Modality:
-        setattr(report, m.value, round(present[m.value] / max(1, report.estimates), 3))
-    return report
-
-
-def _told(report: Report) -> str:
-    seen = f"{report.top} {report.share_of_top:.0%}" if report.top else "nobody seen or heard"
-    sentiment = "" if report.mean_sentiment is None else f", sentiment {report.mean_sentiment:+.2f}"
-    return f"{report.session}: {report.seconds:.1f} s, {seen}{sentiment}, {report.words} words"
-
-
-def _write_table(path: Path, reports: Sequence[Report]) -> None:
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, [field.name for field in fields(Report)])
-    table.writeheader()
-    table.writerows(asdict(report) for report in reports)
-    with whole_file(path) as file:
-        file.write(text.getvalue().encode())
-
-
-def _write_page(path: Path, reports: Sequence[Report]) -> None:
-    """A table whose rows lead to the reports."""
-
-    def cells(report: Report) -> Iterator[str]:
-        if report.error:
-            yield html.escape(report.file)
-            yield f"<td colspan=6>{html.escape(report.error)}"
-            return
-        link = os.path.relpath(Path(report.session).with_suffix(".html"), path.parent)
-        yield f'<a href="{html.escape(quote(link))}">{html.escape(Path(report.session).stem)}</a>'
-        yield f"<td>{report.seconds:.0f} s"
-        yield f"<td>{report.top or 'nobody'} {report.share_of_top:.0%}"
-        yield "<td>" + ("-" if report.mean_sentiment is None else f"{report.mean_sentiment:+.2f}")
-        yield from (f"<td>{getattr(report, m.value):.0%}" for m in (Modality.VISION, Modality.AUDIO, Modality.TEXT))
-
-    rows = "".join(f"<tr><th scope=row>{''.join(cells(report))}" for report in reports)
-    with whole_file(path) as file:
-        file.write(_PAGE.format(count=len(reports), rows=rows).encode())
-
-
-_PAGE: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Sessions</title>
-<style>:root {{ color-scheme: light dark }} body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
-max-width: 60rem; padding: 0 1rem }} td, th {{ padding: .25rem .9rem .25rem 0; text-align: left; font-weight: 400 }}
-thead th {{ opacity: .6 }}</style>
-<h1>{count} sessions</h1>
-<table><thead><tr><th>session<th>length<th>mostly<th>sentiment<th>face<th>voice<th>words</thead><tbody>{rows}</tbody></table>
-</html>
-"""
+def _told(one: Compared) -> str:
+    """Describe a session in one line."""
+    summary = one.summary
+    if summary is None:
+        return f"failed: {one.error}"
+    seen = f"{one.top} {summary.on_top[one.top].value:.0%}" if one.top else "nobody seen or heard"
+    sentiment = f", sentiment {summary.scales['sentiment'].value:+.2f}" if one.top else ""
+    length_s, words = summary.timeline.length_s, len(summary.timeline.words)
+    return f"{one.session}: {length_s:.1f} s, {seen}{sentiment}, {words} words"

@@ -17,6 +17,8 @@ from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.discovery import announce
 from realtime.mqtt.publisher import Publisher, publishing
 from realtime.mqtt.stream import PublisherSink
+from realtime.outlets.lsl import LslOutlet
+from realtime.outlets.osc import OscOutlet
 from realtime.pipeline.outputs import E, Emitted, Outputs, Sink
 from realtime.pipeline.pipeline import Statistics
 from realtime.session.estimate_file import EstimateFile
@@ -31,13 +33,13 @@ if TYPE_CHECKING:
 class Destinations:
     """Destinations that were asked for, opened as far as it can be before there is a stream.
 
-    files: what writes the estimates. state: publish the flat values too. discovery: the prefix of Home Assistant's
-    topics. metrics: publish how the stream fares. console: of the terminal view, with its title; None for no view.
-    registry: what Prometheus reads.
+    sinks: what writes the estimates, or sends them by other protocols. state: publish the flat values too. discovery:
+    the prefix of Home Assistant's topics. metrics: publish how the stream fares. console: of the terminal view, with
+    its title; None for no view. registry: what Prometheus reads.
     """
 
     stream: str
-    files: Sequence[Sink[Emitted]] = ()
+    sinks: Sequence[Sink[Emitted]] = ()
     state: bool = False
     discovery: str | None = None
     metrics: bool = True
@@ -50,12 +52,12 @@ class Destinations:
 def destinations(settings: RunSettings, console: Console, title: str) -> Iterator[Destinations]:
     """Open what the settings of a run or an edge ask for, for as long as the context lasts.
 
-    Raises SettingsInvalid for what cannot be opened: to be entered before any model is loaded.
+    Raises SettingsInvalid, LibraryMissing for what cannot be opened: to be entered before any model is loaded.
     """
     with ExitStack() as stack:
         yield Destinations(
             stream=settings.stream,
-            files=estimate_files(settings.estimates, stack),
+            sinks=[*estimate_files(settings.estimates, stack), *outlets(settings, stack)],
             state=settings.state or settings.discovery,
             discovery=settings.discovery_prefix if settings.discovery else None,
             console=console,
@@ -67,6 +69,14 @@ def destinations(settings: RunSettings, console: Console, title: str) -> Iterato
 def estimate_files(estimates: str | None, stack: ExitStack | AsyncExitStack) -> list[Sink[Emitted]]:
     """The sinks that write to a file. Raises SettingsInvalid."""
     return [stack.enter_context(EstimateFile(Path(estimates)))] if estimates else []
+
+
+def outlets(settings: RunSettings, stack: ExitStack) -> Iterator[Sink[Emitted]]:
+    """The sinks that send by other protocols. Raises SettingsInvalid, LibraryMissing."""
+    if settings.lsl:
+        yield stack.enter_context(LslOutlet(settings.stream))
+    if settings.osc is not None:
+        yield stack.enter_context(OscOutlet(settings.stream, settings.osc))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +104,8 @@ async def assembled(
     group.
     """
     async with AsyncExitStack() as stack:
-        for file in asked.files:
-            outputs.add(file)
+        for sink in asked.sinks:
+            outputs.add(sink)
         view = None
         if asked.console is not None:
             dashboard = Dashboard(f"{asked.title} · {asked.stream}", str(broker or "no broker"))
@@ -110,9 +120,9 @@ async def assembled(
         if publisher is not None:
             if asked.discovery is not None:
                 announce(publisher, asked.stream, asked.discovery)
-            sink = PublisherSink(
+            published = PublisherSink(
                 publisher, clock, statistics, state=asked.state, published_elsewhere=published_elsewhere
             )
-            outputs.add(sink)
-            await stack.enter_async_context(publishing(publisher, sink.report if asked.metrics else None))
+            outputs.add(published)
+            await stack.enter_async_context(publishing(publisher, published.report if asked.metrics else None))
         yield Assembled(view, publisher)

@@ -202,7 +202,7 @@ class Replay:
             broker = None if request.broker == "none" else named_broker(request.broker, request.access)
             asked = Destinations(
                 stream=self._stream,
-                files=estimate_files(request.estimates, stack),
+                sinks=estimate_files(request.estimates, stack),
                 metrics=False,
                 console=self._console if request.pace is not None else None,
                 title="replay",

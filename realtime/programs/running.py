@@ -14,6 +14,7 @@ from rich.console import Console
 from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.clock import MediaClock
+from realtime.invocation import command
 from realtime.messages.estimate import Dropped
 from realtime.mqtt.commands import taking_commands
 from realtime.mqtt.embedded import opened_broker
@@ -75,7 +76,8 @@ class Run:
         async with AsyncExitStack() as stack:
             broker = await opened_broker(settings.broker, stack, settings.access)
             if settings.broker == "embedded":
-                console.print(f"embedded broker on {broker}; another terminal: dhmd-live watch --broker {broker}")
+                console.print(f"embedded broker on {broker}; to see the stream in another terminal:", soft_wrap=True)
+                console.print(command("watch", "--broker", broker), markup=False, highlight=False, soft_wrap=True)
             outputs = await stack.enter_async_context(
                 assembled(
                     self.asked, broker, pipeline.outputs, pipeline.clock, pipeline.statistics, self.delivery.dropped

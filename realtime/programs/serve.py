@@ -53,6 +53,7 @@ def serve(
 
             registry.register(ServeCollector(server))
         stop_when_asked(server.stop)
+        tell("Ctrl-C stops")
         await server.run()
         return server
 

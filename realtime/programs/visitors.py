@@ -97,6 +97,7 @@ async def _host(
                 tell(f"page: {page}")
                 streams = f"{settings.stream}-1" + (f" to {settings.stream}-{most}" if most > 1 else "")
                 tell(f"visitors at a time: {most}; published as {streams} to {broker or 'no broker'}")
+                tell("Ctrl-C stops")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), settings.duration)
         finally:

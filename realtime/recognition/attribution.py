@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from dhmd.modality import Modality
 from realtime.perception.window import WindowCut
 from realtime.recognition.engine import Inference, Share
+
+KEPT: Final = 12
+"""Estimates for which a share counts without being measured anew: two rounds."""
 
 
 class Infers(Protocol):
@@ -23,17 +26,19 @@ class Attribution:
     at every sixth, and a newcomer's first.
     """
 
-    def __init__(self, engine: Infers) -> None:
-        self._engine = engine
+    def __init__(self) -> None:
         self._turns: deque[frozenset[Modality]] = deque()
         self._alone: dict[Modality, tuple[float, ...]] = {}
         self._influence: dict[Modality, float] = {}
+        self._unmeasured = 0
+        """Estimates since anything was measured."""
 
     def known(self, cut: WindowCut, inference: Inference | None) -> Inference | None:
         """Returns the inference of this window with the shares that were measured before it."""
         present = cut.present
+        self._unmeasured += 1
         for known in (self._alone, self._influence):
-            for gone in known.keys() - present:
+            for gone in known.keys() - (present if self._unmeasured <= KEPT else frozenset()):
                 del known[gone]
         if inference is None:
             return None
@@ -41,17 +46,27 @@ class Attribution:
             return replace(inference, shares={m: Share(inference.emotions, 1.0) for m in present})
         return replace(inference, shares={m: Share(self._alone.get(m), self._influence.get(m)) for m in present})
 
-    def measure(self, cut: WindowCut, inference: Inference | None) -> None:
+    def measure(self, engine: Infers, cut: WindowCut, inference: Inference | None) -> None:
         """Measure on this window what is measured next; it can wait until the estimate is on its way."""
-        present = cut.present
-        if inference is None or len(present) == 1:
+        if inference is None or len(cut.present) == 1:
             return
+        part = self.next_part(cut.present)
+        if (found := engine.infer(replace(cut, present=part))) is not None:
+            self.learn(cut.present, inference, part, found)
+
+    def next_part(self, present: frozenset[Modality]) -> frozenset[Modality]:
+        """Return the part of a window, with two modalities or more, that is to be inferred next."""
         if set(self._turns) != set(parts_of(present)):
             self._turns = deque(sorted(parts_of(present), key=self._is_known))
         part = self._turns.popleft()
         self._turns.append(part)
-        if (found := self._engine.infer(replace(cut, present=part))) is None:
-            return
+        return part
+
+    def learn(
+        self, present: frozenset[Modality], inference: Inference, part: frozenset[Modality], found: Inference
+    ) -> None:
+        """Take in what was found of a part of the window."""
+        self._unmeasured = 0
         if len(part) == 1:
             self._alone[next(iter(part))] = found.emotions
         if len(left_out := present - part) == 1:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from dhmd.modality import Modality
 from realtime.messages.estimate import Estimate, ModelName
 from realtime.messages.topics import Topic
 from realtime.perception.window import SlidingWindow, WindowCut
+from realtime.recognition.attribution import Attribution, parts_of
 from realtime.recognition.build import build_estimate
-from realtime.recognition.engine import Engine
+from realtime.recognition.engine import Engine, Inference
 from realtime.recognition.steadied import Steadied
 from realtime.scale import topics
 from realtime.scale.window_message import APPENDED, WindowInvalid, WindowMessage
@@ -27,16 +28,20 @@ MOST_STREAMS: Final = 2000
 IDLE_S: Final = 90.0
 """A stream that says nothing for so long is forgotten; should it go on, it is asked for all of its window."""
 RESYNC_EVERY_S: Final = 1.0
+MEASURED_AT_ONCE: Final = 4
+MOST_MEASURABLE: Final = 64
+"""Windows that are kept for it: a server that has no time for them need not keep more."""
 
 
 @dataclass(slots=True)
 class ServedStream:
-    """One stream's window, and how still its answer is kept."""
+    """One stream's window, how still its answer is kept, and what its modalities have to do with it."""
 
     incarnation: str
     seq: int
     window: SlidingWindow
     steadied: Steadied
+    attribution: Attribution = field(default_factory=Attribution)
     words: tuple[Word, ...] = ()
     heard_s: float = 0.0
 
@@ -131,6 +136,7 @@ class ServedStreams:
             message.seq,
             SlidingWindow(self._features, torch.device("cpu")),
             before.steadied if before is not None else Steadied(message.steadiness),
+            before.attribution if before is not None else Attribution(),
         )
 
     def _enter(self, state: ServedStream, message: WindowMessage) -> None:
@@ -161,11 +167,22 @@ class ServedStreams:
             del self._streams[oldest[0]]
 
 
+class Measurable(NamedTuple):
+    """A window whose shares can be measured. left: how many parts of it are to be inferred."""
+
+    attribution: Attribution
+    cut: WindowCut
+    inference: Inference
+    left: int
+
+
 class Estimator:
     """Requests in, estimates out; in one thread, which may be another than that of the streams."""
 
     def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
         self._engine = engine
+        self._measurable: OrderedDict[str, Measurable] = OrderedDict()
+        """Newest windows by stream, those whose turn is next first."""
         self._model = ModelName(name=checkpoint.name, checkpoint=checkpoint.digest)
 
     def warm_up(self, features: Mapping[Modality, FeatureSpec]) -> None:
@@ -181,7 +198,9 @@ class Estimator:
         inferences = self._engine.infer_many(cuts)
         answers = []
         for request, cut, inference in zip(requests, cuts, inferences, strict=True):
-            message = request.message
+            message, attribution = request.message, request.state.attribution
+            if (inference := attribution.known(cut, inference)) and len(cut.present) > 1:
+                self._measurable[request.stream] = Measurable(attribution, cut, inference, len(parts_of(cut.present)))
             shown, top = request.state.steadied.of(inference, cut.end_s)
             latency_ms = None
             if (newest_s := cut.newest_present_s) is not None:
@@ -203,7 +222,25 @@ class Estimator:
                 model=self._model,
             )
             answers.append(estimate)
+        while len(self._measurable) > MOST_MEASURABLE:
+            self._measurable.popitem(last=False)
         return answers
+
+    def measure(self) -> bool:
+        """Measure a few shares of the modalities, which the next estimates of their streams tell; returns whether there
+        is more to measure. It takes no longer than a batch is held open.
+        """
+        asked: list[tuple[Measurable, frozenset[Modality]]] = []
+        while self._measurable and len(asked) < MEASURED_AT_ONCE:
+            stream, one = self._measurable.popitem(last=False)
+            asked.append((one, one.attribution.next_part(one.cut.present)))
+            if one.left > 1:
+                self._measurable[stream] = one._replace(left=one.left - 1)
+        found = self._engine.infer_many([replace(one.cut, present=part) for one, part in asked])
+        for (one, part), inference in zip(asked, found, strict=True):
+            if inference is not None:
+                one.attribution.learn(one.cut.present, one.inference, part, inference)
+        return bool(self._measurable)
 
 
 def _transcript(words: tuple[Word, ...], cut: WindowCut) -> str:

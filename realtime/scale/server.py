@@ -175,6 +175,9 @@ class Server:
                 logger.warning("%s", line)
             for request, estimate in zip(batch, answers, strict=True):
                 await self._publish(client, request, estimate)
+            # Only in time that no window needs: under load a share that grows old is told no more.
+            while not self.streams.waiting and await loop.run_in_executor(thread, self._estimator.measure):
+                pass
 
     async def _waiting(self, count: int) -> None:
         """Return once so many windows wait. They alone say so: a lost connection takes them along."""

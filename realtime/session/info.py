@@ -18,6 +18,7 @@ from dhmd.labels import CHANNELS
 from dhmd.modality import Modality
 from dhmd.session import Session, schema
 from dhmd.session.reader import Contents, Mark, TopicContents, mark_of
+from realtime.invocation import command
 from realtime.session.export.look import clock, length
 
 MEDIA = {schema.VIDEO: "video", schema.SOUND: "sound"}
@@ -112,7 +113,8 @@ def show_info(path: Path, console: Console, *, as_json: bool) -> int:
     console.print(_summary(info))
     console.print(_topics(info))
     if info.state != "complete":
-        console.print(Text(f"It is {info.state}: `dhmd-live repair {path}` makes a whole file of what can be read."))
+        console.print(f"It is {info.state}; a whole file of what can be read is made by:", soft_wrap=True)
+        console.print(command("repair", path), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -36,7 +36,8 @@ class Timeline:
     t_s, start_s: (N,) end and start of the window. seq, faces, dropped_video, dropped_audio: (N,).
     emotions: (N, 7) probabilities in the order of EMOTIONS. sentiment: (N, 3) value, low and high in [-3, 3].
     affect: (N, 2) valence and arousal in [-1, 1]. homo, hetero: (N, 6) weights in the order of EDGES.
-    present, age_s, weight, alone: (N,) of each modality, as in the published estimate; alone: its own sentiment.
+    present, late, age_s, weight, influence, alone: (N,) of each modality, as in the published estimate; alone: its own
+    sentiment. alone_emotions: (N, 7) of each modality.
     latency_ms, inference_ms: (N,), all NaN where time was the file's own.
     top: the emotion that was published on top; None where nothing was perceived.
     statuses: (seconds, status) of each change of a worker.
@@ -55,6 +56,9 @@ class Timeline:
     age_s: Mapping[Modality, Floats]
     weight: Mapping[Modality, Floats]
     alone: Mapping[Modality, Floats]
+    late: Mapping[Modality, NDArray[np.bool_]]
+    influence: Mapping[Modality, Floats]
+    alone_emotions: Mapping[Modality, Floats]
     homo: Floats
     hetero: Floats
     faces: NDArray[np.int64]
@@ -111,6 +115,9 @@ class Timeline:
             age_s=age_s,
             weight={m: states[:, i, 2] for i, m in enumerate(Modality)},
             alone={m: states[:, i, 3] for i, m in enumerate(Modality)},
+            late={m: states[:, i, 4] > 0 for i, m in enumerate(Modality)},
+            influence={m: states[:, i, 5] for i, m in enumerate(Modality)},
+            alone_emotions={m: states[:, i, 6:] for i, m in enumerate(Modality)},
             words=words,
             marks=marks,
             statuses=statuses,
@@ -157,7 +164,7 @@ class Timeline:
 def _numbers(message: Any, session: Session) -> dict[str, Any]:
     """Return the columns of an Estimate message. Raises SessionInvalid.
 
-    states: (3, 4) present, newest_s, weight, sentiment.
+    states: (3, 13) present, newest_s, weight, sentiment, late, influence, and the emotions alone.
     """
     nan = float("nan")
     told = message.HasField("emotions")
@@ -171,7 +178,11 @@ def _numbers(message: Any, session: Session) -> dict[str, Any]:
         state = getattr(message.modalities, m.value)
         newest_s = state.newest_s if state.HasField("newest_s") else nan
         alone = state.sentiment if state.HasField("sentiment") else nan
-        states.append([float(state.present), newest_s, state.weight if state.present else nan, alone])
+        influence = state.influence if state.HasField("influence") else nan
+        weight = state.weight if state.present else nan
+        own = state.emotions if state.HasField("emotions") else None
+        emotions = [nan if own is None else getattr(own, name) for name in EMOTIONS]
+        states.append([float(state.present), newest_s, weight, alone, float(state.late), influence, *emotions])
     return {
         "seq": message.seq,
         "t_s": message.end_s,

@@ -1,12 +1,15 @@
-"""View in the terminal: bars, words, rates and ages; plain lines where there is no terminal."""
+"""View in the terminal: what is shown, the last minute, words, rates and ages, in as many lines and columns as there
+are; plain lines where there is no terminal.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -16,17 +19,9 @@ from rich.text import Text
 from dhmd.labels import CHANNELS
 from realtime.messages.estimate import Estimate, ModalityEstimate
 from realtime.pipeline.outputs import Emitted
+from realtime.terminal.history import COLOURS, History
 from realtime.workers import WorkerState, WorkerStatus
 
-COLOURS = {
-    "neutral": "grey70",
-    "happy": "yellow",
-    "sad": "dodger_blue1",
-    "angry": "red",
-    "fear": "medium_purple",
-    "disgust": "green",
-    "surprise": "dark_orange",
-}
 TROUBLE = {
     WorkerState.BEHIND: "yellow",
     WorkerState.LATE: "yellow",
@@ -35,15 +30,17 @@ TROUBLE = {
 }
 REDRAW_S = 0.125
 LINE_EVERY_S = 1.0
-BAR_WIDTH = 64
-PANEL_WIDTH = 92
+LEAST_WIDTH, MOST_WIDTH = 40, 160
+MOST_HISTORY = 6
+LABEL, NUMBER = 10, 6
+"""Columns to the left and to the right of a bar."""
 
 
 def sentiment_colour(value: float) -> str:
     return "green" if value > 0.5 else "red" if value < -0.5 else "grey70"
 
 
-def sentiment_bar(value: float, low: float, high: float, width: int = BAR_WIDTH + 1) -> Text:
+def sentiment_bar(value: float, low: float, high: float, width: int) -> Text:
     """Return a bar, -3 on the left, +3 on the right; the interval is a thin line, the value a block."""
 
     def column(x: float) -> int:
@@ -90,13 +87,15 @@ def _moment(t: float) -> str:
 
 
 class Dashboard:
-    """Draws one estimate and the health of the run."""
+    """Draws the newest estimate, the last minute, and the health of the run."""
 
     def __init__(self, title: str, destination: str) -> None:
         self.title = title
         self._destination = self.connection = destination
         self.workers: dict[str, WorkerStatus] = {}
         self.marks = ""
+        self.over = False
+        self.history = History()
         self._arrivals: deque[float] = deque(maxlen=50)
 
     def set_connection(self, state: str) -> None:
@@ -105,7 +104,8 @@ class Dashboard:
     def set_worker(self, status: WorkerStatus) -> None:
         self.workers[status.worker] = status
 
-    def arrived(self) -> None:
+    def arrived(self, e: Estimate) -> None:
+        self.history.add(e)
         self._arrivals.append(time.monotonic())
 
     @property
@@ -115,68 +115,144 @@ class Dashboard:
         return (len(self._arrivals) - 1) / max(1e-6, self._arrivals[-1] - self._arrivals[0])
 
     def render(self, e: Estimate | None) -> RenderableType:
-        if e is None:
-            return Panel("waiting for the first estimate", title=self.title)
-        parts = [self._emotions(e), self._sentiment(e), self._modalities(e), self._transcript(e), self._health(e)]
-        body = [part for drawn in parts for part in (drawn, Text())][:-1]
-        return Panel(Group(*body), title=Text(self.title, style="bold"), width=PANEL_WIDTH)
+        """Return what is drawn; it fits the console it is drawn on."""
+        return _Fitted(self, e)
 
-    def _emotions(self, e: Estimate) -> RenderableType:
+    def parts(self, e: Estimate, width: int) -> list[_Part]:
+        """Return what there is to draw of an estimate, in `width` columns, from the top down."""
+        return [
+            _Part(10, 1, _headline(e, width)),
+            _Part(8, len(COLOURS), _emotions(e, width)),
+            _Part(5, 1, _sentiment(e, width)),
+            _Part(7, 1 + len(CHANNELS), _channels(e, width)),
+            _Part(4, 1, _last_words(e.transcript, width)),
+            _Part(3, 2, None),
+            *self._health(e, width),
+        ]
+
+    def last_minute(self, width: int, height: int) -> RenderableType:
         table = Table.grid(padding=(0, 1))
-        for name, colour in COLOURS.items():
-            p = e.emotions[name] if e.emotions else 0.0  # type: ignore[index]
-            label = Text(f"{name:>9}", style="bold" if name == e.top else "")
-            bar = ProgressBar(total=1.0, completed=p, width=BAR_WIDTH, complete_style=colour, finished_style=colour)
-            table.add_row(label, bar, f"{p:5.2f}" if e.emotions else "   - ")
+        table.add_row(Text("last min".rjust(LABEL - 1), "grey50"), self.history.drawn(width - LABEL, height))
         return table
 
-    def _sentiment(self, e: Estimate) -> RenderableType:
-        if e.sentiment is None or e.valence is None or e.arousal is None:
-            return Text(f"sentiment    -   {nothing_perceived(e)}", style="grey50")
-        s = e.sentiment
-        line = Text("sentiment ")
-        line.append_text(sentiment_bar(s.value, s.low, s.high, BAR_WIDTH + 1))
-        line.append(f" {s.value:+.2f}\n", style=sentiment_colour(s.value))
-        line.append(f"{'':10}valence {e.valence:+.2f}   arousal {e.arousal:+.2f}", style="grey70")
-        if differs := e.disagreement:
-            line.append(f"   {differs}", style="yellow")
-        return line
-
-    def _modalities(self, e: Estimate) -> RenderableType:
-        columns = (Column(name, justify="right") for name in ("age", "influence", "alone", "sentiment"))
-        table = Table("", "", *columns, box=None, padding=(0, 2), header_style="grey50")
-        for m, name in CHANNELS.items():
-            part = getattr(e.modalities, m)
-            age = "-" if part.age_s is None else f"{part.age_s:.2f} s"
-            if part.present:
-                table.add_row(
-                    name,
-                    Text("● present", "green"),
-                    age,
-                    "-" if part.influence is None else f"{part.influence:.0%}",
-                    alone(part),
-                    Text(f"{part.sentiment:+.2f}", sentiment_colour(part.sentiment)),
-                )
-            else:
-                why = Text("◌ late", "yellow") if part.late else Text("○ absent", "grey50")
-                table.add_row(name, why, age, "-", "-", "-", style="grey50")
-        return table
-
-    def _transcript(self, e: Estimate) -> RenderableType:
-        return Text(f"“{e.transcript}”" if e.transcript else "…", style="italic")
-
-    def _health(self, e: Estimate) -> RenderableType:
+    def _health(self, e: Estimate, width: int) -> list[_Part]:
         latency = e.latency_ms.capture_to_estimate
         delay = "-" if latency is None else f"{latency:.0f} ms"
         people = f"{e.faces} face" if e.faces == 1 else f"{e.faces} faces"
-        lost = f"dropped {e.dropped.video} frames, {e.dropped.audio} blocks of sound"
-        health = Text(f"{self.rate_hz:.1f}/s · latency {delay} · {people} · {lost}\n{self.connection}", style="grey50")
-        for worker in self.workers.values():
-            if style := TROUBLE.get(worker.state):
-                health.append(f"\n{worker.worker} {worker.state}: {worker.reason}", style=style)
-        if self.marks:
-            health.append(f"\n{self.marks}", style="cyan")
-        return health
+        lost = f"lost {e.dropped.video} frames, {e.dropped.audio} blocks of sound"
+        lines = [Text(f"{self.rate_hz:.1f}/s · latency {delay} · {people} · {lost}", "grey50")]
+        lines += [
+            Text(f"{worker.worker} {worker.state}: {worker.reason}", TROUBLE[worker.state])
+            for worker in self.workers.values()
+            if worker.state in TROUBLE
+        ]
+        lines += [Text(line, "cyan") for line in self.marks.splitlines()]
+        lines.append(Text(self.connection if self.over else f"Ctrl-C stops · {self.connection}", "grey50"))
+        for line in lines:
+            line.truncate(width, overflow="ellipsis")
+        keep = [2, *[6] * (len(lines) - 2), 9]
+        return [_Part(one, 1, line, apart=line is lines[0]) for one, line in zip(keep, lines, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the view. keep: how much it matters, where there is no room for all. drawn: None for the last minute,
+    which takes the lines that are left. apart: an empty line may stand above it.
+    """
+
+    keep: int
+    lines: int
+    drawn: RenderableType | None
+    apart: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """The view of an estimate in as many lines and columns as its console has."""
+
+    dashboard: Dashboard
+    estimate: Estimate | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = max(LEAST_WIDTH, min(MOST_WIDTH, options.max_width))
+        title = Text(self.dashboard.title, style="bold")
+        if self.estimate is None:
+            yield Panel("waiting for the first estimate\nCtrl-C stops", title=title, width=width)
+            return
+        inside = width - 4
+        # The frame takes two lines, and the line below is the cursor's.
+        room = console.size.height - 3
+        parts = self.dashboard.parts(self.estimate, inside)
+        while sum(part.lines for part in parts) > room and len(parts) > 1:
+            parts.remove(min(parts, key=lambda part: part.keep))
+        spare = room - sum(part.lines for part in parts)
+        gaps = sum(part.apart for part in parts[1:])
+        gaps = gaps if spare >= gaps else 0
+        height = 1 + min(MOST_HISTORY - 1, max(0, spare - gaps))
+        body: list[RenderableType] = []
+        for part in parts:
+            body += [Text()] if gaps and body and part.apart else []
+            body.append(part.drawn if part.drawn is not None else self.dashboard.last_minute(inside, height))
+        yield Panel(Group(*body), title=title, width=width)
+
+
+def _headline(e: Estimate, width: int) -> Text:
+    if e.emotions is None or e.sentiment is None or e.top is None:
+        return Text(nothing_perceived(e), style="bold")
+    line = Text(f"{e.top} {e.emotions[e.top]:.0%}", style=f"bold {COLOURS[e.top]}")
+    line.append(f"   valence {e.valence:+.2f}   arousal {e.arousal:+.2f}", style="not bold grey70")
+    if differs := e.disagreement:
+        line.append(f"   {differs}", style="not bold yellow")
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def _emotions(e: Estimate, width: int) -> RenderableType:
+    table = Table.grid(padding=(0, 1))
+    for name, colour in COLOURS.items():
+        p = e.emotions[name] if e.emotions else 0.0  # type: ignore[index]
+        label = Text(name.rjust(LABEL - 1), style="bold" if name == e.top else "")
+        bar = ProgressBar(
+            total=1.0, completed=p, width=width - LABEL - NUMBER, complete_style=colour, finished_style=colour
+        )
+        table.add_row(label, bar, f"{p:5.2f}" if e.emotions else "   - ")
+    return table
+
+
+def _sentiment(e: Estimate, width: int) -> RenderableType:
+    line = Text("sentiment ")
+    if (s := e.sentiment) is None:
+        return line.append("-", "grey50")
+    line.append_text(sentiment_bar(s.value, s.low, s.high, width - LABEL - NUMBER))
+    return line.append(f" {s.value:+.2f}", style=sentiment_colour(s.value))
+
+
+def _channels(e: Estimate, width: int) -> RenderableType:
+    columns = (Column(name, justify="right") for name in ("alone", "influence", "sentiment", "age"))
+    padding = 2 if width >= 66 else 0
+    table = Table("", "", *columns, box=None, padding=(0, padding), pad_edge=False, header_style="grey50")
+    for m, name in CHANNELS.items():
+        part = getattr(e.modalities, m)
+        label = Text(name.rjust(LABEL - 1))
+        if not part.present:
+            why = Text("◌ late", "yellow") if part.late else Text("○ absent", "grey50")
+            table.add_row(label, why, "-", "-", "-", "-", style="grey50")
+            continue
+        table.add_row(
+            label,
+            Text("● present", "green"),
+            alone(part),
+            "-" if part.influence is None else f"{part.influence:.0%}",
+            Text(f"{part.sentiment:+.2f}", sentiment_colour(part.sentiment)),
+            "-" if part.age_s is None else f"{part.age_s:.2f} s",
+        )
+    return table
+
+
+def _last_words(transcript: str, width: int) -> Text:
+    """The newest words that fit a line."""
+    quoted = f"“{transcript}”" if transcript else "…"
+    return Text(quoted if len(quoted) <= width else f"…{quoted[len(quoted) - width + 1 :]}", style="italic")
 
 
 class TerminalView:
@@ -202,7 +278,7 @@ class TerminalView:
     def show(self, estimate: Estimate) -> None:
         if estimate.top is not None:
             self._telling = estimate
-        self.dashboard.arrived()
+        self.dashboard.arrived(estimate)
         now_s = time.monotonic()
         if now_s - self._drawn_s < (REDRAW_S if self._live else LINE_EVERY_S):
             return
@@ -225,5 +301,6 @@ class TerminalView:
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *__: object) -> None:
         if self._live:
             self._live.stop()
+            self.dashboard.over = True
             if self._telling is not None and error is None:
                 self.console.print(self.dashboard.render(self._telling))

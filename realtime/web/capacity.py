@@ -23,7 +23,7 @@ SHARE: Final = 0.9
 
 def cost_of_a_stream(extractors: StreamExtractors, engine: Engine, hop_s: float) -> float:
     """Return processor seconds a second, at the least, of one person who is seen and talks without pause."""
-    perception, attribution = Perception(extractors, engine.device), Attribution(engine)
+    perception, attribution = Perception(extractors, engine.device), Attribution()
     begun_s = time.process_time()
     due_s, picture_s = hop_s, 0.0
     for sample in MediaFile(str(CLIP)).samples():
@@ -31,7 +31,7 @@ def cost_of_a_stream(extractors: StreamExtractors, engine: Engine, hop_s: float)
             break
         while due_s <= sample.captured_s:
             cut = perception.perceive(due_s).cut
-            attribution.measure(cut, engine.infer(cut))
+            attribution.measure(engine, cut, engine.infer(cut))
             due_s += hop_s
         if isinstance(sample, VideoFrame):
             if sample.captured_s >= picture_s:

@@ -246,7 +246,7 @@ def test_a_configuration_that_cannot_be_read(refuse: Try, tmp_path: Path) -> Non
         (["--duration", "long"], "argument --duration: invalid float value: 'long'; see dhmd-live run --help"),
         (["--hop", "0"], "--hop: input should be greater than or equal to 0.02, found 0.0"),
         (["--pace", "quick"], "argument --pace: invalid choice: 'quick'"),
-        (["--volume", "11"], "unrecognized arguments: --volume 11; see dhmd-live --help"),
+        (["--volume", "11"], "unrecognized arguments: --volume 11; see dhmd-live run --help"),
         (["--source", "none"], "nothing to perceive: --source none needs --microphone NAME or default"),
         (["--source", "camera:0", "--pace", "max"], "--pace max is for files; --source camera:0 is live"),
     ],

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from html import escape as escape_markup
-from importlib.resources import files
 from typing import IO
 
 import numpy as np
@@ -18,9 +16,11 @@ import numpy as np
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import Modality
 from dhmd.session import Session
-from realtime.session.export import look
+from realtime.session.export import look, tables
 from realtime.session.export.look import Drawn
-from realtime.session.sentences import Sentence, printable, sentences
+from realtime.session.export.markup import document, escape, folded
+from realtime.session.sentences import Sentence, sentences
+from realtime.session.summary import Summary
 from realtime.session.timeline import Floats, Timeline
 
 WIDTH = 1000.0
@@ -42,14 +42,22 @@ def page(timeline: Timeline) -> str:
     said = sentences(timeline)
     plots = _Plots(drawn)
     title = escape(timeline.session.stream)
+    summary = Summary.of(timeline)
+    graphs = (
+        (
+            plots.graph("Shared space", "homogeneous graph: who teaches whom in what all three share", drawn.homo),
+            plots.graph("Own spaces", "heterogeneous graph: the same in what each has alone", drawn.hetero),
+        )
+        if len(summary.heard_of) > 1
+        else ()
+    )
     panels = [
         plots.emotions(timeline),
         plots.sentiment(),
         plots.words(timeline, said),
         plots.affect(),
-        plots.modalities(),
-        plots.graph("Shared space", "homogeneous graph: who teaches whom in what all three share", drawn.homo),
-        plots.graph("Own spaces", "heterogeneous graph: the same in what each has alone", drawn.hetero),
+        plots.channels(),
+        *graphs,
         plots.marks(timeline),
         plots.quality(),
         plots.workers(timeline),
@@ -57,23 +65,10 @@ def page(timeline: Timeline) -> str:
     facts = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in look.facts(timeline).items()
     )
-    style = (files(__package__) / "report.css").read_text(encoding="utf-8")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<meta name="color-scheme" content="light dark"/>
-<title>{title} · dhmd session</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<header class="top">
+    body = f"""<header class="top">
 <p class="eyebrow">session</p>
 <h1>{title}</h1>
-<p class="lead">{escape(look.verdict(timeline))}</p>
+<p class="lead">{escape(look.verdict(timeline))}{escape(tables.read_from(summary))}</p>
 <dl>{facts}</dl>
 </header>
 <div class="sheet">
@@ -81,16 +76,14 @@ def page(timeline: Timeline) -> str:
 {"".join(panel for panel in panels if panel)}
 {_axis(drawn.length_s)}
 </div>
+{tables.in_numbers(summary)}
 {_transcript(said)}
+{tables.happenings(summary, said)}
 {_numbers(timeline)}
 {_statuses(timeline)}
-<footer><p>What a face, a voice or a sentence shows is not what a person feels. Sentiment lies in
-[{look.MINUS}3, 3], its band holds 80 % of the true values on validation data; valence and arousal are the emotions'
-mean place on the circumplex, not measured. Weights and edges are the model's view of who teaches whom.</p></footer>
-</main>
-</body>
-</html>
+{tables.method(timeline)}
 """
+    return document(f"{title} · dhmd session", body)
 
 
 class _Plots:
@@ -189,18 +182,21 @@ class _Plots:
             return ""
         return f'<div class="spoken" aria-hidden="true" style="height:{most * LINE_PX + 4}px">{"".join(cells)}</div>'
 
-    def modalities(self) -> str:
+    def channels(self) -> str:
         height = 26.0
         rows = []
-        for m in (Modality.VISION, Modality.AUDIO, Modality.TEXT):
+        for m, name in CHANNELS.items():
             there = self._bars(self.drawn.present[m] > 0.5, height - 2, height)
-            weight = np.nan_to_num(self.drawn.weight[m])
-            area = self._areas(np.zeros_like(weight), np.where(weight > 0, weight, np.nan), -0.08, 1.08, height)
+            influence = self.drawn.influence[m]
+            area = self._areas(np.zeros_like(influence), influence, -0.08, 1.08, height)
             body = f'<path class="there" d="{there}"/><path d="{area}" fill="{look.GRAPH}" fill-opacity=".85"/>'
             seen = float(np.mean(self.drawn.present[m]))
-            told = f"{CHANNELS[m]} perceived in {look.percent(seen)} of the time, mean weight {np.mean(weight):.2f}"
-            rows.append((CHANNELS[m], self._svg(height, body, told)))
-        return _rows("Modalities", "perceived (pale), and their weights (filled, 0 to 1)", rows)
+            known = influence[~np.isnan(influence)]
+            told = f"{name} perceived in {look.percent(seen)} of the time" + (
+                f", mean influence {look.percent(float(known.mean()))}" if len(known) else ""
+            )
+            rows.append((name, self._svg(height, body, told)))
+        return _rows("Channels", "perceived (pale), and how far each moves the answer (filled, 0 to 1)", rows)
 
     def graph(self, title: str, note: str, edges: Floats) -> str:
         height = 12.0
@@ -234,6 +230,8 @@ class _Plots:
     def quality(self) -> str:
         height = 64.0
         latency, dropped = self.drawn.latency_ms, self.drawn.dropped
+        if np.isnan(latency).all() and not dropped.any():
+            return ""
         body, scale, told = "", {}, "Time is the file's own, so there is no latency."
         if np.any(~np.isnan(latency)):
             most = 50 * math.ceil(np.nanmax(latency) / 50)
@@ -342,16 +340,11 @@ def _rows(title: str, note: str, rows: Iterable[tuple[str, str]]) -> str:
 
 def _axis(length_s: float) -> str:
     labels = "".join(
-        f'<span style="left:{t / length_s:.2%}">{look.clock(t, fine=length_s < 3)}</span>'
+        f'<span style="left:{t / length_s:.2%}">{look.clock(t, fine=length_s <= 4.5)}</span>'
         for t in look.ticks(length_s)
         if t / length_s < 0.985
     )
     return f'<div class="axis" aria-hidden="true"><div>{labels}</div></div>\n'
-
-
-def escape(text: str) -> str:
-    """Return text for the page, without what no page may hold."""
-    return escape_markup(printable(text))
 
 
 def _level(y: float) -> str:
@@ -407,33 +400,20 @@ def _numbers(timeline: Timeline) -> str:
                 look.signed(valence, 2),
                 look.signed(arousal, 2),
             ]
-        row = [*cells, perceived or "nothing"]
-        rows.append(
-            f'<tr><th scope="row">{look.clock(i * step_s)}</th>{"".join(f"<td>{cell}</td>" for cell in row)}</tr>'
-        )
+        rows.append([look.clock(i * step_s), *cells, perceived or "nothing"])
     head = ("from", "most likely", "sentiment", "80 % interval", "valence", "arousal", "perceived")
-    return _table(f"Numbers, every {look.length(step_s).replace('.0', '')}", head, rows)
+    return folded(f"Numbers, every {look.length(step_s).replace('.0', '')}", head, rows)
 
 
 def _statuses(timeline: Timeline) -> str:
     if not timeline.statuses:
         return ""
     rows = [
-        f'<tr><th scope="row">{look.clock(t_s, fine=True)}</th><td>{escape(status.worker)}</td><td>{status.state}</td>'
-        f"<td>{escape(status.reason)}</td><td>{status.restarts}</td></tr>"
-        for t_s, status in timeline.statuses
+        [look.clock(t_s, fine=True), escape(one.worker), str(one.state), escape(one.reason), str(one.restarts)]
+        for t_s, one in timeline.statuses
     ]
     rows += [
-        f'<tr><th scope="row">{look.clock(lost.t_s, fine=True)}</th><td>recording</td><td>lost</td>'
-        f"<td>{lost.count} messages of {escape(lost.topic)}</td><td></td></tr>"
+        [look.clock(lost.t_s, fine=True), "recording", "lost", f"{lost.count} messages of {escape(lost.topic)}", ""]
         for lost in timeline.lost
     ]
-    return _table("Changes of the workers", ("at", "worker", "state", "reason", "restarts"), rows)
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[str]) -> str:
-    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
-    return (
-        f'<details><summary>{title}</summary><div class="scroll"><table><thead><tr>{columns}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div></details>"
-    )
+    return folded("Changes of the workers", ("at", "worker", "state", "reason", "restarts"), rows)

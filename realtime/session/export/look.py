@@ -63,7 +63,7 @@ class Drawn:
     homo: Floats
     hetero: Floats
     latency_ms: Floats
-    weight: Mapping[Modality, Floats]
+    influence: Mapping[Modality, Floats]
     present: Mapping[Modality, Floats]
     dropped: Floats
     length_s: float
@@ -97,7 +97,7 @@ class Drawn:
             homo=mean(timeline.homo),
             hetero=mean(timeline.hetero),
             latency_ms=mean(timeline.latency_ms),
-            weight={m: mean(timeline.weight[m]) for m in Modality},
+            influence={m: mean(timeline.influence[m]) for m in Modality},
             present={m: mean(timeline.present[m].astype(np.float64)) for m in Modality},
             dropped=np.array([lost_s[group].sum() for group in groups]),
             length_s=length_s,
@@ -146,7 +146,8 @@ def started(timeline: Timeline) -> str:
             when = datetime.fromisoformat(timeline.session.metadata["created"]).astimezone()
         except (KeyError, ValueError):
             return "unknown"
-    return f"{when.day} {when:%B %Y, %H:%M:%S}"
+    offset = f"{when:%z}"
+    return f"{when.day} {when:%B %Y, %H:%M:%S}, UTC{offset[:3]}:{offset[3:]}"
 
 
 def facts(timeline: Timeline) -> dict[str, str]:
@@ -155,9 +156,12 @@ def facts(timeline: Timeline) -> dict[str, str]:
     video, sound = int(timeline.dropped_video[-1]), int(timeline.dropped_audio[-1])
     missed, lost = timeline.missed_ticks, sum(lost.count for lost in timeline.lost)
     measured = percentiles(timeline.latency_ms[~np.isnan(timeline.latency_ms)].tolist())
+    about = {name: session.settings.get(name) for name in ("participant", "notes")}
     told = {
+        **{name: str(value) for name, value in about.items() if value},
         "recorded": started(timeline),
         "length": length(timeline.length_s),
+        "file": session.path.name,
         "estimates": f"{len(timeline):,}, {timeline.rate_hz:.1f} a second",
         "model": f"{session.metadata['model']} {session.metadata['checkpoint']}",
         "latency": f"median {measured.p50:.0f} ms, 95 % within {measured.p95:.0f} ms"

@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dhmd.labels import CHANNELS, EMOTIONS
-from dhmd.modality import Modality
 from dhmd.session import Session
 from realtime.session.export import look
 from realtime.session.export.look import Drawn
@@ -74,7 +73,7 @@ def write(session: Session, file: IO[bytes]) -> None:
                 y = (y_in + panel.height_in + GAP_IN / 2) / height_in
                 figure.add_artist(Line2D([0.022, RIGHT], [y, y], color=RULE, linewidth=0.8))
             y_in -= GAP_IN
-        times_s, fine = look.ticks(picture.drawn.length_s), picture.drawn.length_s < 3
+        times_s, fine = look.ticks(picture.drawn.length_s), picture.drawn.length_s <= 4.5
         axes.set_xticks(times_s, [look.clock(t_s, fine=fine) for t_s in times_s])
         drawn = io.BytesIO()
         with warnings.catch_warnings():
@@ -94,14 +93,16 @@ class _Picture:
 
     def panels(self) -> list[Panel]:
         drawn, timeline = self.drawn, self.timeline
+        graphs = (
+            Panel("Shared space", "homogeneous graph:\nwho teaches whom", 0.84, self._graph(drawn.homo)),
+            Panel("Own spaces", "heterogeneous graph:\nwho teaches whom", 0.84, self._graph(drawn.hetero)),
+        )
         panels = [
             Panel("Emotions", "probabilities", 1.9, self._emotions),
             Panel("Sentiment", "with its 80 % interval", 1.15, self._sentiment),
             Panel("Affect", "", 0.95, self._affect),
-            Panel("Modalities", "perceived (pale), and\ntheir weights (filled)", 0.84, self._modalities),
-            Panel("Shared space", "homogeneous graph:\nwho teaches whom", 0.84, self._graph(drawn.homo)),
-            Panel("Own spaces", "heterogeneous graph:\nwho teaches whom", 0.84, self._graph(drawn.hetero)),
-            Panel("Quality", "latency; red: dropped", 0.62, self._quality),
+            Panel("Channels", "perceived (pale), and\ntheir influence (filled)", 0.84, self._channels),
+            *(graphs if sum(bool(present.any()) for present in timeline.present.values()) > 1 else ()),
         ]
         if timeline.words:
             rows = self._rows(self.said)
@@ -117,7 +118,9 @@ class _Picture:
                 ),
             )
         if timeline.marks:
-            panels.insert(-1, Panel("Marks", "labels given live", 0.36, self._marks))
+            panels.append(Panel("Marks", "labels given live", 0.36, self._marks))
+        if drawn.dropped.any() or not np.isnan(drawn.latency_ms).all():
+            panels.append(Panel("Quality", "latency; red: dropped", 0.62, self._quality))
         if troubled := self._troubled():
             panels.append(
                 Panel("Workers", "that failed or began\nagain (red)", 0.3 + 0.15 * len(troubled), self._workers)
@@ -207,15 +210,16 @@ class _Picture:
         for start_s, lines in rows:
             axes.text(start_s, 1 - 0.25 / height_in, "\n".join(lines), va="top", fontsize=9, linespacing=1.3)
 
-    def _modalities(self, axes: Axes) -> None:
-        order = (Modality.VISION, Modality.AUDIO, Modality.TEXT)
+    def _channels(self, axes: Axes) -> None:
         drawn = self.drawn
-        for i, m in enumerate(order):
-            floor = len(order) - 1 - i
+        for i, m in enumerate(CHANNELS):
+            floor = len(CHANNELS) - 1 - i
             there = np.where(drawn.present[m] > 0.5, 1.0, np.nan)
             self._fill(axes, floor + 0.06 + 0 * there, floor + 0.94 * there, THERE)
-            self._fill(axes, floor + 0.06 + 0 * there, floor + 0.06 + 0.88 * drawn.weight[m], look.GRAPH, opacity=0.85)
-        _names(axes, [CHANNELS[m] for m in order])
+            self._fill(
+                axes, floor + 0.06 + 0 * there, floor + 0.06 + 0.88 * drawn.influence[m], look.GRAPH, opacity=0.85
+            )
+        _names(axes, list(CHANNELS.values()))
 
     def _graph(self, edges: Floats) -> Callable[[Axes], None]:
         from matplotlib.colors import LinearSegmentedColormap

@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from dhmd.labels import EMOTIONS
-from dhmd.modality import EDGES, Modality
+from dhmd.labels import CHANNELS, EMOTIONS
+from dhmd.modality import EDGES
 from dhmd.session import Session
 from realtime.session.timeline import Timeline
 
@@ -17,11 +17,7 @@ TEXTS = {"top", "transcript"}
 
 
 def columns(timeline: Timeline) -> Mapping[str, Sequence[Any]]:
-    """Column name -> (N,) values; NaN and None are empty cells.
-
-    t_s: end of the window in seconds of the recording; unix: the same in unix seconds, empty where time was a file's
-    own.
-    """
+    """Column name -> (N,) values; NaN and None are empty cells. docs/sessions.md says what each column holds."""
     started_unix = timeline.session.started_unix
     table: dict[str, Any] = {
         "seq": timeline.seq,
@@ -35,14 +31,18 @@ def columns(timeline: Timeline) -> Mapping[str, Sequence[Any]]:
         "valence": timeline.affect[:, 0],
         "arousal": timeline.affect[:, 1],
     }
-    for m in Modality:
-        table[f"{m}_present"] = timeline.present[m]
-        table[f"{m}_age_s"] = timeline.age_s[m]
-        table[f"{m}_weight"] = timeline.weight[m]
-        table[f"{m}_sentiment"] = timeline.alone[m]
+    for m, channel in CHANNELS.items():
+        table[f"{channel}_present"] = timeline.present[m]
+        table[f"{channel}_late"] = timeline.late[m]
+        table[f"{channel}_age_s"] = timeline.age_s[m]
+        table[f"{channel}_influence"] = timeline.influence[m]
+        table[f"{channel}_sentiment"] = timeline.alone[m]
+        for name, values in zip(EMOTIONS, timeline.alone_emotions[m].T, strict=True):
+            table[f"{channel}_{name}"] = values
+        table[f"{channel}_weight"] = timeline.weight[m]
     for graph, weights in (("homo", timeline.homo), ("hetero", timeline.hetero)):
         for edge, weight in zip(EDGES, weights.T, strict=True):
-            table[f"{graph}_{edge.source}_to_{edge.target}"] = weight
+            table[f"{graph}_{CHANNELS[edge.source]}_to_{CHANNELS[edge.target]}"] = weight
     table |= {
         "faces": timeline.faces,
         "transcript": timeline.transcript,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from dhmd.errors import LibraryMissing
 from dhmd.session import Session
+from realtime.errors import SettingsInvalid
+from realtime.session.export.comparison import Compared, page, write_csv
 from realtime.session.export.formats import FORMATS
 from realtime.session.files import check_out, whole_file
+
+COMPARED: Final = "sessions"
+"""Name of the page, or the table, of several sessions."""
 
 
 def export(path: Path, to: str, out: Path | None = None, *, force: bool = False) -> Path:
@@ -32,4 +37,20 @@ def export(path: Path, to: str, out: Path | None = None, *, force: bool = False)
         if library not in {"pyarrow", "matplotlib"}:
             raise
         raise LibraryMissing(f"--to {to} needs {library}; pip install 'dhmd[export]'") from None
+    return out
+
+
+def compare(paths: Sequence[Path], to: str, out: Path | None = None, *, force: bool = False) -> Path:
+    """Write a page or a table of several sessions, a row each; returns where. Raises SessionInvalid, SettingsInvalid.
+
+    out: by default beside the first of them.
+    """
+    if to not in {"html", "csv"}:
+        raise SettingsInvalid(f"--to {to}: several sessions become one page or one table; use --to html or csv")
+    out = out or paths[0].parent / f"{COMPARED}.{to}"
+    for path in paths:
+        check_out(out, path, force=force)
+    compared = [Compared.of(path) for path in paths]
+    with whole_file(out) as file:
+        file.write(write_csv(compared) if to == "csv" else page(compared, out).encode())
     return out

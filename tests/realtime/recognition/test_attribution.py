@@ -42,7 +42,7 @@ class Voting:
 def told(engine: Voting, attribution: Attribution, present: frozenset[Modality]) -> dict[Modality, Share]:
     cut: Any = WindowCut(CUT.start_s, CUT.end_s, CUT.inputs, CUT.masks, CUT.newest_s, present)
     inference = engine.infer(cut) if present else None
-    attribution.measure(cut, inference)
+    attribution.measure(engine, cut, inference)
     inference = attribution.known(cut, inference)
     return {} if inference is None else dict(inference.shares)
 
@@ -50,7 +50,7 @@ def told(engine: Voting, attribution: Attribution, present: frozenset[Modality])
 @pytest.mark.parametrize("present", [EVERY, frozenset({FACE, VOICE}), frozenset({VOICE, WORDS})])
 def test_each_share_is_measured_once_in_as_many_calls_as_there_are_parts(present: frozenset[Modality]) -> None:
     engine = Voting()
-    attribution = Attribution(engine)
+    attribution = Attribution()
     for _ in parts_of(present):
         shares = told(engine, attribution, present)
     asked = [part for part in engine.asked if part != present]
@@ -66,14 +66,14 @@ def test_each_share_is_measured_once_in_as_many_calls_as_there_are_parts(present
 
 def test_who_is_alone_makes_all_of_it() -> None:
     engine = Voting()
-    shares = told(engine, Attribution(engine), frozenset({VOICE}))
+    shares = told(engine, Attribution(), frozenset({VOICE}))
     assert shares == {VOICE: Share(sure("angry", 0.9), 1.0)}
     assert engine.asked == [{VOICE}]
 
 
 def test_a_newcomer_is_measured_first_and_who_has_left_is_let_go_of() -> None:
     engine = Voting()
-    attribution = Attribution(engine)
+    attribution = Attribution()
     for _ in range(4):
         told(engine, attribution, frozenset({FACE, VOICE}))
     shares = told(engine, attribution, EVERY)
@@ -86,14 +86,14 @@ def test_a_newcomer_is_measured_first_and_who_has_left_is_let_go_of() -> None:
 
 def test_what_is_measured_on_a_window_is_known_from_the_next_one_on() -> None:
     engine, present = Voting(), frozenset({FACE, VOICE})
-    attribution = Attribution(engine)
+    attribution = Attribution()
     cut: Any = WindowCut(CUT.start_s, CUT.end_s, CUT.inputs, CUT.masks, CUT.newest_s, present)
     inference = engine.infer(cut)
     first = attribution.known(cut, inference)
     assert first is not None
     assert set(first.shares.values()) == {Share(None, None)}
     assert engine.asked == [present], "nothing but the window itself is inferred before it is told"
-    attribution.measure(cut, inference)
+    attribution.measure(engine, cut, inference)
     second = attribution.known(cut, inference)
     assert second is not None
     assert set(second.shares.values()) != {Share(None, None)}
@@ -105,9 +105,9 @@ def test_the_model_itself_is_asked() -> None:
     for m, spec in engine.checkpoint.features.items():
         rows = Rows(torch.linspace(0.5, 0.9, 3).double().numpy(), torch.randn(3, spec.width).numpy())
         window.append(m, rows)
-    attribution, cut = Attribution(engine), window.cut(1.0)
+    attribution, cut = Attribution(), window.cut(1.0)
     for _ in parts_of(cut.present):
-        attribution.measure(cut, engine.infer(cut))
+        attribution.measure(engine, cut, engine.infer(cut))
     inference = attribution.known(cut, engine.infer(cut))
     assert inference is not None
     alone = engine.infer(WindowCut(0.0, 1.0, cut.inputs, cut.masks, cut.newest_s, frozenset({VOICE})))

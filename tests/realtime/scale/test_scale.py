@@ -154,6 +154,8 @@ def test_a_live_edge_keeps_its_statuses_and_knows_its_latency(
     told = [one for one in estimates if one["top"] is not None]
     assert told
     assert all(one["latency_ms"]["capture_to_estimate"] > 0 for one in told)
+    several = [one for one in told if sum(part["present"] for part in one["modalities"].values()) > 1]
+    assert any(part["influence"] is not None for one in several for part in one["modalities"].values())
     assert len(listener.payloads("dhmd/hall/emotion/compact")) > 0
     assert any(json.loads(payload)["final"] for payload in listener.payloads("dhmd/hall/transcript"))
     assert {payload.decode() for payload in listener.payloads("dhmd/hall/state/emotion")} & set(EMOTIONS)

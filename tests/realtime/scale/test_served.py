@@ -166,3 +166,49 @@ def test_a_stream_is_kept_still_as_its_edge_asks_also_when_it_is_opened_again(
     tops = [e.top for e in told]
     assert tops == [whole.top(tuple(e.emotions.values()), e.t) for e in told]
     assert tops != [anew.top(tuple(e.emotions.values()), e.t) for e in told]
+
+
+def test_what_a_modality_has_to_do_with_it_is_measured_between_windows_and_told_with_the_next(
+    made_up: MakeUp, streams: ServedStreams, estimator: Estimator
+) -> None:
+    edges = [made_up("one"), made_up("other")]
+    told, measured = [], []
+    for _ in range(3):
+        for edge in edges:
+            send(edge, streams)
+        requests = streams.take(10)
+        cuts = [request.state.window.cut(request.message.end_s, request.message.attention) for request in requests]
+        told.append(estimator.answer(requests))
+        while estimator.measure():
+            pass
+        measured.append(cuts)
+    assert all(part.influence is None for e in told[0] for _, part in e.modalities)
+    for before, estimates in zip(measured, told[1:], strict=False):
+        for cut, estimate in zip(before, estimates, strict=True):
+            whole = estimator._engine.infer(cut)
+            for m in Modality:
+                alone = estimator._engine.infer(replace(cut, present=frozenset({m})))
+                without = estimator._engine.infer(replace(cut, present=cut.present - {m}))
+                assert whole is not None
+                assert alone is not None
+                assert without is not None
+                part = getattr(estimate.modalities, m)
+                assert list(part.emotions.values()) == pytest.approx(alone.emotions, abs=1e-3)
+                moved = sum(abs(p - q) for p, q in zip(whole.emotions, without.emotions, strict=True)) / 2
+                assert part.influence == pytest.approx(moved, abs=1e-3)
+
+
+def test_a_server_without_time_to_measure_tells_no_old_shares(
+    made_up: MakeUp, streams: ServedStreams, estimator: Estimator
+) -> None:
+    edge = made_up()
+    influences = []
+    for hop in range(15):
+        send(edge, streams)
+        (e,) = estimator.answer(streams.take(10))
+        influences.append(e.modalities.vision.influence)
+        while hop == 0 and estimator.measure():
+            pass
+    assert influences[0] is None
+    assert None not in influences[1:13]
+    assert influences[13:] == [None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import json
 import math
 import re
@@ -18,13 +19,14 @@ import pyxdf
 from lxml import etree
 from PIL import Image
 
-from dhmd.labels import EMOTIONS
+from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
 from realtime.messages.estimate import Estimate
 from realtime.session.export.formats import FORMATS
 from realtime.session.export.html import page
 from realtime.session.export.look import MOST, Drawn, clock, signed, ticks
+from realtime.session.export.table import columns
 from realtime.session.export.write import export
 from realtime.session.sentences import sentences
 from realtime.session.timeline import Timeline
@@ -82,21 +84,40 @@ def test_pandas_reads_the_table(to: str, recorded: Path, published: list[dict[st
         found = row[["sentiment", "low", "high", *EMOTIONS, "valence", "arousal"]].astype(float)
         assert found.tolist() == pytest.approx(expected, abs=1.1e-4, nan_ok=True)
         assert (row["top"] if isinstance(row["top"], str) else None) == e["top"]
-        for m in Modality:
+        for m, channel in CHANNELS.items():
             part = e["modalities"][m]
-            assert row[f"{m}_present"] == part["present"]
-            assert row[f"{m}_age_s"] == pytest.approx(
+            assert row[f"{channel}_present"] == part["present"]
+            assert row[f"{channel}_late"] == part["late"]
+            told = dict.fromkeys(EMOTIONS, math.nan) if part["emotions"] is None else part["emotions"]
+            own = row[[f"{channel}_{name}" for name in EMOTIONS]].astype(float)
+            assert own.tolist() == pytest.approx(list(told.values()), abs=1.1e-4, nan_ok=True)
+            influence = math.nan if part["influence"] is None else part["influence"]
+            assert row[f"{channel}_influence"] == pytest.approx(influence, abs=1.1e-4, nan_ok=True)
+            assert row[f"{channel}_age_s"] == pytest.approx(
                 math.nan if part["age_s"] is None else part["age_s"], abs=6e-4, nan_ok=True
             )
             expected = part["weight"] if part["present"] else math.nan
-            assert row[f"{m}_weight"] == pytest.approx(expected, abs=1.1e-4, nan_ok=True)
+            assert row[f"{channel}_weight"] == pytest.approx(expected, abs=1.1e-4, nan_ok=True)
         if e["emotions"]:
             for edge in EDGES:
-                name = f"{edge.source}_to_{edge.target}"
+                name = f"{CHANNELS[edge.source]}_to_{CHANNELS[edge.target]}"
                 assert row[f"homo_{name}"] == pytest.approx(e["graph"]["homo"][str(edge)], abs=1.1e-4)
                 assert row[f"hetero_{name}"] == pytest.approx(e["graph"]["hetero"][str(edge)], abs=1.1e-4)
         assert row["faces"] == e["faces"]
         assert (row["transcript"] if isinstance(row["transcript"], str) else "") == e["transcript"]
+
+
+def test_every_column_is_documented_and_no_other(timeline: Timeline) -> None:
+    """`{face,voice,words}_present` stands for three columns, as a shell reads it."""
+    page = (Path(__file__).parents[3] / "docs" / "sessions.md").read_text()
+    cells = re.findall(r"^\| (`.*?`) \|", page[page.index("## The table") :], re.MULTILINE)
+    named = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    expanded = [
+        "".join(parts)
+        for name in named
+        for parts in itertools.product(*(part.strip("{}").split(",") for part in re.split(r"({[^}]*})", name)))
+    ]
+    assert sorted(expanded) == sorted(columns(timeline))
 
 
 def test_a_table_of_a_live_session_has_unix_times_and_latencies(made_session: Session, tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ def test_exports_begin_with_it(joins: Joins, tmp_path: Path, to: str) -> None:
         assert len(table) == len(joins.cuts)
         assert table["t_s"].between(0, 6.11).all()
         assert table["unix"].iloc[0] == pytest.approx(EPOCH_UNIX + JOINED_S, abs=0.11)
-        assert table["vision_age_s"].between(0, 0.6).all()
+        assert table["face_age_s"].between(0, 0.6).all()
     elif to == "jsonl":
         assert json.loads(path.read_text().splitlines()[0])["t"] == pytest.approx(EPOCH_UNIX + JOINED_S, abs=0.11)
     elif to == "srt":

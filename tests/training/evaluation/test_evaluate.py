@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from dhmd.modality import Modality
 from dhmd.model import DHMD, DHMDConfig, ModalityConfig
 from training.cli import main
 from training.data.items import Example, Split, Utterance
-from training.evaluation.evaluate import evaluate, measure
+from training.evaluation.evaluate import evaluate, influence, measure
 from training.evaluation.predict import product, softmax
 from training.features.extractors import copy_learned
 from training.inputs import Inputs
@@ -99,6 +100,7 @@ def test_the_product_of_what_modalities_say_alone_stands_beside_the_fusion(
     assert {name for name, entry in native.items() if "product" in entry} == {n for n in native if "+" in n}
     composed = measured["composed"]
     assert set(composed["product"]) == {name for name in composed["by_modalities"] if "+" in name}
+    assert 0 <= composed["influence"]["changed"] <= 1
     shown = native["text+audio"]["product"]
     assert np.sum(shown["confusion"]) == 14
     even = np.full((3, 7), 1 / 7)
@@ -129,7 +131,7 @@ def test_a_part_is_measured_as_if_the_rest_were_not_there(checkpoint: Checkpoint
 def test_without_all_modalities_nothing_is_composed(checkpoint: Checkpoint, made: list[Example]) -> None:
     voices = [e for e in made if Modality.AUDIO in e.rows and e.utterance.split is Split.TEST]
     measured = evaluate(checkpoint, voices)
-    assert measured["composed"] == {"n": 0, "by_modalities": {}, "product": {}}
+    assert measured["composed"] == {"n": 0, "by_modalities": {}, "product": {}, "influence": {}}
     assert measured["corpora"]["made-audio"]["n"] == len(voices)
 
 
@@ -159,3 +161,22 @@ def test_the_command_measures_the_rows_it_is_told_to(
     assert {name: entry["n"] for name, entry in both.items()} == {"a": 2 if split == "all" else 1, "b": 2}
     assert main([*argv[:-1], "validation", "--manifest", str(tmp_path / "a.csv")]) == 1
     assert "no row is of the split validation" in capsys.readouterr().err
+
+
+def test_influence_is_set_beside_what_changes_without_each_modality(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three windows: none changes the answer; the largest influence does; a smaller one does, from one side to the
+    other of an even chance."""
+    said = {
+        3: [[0.90, 0.10], [0.90, 0.10], [0.52, 0.48]],
+        "text": [[0.80, 0.20], [0.20, 0.80], [0.90, 0.10]],
+        "vision": [[0.85, 0.15], [0.80, 0.20], [0.45, 0.55]],
+        "audio": [[0.90, 0.10], [0.85, 0.15], [0.52, 0.48]],
+    }
+
+    def probabilities(_: Any, __: Any, shown: frozenset[Modality]) -> Any:
+        (key,) = (frozenset(Modality) - shown) or {3}
+        return np.array(said[key]), None
+
+    monkeypatch.setattr("training.evaluation.evaluate._probabilities", probabilities)
+    none: Any = None
+    assert influence(none, []) == {"changed": pytest.approx(2 / 3), "named": 0.5}
