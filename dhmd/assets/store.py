@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from filelock import FileLock
 
 from dhmd.assets.providers import AssetFile, Provider, ProviderFailed, WebFolder, Wheel
 from dhmd.errors import DHMDError
+from dhmd.untrusted import read_json_object
 
 
 class AssetUnavailable(DHMDError):
@@ -174,7 +175,7 @@ class _Record:
         self._asset = asset
         self._path = asset.folder / ".verified.json"
         try:
-            self._seen: dict[str, list[object]] = json.loads(self._path.read_text())
+            self._seen: dict[str, Any] = read_json_object(self._path)
         except (OSError, ValueError):
             self._seen = {}  # a lost record only costs hashing once more
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,9 +16,12 @@ from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.session import schema
+from dhmd.untrusted import Untrusted, number, read_json, read_json_object, whole
 
 MAGIC: Final = b"\x89MCAP0\r\n"
 LARGEST_RECORD: Final = 256 * 2**20
+LATEST_UNIX: Final = 1e11
+LONGEST_RUN_S: Final = 1e9
 
 
 class SessionInvalid(DHMDError):
@@ -73,33 +74,33 @@ class Session:
                 complete = _ends_in_order(file)
         except OSError as error:
             raise SessionInvalid(f"{path}: cannot be read ({error.strerror})") from None
-        version = metadata.get("version", "")
-        if not version.isdecimal():
-            raise SessionInvalid(f"{path}: damaged, its version reads {version!r}")
-        if int(version) > schema.VERSION:
+        try:
+            version = whole(metadata.get("version", ""), 1, 10**6)
+        except Untrusted as error:
+            raise SessionInvalid(f"{path}: damaged, its version reads {error}") from None
+        if version > schema.VERSION:
             raise SessionInvalid(
                 f"{path}: written by a newer program (session version {version}, this one reads {schema.VERSION}); "
                 "update dhmd"
             )
         try:
-            specs = [FeatureSpec.from_dict(spec) for spec in json.loads(metadata["features"])]
+            specs = [FeatureSpec.from_dict(spec) for spec in read_json(metadata["features"])]
             session = cls(
                 path,
                 metadata,
                 complete,
                 stream=metadata["stream"],
-                epoch_unix=float(metadata["epoch_unix"]),
-                start_s=float(metadata.get("start_s", "0")),
-                hop_s=float(metadata["hop_s"]),
+                epoch_unix=number(metadata["epoch_unix"], 0.0, LATEST_UNIX),
+                start_s=number(metadata.get("start_s", "0"), 0.0, LONGEST_RUN_S),
+                hop_s=number(metadata["hop_s"], 1e-3, 3600.0),
                 timed=metadata["timed"] == "true",
-                settings=json.loads(metadata["settings"]),
+                settings=read_json_object(metadata["settings"]),
                 features={spec.modality: spec for spec in specs},
             )
-            numbers = (session.epoch_unix, session.hop_s, session.start_s)
-            sound = isinstance(session.settings, dict) and all(map(math.isfinite, numbers)) and session.hop_s > 0
+            sound = {"model", "checkpoint"} <= metadata.keys()
         except (KeyError, TypeError, ValueError, AttributeError):
             sound = False
-        if not (sound and {"model", "checkpoint"} <= metadata.keys()):
+        if not sound:
             raise SessionInvalid(f"{path}: damaged, the description of the session cannot be read")
         return session
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
+from dhmd.untrusted import read_json_object
 from realtime.capture.media import MediaFile
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
 
@@ -104,7 +105,7 @@ class SimulatedVisitor:
 
     async def _listen(self) -> None:
         async for text in self.socket:
-            told = json.loads(text)
+            told = read_json_object(text)
             if told["type"] == "ping":
                 await self.say("pong", id=told["id"], t=time.monotonic())
             async with self._came:

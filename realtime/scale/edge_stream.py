@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from dhmd.untrusted import LONGEST_QUOTE, Untrusted, read_json_object
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import WHOLE, Attention
 from realtime.pipeline.pipeline import LATENCIES_KEPT
@@ -227,7 +227,7 @@ class EdgeStream:
 
 def _read(payload: bytes) -> dict[str, str]:
     try:
-        told = json.loads(payload)
-    except (ValueError, RecursionError):
+        told = read_json_object(payload)
+    except Untrusted:
         return {}
-    return {name: str(value)[:1000] for name, value in told.items()} if isinstance(told, dict) else {}
+    return {name: str(value)[:LONGEST_QUOTE] for name, value in told.items()}

@@ -10,6 +10,7 @@ from typing import Final
 
 from starlette.websockets import WebSocket
 
+from dhmd.untrusted import read_json_object
 from realtime.web.feed import Feed
 from realtime.web.pages import Page, message
 from realtime.web.protocol import REFUSED, Key, NotTaken, Record, read_text
@@ -54,7 +55,7 @@ class Viewers:
             async for one in listener.outgoing():
                 if isinstance(one, bytes):
                     continue
-                said = json.loads(one)
+                said = read_json_object(one)
                 if said["type"] == "estimate":
                     yield f"event: estimate\ndata: {json.dumps(said['data'], separators=(',', ':'))}\n\n"
                 elif said["type"] == "ended":

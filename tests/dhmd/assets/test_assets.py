@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -204,6 +206,21 @@ def test_a_damaged_file_is_found_and_fetched_again(web: WebServer, register: Reg
     fetch("toy")
     assert (folder / "weights.bin").read_bytes() == WEIGHTS
     assert web.asked[asked:] == [("weights.bin", None)]
+
+
+@pytest.mark.parametrize(
+    "record", ["[]", "[" * 100_000, '{"weights.bin": 1}', "x" * 2**21, "\xff"], ids=itertools.count()
+)
+def test_a_record_of_what_was_verified_that_is_none_costs_hashing_once_more(
+    record: str, web: WebServer, register: Register
+) -> None:
+    register(WebFolder(web.address))
+    folder = fetch("toy")
+    asked = len(web.asked)
+    (folder / ".verified.json").write_text(record)
+    assert fetch("toy") == folder
+    assert json.loads((folder / ".verified.json").read_text())["weights.bin"]
+    assert len(web.asked) == asked
 
 
 def test_files_copied_by_hand_are_accepted_once_hashed(register: Register, cache: Path) -> None:
