@@ -16,10 +16,13 @@ from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.session import schema
-from dhmd.untrusted import Untrusted, number, read_json, read_json_object, whole
+from dhmd.untrusted import Untrusted, number, quoted, read_json, read_json_object, whole
 
 MAGIC: Final = b"\x89MCAP0\r\n"
-LARGEST_RECORD: Final = 256 * 2**20
+LARGEST_RECORD: Final = 64 * 2**20
+"""Bytes, packed and unpacked."""
+UNPACKED_AT_LEAST, UNPACKED_PER_BYTE = 64 * 2**20, 60
+"""Bytes that a file may unpack to in all: so many, and so many for each of its own."""
 LATEST_UNIX: Final = 1e11
 LONGEST_RUN_S: Final = 1e9
 
@@ -74,6 +77,8 @@ class Session:
                 complete = _ends_in_order(file)
         except OSError as error:
             raise SessionInvalid(f"{path}: cannot be read ({error.strerror})") from None
+        if metadata.get(schema.CHECKSUM, expected := schema.checksum(metadata)) != expected:
+            raise SessionInvalid(f"{path}: damaged, the description of the session cannot be read")
         try:
             version = whole(metadata.get("version", ""), 1, 10**6)
         except Untrusted as error:
@@ -203,27 +208,36 @@ class Contents:
 
 
 def whole_records(file: IO[bytes]) -> Iterator[Any]:
-    """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged."""
+    """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged.
+
+    Raises SessionInvalid for a compression that is not ours.
+    """
     from mcap.exceptions import McapError
     from mcap.records import Chunk
     from mcap.stream_reader import StreamReader, breakup_chunk
     from zstandard import ZstdError, frame_content_size
 
-    source: Any = _Bounded(file)
-    records = StreamReader(source, emit_chunks=True, validate_crcs=True, record_size_limit=LARGEST_RECORD).records
+    source = _Bounded(file)
+    reading: Any = source
+    records = StreamReader(reading, emit_chunks=True, validate_crcs=True, record_size_limit=LARGEST_RECORD).records
+    left = UNPACKED_AT_LEAST + UNPACKED_PER_BYTE * source.left
     while True:
         try:
             record = next(records)
-            inside = [record]
-            if isinstance(record, Chunk):
-                # The sizes it gives are taken at their word where it is unpacked.
-                size = frame_content_size(record.data) if record.compression == "zstd" else 0
-                if max(record.uncompressed_size, size) > LARGEST_RECORD:
-                    return
-                inside = breakup_chunk(record, validate_crc=True)
+            if not isinstance(record, Chunk):
+                yield record
+                continue
+            if record.compression not in {"", "zstd"}:
+                problem = f"packed with {quoted(record.compression, 20)}, and only zstd is read"
+                raise SessionInvalid(f"{file.name}: {problem}; pack it again: mcap compress --compression zstd")
+            # The sizes that a chunk gives are taken at their word where it is unpacked.
+            packed = frame_content_size(record.data) if record.compression else 0
+            left -= (size := max(record.uncompressed_size, packed))
+            if size > LARGEST_RECORD or left < 0:
+                return
+            yield from breakup_chunk(record, validate_crc=True)
         except (StopIteration, McapError, ZstdError, struct.error, ValueError):
             return
-        yield from inside
 
 
 class _Bounded:
@@ -232,13 +246,13 @@ class _Bounded:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         place = file.tell()
-        self._left = file.seek(0, 2) - place
+        self.left = file.seek(0, 2) - place
         file.seek(place)
 
     def read(self, length: int) -> bytes:
-        if length > min(self._left, LARGEST_RECORD):
+        if length > min(self.left, LARGEST_RECORD):
             raise ValueError("longer than the file")
-        self._left -= length
+        self.left -= length
         return self._file.read(length)
 
 

@@ -11,15 +11,18 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lz4.frame
 import numpy as np
 import pytest
 import zstandard
 from foxglove_schemas_protobuf.PointCloud_pb2 import PointCloud
 from mcap.opcode import Opcode
+from mcap.records import Message
 from mcap.writer import CompressionType, Writer
 from mcap_protobuf.schema import register_schema
 
@@ -195,6 +198,35 @@ def test_lengths_that_lie_take_no_memory(kept: Callable[[bytes], Path], end: byt
         assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_a_file_unpacks_to_no_more_than_so_many_times_its_size(kept: Callable[[bytes], Path]) -> None:
+    built = build()
+    many = a_chunk(zstandard.compress(a_record(200, bytes(32 * 2**20))), 32 * 2**20 + 9) * 40
+    path = kept(built.data[: built.ends[1]] + many + built.data[built.ends[1] :])
+    with path.open("rb") as file:
+        assert len([record for record in whole_records(file) if isinstance(record, Message)]) == 6
+
+
+def test_another_packing_is_refused_with_its_name(kept: Callable[[bytes], Path]) -> None:
+    head = struct.pack("<QQQI", 0, 0, 100, 0) + struct.pack("<I", 3) + b"lz4"
+    bomb = lz4.frame.compress(a_record(200, bytes(2**26)))
+    built = build()
+    path = kept(built.data[: built.ends[1]] + a_record(Opcode.CHUNK, head + struct.pack("<Q", len(bomb)) + bomb))
+    with pytest.raises(SessionInvalid, match=f"^{re.escape(str(path))}: packed with 'lz4', and only zstd is read; "):
+        list(Session.open(path).records())
+
+
+def test_a_flip_in_the_description_is_noticed(kept: Callable[[bytes], Path]) -> None:
+    """A name that is flipped leaves the item out."""
+    built = build({**HEAD, schema.CHECKSUM: schema.checksum(HEAD)})
+    before, begin = Session.open(kept(built.data)).metadata, built.data.index(b"dhmd.session")
+    for place in range(begin, built.ends[0]):
+        data = bytearray(built.data)
+        data[place] ^= 1 << place % 7
+        with suppress(SessionInvalid):
+            found = Session.open(kept(bytes(data))).metadata
+            assert {**found, schema.CHECKSUM: ""}.items() >= {**before, schema.CHECKSUM: ""}.items()
 
 
 def test_a_large_chunk_is_read(kept: Callable[[bytes], Path]) -> None:
