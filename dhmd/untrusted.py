@@ -19,6 +19,7 @@ DEEPEST: Final = 32
 MOST_DIGITS: Final = 64
 LONGEST_QUOTE: Final = 200
 """Characters of what was sent that are told to people."""
+LONGEST_LINE: Final = 5000
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _YAML_LONG: Final = re.compile(rf"[-+0-9_:.]{{{MOST_DIGITS + 1},}}")
 
@@ -124,6 +125,11 @@ def shown(text: str, longest: int = LONGEST_QUOTE) -> str:
     """Show a text of others in a line for people: nothing that a terminal obeys, and no more than they can read."""
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: longest + 1])
     return plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
+
+
+def plain(text: str) -> str:
+    """Show lines for people, whatever stands in them: nothing that a terminal obeys."""
+    return "\n".join(shown(line, LONGEST_LINE) for line in text.split("\n"))
 
 
 def quoted(value: object, longest: int = LONGEST_QUOTE) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,10 @@ from dhmd.untrusted import read_json_object
 
 class AssetUnavailable(DHMDError):
     """Weights are not here and cannot be fetched. One line: cause and remedy."""
+
+
+TRUSTED_S: Final = 86_400.0
+"""Time for which a file that was hashed is taken to be as it was."""
 
 
 class FileState(StrEnum):
@@ -169,7 +174,8 @@ def fetch(name: str) -> Path:
 
 
 class _Record:
-    """Remembers the files found intact, with the size and time they had: a start then costs a look, not a hash."""
+    """Remembers for a day the files found intact, with the size and time they had: a start then costs a look, not a
+    hash. A disk that forgets changes neither."""
 
     def __init__(self, asset: Asset) -> None:
         self._asset = asset
@@ -184,15 +190,21 @@ class _Record:
         return [
             file
             for file in self._asset.files
-            if not (self._asset.folder / file.name).is_file() or self._seen.get(file.name) != self._mark(file)
+            if not (self._asset.folder / file.name).is_file() or not self._stands(file)
         ]
+
+    def _stands(self, file: AssetFile) -> bool:
+        match self._seen.get(file.name):
+            case [*mark, int() | float() as found_s]:
+                return mark == self._mark(file) and 0 <= time.time() - found_s < TRUSTED_S
+        return False
 
     def note_intact(self) -> list[AssetFile]:
         """Note every file whose content is right; returns the others."""
         wanting: list[AssetFile] = []
         for file in self.unverified():
             if file.matches(self._asset.folder / file.name):
-                self._seen[file.name] = self._mark(file)
+                self._seen[file.name] = [*self._mark(file), time.time()]
                 fresh = self._path.with_suffix(".new")
                 fresh.write_text(json.dumps(self._seen))
                 fresh.replace(self._path)

@@ -12,6 +12,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from dhmd import protobuf
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
@@ -24,7 +25,8 @@ LARGEST_RECORD: Final = 64 * 2**20
 UNPACKED_AT_LEAST, UNPACKED_PER_BYTE = 64 * 2**20, 60
 """Bytes that a file may unpack to in all: so many, and so many for each of its own."""
 LATEST_UNIX: Final = 1e11
-LONGEST_RUN_S: Final = 1e9
+LONGEST_RUN_S: Final = 1e7
+"""Four months: no time in a session lies further from its zero."""
 
 
 class SessionInvalid(DHMDError):
@@ -145,16 +147,15 @@ class Session:
                     topic = topic_of.get(record.channel_id, "")
                     if topic not in classes or (topics is not None and topic not in topics):
                         continue
+                    arrived_s, captured_s = ((t - epoch_ns) / 1e9 for t in (record.log_time, record.publish_time))
                     try:
                         message = classes[topic].FromString(record.data)
-                    except DecodeError:
+                        protobuf.check(message, LONGEST_RUN_S)
+                        if max(abs(arrived_s), abs(captured_s)) > LONGEST_RUN_S:
+                            raise ValueError("a time that is none")  # noqa: TRY301 - with the others
+                    except (DecodeError, ValueError):
                         raise SessionInvalid(f"{self.path}: damaged, a message of {topic} cannot be read") from None
-                    yield SessionMessage(
-                        topic,
-                        (record.log_time - epoch_ns) / 1e9,
-                        (record.publish_time - epoch_ns) / 1e9,
-                        message,
-                    )
+                    yield SessionMessage(topic, arrived_s, captured_s, message)
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from dhmd.errors import DHMDError
+from dhmd.untrusted import plain
 from realtime.cli import broker, live, machine, replay, sessions
 from realtime.cli.flags import Parser
 from realtime.cli.output import flush_output, let_output_fail
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         known = _known(error)
         if known is not None:
             for line in str(known).splitlines():
-                print(f"error: {line}", file=sys.stderr)
+                print(f"error: {plain(line)}", file=sys.stderr)
             code = known.exit_code
         elif _interrupted.is_set():
             code = 130
@@ -137,7 +138,7 @@ class _Lines(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {super().format(record)}"
+        return plain(f"{record.levelname.lower()}: {super().format(record)}")
 
 
 def _set_up_logging(*, verbose: bool) -> None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from realtime.cli.flags import Commands, access_of, add_access_flags, add_steadiness_flags, steadiness_of
+from realtime.cli.output import PlainConsole
 from realtime.cli.page import page_of
 
 EXAMPLES = """examples:
@@ -69,7 +70,6 @@ def _pace(text: str) -> float:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.errors import SettingsInvalid
     from realtime.messages.topics import check_stream_name
@@ -100,7 +100,7 @@ def _replay(options: argparse.Namespace) -> int:
         device=options.device,
         steadiness=steadiness_of(options),
     )
-    return replay(request, Console(stderr=options.estimates == "-"))
+    return replay(request, PlainConsole(stderr=options.estimates == "-"))
 
 
 def _begins_as_session(path: Path) -> bool:
@@ -114,7 +114,6 @@ def _begins_as_session(path: Path) -> bool:
 
 
 def _replay_media(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.programs.films import process
     from realtime.recognition.steadiness import BY_DEFAULT
@@ -124,6 +123,6 @@ def _replay_media(options: argparse.Namespace) -> int:
         out=options.out,
         checkpoint=options.checkpoint or "base",
         jobs=options.jobs or max(1, (os.cpu_count() or 2) // 2),
-        console=Console(),
+        console=PlainConsole(),
         steadiness=steadiness_of(options) or BY_DEFAULT,
     )

@@ -14,7 +14,7 @@ import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ValidationError
 
-from dhmd.untrusted import within
+from dhmd.untrusted import shown, within
 from realtime.errors import BrokerRefused
 from realtime.messages.estimate import Estimate
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, ROOT, TRANSCRIPT, Topic, check_stream_name
@@ -26,6 +26,7 @@ from realtime.mqtt.reconnection import LOST, Reconnection
 logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 
+MOST_TOLD: Final = 100
 ALL_STREAMS: Final = "+"
 LIVE: Final[dict[type[BaseModel], Topic]] = {
     topic.payload: topic for topic in (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS)
@@ -64,7 +65,7 @@ async def _typed(broker: BrokerAddress, name: str, what: type[M]) -> AsyncGenera
             try:
                 typed = parsed(message, what)
             except ValueError as error:
-                if (where := message.topic.value) not in told:
+                if (where := shown(message.topic.value)) not in told and len(told) < MOST_TOLD:
                     told.add(where)
                     logger.warning("%s: no %s (%s); left out", where, what.__name__, problem(error))
             else:

@@ -32,10 +32,10 @@ async def _watch(broker: BrokerAddress, stream: str, console: Console) -> None:
 def _show(message: aiomqtt.Message, view: TerminalView, console: Console) -> None:
     if message.topic.matches("dhmd/+/status"):
         status = shown(payload_of(message)[: 4 * LONGEST_QUOTE].decode(errors="replace"))
-        console.print(f"{message.topic}: {status}", markup=False, soft_wrap=True)
+        console.print(f"{shown(message.topic.value)}: {status}", markup=False, soft_wrap=True)
         return
     try:
         view.show(parsed(message, Estimate))
     except ValueError as error:
-        line = f"{message.topic}: not an estimate of version 1 ({problem(error)})"
+        line = f"{shown(message.topic.value)}: not an estimate of version 1 ({problem(error)})"
         console.print(line, markup=False, soft_wrap=True)

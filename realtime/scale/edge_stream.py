@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from dhmd.untrusted import LONGEST_QUOTE, Untrusted, read_json_object
+from dhmd.untrusted import Untrusted, read_json_object, shown
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import WHOLE, Attention
 from realtime.pipeline.pipeline import LATENCIES_KEPT
@@ -208,7 +208,7 @@ class EdgeStream:
         asked = _read(payload)
         if asked.get("session") == self.incarnation:
             self._refused = True
-            self._tell(f"server {asked.get('server')} refuses this stream: {asked.get('reason')}")
+            self._tell(shown(f"server {asked.get('server')} refuses this stream: {asked.get('reason')}"))
             if asked.get("server") == self.server:
                 self.server = None
 
@@ -230,4 +230,4 @@ def _read(payload: bytes) -> dict[str, str]:
         told = read_json_object(payload)
     except Untrusted:
         return {}
-    return {name: str(value)[:LONGEST_QUOTE] for name, value in told.items()}
+    return {name: shown(str(value)) for name, value in told.items()}

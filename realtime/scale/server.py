@@ -17,6 +17,7 @@ import aiomqtt
 
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
+from dhmd.untrusted import shown
 from realtime.messages.estimate import Estimate
 from realtime.messages.topics import EMOTION
 from realtime.mqtt.broker import BrokerAddress
@@ -147,7 +148,7 @@ class Server:
                 topic, payload = reply
                 stream = topics.stream_of(topic)
                 if topic == topics.REFUSED.at(stream=stream):
-                    self._warn(f"{stream}: refused: {payload.decode()}")
+                    self._warn(shown(f"{stream}: refused: {payload.decode()}"))
                 await client.publish(topic, payload)
             if self.streams.counts["malformed"]:
                 self._warn("malformed window messages come; they are counted and dropped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import random
 import re
@@ -286,6 +287,32 @@ def test_a_message_that_is_none_is_named(kept: Callable[[bytes], Path]) -> None:
     writer.finish()  # type: ignore[no-untyped-call]
     with pytest.raises(SessionInvalid, match="damaged, a message of /words cannot be read"):
         list(Session.open(kept(file.getvalue())).records())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        schema.Words(skipped_s=math.inf),
+        schema.Estimate(end_s=1e300),
+        schema.Estimate(end_s=math.nan),
+        schema.Words.FromString(b"\x1a\x04\x0a\x02\xff\xfe"),
+    ],
+)
+def test_times_and_words_that_are_none_are_named(kept: Callable[[bytes], Path], message: Any) -> None:
+    file = io.BytesIO()
+    writer = Writer(file)
+    writer.start()
+    writer.add_metadata(schema.METADATA, HEAD)
+    topic = schema.WORDS if isinstance(message, schema.Words) else schema.ESTIMATE
+    channel = writer.register_channel(topic, "protobuf", 0)
+    at = round(EPOCH_UNIX * 1e9)
+    writer.add_message(channel, at, schema.Words().SerializeToString(), at)
+    writer.add_message(channel, at, message.SerializeToString(), at)
+    writer.finish()  # type: ignore[no-untyped-call]
+    records = Session.open(kept(file.getvalue())).records()
+    next(records)
+    with pytest.raises(SessionInvalid, match=f"damaged, a message of {topic} cannot be read"):
+        next(records)
 
 
 @pytest.mark.parametrize("size", [0, 3, 4, 12])

@@ -223,6 +223,24 @@ def test_a_record_of_what_was_verified_that_is_none_costs_hashing_once_more(
     assert len(web.asked) == asked
 
 
+def test_a_file_that_a_disk_forgot_is_found_within_a_day(
+    web: WebServer, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(WebFolder(web.address))
+    path = fetch("toy") / "weights.bin"
+    told = path.stat()
+    path.write_bytes(bytes(len(WEIGHTS)))
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+    assert (fetch("toy") / "weights.bin").read_bytes() != WEIGHTS
+    now_s = time.time()
+    monkeypatch.setattr(assets.time, "time", lambda: now_s + assets.TRUSTED_S)
+    assert (fetch("toy") / "weights.bin").read_bytes() == WEIGHTS
+    monkeypatch.setattr(assets.time, "time", lambda: now_s - 3600.0)  # a clock that was set back proves nothing
+    path.write_bytes(bytes(len(WEIGHTS)))
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+    assert (fetch("toy") / "weights.bin").read_bytes() == WEIGHTS
+
+
 def test_files_copied_by_hand_are_accepted_once_hashed(register: Register, cache: Path) -> None:
     register(NOWHERE)
     (cache / "toy").mkdir(parents=True)
