@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from dhmd.machine import open_files
 from realtime.allowance import Allowance
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_CONNECTIONS: Final = 256
 MOST_OF_ONE_ADDRESS: Final = 64
+AT_ONCE: Final = 8
+"""Connections that are taken in one after the other before anything else is done."""
 HEADERS_S: Final = 10.0
 """Time in which a request has to come, from the connection's or its own first byte."""
 MESSAGES_HZ: Final = 120.0
@@ -44,7 +47,8 @@ class HttpConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         own = sum(_host(one) == _host(self) for one in self.connections)
-        if len(self.connections) > MOST_CONNECTIONS or own > MOST_OF_ONE_ADDRESS:
+        most = min(MOST_CONNECTIONS, open_files() // 4)
+        if len(self.connections) > most or own > min(MOST_OF_ONE_ADDRESS, most // 2):
             transport.abort()
         self._watch()
 

@@ -30,7 +30,7 @@ from starlette.websockets import WebSocket
 from realtime.allowance import Allowances
 from realtime.errors import SettingsInvalid
 from realtime.web.address import WebAddress
-from realtime.web.connections import HttpConnection, WebSocketConnection
+from realtime.web.connections import AT_ONCE, HttpConnection, WebSocketConnection
 from realtime.web.protocol import BUSY, LARGEST_MESSAGE, REFUSED
 from realtime.web.recordings import Recordings
 
@@ -86,6 +86,7 @@ class WebServer(Generic[A]):
         config = uvicorn.Config(
             self._app(),
             log_level="warning",
+            backlog=AT_ONCE,
             http=HttpConnection,
             ws=WebSocketConnection,
             ws_max_size=LARGEST_MESSAGE,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dhmd.session import Session, schema
-from realtime.cli.entry import _Lines
+from realtime.cli import entry
 from realtime.session.writer import SessionWriter
 
 FULL = Path("/dev/full")
@@ -84,4 +84,17 @@ def test_a_terminal_obeys_nothing_that_comes_from_others(live: Any, refuse: Any,
 
 def test_a_line_of_the_log_is_printable() -> None:
     record = logging.LogRecord("x", logging.WARNING, "", 0, "%s", (HOSTILE,), None)
-    assert _Lines().format(record).isprintable()
+    assert entry._Lines().format(record).isprintable()
+
+
+def test_messages_without_end_are_counted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(entry.time, "monotonic", lambda: now_s)
+    lines = entry._Lines()
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "again", (), None)
+    for _ in range(1000):
+        lines.emit(record)
+    assert len(capsys.readouterr().err.splitlines()) == entry.MESSAGES_AT_ONCE
+    now_s = 60.0
+    lines.emit(record)
+    assert capsys.readouterr().err == "warning: 900 messages left out\nerror: again\n"

@@ -6,10 +6,12 @@ import asyncio
 import json
 import re
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -347,3 +349,32 @@ async def test_who_asks_too_fast_waits(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (await asyncio.to_thread(fetched, address))[0] == 200
         with pytest.raises(TimeoutError):
             await asyncio.to_thread(urllib.request.urlopen, address, timeout=0.5)
+
+
+FEW_FILES = """
+import asyncio, resource, urllib.request
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from tests.realtime.web.test_server import served, urlsplit
+
+async def main():
+    async with served().open() as address:
+        print(urlsplit(address).port, flush=True)
+        await asyncio.to_thread(input)
+        fetched = await asyncio.to_thread(urllib.request.urlopen, address, timeout=60)
+        print(fetched.status)
+
+asyncio.run(main())
+"""
+
+
+def test_where_few_files_may_be_open_there_is_room_for_another_page() -> None:
+    command = [sys.executable, "-c", FEW_FILES]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process, ExitStack() as stack:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        for _ in range(100):
+            held = stack.enter_context(socket.socket())
+            held.bind(("127.0.0.2", 0))  # another address than that of the page
+            held.setblocking(False)
+            held.connect_ex(("127.0.0.1", port))
+        assert process.communicate("go\n") == ("200\n", "")
