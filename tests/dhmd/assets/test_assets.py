@@ -143,6 +143,24 @@ def test_a_part_of_another_file_is_not_built_upon(web: WebServer, register: Regi
     assert [wanted for name, wanted in web.asked if name == "weights.bin"] == ["bytes=500000-", None]
 
 
+def test_a_link_in_the_place_of_a_part_is_not_written_through(web: WebServer, register: Register, cache: Path) -> None:
+    register(WebFolder(web.address))
+    (cache / "toy").mkdir(parents=True)
+    precious = cache / "precious"
+    precious.write_bytes(b"mine")
+    (cache / "toy" / "weights.bin.part").symlink_to(precious)
+    assert (fetch("toy") / "weights.bin").read_bytes() == WEIGHTS
+    assert not (cache / "toy" / "weights.bin").is_symlink()
+    assert precious.read_bytes() == b"mine"
+
+
+def test_content_that_comes_twice_is_refused(web: WebServer, register: Register) -> None:
+    register(WebFolder(web.address))
+    web.contents["weights.bin"] = WEIGHTS * 2
+    with pytest.raises(AssetUnavailable, match=r"weights\.bin"):
+        fetch("toy")
+
+
 def test_a_server_without_ranges_sends_all_again(web: WebServer, register: Register) -> None:
     register(WebFolder(web.address))
     web.cut_after, web.cuts, web.knows_ranges = 300_000, 1, False
