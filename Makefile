@@ -48,8 +48,10 @@ test: setup system  ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 .PHONY: soak
-soak: setup system  ## kill two hundred recordings and see what is left of each
+soak: setup system  ## hours, restarts, kills, attacks and fuzzing; DHMD_SOAK_S=600 for minutes of each
 	@DHMD_KILLS=200 $(BIN)/python -m pytest -s tests/realtime/session/test_killed.py
+	@DHMD_FUZZ_S=60 $(BIN)/python -m pytest tests/test_fuzzed.py tests/realtime/session/test_fuzzed.py
+	@DHMD_SOAK_S=$${DHMD_SOAK_S:-28800} $(BIN)/python -m pytest -s tests/realtime/soak
 
 .PHONY: lint
 lint: $(INSTALLED)  ## style, types and the direction of imports

@@ -43,12 +43,13 @@ class SimulatedVisitor:
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, address: str) -> AsyncIterator[Self]:
-        """Open the page's WebSocket. address: as the server printed it."""
+    async def at(cls, address: str, source: str | None = None) -> AsyncIterator[Self]:
+        """Open the page's WebSocket. address: as the server printed it. source: the address to come from."""
         parts = urlsplit(address)
         scheme = "wss" if parts.scheme == "https" else "ws"
         uri = f"{scheme}://{parts.netloc}/stream" + (f"?{parts.query}" if parts.query else "")
-        async with connect(uri, origin=f"{parts.scheme}://{parts.netloc}", max_size=None) as socket:  # type: ignore[arg-type]
+        origin, named = f"{parts.scheme}://{parts.netloc}", {"local_addr": (source, 0)} if source else {}
+        async with connect(uri, origin=origin, max_size=None, **named) as socket:  # type: ignore[arg-type]
             visitor = cls(socket)
             listening = asyncio.create_task(visitor._listen())
             try:
