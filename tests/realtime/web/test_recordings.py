@@ -341,3 +341,16 @@ async def test_what_a_killed_server_left_is_removed_at_the_next_start(folder: Pa
             assert young.exists()
             assert other.exists()
         living.kill()
+
+
+async def test_without_an_encoder_pictures_are_refused_and_the_rest_is_recorded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("av.codecs_available", {"h264"})
+    async with recordings() as (kept, _):
+        stream = Stream(kept)
+        stream.recording.on_request(on=True, video=True, audio=False)
+        assert "x264" in (await stream.reached("failed"))["reason"]
+        assert not found(folder, "*/*/*.mcap")
+        stream.recording.on_request(on=True, video=False, audio=False)
+        await stream.reached("on")
