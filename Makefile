@@ -13,6 +13,8 @@ CREATED := .venv/created
 LOCKED := .venv/locked
 INSTALLED := .venv/installed
 
+TORCH := $(shell grep -o '^torch==[^ ]*' requirements-torch.lock)
+
 # What the tests use of the system: sound without hardware, a broker, test media.
 TEST_PACKAGES := libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins mosquitto mosquitto-clients ffmpeg \
 	espeak-ng strace iproute2 chromium libfaketime
@@ -48,8 +50,10 @@ test: setup system  ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 .PHONY: soak
-soak: setup system  ## kill two hundred recordings and see what is left of each
+soak: setup system  ## hours, restarts, kills, attacks and fuzzing; DHMD_SOAK_S=600 for minutes of each
 	@DHMD_KILLS=200 $(BIN)/python -m pytest -s tests/realtime/session/test_killed.py
+	@DHMD_FUZZ_S=60 $(BIN)/python -m pytest tests/test_fuzzed.py tests/realtime/session/test_fuzzed.py
+	@DHMD_SOAK_S=$${DHMD_SOAK_S:-28800} $(BIN)/python -m pytest -s tests/realtime/soak
 
 .PHONY: lint
 lint: $(INSTALLED)  ## style, types and the direction of imports
@@ -76,13 +80,15 @@ clip: setup  ## make the demo clip again (needs Debian's espeak-ng)
 	@$(BIN)/python realtime/demo/make_clip.py
 
 # Pins stay where they are unless pyproject.toml asks for something else; remove requirements.lock first to renew all.
-# torch stands in a file of its own, without hashes: the index serves each machine the build that fits it.
+# torch stands in a file of its own, with the hashes of the builds that are known: the index serves each machine the
+# one that fits it. What a build asks for besides, such as CUDA's libraries, torch itself pins by version.
 .PHONY: lock
 lock: $(INSTALLED)  ## resolve pyproject.toml again and write requirements.lock
 	@cp requirements.lock .venv/resolved.lock 2>/dev/null || true
+	@echo "$(TORCH)" > .venv/torch.constraint
 	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/python -m piptools compile --quiet --all-extras --generate-hashes \
 		--allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--no-emit-options --constraint requirements-torch.lock --output-file .venv/resolved.lock pyproject.toml
+		--no-emit-options --constraint .venv/torch.constraint --output-file .venv/resolved.lock pyproject.toml
 	@awk '/^[a-zA-Z0-9]/ { keep = !/^torch==/ } /^#/ { keep = 1 } keep' .venv/resolved.lock > requirements.lock
 
 .PHONY: clean
@@ -103,8 +109,13 @@ $(LOCKED): requirements.lock requirements-torch.lock | $(CREATED)
 	@total=$$(grep -c '^[a-z].*==' requirements.lock); echo "installing $$total packages into .venv"; \
 	$(BIN)/python -m pip install --no-deps --require-hashes --progress-bar off -r requirements.lock \
 		| $(call progress,$$total)
-	@echo "installing $$(cat requirements-torch.lock)"
-	@$(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) -r requirements-torch.lock
+	@echo "installing $(TORCH)"
+	@rm -rf .venv/torch; $(BIN)/python -m pip download $$([ -t 1 ] || echo --quiet) --no-deps --dest .venv/torch "$(TORCH)"
+	@hash=$$($(BIN)/python -m pip hash .venv/torch/*.whl | tail -n 1); grep -qF -- "$$hash" requirements-torch.lock || { \
+		echo "error: $$(basename .venv/torch/*.whl) is no build of torch that requirements-torch.lock knows;" \
+			"if you trust where it comes from, add $$hash" >&2; exit 1; }
+	@$(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) .venv/torch/*.whl
+	@rm -rf .venv/torch
 	@touch $@
 
 $(INSTALLED): pyproject.toml $(LOCKED)

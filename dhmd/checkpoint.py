@@ -12,7 +12,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from dhmd.contract import FeatureSpec
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.model import DHMD, DHMDConfig
+from dhmd.untrusted import number, quoted, read_json_object, shown, texts
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -62,6 +64,14 @@ class Calibration:
     temperature: Mapping[str, float] = field(default_factory=dict)
     sentiment_half_width: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
+        """Read a calibration that others wrote. Raises ValueError, TypeError, KeyError or AttributeError."""
+        return cls(
+            {subset: number(value, 1e-3, 1e3) for subset, value in data["temperature"].items()},
+            {subset: number(value, 0.0, 1e3) for subset, value in data["sentiment_half_width"].items()},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -97,32 +107,35 @@ def shipped() -> dict[str, str]:
 def load(name_or_folder: str | Path) -> Checkpoint:
     """Load and verify. Raises CheckpointInvalid, naming the file and what is wrong with it."""
     folder = locate(name_or_folder)
-    try:
+    with _readable(folder / CONFIG):
         text = (folder / CONFIG).read_bytes()
-        config = json.loads(text)
+        config = read_json_object(text)
         if config["format"] != FORMAT:
             raise CheckpointInvalid(
-                f"{folder / CONFIG}: format {config['format']!r}, this version reads {FORMAT}; "
+                f"{folder / CONFIG}: format {quoted(config['format'])}, this version reads {FORMAT}; "
                 "take a checkpoint of this version"
             )
-        checkpoint = Checkpoint(
-            name=str(config["name"]),
-            digest=hashlib.sha256(text).hexdigest()[:12],
-            folder=folder,
-            model=DHMD(DHMDConfig.from_dict(config["model"])),
-            features={m: FeatureSpec.from_dict(config["features"][m]) for m in Modality},
-            calibration=Calibration(**config["calibration"]),
-            training=config["training"],
-        )
         expected = {file: str(config["sha256"][file]) for file in VOUCHED_FOR}
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise CheckpointInvalid(f"{folder / CONFIG} is damaged or incomplete: {error!r}; fetch it again") from error
     for file, digest in expected.items():
         if not (folder / file).is_file():
             raise CheckpointInvalid(f"{folder / file} is missing; fetch the checkpoint again")
         if (found := hashlib.sha256((folder / file).read_bytes()).hexdigest()) != digest:
-            hint = f"sha256 {found[:12]}..., expected {digest[:12]}...; fetch it again"
+            hint = f"sha256 {found[:12]}..., expected {shown(digest[:12])}...; fetch it again"
             raise CheckpointInvalid(f"{folder / file} is damaged: {hint}")
+    with _readable(folder / CONFIG):
+        network = DHMDConfig.from_dict(config["model"])
+        if 2 * network.least_weights > (folder / WEIGHTS).stat().st_size:
+            # It would be made before they are read.
+            raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit {CONFIG}: it is too small; fetch both again")
+        checkpoint = Checkpoint(
+            name=texts({"name": config["name"]})["name"],
+            digest=hashlib.sha256(text).hexdigest()[:12],
+            folder=folder,
+            model=DHMD(network),
+            features={m: FeatureSpec.from_dict(config["features"][m]) for m in Modality},
+            calibration=Calibration.from_dict(config["calibration"]),
+            training=dict(config["training"]),
+        )
     try:
         checkpoint.model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:
@@ -131,6 +144,17 @@ def load(name_or_folder: str | Path) -> Checkpoint:
         ) from error
     checkpoint.model.eval()
     return checkpoint
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say of what is raised inside, for people, that the configuration is damaged."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointInvalid(f"{path} is incomplete: {quoted(error.args[0])} is missing; fetch it again") from error
+    except (TypeError, ValueError, AttributeError, OSError) as error:
+        raise CheckpointInvalid(f"{path} is damaged: {shown(str(error))}; fetch it again") from error
 
 
 def save(

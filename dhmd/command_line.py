@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeAlias
 
+from dhmd.untrusted import plain
+
 
 class Parser(argparse.ArgumentParser):
     """Shows descriptions and examples as they stand; a complaint names the nearest word that there is."""
@@ -26,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message):
             near = _nearest(wrong[1], re.findall(r"[^\s,']+", wrong[2]))
             message = f"{message[: wrong.start(2) - len(' (choose from ')]}{near}" if near else message
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"error: {plain(message)}; see {self.prog} --help\n")
 
     def _meant(self, unknown: Iterable[str]) -> str:
         flags = [one.partition("=")[0].removeprefix("--") for one in unknown if one.startswith("-")]

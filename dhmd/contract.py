@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
+from dhmd.untrusted import number, texts, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,19 @@ class FeatureSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeatureSpec:
-        return cls(**{**data, "modality": Modality(data["modality"])})
+        """Read a spec that others wrote. Raises ValueError, TypeError or KeyError."""
+        return cls(
+            **{
+                **data,
+                "modality": Modality(data["modality"]),
+                **texts({name: data[name] for name in ("extractor", "version")}),
+                "width": whole(data["width"], 1, 2**16),
+                "rate_hz": None if data["rate_hz"] is None else number(data["rate_hz"], 0.01, 1000.0),
+                "steps": whole(data["steps"], 1, 10_000),
+                **{name: number(data[name], 0.0, 600.0) for name in ("window_s", "absent_after_s")},
+                "weights": texts(data.get("weights", {})),
+            }
+        )
 
     def require(self, produced: FeatureSpec) -> None:
         """Raise ContractMismatch unless `produced` (what an extractor makes) is what this spec asks for."""

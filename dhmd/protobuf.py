@@ -46,6 +46,20 @@ def message_classes(file: str, package: str, messages: Mapping[str, Mapping[str,
     return {name: message_factory.GetMessageClass(kind) for name, kind in types.items()}
 
 
+def check(message: Any, latest: float) -> None:
+    """Raise ValueError for text that is none, and for times, which are all doubles, that are not finite or beyond
+    `latest` on either side: parsing lets both through."""
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.message_type is not None:
+            for part in values:
+                check(part, latest)
+        elif field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in values):
+            raise ValueError(f"{field.name}: text that is none")
+        elif field.type == field.TYPE_DOUBLE and not all(-latest <= time_s <= latest for time_s in values):
+            raise ValueError(f"{field.name}: a time that is none")
+
+
 def source(package: str, messages: Mapping[str, Mapping[str, str]]) -> str:
     """The same messages as a .proto file would describe them; for those without a Timestamp, which it would import."""
     lines = ['syntax = "proto2";', f"package {package};"]

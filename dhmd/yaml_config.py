@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dhmd.errors import DHMDError
+from dhmd.untrusted import Untrusted, quoted, read_yaml
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,12 +26,11 @@ def read_config(path: Path, model: type[Model]) -> Model:
     from pydantic import ValidationError
 
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        root, data = read_yaml(path)
     except OSError as error:
         raise ConfigInvalid(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError:
-        raise ConfigInvalid(f"{path}: is not text in UTF-8; expected a YAML file") from None
+    except Untrusted as error:
+        raise ConfigInvalid(f"{path}: {error}; expected a YAML file") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -70,10 +70,10 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
         known = list(model.model_fields) if len(problem["loc"]) == 1 else []
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else (f"; known keys: {', '.join(known)}" if known else "")
-        return f"unknown key {where!r}{hint}"
+        return f"unknown key {quoted(where)}{hint}"
     if problem["type"] == "missing":
-        return f"{where!r} is missing"
-    return f"{where!r}: {explain(problem)}"
+        return f"{quoted(where)} is missing"
+    return f"{quoted(where)}: {explain(problem)}"
 
 
 def explain(problem: Any) -> str:
@@ -81,4 +81,4 @@ def explain(problem: Any) -> str:
     much of it may be shown."""
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}, found {problem['input']!r}"
+    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}, found {quoted(problem['input'])}"

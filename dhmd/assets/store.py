@@ -9,20 +9,26 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from filelock import FileLock
 
 from dhmd.assets.providers import AssetFile, Provider, ProviderFailed, WebFolder, Wheel
 from dhmd.errors import DHMDError
+from dhmd.untrusted import read_json_object
 
 
 class AssetUnavailable(DHMDError):
     """Weights are not here and cannot be fetched. One line: cause and remedy."""
+
+
+TRUSTED_S: Final = 86_400.0
+"""Time for which a file that was hashed is taken to be as it was."""
 
 
 class FileState(StrEnum):
@@ -168,13 +174,14 @@ def fetch(name: str) -> Path:
 
 
 class _Record:
-    """Remembers the files found intact, with the size and time they had: a start then costs a look, not a hash."""
+    """Remembers for a day the files found intact, with the size and time they had: a start then costs a look, not a
+    hash. A disk that forgets changes neither."""
 
     def __init__(self, asset: Asset) -> None:
         self._asset = asset
         self._path = asset.folder / ".verified.json"
         try:
-            self._seen: dict[str, list[object]] = json.loads(self._path.read_text())
+            self._seen: dict[str, Any] = read_json_object(self._path)
         except (OSError, ValueError):
             self._seen = {}  # a lost record only costs hashing once more
 
@@ -183,15 +190,21 @@ class _Record:
         return [
             file
             for file in self._asset.files
-            if not (self._asset.folder / file.name).is_file() or self._seen.get(file.name) != self._mark(file)
+            if not (self._asset.folder / file.name).is_file() or not self._stands(file)
         ]
+
+    def _stands(self, file: AssetFile) -> bool:
+        match self._seen.get(file.name):
+            case [*mark, int() | float() as found_s]:
+                return mark == self._mark(file) and 0 <= time.time() - found_s < TRUSTED_S
+        return False
 
     def note_intact(self) -> list[AssetFile]:
         """Note every file whose content is right; returns the others."""
         wanting: list[AssetFile] = []
         for file in self.unverified():
             if file.matches(self._asset.folder / file.name):
-                self._seen[file.name] = self._mark(file)
+                self._seen[file.name] = [*self._mark(file), time.time()]
                 fresh = self._path.with_suffix(".new")
                 fresh.write_text(json.dumps(self._seen))
                 fresh.replace(self._path)

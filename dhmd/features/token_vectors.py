@@ -6,7 +6,6 @@ Shapes: N tokens, d width, H heads.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dhmd.errors import DHMDError
+from dhmd.untrusted import read_json_object
 
 WEIGHTS: Final = "model.safetensors"
 _CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
@@ -51,7 +51,7 @@ def open_encoder(folder: Path) -> TokenVectors:
 
     Raises TextEncoderUnavailable, and OSError or ValueError where the folder holds none.
     """
-    config = json.loads((folder / _CONFIG).read_text())
+    config = read_json_object(folder / _CONFIG)
     plain = all(config.get(key, value) == value for key, value in _PLAIN.items())
     if config.get("model_type") == "bert" and plain and (folder / _TOKENIZER).is_file():
         return BertVectors(folder, config)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
+from dhmd.untrusted import number, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,17 @@ class DHMDConfig:
     def __post_init__(self) -> None:
         if set(self.modalities) != set(Modality):
             raise ValueError(f"modalities must be {', '.join(Modality)}, not {', '.join(self.modalities)}")
+        for one in self.modalities.values():
+            whole(one.width, 1, 2**16)
+            whole(one.kernel, 1, 99)
+            number(one.attention_dropout, 0.0, 1.0)
+        for head in self.heads:
+            whole(head.size, 1, 1000)
+        for name in ("d", "attention_heads", "layers", "atoms", "homo_hidden", "hetero_hidden"):
+            whole(getattr(self, name), 1, 2**16)
+        for name in ("text_dropout", "embedding_dropout", "output_dropout", "residual_dropout"):
+            number(getattr(self, name), 0.0, 1.0)
+        number(self.temperature, 1e-6, 1e6)
         if self.d % self.attention_heads:
             raise ValueError(f"d={self.d} must be a multiple of attention_heads={self.attention_heads}")
         if self.d < 4 or self.d % 2:
@@ -71,6 +83,14 @@ class DHMDConfig:
     def outputs(self) -> int:
         """Numbers in a logit vector: all heads side by side."""
         return sum(head.size for head in self.heads)
+
+    @property
+    def least_weights(self) -> int:
+        """Numbers that the weights of such a network hold at least."""
+        d = self.d
+        layers = 9 * self.layers + 4 * 3 * max(self.layers, 3)  # those of the memory are twice as wide
+        inputs = sum(one.width * one.kernel * d for one in self.modalities.values())
+        return 12 * layers * d * d + inputs + 3 * self.atoms * d * self.dictionary + self.homo_hidden * d
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Collection, Iterator, Mapping
@@ -14,13 +13,21 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from dhmd import protobuf
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.session import schema
+from dhmd.untrusted import Untrusted, number, quoted, read_json, read_json_object, whole
 
 MAGIC: Final = b"\x89MCAP0\r\n"
-LARGEST_RECORD: Final = 256 * 2**20
+LARGEST_RECORD: Final = 64 * 2**20
+"""Bytes, packed and unpacked."""
+UNPACKED_AT_LEAST, UNPACKED_PER_BYTE = 64 * 2**20, 60
+"""Bytes that a file may unpack to in all: so many, and so many for each of its own."""
+LATEST_UNIX: Final = 1e11
+LONGEST_RUN_S: Final = 1e7
+"""Four months: no time in a session lies further from its zero."""
 
 
 class SessionInvalid(DHMDError):
@@ -73,33 +80,35 @@ class Session:
                 complete = _ends_in_order(file)
         except OSError as error:
             raise SessionInvalid(f"{path}: cannot be read ({error.strerror})") from None
-        version = metadata.get("version", "")
-        if not version.isdecimal():
-            raise SessionInvalid(f"{path}: damaged, its version reads {version!r}")
-        if int(version) > schema.VERSION:
+        if metadata.get(schema.CHECKSUM, expected := schema.checksum(metadata)) != expected:
+            raise SessionInvalid(f"{path}: damaged, the description of the session cannot be read")
+        try:
+            version = whole(metadata.get("version", ""), 1, 10**6)
+        except Untrusted as error:
+            raise SessionInvalid(f"{path}: damaged, its version reads {error}") from None
+        if version > schema.VERSION:
             raise SessionInvalid(
                 f"{path}: written by a newer program (session version {version}, this one reads {schema.VERSION}); "
                 "update dhmd"
             )
         try:
-            specs = [FeatureSpec.from_dict(spec) for spec in json.loads(metadata["features"])]
+            specs = [FeatureSpec.from_dict(spec) for spec in read_json(metadata["features"])]
             session = cls(
                 path,
                 metadata,
                 complete,
                 stream=metadata["stream"],
-                epoch_unix=float(metadata["epoch_unix"]),
-                start_s=float(metadata.get("start_s", "0")),
-                hop_s=float(metadata["hop_s"]),
+                epoch_unix=number(metadata["epoch_unix"], 0.0, LATEST_UNIX),
+                start_s=number(metadata.get("start_s", "0"), 0.0, LONGEST_RUN_S),
+                hop_s=number(metadata["hop_s"], 1e-3, 3600.0),
                 timed=metadata["timed"] == "true",
-                settings=json.loads(metadata["settings"]),
+                settings=read_json_object(metadata["settings"]),
                 features={spec.modality: spec for spec in specs},
             )
-            numbers = (session.epoch_unix, session.hop_s, session.start_s)
-            sound = isinstance(session.settings, dict) and all(map(math.isfinite, numbers)) and session.hop_s > 0
+            sound = {"model", "checkpoint"} <= metadata.keys()
         except (KeyError, TypeError, ValueError, AttributeError):
             sound = False
-        if not (sound and {"model", "checkpoint"} <= metadata.keys()):
+        if not sound:
             raise SessionInvalid(f"{path}: damaged, the description of the session cannot be read")
         return session
 
@@ -158,16 +167,15 @@ class Session:
                     topic = topic_of.get(record.channel_id, "")
                     if topic not in classes or (topics is not None and topic not in topics):
                         continue
+                    arrived_s, captured_s = ((t - epoch_ns) / 1e9 for t in (record.log_time, record.publish_time))
                     try:
                         message = classes[topic].FromString(record.data)
-                    except DecodeError:
+                        protobuf.check(message, LONGEST_RUN_S)
+                        if max(abs(arrived_s), abs(captured_s)) > LONGEST_RUN_S:
+                            raise ValueError("a time that is none")  # noqa: TRY301 - with the others
+                    except (DecodeError, ValueError):
                         raise SessionInvalid(f"{self.path}: damaged, a message of {topic} cannot be read") from None
-                    yield SessionMessage(
-                        topic,
-                        (record.log_time - epoch_ns) / 1e9,
-                        (record.publish_time - epoch_ns) / 1e9,
-                        message,
-                    )
+                    yield SessionMessage(topic, arrived_s, captured_s, message)
 
 
 @dataclass(slots=True)
@@ -223,30 +231,37 @@ class Contents:
 def whole_records(file: IO[bytes], *, begun: bool = False) -> Iterator[Any]:
     """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged.
 
-    begun: whether the file stands at a chunk, and not at its beginning.
+    begun: whether the file stands at a chunk, and not at its beginning. Raises SessionInvalid for a compression that is
+    not ours.
     """
     from mcap.exceptions import McapError
     from mcap.records import Chunk
     from mcap.stream_reader import StreamReader, breakup_chunk
     from zstandard import ZstdError, frame_content_size
 
-    source: Any = _Bounded(file)
+    source = _Bounded(file)
+    reading: Any = source
     records = StreamReader(
-        source, skip_magic=begun, emit_chunks=True, validate_crcs=True, record_size_limit=LARGEST_RECORD
+        reading, skip_magic=begun, emit_chunks=True, validate_crcs=True, record_size_limit=LARGEST_RECORD
     ).records
+    left = UNPACKED_AT_LEAST + UNPACKED_PER_BYTE * source.left
     while True:
         try:
             record = next(records)
-            inside = [record]
-            if isinstance(record, Chunk):
-                # The sizes it gives are taken at their word where it is unpacked.
-                size = frame_content_size(record.data) if record.compression == "zstd" else 0
-                if max(record.uncompressed_size, size) > LARGEST_RECORD:
-                    return
-                inside = breakup_chunk(record, validate_crc=True)
+            if not isinstance(record, Chunk):
+                yield record
+                continue
+            if record.compression not in {"", "zstd"}:
+                problem = f"packed with {quoted(record.compression, 20)}, and only zstd is read"
+                raise SessionInvalid(f"{file.name}: {problem}; pack it again: mcap compress --compression zstd")
+            # The sizes that a chunk gives are taken at their word where it is unpacked.
+            packed = frame_content_size(record.data) if record.compression else 0
+            left -= (size := max(record.uncompressed_size, packed))
+            if size > LARGEST_RECORD or left < 0:
+                return
+            yield from breakup_chunk(record, validate_crc=True)
         except (StopIteration, McapError, ZstdError, struct.error, ValueError):
             return
-        yield from inside
 
 
 class _Bounded:
@@ -255,13 +270,13 @@ class _Bounded:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         place = file.tell()
-        self._left = file.seek(0, 2) - place
+        self.left = file.seek(0, 2) - place
         file.seek(place)
 
     def read(self, length: int) -> bytes:
-        if length > min(self._left, LARGEST_RECORD):
+        if length > min(self.left, LARGEST_RECORD):
             raise ValueError("longer than the file")
-        self._left -= length
+        self.left -= length
         return self._file.read(length)
 
 

@@ -7,6 +7,8 @@ log time in the file is its arrival, its publish time the capture of what it tel
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +19,16 @@ from dhmd.modality import EDGES, Modality
 VERSION: Final = 1
 METADATA: Final = "dhmd.session"
 """Name of the MCAP metadata record that stands first in a file."""
+
+CHECKSUM: Final = "checksum"
+"""Its item that guards the others: MCAP has checksums of chunks, none of metadata."""
+
+
+def checksum(head: Mapping[str, str]) -> str:
+    """The checksum of a session's metadata."""
+    items = sorted((name, value) for name, value in head.items() if name != CHECKSUM)
+    return f"{zlib.crc32(json.dumps(items).encode()):08x}"
+
 
 # Fields are numbered in the order they stand here: new ones go to the end.
 _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {

@@ -21,6 +21,7 @@ import dhmd
 import realtime
 from dhmd.assets.store import cache_folder
 from dhmd.checkpoint import load
+from dhmd.untrusted import read_json_object
 from realtime import event_loop
 from realtime.bench.readings import Kept, Reading, changes_a_minute, kept, shares
 from realtime.bench.variants import VARIANTS, Variant
@@ -265,7 +266,7 @@ async def _at_once() -> None:
 
 
 def _kept(path: Path) -> Reading:
-    told = json.loads(path.read_bytes())
+    told = read_json_object(path, largest=2**26)
     emotions = [None if one is None else tuple(one) for one in told["emotions"]]
     return Reading(told["hop_s"], told["end_s"], emotions)
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
+from dhmd.untrusted import read_json_object
 from realtime.capture.media import MediaFile
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
 
@@ -42,12 +43,13 @@ class SimulatedVisitor:
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, address: str) -> AsyncIterator[Self]:
-        """Open the page's WebSocket. address: as the server printed it."""
+    async def at(cls, address: str, source: str | None = None) -> AsyncIterator[Self]:
+        """Open the page's WebSocket. address: as the server printed it. source: the address to come from."""
         parts = urlsplit(address)
         scheme = "wss" if parts.scheme == "https" else "ws"
         uri = f"{scheme}://{parts.netloc}/stream" + (f"?{parts.query}" if parts.query else "")
-        async with connect(uri, origin=f"{parts.scheme}://{parts.netloc}", max_size=None) as socket:  # type: ignore[arg-type]
+        origin, named = f"{parts.scheme}://{parts.netloc}", {"local_addr": (source, 0)} if source else {}
+        async with connect(uri, origin=origin, max_size=None, **named) as socket:  # type: ignore[arg-type]
             visitor = cls(socket)
             listening = asyncio.create_task(visitor._listen())
             try:
@@ -104,7 +106,7 @@ class SimulatedVisitor:
 
     async def _listen(self) -> None:
         async for text in self.socket:
-            told = json.loads(text)
+            told = read_json_object(text)
             if told["type"] == "ping":
                 await self.say("pong", id=told["id"], t=time.monotonic())
             async with self._came:

@@ -15,6 +15,7 @@ from realtime.cli.flags import (
     settings_of,
     without_page,
 )
+from realtime.cli.output import PlainConsole
 
 EDGE_EXAMPLES = """examples:
   dhmd-live edge --broker mqtt://broker.local --stream hall
@@ -66,11 +67,10 @@ def add_edge(commands: Commands) -> None:
 
 def _edge(options: argparse.Namespace) -> int:
     settings = without_page(settings_of(options, hop_s=1.0))
-    from rich.console import Console
 
     from realtime.programs.edge import edge
 
-    console = Console(stderr=settings.estimates == "-")
+    console = PlainConsole(stderr=settings.estimates == "-")
     summary = edge(settings, console)
     windows = summary.windows
     for line in (
@@ -100,7 +100,6 @@ def add_serve(commands: Commands) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.messages.topics import check_stream_name
     from realtime.metrics.prometheus import exposed
@@ -108,7 +107,7 @@ def _serve(options: argparse.Namespace) -> int:
     from realtime.programs.serve import serve
 
     broker, group = named_broker(options.broker, access_of(options)), check_stream_name(options.group, "--group")
-    console = Console()
+    console = PlainConsole()
     with exposed(options.metrics_host, options.metrics_port, console) as registry:
         return serve(broker, group, options.checkpoint, options.device or "auto", console, registry)
 
@@ -126,14 +125,13 @@ def add_watch(commands: Commands) -> None:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.messages.topics import check_stream_name
     from realtime.mqtt.broker import named_broker
     from realtime.programs.watch import watch
 
     stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
-    return watch(named_broker(options.broker, access_of(options)), stream, Console())
+    return watch(named_broker(options.broker, access_of(options)), stream, PlainConsole())
 
 
 def add_forget(commands: Commands) -> None:

@@ -9,12 +9,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
 from dhmd.command_line import Parser
 from dhmd.errors import DHMDError
+from dhmd.untrusted import plain
+from realtime.allowance import Allowance
 from realtime.cli import broker, live, machine, replay, sessions
 from realtime.cli.output import flush_output, let_output_fail
 
@@ -90,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         known = _known(error)
         if known is not None:
             for line in str(known).splitlines():
-                print(f"error: {line}", file=sys.stderr)
+                print(f"error: {plain(line)}", file=sys.stderr)
             code = known.exit_code
         elif _interrupted.is_set():
             code = 130
@@ -130,14 +133,30 @@ def _warn_of_password(url: str) -> None:
             )
 
 
+MESSAGES_HZ, MESSAGES_AT_ONCE = 2.0, 100.0
+"""Messages that are written to stderr: so many a second, and at once."""
+
+
 class _Lines(logging.Handler):
-    """One line a message on stderr, found anew each time: a live view puts itself in its place."""
+    """One line a message on stderr, found anew each time: a live view puts itself in its place. What repeats itself
+    without end is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._allowance = Allowance(MESSAGES_HZ, MESSAGES_AT_ONCE)
+        self._left_out = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not self._allowance.takes(time.monotonic()):
+            self._left_out += 1
+            return
+        if self._left_out:
+            print(f"warning: {self._left_out} messages left out", file=sys.stderr)
+            self._left_out = 0
         print(self.format(record), file=sys.stderr)
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {super().format(record)}"
+        return plain(f"{record.levelname.lower()}: {super().format(record)}")
 
 
 def _set_up_logging(*, verbose: bool) -> None:

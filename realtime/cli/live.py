@@ -14,11 +14,10 @@ from realtime.cli.flags import (
     settings_of,
     without_page,
 )
+from realtime.cli.output import PlainConsole
 from realtime.cli.page import add_address_flags, address_of, page_of
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from realtime.programs.running import Summary
 
 RUN_EXAMPLES = """examples:
@@ -72,12 +71,11 @@ def add_run(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     settings = without_page(settings_of(options))
-    from rich.console import Console
 
     from realtime.programs.run import run
 
     # Standard output is the estimates' alone where they are written to it.
-    console = Console(stderr=settings.estimates == "-")
+    console = PlainConsole(stderr=settings.estimates == "-")
     _show(run(settings, console), console)
     return 0
 
@@ -100,11 +98,10 @@ def _demo(options: argparse.Namespace) -> int:
     from realtime.demo import CLIP
 
     settings = settings_of(options, source=str(CLIP), stream="demo")
-    from rich.console import Console
 
     from realtime.programs.run import run
 
-    console = Console()
+    console = PlainConsole()
     _show(run(settings, console, title="dhmd demo", web=page_of(settings.stream)), console)
     return 0
 
@@ -138,9 +135,8 @@ def _web(options: argparse.Namespace) -> int:
 
     settings = settings_of(options, source=BROWSER)
     address = address_of(options)
-    from rich.console import Console
 
-    console = Console()
+    console = PlainConsole()
     if settings.source == BROWSER:
         from realtime.programs.visitors import host
 
@@ -153,7 +149,7 @@ def _web(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(summary: Summary, console: Console) -> None:
+def _show(summary: Summary, console: PlainConsole) -> None:
     from rich.table import Table
 
     from realtime.percentiles import percentiles

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from dhmd.command_line import Commands
+from realtime.cli.output import PlainConsole
 
 ACCURACY_EXAMPLES = """what it reads:
   grid_*    neutral talkers, as those of the GRID corpus
@@ -58,11 +59,10 @@ def add_devices(commands: Commands) -> None:
 
 
 def _devices(_: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.programs.doctor import show_devices
 
-    return show_devices(Console())
+    return show_devices(PlainConsole())
 
 
 def add_doctor(commands: Commands) -> None:
@@ -71,11 +71,10 @@ def add_doctor(commands: Commands) -> None:
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.programs.doctor import show_checks
 
-    return show_checks(Console())
+    return show_checks(PlainConsole())
 
 
 def add_assets(commands: Commands) -> None:
@@ -87,11 +86,10 @@ def add_assets(commands: Commands) -> None:
 
 
 def _assets(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.programs.doctor import show_assets
 
-    return show_assets(options.action, Console())
+    return show_assets(options.action, PlainConsole())
 
 
 def add_bench(commands: Commands) -> None:
@@ -105,11 +103,10 @@ def add_bench(commands: Commands) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.bench.bench import bench
 
-    return bench(options.seconds, Console())
+    return bench(options.seconds, PlainConsole())
 
 
 def add_accuracy(commands: Commands) -> None:
@@ -126,8 +123,7 @@ def add_accuracy(commands: Commands) -> None:
 
 
 def _accuracy(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.bench.accuracy import accuracy
 
-    return accuracy(options.clips, options.checkpoint, options.into, Console())
+    return accuracy(options.clips, options.checkpoint, options.into, PlainConsole())

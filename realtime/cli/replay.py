@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dhmd.command_line import Commands
 from realtime.cli.flags import access_of, add_access_flags, add_device_flag, add_steadiness_flags, steadiness_of
+from realtime.cli.output import PlainConsole
 from realtime.cli.page import add_address_flags, address_of
 
 EXAMPLES = """examples:
@@ -78,7 +79,6 @@ def _pace(text: str) -> float:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.errors import SettingsInvalid
     from realtime.messages.topics import check_stream_name
@@ -107,13 +107,11 @@ def _replay(options: argparse.Namespace) -> int:
         device=options.device or "auto",
         steadiness=steadiness_of(options),
     )
-    return replay(request, Console(stderr=options.estimates == "-"))
+    return replay(request, PlainConsole(stderr=options.estimates == "-"))
 
 
 def _play(options: argparse.Namespace) -> int:
     """The player shows what was recorded; what makes something else of it has no place beside it."""
-    from rich.console import Console
-
     from realtime.errors import SettingsInvalid
     from realtime.programs.player import play
 
@@ -122,7 +120,7 @@ def _play(options: argparse.Namespace) -> int:
             raise SettingsInvalid(f"--{name}: --web plays sessions as they were recorded; leave one of the two out")
     if options.broker != "none":
         raise SettingsInvalid("--broker: --web plays to those who look at the page; leave one of the two out")
-    play(options.paths, address_of(options, camera=False), steadiness_of(options), Console())
+    play(options.paths, address_of(options, camera=False), steadiness_of(options), PlainConsole())
     return 0
 
 
@@ -137,7 +135,6 @@ def _begins_as_session(path: Path) -> bool:
 
 
 def _replay_media(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.programs.films import process
     from realtime.recognition.steadiness import BY_DEFAULT
@@ -147,6 +144,6 @@ def _replay_media(options: argparse.Namespace) -> int:
         out=options.out,
         checkpoint=options.checkpoint or "base",
         jobs=options.jobs or max(1, (os.cpu_count() or 2) // 2),
-        console=Console(),
+        console=PlainConsole(),
         steadiness=steadiness_of(options) or BY_DEFAULT,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dhmd.command_line import Commands, Parser
+from realtime.cli.output import PlainConsole
 
 EXPORT_EXAMPLES = """formats:
 {formats}
@@ -70,11 +71,10 @@ def add_info(commands: Commands) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from realtime.session.info import show_info
 
-    return show_info(options.file, Console(), as_json=options.json)
+    return show_info(options.file, PlainConsole(), as_json=options.json)
 
 
 def add_repair(commands: Commands) -> None:

@@ -14,6 +14,7 @@ import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ValidationError
 
+from dhmd.untrusted import shown, within
 from realtime.errors import BrokerRefused
 from realtime.messages.estimate import Estimate
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, ROOT, TRANSCRIPT, Topic, check_stream_name
@@ -25,6 +26,7 @@ from realtime.mqtt.reconnection import LOST, Reconnection
 logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 
+MOST_TOLD: Final = 100
 ALL_STREAMS: Final = "+"
 LIVE: Final[dict[type[BaseModel], Topic]] = {
     topic.payload: topic for topic in (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS)
@@ -62,17 +64,22 @@ async def _typed(broker: BrokerAddress, name: str, what: type[M]) -> AsyncGenera
         async for message in messages:
             try:
                 typed = parsed(message, what)
-            except ValidationError as error:
-                if (where := message.topic.value) not in told:
+            except ValueError as error:
+                if (where := shown(message.topic.value)) not in told and len(told) < MOST_TOLD:
                     told.add(where)
-                    logger.warning("%s: no %s (%d problems); left out", where, what.__name__, error.error_count())
+                    logger.warning("%s: no %s (%s); left out", where, what.__name__, problem(error))
             else:
                 yield typed
 
 
 def parsed(message: aiomqtt.Message, what: type[M]) -> M:
-    """Read a message, without the fields that a later program has added. Raises ValidationError."""
-    return what.model_validate_json(payload_of(message), extra="ignore")
+    """Read a message, without the fields that a later program has added. Raises ValueError."""
+    return what.model_validate_json(within(payload_of(message)), extra="ignore")
+
+
+def problem(error: ValueError) -> str:
+    """Say in a few words what is wrong with a message that cannot be read."""
+    return f"{error.error_count()} problems" if isinstance(error, ValidationError) else str(error)
 
 
 def payload_of(message: aiomqtt.Message) -> bytes:

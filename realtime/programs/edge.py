@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from pydantic import ValidationError
 from rich.console import Console
 
 from dhmd.checkpoint import load
 from dhmd.modality import Modality
+from dhmd.untrusted import within
 from realtime import event_loop
 from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
@@ -83,8 +83,8 @@ class EdgePipeline:
 
     def answered(self, payload: bytes) -> None:
         """Take the estimate of a window that came back."""
-        with contextlib.suppress(ValidationError):
-            estimate = Estimate.model_validate_json(payload)
+        with contextlib.suppress(ValueError):
+            estimate = Estimate.model_validate_json(within(payload))
             self.statistics.estimates += 1
             if (latency_ms := estimate.latency_ms.capture_to_estimate) is not None:
                 self.statistics.capture_to_estimate_ms.append(latency_ms)

@@ -68,5 +68,5 @@ def summary(server: Server) -> list[str]:
     lines = [f"{statistics.estimates} estimates in {statistics.batches.total()} batches"]
     if held := percentiles(statistics.held_ms):
         lines.append(f"window to estimate: p50 {held.p50:.0f} ms, p95 {held.p95:.0f} ms")
-    others = ", ".join(f"{what} {counts[what]}" for what in ("gaps", "refused", "malformed"))
+    others = ", ".join(f"{what} {counts[what]}" for what in ("late", "gaps", "refused", "malformed"))
     return [*lines, f"overtaken by newer windows {counts['overtaken']}, {others}"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import aiomqtt
-from pydantic import ValidationError
 from rich.console import Console
 
+from dhmd.untrusted import LONGEST_QUOTE, shown
 from realtime import event_loop
 from realtime.messages.estimate import Estimate
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.client import parsed, payload_of, received
+from realtime.mqtt.client import parsed, payload_of, problem, received
 from realtime.terminal.view import Dashboard, TerminalView
 
 
@@ -31,11 +31,11 @@ async def _watch(broker: BrokerAddress, stream: str, console: Console) -> None:
 
 def _show(message: aiomqtt.Message, view: TerminalView, console: Console) -> None:
     if message.topic.matches("dhmd/+/status"):
-        status = payload_of(message).decode(errors="replace")
-        console.print(f"{message.topic}: {status}", markup=False, soft_wrap=True)
+        status = shown(payload_of(message)[: 4 * LONGEST_QUOTE].decode(errors="replace"))
+        console.print(f"{shown(message.topic.value)}: {status}", markup=False, soft_wrap=True)
         return
     try:
         view.show(parsed(message, Estimate))
-    except ValidationError as error:
-        problem = f"{message.topic}: not an estimate of version 1 ({error.error_count()} problems)"
-        console.print(problem, markup=False, soft_wrap=True)
+    except ValueError as error:
+        line = f"{shown(message.topic.value)}: not an estimate of version 1 ({problem(error)})"
+        console.print(line, markup=False, soft_wrap=True)

@@ -56,6 +56,7 @@ class ServeCollector(Collector):
             ("busy_seconds", "Time spent in batches.", statistics.busy_s),
             ("windows", "Windows taken in.", streams.counts["windows"]),
             ("overtaken_windows", "Windows that a newer one took the place of.", streams.counts["overtaken"]),
+            ("late_windows", "Windows dropped after they waited too long.", streams.counts["late"]),
             ("gaps", "Windows that others are missing before.", streams.counts["gaps"]),
             ("refused_windows", "Windows of streams that are refused.", streams.counts["refused"]),
             ("malformed_messages", "Messages that are no windows.", streams.counts["malformed"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from dhmd.untrusted import Untrusted, read_json_object, shown
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import WHOLE, Attention
 from realtime.pipeline.pipeline import LATENCIES_KEPT
@@ -208,7 +208,7 @@ class EdgeStream:
         asked = _read(payload)
         if asked.get("session") == self.incarnation:
             self._refused = True
-            self._tell(f"server {asked.get('server')} refuses this stream: {asked.get('reason')}")
+            self._tell(shown(f"server {asked.get('server')} refuses this stream: {asked.get('reason')}"))
             if asked.get("server") == self.server:
                 self.server = None
 
@@ -227,7 +227,7 @@ class EdgeStream:
 
 def _read(payload: bytes) -> dict[str, str]:
     try:
-        told = json.loads(payload)
-    except (ValueError, RecursionError):
+        told = read_json_object(payload)
+    except Untrusted:
         return {}
-    return {name: str(value)[:1000] for name, value in told.items()} if isinstance(told, dict) else {}
+    return {name: shown(str(value)) for name, value in told.items()}

@@ -31,6 +31,10 @@ RESYNC_EVERY_S: Final = 1.0
 MEASURED_AT_ONCE: Final = 4
 MOST_MEASURABLE: Final = 64
 """Windows that are kept for it: a server that has no time for them need not keep more."""
+LATE_S: Final = 2.0
+"""A window that waited longer is dropped: what it would tell is over."""
+FOR_OPENINGS: Final = 4
+"""One place in so many of a batch is for streams that are new, where others wait."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,8 @@ class ServedStream:
     attribution: Attribution = field(default_factory=Attribution)
     words: tuple[Word, ...] = ()
     heard_s: float = 0.0
+    continued: bool = False
+    """Whether it went on after it was opened: anybody can open streams without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,10 @@ class ServedStreams:
     """Takes messages in, hands out what is to be estimated. Lives in one thread."""
 
     def __init__(self, server: str, features: Mapping[Modality, FeatureSpec], most: int = MOST_STREAMS) -> None:
-        self.waiting: OrderedDict[str, WaitingWindow] = OrderedDict()
-        """Windows by stream, longest waiting first; a newer window of a stream takes the place of the older one."""
+        self._continuing: OrderedDict[str, WaitingWindow] = OrderedDict()
+        """Windows that wait, by stream, longest waiting first; a newer one takes the place of the older one."""
+        self._opening: OrderedDict[str, WaitingWindow] = OrderedDict()
+        """Likewise of streams that have not gone on yet."""
         self.counts: Counter[str] = Counter()
         """Numbers of messages by what befell them."""
         self._server = server
@@ -70,11 +78,23 @@ class ServedStreams:
         self._most = most
         self._streams: OrderedDict[str, ServedStream] = OrderedDict()
         """Streams by name, longest silent first."""
+        self._new: OrderedDict[str, None] = OrderedDict()
+        """Those of them that have not gone on yet."""
         self._asked_s: OrderedDict[str, float] = OrderedDict()
         """Time at which a stream was last asked for all of its window, or refused."""
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    @property
+    def waiting(self) -> int:
+        """Windows that wait."""
+        return len(self._continuing) + len(self._opening)
+
+    @property
+    def waiting_since_s(self) -> float:
+        """Arrival of the window that is next."""
+        return next(iter((self._continuing or self._opening).values())).arrived_s
 
     def receive(self, topic: str, payload: bytes) -> tuple[str, bytes] | None:
         """Take in a message; topic and payload of what its edge is to be told in return, if anything."""
@@ -101,21 +121,42 @@ class ServedStreams:
             self.counts[f"malformed: {error}"[:100] if isinstance(error, WindowInvalid) else "malformed: rows"] += 1
             return None
         state.heard_s = now_s
+        state.continued = state.continued or message.previous is not None
         self._streams[name] = state
         self._streams.move_to_end(name)
-        if name in self.waiting:
-            self.counts["overtaken"] += 1
-        self.waiting[name] = WaitingWindow(name, state, message, state.words, now_s)
+        if state.continued:
+            self._new.pop(name, None)
+            self.counts["overtaken"] += self._opening.pop(name, None) is not None
+        else:
+            self._new.setdefault(name)
+        lane = self._continuing if state.continued else self._opening
+        self.counts["overtaken"] += name in lane
+        # Its rows stand in the window now, and need not be held twice.
+        lane[name] = WaitingWindow(
+            name, state, replace(message, rows={}, words=None, features=None), state.words, now_s
+        )
         self.counts["windows"] += 1
         return None
 
     def take(self, most: int) -> list[WaitingWindow]:
-        """Take those that wait longest."""
-        return [self.waiting.popitem(last=False)[1] for _ in range(min(most, len(self.waiting)))]
+        """Take those that wait longest; some places are for streams that are new."""
+        kept = min(len(self._opening), max(1, most // FOR_OPENINGS))
+        batch = self._pop(self._continuing, most - kept)
+        return batch + self._pop(self._opening, most - len(batch))
+
+    def _pop(self, lane: OrderedDict[str, WaitingWindow], most: int) -> list[WaitingWindow]:
+        popped: list[WaitingWindow] = []
+        while lane and len(popped) < most:
+            _, window = lane.popitem(last=False)
+            if time.monotonic() - window.arrived_s > LATE_S:
+                self.counts["late"] += 1
+            else:
+                popped.append(window)
+        return popped
 
     def clear(self) -> None:
-        self.waiting.clear()
-        self._streams.clear()
+        for held in (self._continuing, self._opening, self._streams, self._new):
+            held.clear()
 
     def _opened(self, name: str, message: WindowMessage) -> ServedStream:
         """A stream's state from a full window. Raises ContractMismatch, WindowInvalid."""
@@ -126,7 +167,10 @@ class ServedStreams:
                 raise WindowInvalid(f"a full window without the features of {modality}")
             self._features[modality].require(message.features[modality])
         if name not in self._streams and len(self._streams) >= self._most:
-            raise ContractMismatch(f"it serves {self._most} streams already, as many as it takes")
+            if not self._new:
+                raise ContractMismatch(f"it serves {self._most} streams already, as many as it takes")
+            self._forget(next(iter(self._new)))
+            self.counts["evicted"] += 1
         before = self._streams.get(name)
         if before is not None and before.incarnation != message.incarnation:
             before = None
@@ -137,6 +181,7 @@ class ServedStreams:
             SlidingWindow(self._features, torch.device("cpu")),
             before.steadied if before is not None else Steadied(message.steadiness),
             before.attribution if before is not None else Attribution(),
+            continued=before is not None and before.continued,
         )
 
     def _enter(self, state: ServedStream, message: WindowMessage) -> None:
@@ -164,7 +209,12 @@ class ServedStreams:
 
     def _forget_idle(self, now_s: float) -> None:
         while self._streams and now_s - (oldest := next(iter(self._streams.items())))[1].heard_s > IDLE_S:
-            del self._streams[oldest[0]]
+            self._forget(oldest[0])
+
+    def _forget(self, name: str) -> None:
+        del self._streams[name]
+        for held in (self._new, self._opening, self._continuing):
+            held.pop(name, None)
 
 
 class Measurable(NamedTuple):

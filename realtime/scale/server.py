@@ -17,6 +17,7 @@ import aiomqtt
 
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
+from dhmd.untrusted import shown
 from realtime.messages.estimate import Estimate
 from realtime.messages.topics import EMOTION
 from realtime.mqtt.broker import BrokerAddress
@@ -147,7 +148,7 @@ class Server:
                 topic, payload = reply
                 stream = topics.stream_of(topic)
                 if topic == topics.REFUSED.at(stream=stream):
-                    self._warn(f"{stream}: refused: {payload.decode()}")
+                    self._warn(shown(f"{stream}: refused: {payload.decode()}"))
                 await client.publish(topic, payload)
             if self.streams.counts["malformed"]:
                 self._warn("malformed window messages come; they are counted and dropped")
@@ -162,11 +163,11 @@ class Server:
         loop = asyncio.get_running_loop()
         while True:
             await self._waiting(1)
-            first = next(iter(self.streams.waiting.values()))
             with suppress(TimeoutError):
-                async with asyncio.timeout(first.arrived_s + DEADLINE_S - time.monotonic()):
+                async with asyncio.timeout(self.streams.waiting_since_s + DEADLINE_S - time.monotonic()):
                     await self._waiting(MOST)
-            batch = self.streams.take(MOST)
+            if not (batch := self.streams.take(MOST)):
+                continue  # all of them were late
             begun_s = time.monotonic()
             answers = await loop.run_in_executor(thread, self._estimator.answer, batch)
             self.statistics.busy_s += time.monotonic() - begun_s
@@ -181,7 +182,7 @@ class Server:
 
     async def _waiting(self, count: int) -> None:
         """Return once so many windows wait. They alone say so: a lost connection takes them along."""
-        while len(self.streams.waiting) < count:
+        while self.streams.waiting < count:
             self._came.clear()
             await self._came.wait()
 

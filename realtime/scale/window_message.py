@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from dhmd import protobuf
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.modality import Modality
+from dhmd.untrusted import read_json
 from realtime.messages.commands import LONGEST_SMOOTHING_S
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import WHOLE, Attention
@@ -196,8 +197,8 @@ def _steadiness(message: Any) -> Steadiness:
 
 def _features(text: str) -> Mapping[Modality, FeatureSpec]:
     try:
-        specs = [FeatureSpec.from_dict(spec) for spec in json.loads(text)]
-    except (TypeError, ValueError, KeyError, RecursionError):
+        specs = [FeatureSpec.from_dict(spec) for spec in read_json(text)]
+    except (TypeError, ValueError, KeyError):
         raise WindowInvalid("features that cannot be read") from None
     return {spec.modality: spec for spec in specs}
 

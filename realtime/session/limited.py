@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, Final
 
+from dhmd.errors import LibraryMissing
 from realtime.errors import CommandRefused
 from realtime.pipeline.pipeline import Emission, Pipeline
+from realtime.session.media import require_encoder
 from realtime.session.recorder import WORKER, Recorder
 from realtime.workers import WorkerState, WorkerStatus
 
@@ -64,7 +66,11 @@ class LimitedRecording(abc.ABC):
         pipeline, loop = self._pipeline, asyncio.get_running_loop()
         stream = re.sub(r"[^\w.-]+", "_", pipeline.stream)
         try:
+            if video:
+                require_encoder()
             self._file = self._new_file(f"{stream}-{time.strftime('%Y%m%d-%H%M%S')}")
+        except LibraryMissing as error:
+            raise CommandRefused(str(error)) from None
         except OSError as error:
             raise CommandRefused(f"nothing can be recorded: {error.strerror}") from None
         now_s, patient = pipeline.clock.now(), not pipeline.timed

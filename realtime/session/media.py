@@ -10,9 +10,12 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
+from dhmd.errors import LibraryMissing
 from dhmd.session import Session, SessionInvalid, SessionMessage, schema
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.session import messages
+
+ENCODER: Final = "libx264"
 
 
 def has_media(session: Session) -> bool:
@@ -67,10 +70,22 @@ class VideoDecoder:
             yield VideoFrame(frame.to_ndarray(format="bgr24"), self._waiting.pop(0), arrived_s)
 
 
+def require_encoder() -> None:
+    """Raise LibraryMissing where pictures cannot be encoded: x264 is under the GPL, and not every build holds it."""
+    import av
+
+    if ENCODER not in av.codecs_available:
+        raise LibraryMissing("pictures are recorded with x264, which this build of PyAV lacks; leave them out")
+
+
 class VideoEncoder:
-    """Encodes pictures as H.264, each readable as soon as it is written; a key picture every two seconds."""
+    """Encodes pictures as H.264, each readable as soon as it is written; a key picture every two seconds.
+
+    Raises LibraryMissing.
+    """
 
     def __init__(self) -> None:
+        require_encoder()
         self._context: Any = None
         self._size = (0, 0)
         self._count = 0
@@ -94,7 +109,7 @@ class VideoEncoder:
 
         import av
 
-        context = av.CodecContext.create("libx264", "w")
+        context = av.CodecContext.create(ENCODER, "w")
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.time_base, context.framerate = Fraction(1, 15), Fraction(15)
         context.options = {

@@ -27,7 +27,7 @@ class SessionWriter:
         self._channels: dict[str, int] = {}
         self._schemas: dict[str, int] = {}
         self._writer.start(profile="", library="dhmd")
-        self._writer.add_metadata(schema.METADATA, dict(head))
+        self._writer.add_metadata(schema.METADATA, {**head, schema.CHECKSUM: schema.checksum(head)})
         file.flush()
 
     def add(self, topic: str, arrived_s: float, captured_s: float, build: Build) -> None:

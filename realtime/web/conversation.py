@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import Final
 
 from starlette.websockets import WebSocket
 
-from realtime.allowance import Allowance
+from realtime.allowance import Allowance, Allowances
 from realtime.clock import PeerClock
 from realtime.web.pages import Page, hello, message
 from realtime.web.protocol import (
@@ -37,7 +37,8 @@ MOST_MALFORMED: Final = 20
 """Messages that are none, or come before their time, after which a page is listened to no longer."""
 BEGUN_A_MINUTE: Final = 12.0
 """Sessions that one address may begin: each loads an extractor of faces."""
-MOST_ADDRESSES: Final = 1024
+MOST_REFUSED, FORGIVEN_HZ = 600.0, 10.0
+"""Messages that may be refused at once, and how fast they are forgiven, before a page is sent away."""
 PING_EVERY_S: Final = 2.0
 FIRST_PINGS_S: Final = (0.05, 0.1, 0.2)
 TELL_EVERY_S: Final = 1.0
@@ -48,17 +49,13 @@ class Visitors:
 
     def __init__(self, visits: Visits) -> None:
         self._visits = visits
-        self._begun: OrderedDict[str, Allowance] = OrderedDict()
-        """By address: the sessions that it may still begin. The address that came longest ago makes room."""
+        self._begun = Allowances(BEGUN_A_MINUTE / 60, BEGUN_A_MINUTE)
+        """By address: the sessions that it may still begin."""
 
     async def attend(self, socket: WebSocket) -> None:
         """Serve one page until it leaves."""
         host = socket.client.host if socket.client is not None else ""
-        begun = self._begun.pop(host, None) or Allowance(BEGUN_A_MINUTE / 60, BEGUN_A_MINUTE)
-        self._begun[host] = begun
-        while len(self._begun) > MOST_ADDRESSES:
-            self._begun.popitem(last=False)
-        await Conversation(self._visits, socket, begun).run()
+        await Conversation(self._visits, socket, self._begun.of(host)).run()
 
     def events(self) -> None:
         """Return nothing: there are as many streams as visitors."""
@@ -187,9 +184,13 @@ class Conversation:
 
     async def _tell_refusals(self, visit: Visit) -> None:
         told: Counter[Refusal] = Counter()
+        patience = Allowance(FORGIVEN_HZ, MOST_REFUSED)
         while True:
             await asyncio.sleep(TELL_EVERY_S)
             counts = self._refused + visit.refused()
+            if not patience.takes(time.monotonic(), counts.total() - told.total()):
+                await self._socket.close(MALFORMED, "this page sends more than it may; load it again")
+                return
             for (what, reason), count in (counts - told).items():
                 self._page.tell(
                     message("refused", {"what": what, "reason": reason, "count": told[what, reason] + count})

@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from dhmd.untrusted import shown
 from realtime.messages.commands import LONGEST_SMOOTHING_S
 
 MALFORMED, REFUSED, SUPERSEDED, BUSY = 4400, 4403, 4409, 4429  # of the range that WebSocket leaves to applications
@@ -27,7 +28,7 @@ OLDEST_S: Final = 15.0
 _PICTURE, _SOUND = 1, 2
 _HEAD: Final = struct.Struct("<Bd")
 
-Reason = Annotated[str, Field(max_length=200)]
+Reason = Annotated[str, Field(max_length=200), AfterValidator(shown)]
 
 
 class _Said(BaseModel):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import shutil
+import stat
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Self
 from urllib.parse import quote
 
+from filelock import FileLock, Timeout
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -39,6 +44,7 @@ MADE_OF_THEM: Final = ("csv", "html")
 """Formats in which recordings are offered, too: a table, and a report to be looked at."""
 REPORT_MAY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox"
 """Content-Security-Policy of a report, which has its style in it, and no script."""
+PREFIX, LOCK, YOUNG_S = "dhmd-recordings-", ".lock", 60.0
 
 
 @dataclass(eq=False)
@@ -60,20 +66,47 @@ class RecordingFiles:
         return total
 
 
+class _Scratch:
+    """A private folder in the temporary one, gone with its context. What a killed program left of its own is removed
+    at the next start: a lock, which the system takes from the dead, tells it from those of the living."""
+
+    def __init__(self) -> None:
+        _sweep()
+        # Made with mode 0700.
+        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+        self.path = Path(self._folder.name)
+        self._lock = FileLock(self.path / LOCK, thread_local=False)
+        self._lock.acquire(blocking=False)
+
+    def remove(self) -> None:
+        self._lock.release()
+        self._folder.cleanup()
+
+
+def _sweep() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError, Timeout):
+            told = folder.lstat()
+            young = time.time() - told.st_mtime < YOUNG_S and not (folder / LOCK).exists()
+            if not stat.S_ISDIR(told.st_mode) or young or (sys.platform != "win32" and told.st_uid != os.getuid()):
+                continue
+            with FileLock(folder / LOCK, blocking=False):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 class Recordings:
     """All recordings of a server. Lives in the event loop; recordings are deleted when its context ends."""
 
     def __init__(self, address: WebAddress) -> None:
         self.address = address
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: _Scratch | None = None
         self._kept: dict[str, RecordingFiles] = {}
         self._sessions: list[PageRecording] = []
         self._forgetting: set[asyncio.TimerHandle] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        # Made with mode 0700.
-        self._scratch = tempfile.TemporaryDirectory(prefix="dhmd-recordings-", ignore_cleanup_errors=True)
+        self._scratch = await asyncio.to_thread(_Scratch)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -85,7 +118,7 @@ class Recordings:
         for timer in self._forgetting:
             timer.cancel()
         if self._scratch is not None:
-            await asyncio.to_thread(self._scratch.cleanup)
+            await asyncio.to_thread(self._scratch.remove)
 
     @property
     def route(self) -> Route:
@@ -104,7 +137,7 @@ class Recordings:
         """Make a folder for one more recording. Raises OSError."""
         if self._scratch is None:
             raise RuntimeError("recordings are made while their context lasts")
-        kept = RecordingFiles(Path(tempfile.mkdtemp(dir=self._scratch.name)))
+        kept = RecordingFiles(Path(tempfile.mkdtemp(dir=self._scratch.path)))
         self._kept[kept.token] = kept
         return kept
 

@@ -11,6 +11,8 @@ import contextlib
 import logging
 import socket
 import sys
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
@@ -18,22 +20,26 @@ from typing import Final, Generic, Protocol, TypeVar
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from realtime.allowance import Allowances
 from realtime.errors import SettingsInvalid
 from realtime.web.address import WebAddress
+from realtime.web.connections import AT_ONCE, HttpConnection, WebSocketConnection
 from realtime.web.protocol import BUSY, LARGEST_MESSAGE, REFUSED
 from realtime.web.recordings import Recordings
 
 logger = logging.getLogger(__name__)
 
 STATIC: Final = Path(__file__).parent / "static"
-MOST_PAGES: Final = 16
+MOST_PAGES, MOST_PAGES_OF_ONE_ADDRESS = 64, 16
+REQUESTS_HZ, REQUESTS_AT_ONCE = 50.0, 200.0
+"""Requests of one address; what comes faster waits."""
 HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -70,7 +76,8 @@ class WebServer(Generic[A]):
         self.audience = audience
         self.address = address
         self.recordings = recordings
-        self._pages = 0
+        self._pages: Counter[str] = Counter()
+        """By address: those that look now."""
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
@@ -79,8 +86,11 @@ class WebServer(Generic[A]):
         config = uvicorn.Config(
             self._app(),
             log_level="warning",
-            ws="websockets-sansio",
+            backlog=AT_ONCE,
+            http=HttpConnection,
+            ws=WebSocketConnection,
             ws_max_size=LARGEST_MESSAGE,
+            ws_per_message_deflate=False,  # a few bytes would unpack to the largest message; pictures do not shrink
             timeout_graceful_shutdown=1,
             ssl_certfile=certificate.cert if certificate else None,
             ssl_keyfile=certificate.key if certificate else None,
@@ -134,32 +144,42 @@ class WebServer(Generic[A]):
             return refusal
         if (events := self.audience.events()) is None:
             return PlainTextResponse("each visitor has a stream of their own; subscribe to it over MQTT", 404)
-        if self._pages >= MOST_PAGES:
-            return PlainTextResponse(f"{MOST_PAGES} look at this stream already; close one", 503)
-        return StreamingResponse(self._counted(events), media_type="text/event-stream")
+        if full := self._full(host := _host(request)):
+            return PlainTextResponse(full, 503)
+        return StreamingResponse(self._counted(host, events), media_type="text/event-stream")
 
-    async def _counted(self, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-        self._pages += 1
-        try:
+    async def _counted(self, host: str, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+        with self._looking(host):
             async with contextlib.aclosing(events):
                 async for event in events:
                     yield event
+
+    def _full(self, host: str) -> str:
+        """Say why there is no room for another page; empty where there is."""
+        if self._pages.total() >= MOST_PAGES:
+            return f"{MOST_PAGES} pages look at this stream already; close one"
+        if self._pages[host] >= MOST_PAGES_OF_ONE_ADDRESS:
+            return f"{MOST_PAGES_OF_ONE_ADDRESS} pages look at this stream from your address already; close one"
+        return ""
+
+    @contextlib.contextmanager
+    def _looking(self, host: str) -> Iterator[None]:
+        self._pages[host] += 1
+        try:
+            yield
         finally:
-            self._pages -= 1
+            self._pages -= Counter((host,))  # leaves no address behind that has none
 
     async def _stream(self, socket: WebSocket) -> None:
         await socket.accept()
         if not self.address.is_own_page(socket) or self.address.refusal(socket) is not None:
             await socket.close(REFUSED, "wrong origin or token; open the address that dhmd-live printed")
             return
-        if self._pages >= MOST_PAGES:
-            await socket.close(BUSY, f"{MOST_PAGES} pages look at this stream already; close one")
+        if full := self._full(host := _host(socket)):
+            await socket.close(BUSY, full)
             return
-        self._pages += 1
-        try:
+        with self._looking(host):
             await self.audience.attend(socket)
-        finally:
-            self._pages -= 1
 
 
 class _Server(uvicorn.Server):
@@ -170,11 +190,17 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _host(connection: HTTPConnection) -> str:
+    """Return the address that a connection comes from; empty for a local socket."""
+    return connection.client.host if connection.client is not None else ""
+
+
 class _Guard:
-    """Adds the headers that keep a page to itself."""
+    """Adds the headers that keep a page to itself, and lets who asks too fast wait."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._pace = Allowances(REQUESTS_HZ, REQUESTS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
@@ -184,4 +210,6 @@ class _Guard:
                 message["headers"] = [*message["headers"], *(one for one in added if one[0] not in own)]
             await send(message)
 
+        if scope["type"] in {"http", "websocket"}:
+            await asyncio.sleep(self._pace.of(_host(HTTPConnection(scope))).wait_s(time.monotonic()))
         await self._app(scope, receive, guarded if scope["type"] == "http" else send)

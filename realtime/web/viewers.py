@@ -11,6 +11,7 @@ from typing import Final
 
 from starlette.websockets import WebSocket
 
+from dhmd.untrusted import read_json_object
 from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.steadiness import Steadiness
 from realtime.web.feed import Feed
@@ -64,7 +65,7 @@ class Viewers:
             async for one in listener.outgoing():
                 if isinstance(one, bytes):
                     continue
-                said = json.loads(one)
+                said = read_json_object(one)
                 if said["type"] == "estimate":
                     yield f"event: estimate\ndata: {json.dumps(said['data'], separators=(',', ':'))}\n\n"
                 elif said["type"] == "ended":

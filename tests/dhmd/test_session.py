@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import random
 import re
@@ -11,15 +12,18 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lz4.frame
 import numpy as np
 import pytest
 import zstandard
 from foxglove_schemas_protobuf.PointCloud_pb2 import PointCloud
 from mcap.opcode import Opcode
+from mcap.records import Message
 from mcap.writer import CompressionType, Writer
 from mcap_protobuf.schema import register_schema
 
@@ -197,6 +201,35 @@ def test_lengths_that_lie_take_no_memory(kept: Callable[[bytes], Path], end: byt
         tracemalloc.stop()
 
 
+def test_a_file_unpacks_to_no_more_than_so_many_times_its_size(kept: Callable[[bytes], Path]) -> None:
+    built = build()
+    many = a_chunk(zstandard.compress(a_record(200, bytes(32 * 2**20))), 32 * 2**20 + 9) * 40
+    path = kept(built.data[: built.ends[1]] + many + built.data[built.ends[1] :])
+    with path.open("rb") as file:
+        assert len([record for record in whole_records(file) if isinstance(record, Message)]) == 6
+
+
+def test_another_packing_is_refused_with_its_name(kept: Callable[[bytes], Path]) -> None:
+    head = struct.pack("<QQQI", 0, 0, 100, 0) + struct.pack("<I", 3) + b"lz4"
+    bomb = lz4.frame.compress(a_record(200, bytes(2**26)))
+    built = build()
+    path = kept(built.data[: built.ends[1]] + a_record(Opcode.CHUNK, head + struct.pack("<Q", len(bomb)) + bomb))
+    with pytest.raises(SessionInvalid, match=f"^{re.escape(str(path))}: packed with 'lz4', and only zstd is read; "):
+        list(Session.open(path).records())
+
+
+def test_a_flip_in_the_description_is_noticed(kept: Callable[[bytes], Path]) -> None:
+    """A name that is flipped leaves the item out."""
+    built = build({**HEAD, schema.CHECKSUM: schema.checksum(HEAD)})
+    before, begin = Session.open(kept(built.data)).metadata, built.data.index(b"dhmd.session")
+    for place in range(begin, built.ends[0]):
+        data = bytearray(built.data)
+        data[place] ^= 1 << place % 7
+        with suppress(SessionInvalid):
+            found = Session.open(kept(bytes(data))).metadata
+            assert {**found, schema.CHECKSUM: ""}.items() >= {**before, schema.CHECKSUM: ""}.items()
+
+
 def test_a_large_chunk_is_read(kept: Callable[[bytes], Path]) -> None:
     """The limit is far above what is recorded."""
     built = build()
@@ -217,6 +250,12 @@ def test_a_large_chunk_is_read(kept: Callable[[bytes], Path]) -> None:
         (build({**HEAD, "version": "2"}).data, "written by a newer program (session version 2, this one reads 1); "),
         (build({**HEAD, "version": "1.x"}).data, "damaged, its version reads '1.x'"),
         (build({**HEAD, "epoch_unix": "nan"}).data, "damaged, the description of the session cannot be read"),
+        (build({**HEAD, "version": "9" * 5000}).data, "damaged, its version reads '9999"),
+        (build({**HEAD, "epoch_unix": "1e308"}).data, "damaged, the description of the session cannot be read"),
+        (build({**HEAD, "start_s": "-1e12"}).data, "damaged, the description of the session cannot be read"),
+        (build({**HEAD, "hop_s": "1e-300"}).data, "damaged, the description of the session cannot be read"),
+        (build({**HEAD, "settings": "[" * 200_000}).data, "damaged, the description of the session cannot be read"),
+        (build({**HEAD, "features": "[" * 200_000}).data, "damaged, the description of the session cannot be read"),
         (build({**HEAD, "features": "[{}]"}).data, "damaged, the description of the session cannot be read"),
         (build({**HEAD, "settings": "[]"}).data, "damaged, the description of the session cannot be read"),
         (build({**HEAD, "settings": "{"}).data, "damaged, the description of the session cannot be read"),
@@ -248,6 +287,32 @@ def test_a_message_that_is_none_is_named(kept: Callable[[bytes], Path]) -> None:
     writer.finish()  # type: ignore[no-untyped-call]
     with pytest.raises(SessionInvalid, match="damaged, a message of /words cannot be read"):
         list(Session.open(kept(file.getvalue())).records())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        schema.Words(skipped_s=math.inf),
+        schema.Estimate(end_s=1e300),
+        schema.Estimate(end_s=math.nan),
+        schema.Words.FromString(b"\x1a\x04\x0a\x02\xff\xfe"),
+    ],
+)
+def test_times_and_words_that_are_none_are_named(kept: Callable[[bytes], Path], message: Any) -> None:
+    file = io.BytesIO()
+    writer = Writer(file)
+    writer.start()
+    writer.add_metadata(schema.METADATA, HEAD)
+    topic = schema.WORDS if isinstance(message, schema.Words) else schema.ESTIMATE
+    channel = writer.register_channel(topic, "protobuf", 0)
+    at = round(EPOCH_UNIX * 1e9)
+    writer.add_message(channel, at, schema.Words().SerializeToString(), at)
+    writer.add_message(channel, at, message.SerializeToString(), at)
+    writer.finish()  # type: ignore[no-untyped-call]
+    records = Session.open(kept(file.getvalue())).records()
+    next(records)
+    with pytest.raises(SessionInvalid, match=f"damaged, a message of {topic} cannot be read"):
+        next(records)
 
 
 @pytest.mark.parametrize("size", [0, 3, 4, 12])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from dhmd.session import Session, schema
+from realtime.cli import entry
+from realtime.session.writer import SessionWriter
 
 FULL = Path("/dev/full")
 
@@ -61,3 +64,37 @@ entry.program()
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"
+
+
+def test_a_terminal_obeys_nothing_that_comes_from_others(live: Any, refuse: Any, tmp_path: Path) -> None:
+    path = tmp_path / f"talk{HOSTILE}.mcap"
+    line = refuse(1, "info", path)
+    assert line.isprintable()
+    with path.open("wb") as file:
+        head = {"version": "1", "epoch_unix": "0", "hop_s": "1", "timed": "true", "features": "[]", "settings": "{}"}
+        SessionWriter(file, 0.0, head | {"stream": HOSTILE, "model": HOSTILE, "checkpoint": HOSTILE}).finish()
+    shown = live("info", path).out
+    assert "owned" in shown
+    assert all(part.isprintable() for part in shown.splitlines())
+    assert all(part.isprintable() for part in live("--verbose", "run", HOSTILE).err.splitlines())
+
+
+def test_a_line_of_the_log_is_printable() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "%s", (HOSTILE,), None)
+    assert entry._Lines().format(record).isprintable()
+
+
+def test_messages_without_end_are_counted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(entry.time, "monotonic", lambda: now_s)
+    lines = entry._Lines()
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "again", (), None)
+    for _ in range(1000):
+        lines.emit(record)
+    assert len(capsys.readouterr().err.splitlines()) == entry.MESSAGES_AT_ONCE
+    now_s = 60.0
+    lines.emit(record)
+    assert capsys.readouterr().err == "warning: 900 messages left out\nerror: again\n"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from dhmd.checkpoint import write_atomically
+from dhmd.untrusted import read_json_object
 from training.data.items import Split
 from training.data.manifest import SYNONYMS
 from training.errors import CorpusMissing
@@ -162,7 +163,7 @@ def mosi(corpora: Path, _: Path) -> Iterator[Row]:
     """
     splits = {"train": Split.TRAIN, "valid": Split.VALIDATION, "test": Split.TEST}
     for line in (corpora / "mosi" / "mosi_words.jsonl").read_text(encoding="utf-8").splitlines():
-        row: dict[str, Any] = json.loads(line)
+        row: dict[str, Any] = read_json_object(line)
         words = ""
         if row["words_match_transcript"] and row["words"]:
             begin = row["words"][0][1]

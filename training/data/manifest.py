@@ -16,7 +16,6 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from typing import Final
 from dhmd.contract import Word
 from dhmd.labels import EMOTIONS
 from dhmd.session import SessionInvalid
+from dhmd.untrusted import Untrusted, number, read_json, read_json_object
 from training.data.files import Files
 from training.data.items import SESSION, Split, Utterance, is_session
 from training.data.labels import LABELS, labels_beside, overlaps, read_labels
@@ -281,25 +281,23 @@ def _number(cells: Mapping[str, str], column: str, wrong: Callable[[str], None])
     if not cells.get(column):
         return None
     try:
-        number = float(cells[column])
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        wrong(f"{column} {cells[column]!r} is not a number")
+        return number(cells[column])
+    except Untrusted as error:
+        wrong(f"{column} {error}")
         return None
-    return number
 
 
 def _words(reading: _Reading, row: int, cell: str) -> tuple[Word, ...] | None:
     if not cell:
         return None
     try:
-        words = tuple(Word(str(text), float(start_s), float(end_s)) for text, start_s, end_s in json.loads(cell))
+        words = tuple(
+            Word(str(text), number(start_s, 0.0), number(end_s, 0.0)) for text, start_s, end_s in read_json(cell)
+        )
     except (ValueError, TypeError):
         words = ()
-    times = [time_s for word in words for time_s in (word.start_s, word.end_s)]
     ends = [word.end_s for word in words]
-    if not words or not all(math.isfinite(time_s) and time_s >= 0 for time_s in times) or ends != sorted(ends):
+    if not words or ends != sorted(ends):
         reading.fault(row, "words are not [[word, start, end], ...] in JSON, in seconds, in the order of their ends")
         return None
     return words
@@ -310,11 +308,11 @@ def _votes(reading: _Reading, row: int, cell: str) -> tuple[float, ...] | None:
     if not cell:
         return None
     try:
-        named = {SYNONYMS[emotion.lower()]: float(count) for emotion, count in json.loads(cell).items()}
+        named = {SYNONYMS[emotion.lower()]: number(count, 0.0) for emotion, count in read_json_object(cell).items()}
     except (ValueError, TypeError, AttributeError, KeyError):
         named = {}
     total = sum(named.values())
-    if not 0 < total < math.inf or min(named.values()) < 0:
+    if not 0 < total < math.inf:
         reading.fault(row, f"votes are not {{emotion: number, ...}} in JSON; there are {', '.join(EMOTIONS)}")
         return None
     return tuple(named.get(emotion, 0.0) / total for emotion in EMOTIONS)

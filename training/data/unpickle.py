@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dhmd.untrusted import shown
 from training.errors import PickleRefused
 
 READ: Final = "only numpy arrays, str, bytes, numbers, bool, None, lists, tuples and dicts are read"
+MADE_AT_LEAST: Final = 2**24
 _PLAIN: Final = re.compile(r"[<>=|]?(b1|\?|[iu][1248]|f[248]|[SU]\d{1,6})")
 _DAMAGED: Final = (
     pickle.UnpicklingError,
@@ -41,13 +44,38 @@ def load(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
+            _check_memo(file)
+            file.seek(0)
+            _Made.left = MADE_AT_LEAST + 4 * path.stat().st_size
             return _settled(_Unpickler(file).load(), 0, {})
     except OSError as error:
         raise PickleRefused(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except _Refused as refused:
         raise PickleRefused(f"{path}: refused, it holds {refused}; {READ}, and nothing was executed") from None
     except _DAMAGED as error:
-        raise PickleRefused(f"{path}: no pickle, or a damaged one ({_line(str(error))}); fetch it again") from None
+        raise PickleRefused(f"{path}: no pickle, or a damaged one ({shown(str(error), 120)}); fetch it again") from None
+
+
+def _check_memo(file: IO[bytes]) -> None:
+    """Raise _Refused for a memo with holes: it is made as long as the largest number that is named, of five bytes."""
+    numbered = 0
+    for opcode, number, _ in pickletools.genops(file):
+        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}:
+            numbered += 1
+            if isinstance(number, int) and number > 2 * numbered + 1000:
+                raise _Refused("a memo with holes")
+
+
+class _Made:
+    """Bytes that the stand-ins may still make of one pickle: it may name the same text a million times."""
+
+    left = 0
+
+    @classmethod
+    def spend(cls, count: int) -> None:
+        cls.left -= count
+        if cls.left < 0:
+            raise _Refused("many copies of the same")
 
 
 class _Refused(Exception):
@@ -123,6 +151,7 @@ class _Array:
         elif not isinstance(data, (bytes, bytearray)) or len(data) != count * kind.dtype.itemsize:
             raise _Refused(f"an array of shape {shape} whose bytes are not as many")
         else:
+            _Made.spend(len(data) if isinstance(data, bytearray) else 0)
             flat: NDArray[Any] = np.frombuffer(bytes(data), kind.dtype) if count else np.empty(0, kind.dtype)
             self.value = flat.reshape(shape, order="F" if column_major else "C")
             self.value.flags.writeable = False
@@ -152,6 +181,7 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
     """Reads bytes as they are written below protocol 3."""
     if not isinstance(text, str) or encoding != "latin1":
         raise _Refused("bytes of an unknown form")
+    _Made.spend(len(text))
     return text.encode("latin1")
 
 
@@ -191,13 +221,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _KNOWN[module, name]
         except KeyError:
-            raise _Refused(_line(f"{module}.{name}")) from None
-
-
-def _line(text: str) -> str:
-    """Fit to be shown: one line, not long, without what a terminal would obey."""
-    shown = " ".join(text.split())[:120]
-    return shown if shown.isprintable() else ascii(shown)
+            raise _Refused(shown(f"{module}.{name}", 120)) from None
 
 
 def _settled(value: Any, depth: int, done: dict[int, Any]) -> Any:

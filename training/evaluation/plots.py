@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from dhmd.checkpoint import Checkpoint, subset_name
 from dhmd.errors import DHMDError
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
+from dhmd.untrusted import read_json
 from training.data.items import Example
 from training.evaluation.evaluate import by_corpus, composed
 from training.evaluation.metrics import Reliability, emotion_metrics, reliability
@@ -87,7 +87,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     """The log that `fit` keeps of a run."""
     path = run / "log.json"
     try:
-        log: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        log: list[dict[str, Any]] = read_json(path, largest=2**26)
     except (OSError, ValueError) as error:
         raise FiguresUnavailable(f"{path}: {error}; give the folder of a run with --run") from error
     if not log:

@@ -6,7 +6,6 @@ arousal and -3 to 3 of sentiment are stretched to that. Where nothing was percei
 
 from __future__ import annotations
 
-import json
 import math
 from typing import IO
 from urllib.parse import quote
@@ -79,8 +78,8 @@ def _when(timeline: Timeline, i: int) -> str:
 
 def _source(session: Session) -> str:
     try:
-        source = str(json.loads(session.metadata["settings"])["source"])
-    except (KeyError, ValueError, TypeError):
+        source = str(session.settings["source"])
+    except KeyError:
         source = session.path.name
     return quote(source.rpartition("/")[2])
 

@@ -14,6 +14,7 @@ from dhmd.session import Session
 from realtime.session.timeline import Timeline
 
 TEXTS = {"top", "transcript"}
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def columns(timeline: Timeline) -> Mapping[str, Sequence[Any]]:
@@ -68,7 +69,12 @@ def write_csv(session: Session, file: IO[bytes]) -> None:
 def _cell(value: Any, digits: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return digits.format(value) if isinstance(value, float) else str(value)
+    return digits.format(value) if isinstance(value, float) else as_text(str(value))
+
+
+def as_text(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: words are what somebody said."""
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 def write_parquet(session: Session, file: IO[bytes]) -> None:

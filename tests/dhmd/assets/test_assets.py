@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -141,6 +143,24 @@ def test_a_part_of_another_file_is_not_built_upon(web: WebServer, register: Regi
     assert [wanted for name, wanted in web.asked if name == "weights.bin"] == ["bytes=500000-", None]
 
 
+def test_a_link_in_the_place_of_a_part_is_not_written_through(web: WebServer, register: Register, cache: Path) -> None:
+    register(WebFolder(web.address))
+    (cache / "toy").mkdir(parents=True)
+    precious = cache / "precious"
+    precious.write_bytes(b"mine")
+    (cache / "toy" / "weights.bin.part").symlink_to(precious)
+    assert (fetch("toy") / "weights.bin").read_bytes() == WEIGHTS
+    assert not (cache / "toy" / "weights.bin").is_symlink()
+    assert precious.read_bytes() == b"mine"
+
+
+def test_content_that_comes_twice_is_refused(web: WebServer, register: Register) -> None:
+    register(WebFolder(web.address))
+    web.contents["weights.bin"] = WEIGHTS * 2
+    with pytest.raises(AssetUnavailable, match=r"weights\.bin"):
+        fetch("toy")
+
+
 def test_a_server_without_ranges_sends_all_again(web: WebServer, register: Register) -> None:
     register(WebFolder(web.address))
     web.cut_after, web.cuts, web.knows_ranges = 300_000, 1, False
@@ -204,6 +224,39 @@ def test_a_damaged_file_is_found_and_fetched_again(web: WebServer, register: Reg
     fetch("toy")
     assert (folder / "weights.bin").read_bytes() == WEIGHTS
     assert web.asked[asked:] == [("weights.bin", None)]
+
+
+@pytest.mark.parametrize(
+    "record", ["[]", "[" * 100_000, '{"weights.bin": 1}', "x" * 2**21, "\xff"], ids=itertools.count()
+)
+def test_a_record_of_what_was_verified_that_is_none_costs_hashing_once_more(
+    record: str, web: WebServer, register: Register
+) -> None:
+    register(WebFolder(web.address))
+    folder = fetch("toy")
+    asked = len(web.asked)
+    (folder / ".verified.json").write_text(record)
+    assert fetch("toy") == folder
+    assert json.loads((folder / ".verified.json").read_text())["weights.bin"]
+    assert len(web.asked) == asked
+
+
+def test_a_file_that_a_disk_forgot_is_found_within_a_day(
+    web: WebServer, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(WebFolder(web.address))
+    path = fetch("toy") / "weights.bin"
+    told = path.stat()
+    path.write_bytes(bytes(len(WEIGHTS)))
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+    assert (fetch("toy") / "weights.bin").read_bytes() != WEIGHTS
+    now_s = time.time()
+    monkeypatch.setattr(assets.time, "time", lambda: now_s + assets.TRUSTED_S)
+    assert (fetch("toy") / "weights.bin").read_bytes() == WEIGHTS
+    monkeypatch.setattr(assets.time, "time", lambda: now_s - 3600.0)  # a clock that was set back proves nothing
+    path.write_bytes(bytes(len(WEIGHTS)))
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+    assert (fetch("toy") / "weights.bin").read_bytes() == WEIGHTS
 
 
 def test_files_copied_by_hand_are_accepted_once_hashed(register: Register, cache: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import aiomqtt
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.packettypes import PacketTypes
@@ -18,7 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, STATUS, TOPICS
-from realtime.mqtt import connection
+from realtime.mqtt import connection, embedded
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import Client, properties_of
 from realtime.mqtt.embedded import embedded_broker
@@ -183,6 +184,22 @@ async def test_a_broker_of_before_is_spoken_to_as_before_and_remembered(honest: 
                 assert not client.mqtt5
             assert time.monotonic() - started_s < connection.CONNECT_TIMEOUT_S
     assert old.versions == [5, 4, 4]
+
+
+async def test_the_embedded_broker_hangs_up_on_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "UNREAD_S", 0.5)
+    async with embedded_broker(0) as address:
+        with socket.create_connection((address.host, address.port)) as reader:
+            reader.sendall(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x" + b"\x82\x06\x00\x01\x00\x01#\x00")
+            async with aiomqtt.Client(address.host, address.port) as client:
+                await asyncio.to_thread(reader.recv, 9, socket.MSG_WAITALL)  # subscribed, and reads no more
+                for _ in range(200):  # more than the system keeps for it
+                    await client.publish("dhmd/hall/emotion", bytes(100_000), qos=1)
+                await until(lambda: not any("mqtt_publish" in repr(task) for task in asyncio.all_tasks()))
+            reader.settimeout(PATIENCE_S)
+            with contextlib.suppress(ConnectionError):
+                while await asyncio.to_thread(reader.recv, 2**20):
+                    pass
 
 
 async def test_the_embedded_broker_is_spoken_to_as_it_speaks(caplog: pytest.LogCaptureFixture) -> None:

@@ -60,7 +60,7 @@ async def test_a_window_that_waits_when_the_broker_goes_does_not_end_the_server(
                 gated.go.clear()
                 gated.busy.clear()
                 await offer(hall, gated.busy.is_set)
-                await offer(desk, lambda: "desk" in server.streams.waiting)
+                await offer(desk, lambda: "desk" in server.streams._opening)
                 await asyncio.to_thread(mosquitto.stop)
                 await until(lambda: not server.joined.is_set() and not link.ready.is_set())
                 gated.go.set()

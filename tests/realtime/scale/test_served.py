@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -118,7 +119,7 @@ def test_malformed_messages_are_counted_and_harm_no_other(made_up: MakeUp, strea
     assert streams.counts["malformed"] == 4
     assert streams.receive(topic, payload)[0] == "dhmd/bad/window/resync", "half of it may have entered"
     assert send(good, streams) is None
-    assert len(streams.waiting) == 2
+    assert streams.waiting == 2
 
 
 def test_a_server_takes_as_many_streams_as_it_may_and_forgets_those_that_are_silent(
@@ -126,12 +127,45 @@ def test_a_server_takes_as_many_streams_as_it_may_and_forgets_those_that_are_sil
 ) -> None:
     streams = ServedStreams("a", features, most=2)
     edges = [made_up(f"s{n}") for n in range(3)]
-    replies = [send(edge, streams) for edge in edges]
-    assert replies[:2] == [None, None]
-    assert "2 streams already" in replies[2][1].decode()
+    assert [send(edge, streams) for edge in edges[:2] * 2] == [None] * 4
+    assert "2 streams already" in send(edges[2], streams)[1].decode()
     monkeypatch.setattr(served, "IDLE_S", -1.0)
     send(made_up("s3"), streams)
     assert len(streams) == 1
+
+
+def test_streams_opened_without_end_take_no_place_of_those_that_go_on(
+    made_up: MakeUp, features: Mapping[Modality, FeatureSpec]
+) -> None:
+    streams = ServedStreams("a", features, most=6)
+    honest = [made_up(f"honest{n}") for n in range(4)]
+    for edge in honest * 2:
+        send(edge, streams)
+    for n in range(50):
+        send(made_up(f"fake{n}"), streams)
+    assert len(streams) == 6
+    assert streams.counts["evicted"] == 48
+    for edge in honest:
+        assert send(edge, streams) is None
+    taken = [request.stream for request in streams.take(4)]
+    assert taken == ["honest0", "honest1", "honest2", "fake48"]
+    newcomer = made_up("newcomer")
+    assert send(newcomer, streams) is None
+    assert send(newcomer, streams) is None
+    assert "newcomer" in [request.stream for request in streams.take(8)]
+
+
+def test_a_window_that_waited_too_long_is_dropped_and_counted(
+    made_up: MakeUp, streams: ServedStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge, other = made_up("one"), made_up("other")
+    send(edge, streams)
+    now_s = time.monotonic() + served.LATE_S + 1.0
+    monkeypatch.setattr(served.time, "monotonic", lambda: now_s)
+    send(other, streams)
+    assert [request.stream for request in streams.take(10)] == ["other"]
+    assert streams.counts["late"] == 1
+    assert not streams.waiting
 
 
 def test_an_estimate_tells_the_edges_times_and_words(

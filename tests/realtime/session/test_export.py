@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import csv
 import itertools
 import json
 import math
@@ -423,3 +424,14 @@ def test_a_sentence_is_judged_by_the_windows_that_hold_all_of_it_and_nothing_of_
     session.finish()
     said = sentences(Timeline.read(Session.open(session.path)))
     assert [(one.text, one.top, one.alone) for one in said] == [("Stop it.", "angry", -1.0), ("I am sad.", "sad", -2.0)]
+
+
+@pytest.mark.parametrize("said", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_what_was_said_is_no_formula_in_a_table(said: str, make: Any, estimate: Any) -> None:
+    session = make()
+    session.add(schema.ESTIMATE, 0.1, estimate(0, 0.1, transcript=said))
+    session.finish()
+    with export(session.path, "csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row["transcript"] == f"'{said}"
+    assert row["arousal"] == "0.25"

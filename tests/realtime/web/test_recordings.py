@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
 import stat
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -304,3 +307,57 @@ async def test_a_full_disk_fails_the_recording_alone(small_disk: Path, monkeypat
         assert [file["name"][-5:] for file in failed["files"]] == [".mcap"]
         assert (await fetched(address + failed["files"][0]["url"]))[0] == 200
         await stream.estimates(2)
+
+
+HOLDING = """
+import asyncio
+from realtime.web.address import WebAddress
+from realtime.web.recordings import Recordings
+
+async def main():
+    async with Recordings(WebAddress.of("127.0.0.1", 0)) as kept:
+        (kept.make().folder / "somebody.mcap").write_bytes(b"a face")
+        print("there", flush=True)
+        await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_server_left_is_removed_at_the_next_start(folder: Path) -> None:
+    def holding() -> subprocess.Popen[str]:
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        process = subprocess.Popen([sys.executable, "-c", HOLDING], env=environment, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        return process
+
+    killed = await asyncio.to_thread(holding)
+    killed.kill()
+    killed.wait()
+    [left] = found(folder, "*/*/somebody.mcap")
+    with await asyncio.to_thread(holding) as living:
+        assert not left.exists()
+        [kept] = found(folder, "*/*/somebody.mcap")
+        young, other = folder / "dhmd-recordings-young", folder / "another"
+        young.mkdir()
+        other.mkdir()
+        (folder / "dhmd-recordings-link").symlink_to(other)
+        async with recordings():
+            assert kept.exists()
+            assert young.exists()
+            assert other.exists()
+        living.kill()
+
+
+async def test_without_an_encoder_pictures_are_refused_and_the_rest_is_recorded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("av.codecs_available", {"h264"})
+    async with recordings() as (kept, _):
+        stream = Stream(kept)
+        stream.recording.on_request(on=True, video=True, audio=False)
+        assert "x264" in (await stream.reached("failed"))["reason"]
+        assert not found(folder, "*/*/*.mcap")
+        stream.recording.on_request(on=True, video=False, audio=False)
+        await stream.reached("on")

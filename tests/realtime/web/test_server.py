@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +23,7 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.capture.samples import VideoFrame
 from realtime.errors import SettingsInvalid
-from realtime.web import server
+from realtime.web import connections, server
 from realtime.web.address import WebAddress
 from realtime.web.feed import Feed
 from realtime.web.pages import SERVER, WAITING, Page
@@ -38,8 +41,8 @@ pytestmark = pytest.mark.anyio
 async def page(address: str) -> AsyncIterator[ClientConnection]:
     parts = urlsplit(address)
     uri = f"ws://{parts.netloc}/stream" + (f"?{parts.query}" if parts.query else "")
-    async with connect(uri, origin=f"http://{parts.netloc}") as socket:  # type: ignore[arg-type]
-        yield socket
+    async with connect(uri, origin=f"http://{parts.netloc}") as connection:  # type: ignore[arg-type]
+        yield connection
 
 
 def fetched(address: str) -> tuple[int, str, dict[str, str]]:
@@ -253,3 +256,123 @@ async def test_events_are_for_the_own_page_and_programs_with_the_token() -> None
         await until(lambda: web.audience.feed._pages)
         estimating(web.audience.feed, 7)
         assert (await reading)[0][1]["seq"] == 7
+
+
+async def test_what_comes_too_fast_waits_with_its_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MESSAGES_HZ", 0.001)
+    web = served()
+    web.audience.on_key = lambda _: None
+    key = json.dumps({"type": "key", "key": "2"}) + " " * 4000
+    async with web.open() as address, page(address) as socket:
+
+        async def flood() -> None:
+            for _ in range(16_000):  # 64 MB, more than all buffers on the way hold
+                await socket.send(key)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(flood(), 5.0)
+        socket.transport.abort()
+
+
+@pytest.mark.parametrize("kind", ["pings", "parts"])
+async def test_who_sends_frames_without_end_is_sent_away(kind: str) -> None:
+    web = served()
+    web.audience.on_key = lambda _: None
+    async with web.open() as address, page(address) as socket:
+
+        async def flood() -> None:
+            if kind == "parts":
+                await socket.send([""] * 50_000)
+                await told(socket, "never")
+            while True:
+                await socket.ping()
+
+        with pytest.raises(ConnectionClosed):
+            await flood()
+        async with page(address) as another:
+            await told(another, "hello")
+
+
+def answered(port: int, *parts: bytes) -> bytes:
+    """What a connection that says these parts is told until it is closed."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        heard = b""
+        with suppress(ConnectionError):
+            for part in parts:
+                connection.sendall(part)
+            while more := connection.recv(4096):
+                heard += more
+        return heard
+
+
+async def test_who_is_silent_or_never_ends_a_request_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEADERS_S", 0.3)
+    whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with served().open() as address:
+        port = urlsplit(address).port or 0
+        assert await asyncio.to_thread(answered, port) == b""
+        assert await asyncio.to_thread(answered, port, whole[:20]) == b""
+        heard = await asyncio.to_thread(answered, port, whole, whole[:20])
+        assert heard.startswith(b"HTTP/1.1 200 OK")
+        assert heard.endswith(b"</html>\n")
+
+
+async def test_one_address_holds_some_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MOST_OF_ONE_ADDRESS", 2)
+    async with served().open() as address, page(address) as first, page(address) as second:
+        await told(first, "hello")
+        await told(second, "hello")
+        assert await asyncio.to_thread(answered, urlsplit(address).port or 0, b"GET / HTTP/1.1\r\n\r\n") == b""
+
+
+async def test_one_address_looks_with_some_pages_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_PAGES_OF_ONE_ADDRESS", 1)
+    web = served()
+    async with web.open() as address:
+        async with page(address) as first:
+            await told(first, "hello")
+            with pytest.raises(ConnectionClosed) as refused:
+                async with page(address) as second:
+                    await second.recv()
+            assert refused.value.rcvd is not None
+            assert "from your address" in refused.value.rcvd.reason
+        await until(lambda: not web._pages)
+
+
+async def test_who_asks_too_fast_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUESTS_HZ", 0.001)
+    monkeypatch.setattr(server, "REQUESTS_AT_ONCE", 2.0)
+    async with served().open() as address:
+        for _ in range(2):
+            assert (await asyncio.to_thread(fetched, address))[0] == 200
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(urllib.request.urlopen, address, timeout=0.5)
+
+
+FEW_FILES = """
+import asyncio, resource, urllib.request
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from tests.realtime.web.test_server import served, urlsplit
+
+async def main():
+    async with served().open() as address:
+        print(urlsplit(address).port, flush=True)
+        await asyncio.to_thread(input)
+        fetched = await asyncio.to_thread(urllib.request.urlopen, address, timeout=60)
+        print(fetched.status)
+
+asyncio.run(main())
+"""
+
+
+def test_where_few_files_may_be_open_there_is_room_for_another_page() -> None:
+    command = [sys.executable, "-c", FEW_FILES]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process, ExitStack() as stack:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        for _ in range(100):
+            held = stack.enter_context(socket.socket())
+            held.bind(("127.0.0.2", 0))  # another address than that of the page
+            held.setblocking(False)
+            held.connect_ex(("127.0.0.1", port))
+        assert process.communicate("go\n") == ("200\n", "")

@@ -279,6 +279,26 @@ async def test_what_is_too_much_is_counted_and_not_taken(serve: Serve) -> None:
         assert (await visitor.another("estimate"))["data"]["seq"] > 0
 
 
+async def test_who_floods_is_sent_away_and_another_keeps_their_estimates(serve: Serve) -> None:
+    async with serve() as (address, _), SimulatedVisitor.at(address) as other, SimulatedVisitor.at(address) as flood:
+        await asyncio.gather(other.join(), flood.join())
+        with suppress(ConnectionClosed):
+            while True:
+                await flood.say("pong", id=0, t=0.0)
+                await asyncio.sleep(0)
+        assert await closed(flood) in {MALFORMED, 1006}  # its own flood may bury the reason
+        assert flood.all("refused")
+        last = other.all("estimate")[-1]
+        assert (await other.another("estimate"))["data"]["seq"] > last["data"]["seq"]
+
+
+async def test_text_that_is_none_is_refused_and_counted(serve: Serve) -> None:
+    async with serve() as (address, _), SimulatedVisitor.at(address) as visitor:
+        await visitor.join()
+        await visitor.socket.send(b'{"type": "key", "key": "\xff"}', text=True)
+        await visitor.told("refused", what="text", reason="not a message of this protocol", count=1)
+
+
 async def test_what_is_far_too_large_is_not_even_received(serve: Serve) -> None:
     async with serve() as (address, _), SimulatedVisitor.at(address) as visitor:
         await visitor.join()

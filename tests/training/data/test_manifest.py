@@ -139,6 +139,9 @@ FAULTS = {
     "start 3 and end 2 are not a stretch of time": {"audio": "gone.wav", "start": "3", "end": "2"},
     "start and end say which part of audio or video": {"start": "1"},
     "has an image and a video": {"image": "broken.png", "video": "broken.png"},
+    "words are not [[word, start": {"words": "[" * 100_000},
+    "words are not [[word": {"words": f'[["well", {"9" * 400}, {"9" * 400}]]'},
+    "sentiment '999999": {"sentiment": "9" * 5000},
     "words are not [[word, start, end], ...] in JSON": {"words": '[["well", 0.5, 0.2], ["done", 0.1]]'},
 }
 

@@ -199,3 +199,20 @@ def test_what_is_shared_is_gone_through_once(tmp_path: Path) -> None:
         shared = [shared, shared]
     read = unpickle.load(written(tmp_path, shared))
     assert read[0] is read[1]
+
+
+def test_a_memo_with_holes_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    path = tmp_path / "x.pkl"
+    for hole in (b"r" + (2**27).to_bytes(4, "little"), b"p134217728\n"):
+        path.write_bytes(b"\x80\x02]" + hole + b".")
+        assert "it holds a memo with holes" in refusal(path)
+
+
+def test_copies_without_end_are_refused(tmp_path: Path) -> None:
+    """A text of 1 MB that is named once, and made into bytes a thousand times."""
+    path = tmp_path / "x.pkl"
+    text = b"X" + (2**20).to_bytes(4, "little") + b"x" * 2**20 + b"q\x00"
+    encode = b"c_codecs\nencode\nq\x01"
+    copies = b"h\x01h\x00\x85R" * 1000
+    path.write_bytes(b"\x80\x02(" + text + encode + copies + b"l.")
+    assert "it holds many copies of the same" in refusal(path)
