@@ -41,7 +41,11 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
     run.add_argument(
         "--source",
         metavar="PATH|URL|camera:N|none",
-        help=f"media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: {source})",
+        help=f"media file, camera:N, /dev/videoN, rtsp[s]:// or http[s]:// stream (default: {source})",
+    )
+    run.add_argument("--source-ca", metavar="FILE", help="CA of the certificate of an https:// or rtsps:// camera, PEM")
+    run.add_argument(
+        "--source-insecure", action="store_true", default=None, help="take any certificate of such a camera"
     )
     run.add_argument(
         "--microphone",
