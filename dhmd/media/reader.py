@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from dhmd.features.timeline import SAMPLE_RATE_HZ
 from dhmd.media.container import open_media
 from dhmd.media.picture import Picture, Raster
 from dhmd.media.resample import Resampler
-from dhmd.media.track import Decoded, Track, streams_of
+from dhmd.media.track import Decoded, Still, Track, streams_of
 
 if TYPE_CHECKING:
     import av
@@ -26,16 +27,22 @@ if TYPE_CHECKING:
 DEFAULT_FPS: Final = 25.0
 SOUND_GAP_S: Final = 0.03
 """Stamps of sound jitter with the container's time base (1 ms in Matroska); from here on it is a real gap."""
+STANDS_S: Final = 0.25
+"""Time after which a picture that is still shown is given again: who looks at a film sees it all the while."""
 LEAD_S: Final = 0.5
 """Pictures and sound may be this far behind their stamps where stamps are too close; more is left out."""
 EXACT_DURATION: Final = ("mov,", "matroska,", "avi", "wav")
 """Containers that state their duration; for others it is an estimate, which proves nothing about truncation."""
+STILLS: Final = frozenset((".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+STILL_S: Final = 5.0
+"""A still is shown for as long as the model looks back."""
 CUT_OFF_S: Final = 0.5
 """A file that ends this much before its stated duration was cut off."""
 
 
 class MediaReader:
-    """A file with film, sound or both. Raises MediaUnreadable, with cause and remedy, when nothing can be decoded.
+    """A file with film, sound or both; a still is a film of STILL_S. Raises MediaUnreadable, with cause and remedy,
+    when nothing can be decoded.
 
     Each iteration opens the file anew and decodes it from its start, pictures and sound separately: memory does not
     depend on how the container interleaves them. What is damaged is left out, and counted.
@@ -46,20 +53,28 @@ class MediaReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.passed_over: list[str] = []
+        self.soundtrack: Track[av.AudioFrame] | None = None
+        self._raster = Raster()
+        if path.suffix.lower() in STILLS:
+            self.film: Track[av.VideoFrame] | Still | None = Still(path)
+            self.duration_s: float | None = STILL_S
+            self._step_s, self._duration_is_exact, self._origin_s = STILL_S, True, 0.0
+            return
         with open_media(path) as container:
             from av import AudioFrame, VideoFrame
 
             films, sounds = streams_of(container)
             if not films and not sounds:
                 raise MediaUnreadable(f"{path}: holds neither video nor sound; name a file that does")
-            self.film: Track[VideoFrame] | None = self._first(films, VideoFrame)
-            self.soundtrack: Track[AudioFrame] | None = self._first(sounds, AudioFrame)
+            self.film = self._first(films, VideoFrame)
+            self.soundtrack = self._first(sounds, AudioFrame)
             if not self.tracks:
                 raise MediaUnreadable(f"{path}: nothing in it can be decoded; it is damaged or of zero length")
             film = next((film for film in films if self.film and film.index == self.film.index), None)
             rate = None if film is None else film.average_rate or film.guessed_rate
             self._step_s = 1.0 / (float(rate) if rate else DEFAULT_FPS)
-            self._raster = Raster() if film is None else Raster.of(container, film)
+            if film is not None:
+                self._raster = Raster.of(container, film)
             stated_s = [track.duration_s for track in self.tracks if track.duration_s is not None]
             all_s = None if container.duration is None else container.duration / 1e6
             self.duration_s = max(stated_s) if len(stated_s) == len(self.tracks) else all_s
@@ -68,7 +83,7 @@ class MediaReader:
         self._origin_s = min(track.first_stamp_s for track in self.tracks)
 
     @property
-    def tracks(self) -> list[Track[av.VideoFrame] | Track[av.AudioFrame]]:
+    def tracks(self) -> list[Track[av.VideoFrame] | Track[av.AudioFrame] | Still]:
         return [track for track in (self.film, self.soundtrack) if track is not None]
 
     @property
@@ -86,15 +101,32 @@ class MediaReader:
         return missing_s if missing_s > CUT_OFF_S and not any(track.splices for track in self.tracks) else 0.0
 
     def pictures(self, wanted: Callable[[float, bool], bool] | None = None) -> Iterator[Picture]:
-        """Pictures at increasing times; none if there is no film.
+        """Pictures at increasing times, one that stands for long again every STANDS_S; none if there is no film.
 
         wanted: see `Track.decode`; asked with times on the file's timeline.
         """
+        shown, left_out_s = None, -math.inf
+
+        def wants(stamp_s: float, is_key: bool) -> bool:
+            nonlocal left_out_s
+            if wanted is None or wanted(stamp_s, is_key):
+                return True
+            left_out_s = max(left_out_s, stamp_s)
+            return False
+
+        for picture in self._decoded(wants):
+            if shown is not None and left_out_s < shown.time_s:
+                yield from _standing(shown, picture.time_s)
+            yield picture
+            shown = picture
+        if shown is not None:
+            yield from _standing(shown, shown.time_s + self._step_s)
+
+    def _decoded(self, wanted: Callable[[float, bool], bool]) -> Iterator[Picture]:
         if self.film is None:
             return
         last_s, stamp_s, origin_s = -self._step_s, -math.inf, self._origin_s
-        shifted = None if wanted is None else lambda stamp_s, is_key: wanted(stamp_s - origin_s, is_key)
-        for frame in self.film.decode(shifted):
+        for frame in self.film.decode(lambda stamp_s, is_key: wanted(stamp_s - origin_s, is_key)):
             before_s, stamp_s = stamp_s, math.nan if frame.time is None else frame.time - origin_s
             if stamp_s > last_s:
                 last_s = stamp_s
@@ -150,6 +182,12 @@ class MediaReader:
             except MediaUnreadable as unreadable:
                 self.passed_over.append(str(unreadable))
         return None
+
+
+def _standing(picture: Picture, until_s: float) -> Iterator[Picture]:
+    """The picture again while it is shown. The last time is not right before the next picture."""
+    times = math.ceil((until_s - picture.time_s) / STANDS_S - 0.5)
+    return (replace(picture, time_s=picture.time_s + STANDS_S * number) for number in range(1, times))
 
 
 def _silence(samples: int) -> Iterator[NDArray[np.float32]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dhmd.errors import MediaUnreadable
 from dhmd.media.container import open_media
+from dhmd.media.picture import read_image
 from dhmd.media.stamps import Splice, Stamps
 
 if TYPE_CHECKING:
@@ -76,6 +78,27 @@ class Track(Generic[Decoded]):
                     self.damaged += 1
                     continue
                 yield from (frame for frame in frames if isinstance(frame, self._frame_type))
+
+
+class Still:
+    """A picture file, as the track of a film whose one frame it is. Raises MediaUnreadable."""
+
+    name = "picture"
+    damaged = 0
+    first_stamp_s = 0.0
+    duration_s: float | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.splices: list[Splice] = []
+        self.end_s: float | None = None
+        self._image = read_image(path)
+
+    def decode(self, _: Callable[[float, bool], bool] | None = None) -> Iterator[av.VideoFrame]:
+        from av import VideoFrame
+
+        frame = VideoFrame.from_ndarray(self._image, format="bgr24")
+        frame.pts, frame.time_base = 0, Fraction(1)
+        yield frame
 
 
 def streams_of(container: InputContainer) -> tuple[list[av.VideoStream], list[av.AudioStream]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.media.reader import MediaReader
-from dhmd.media.track import Track
+from dhmd.media.track import Still, Track
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class MediaFile:
         captured_s = self.reader.sound_start_s + position / SAMPLE_RATE_HZ
         return AudioBlock(samples, captured_s, arrived_s=captured_s + len(samples) / SAMPLE_RATE_HZ)
 
-    def _tell(self, track: Track[av.VideoFrame] | Track[av.AudioFrame] | None) -> None:
+    def _tell(self, track: Track[av.VideoFrame] | Track[av.AudioFrame] | Still | None) -> None:
         if track is None:
             return
         if track.damaged:

@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from dhmd.assets.store import sha256_of
-from dhmd.contract import ContractMismatch
+from dhmd.contract import ContractMismatch, Rows
 from dhmd.features.expression import ExpressionNet, aligned_crop
 from dhmd.features.face import SIGHTINGS, WIDTH, FaceExtractor, FaceObservation
 from dhmd.features.landmarks import BLENDSHAPES, MAX_FACES, _without_startup_chatter, head_pose
 from dhmd.labels import EMOTIONS
+from dhmd.media.reader import MediaReader
 
 Image = NDArray[np.uint8]
 LEFT, RIGHT = 0.25, 0.75
@@ -186,6 +187,23 @@ def test_the_subject_comes_back_within_a_second(extractor: FaceExtractor, head: 
     assert subject_x(extractor.push(scene((mirrored, RIGHT, 200)), 0.6)) is None
     back = extractor.push(scene((head, LEFT, 220), (mirrored, RIGHT, 280)), 0.8)
     assert subject_x(back) == pytest.approx(LEFT, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["one_fps.mkv", "still.png"])
+def test_a_face_in_pictures_that_stand_is_there_all_the_while(
+    make_media: Callable[..., Path], extractor: FaceExtractor, portrait: Image, tmp_path: Path, name: str
+) -> None:
+    """From the third look at it on."""
+    import cv2
+
+    still = tmp_path / "face.png"
+    cv2.imwrite(str(still), portrait)
+    film = ("-loop", "1", "-framerate", "1", "-t", "5", "-i", str(still), "-c:v", "libx264")
+    path = still if name == "still.png" else make_media(name, *film)
+    rows = [extractor.push(picture.image(), picture.time_s).rows for picture in MediaReader(path).pictures()]
+    times_s = Rows.concatenate(rows, WIDTH).times_s
+    present = [bool((extractor.spec.place(times_s, end_s) >= 0).any()) for end_s in np.arange(0.6, 5.0, 0.1)]
+    assert all(present)
 
 
 def test_stills_are_unrelated(network: ExpressionNet, head: Image) -> None:
