@@ -141,7 +141,7 @@ class FaceLandmarks:
             # The graph opens its models, and logs about it, with the first picture.
             self.find(np.zeros((64, 64, 3), np.uint8), 0.0)
 
-    def find(self, image_bgr: NDArray[np.uint8], captured_s: float) -> list[Face]:
+    def find(self, image_bgr: NDArray[np.uint8], captured_s: float = 0.0) -> list[Face]:
         """Faces of `image_bgr` ((H, W, 3) uint8), at most MAX_FACES.
 
         In VIDEO mode the task demands strictly rising milliseconds, so equal or rewinding times are moved to the next

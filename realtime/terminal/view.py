@@ -64,7 +64,9 @@ def sentiment_bar(value: float, low: float, high: float, width: int = BAR_WIDTH 
 def nothing_perceived(e: Estimate) -> str:
     """Say why there is no emotion: there is nobody, or the machine has not come to look."""
     late = [name for m, name in CHANNELS.items() if getattr(e.modalities, m).late]
-    return f"this machine is behind: {' and '.join(late)} too late" if late else "nobody seen or heard"
+    if late:
+        return f"this machine is behind: {' and '.join(late)} too late"
+    return "somebody is seen, too far away to be read" if e.modalities.vision.far else "nobody seen or heard"
 
 
 def describe_line(e: Estimate) -> str:
@@ -171,7 +173,7 @@ class Dashboard:
                     Text(f"{part.sentiment:+.2f}", sentiment_colour(part.sentiment)),
                 )
             else:
-                why = Text("◌ late", "yellow") if part.late else Text("○ absent", "grey50")
+                why = Text("◌ late", "yellow") if part.late else Text("○ too far" if part.far else "○ absent", "grey50")
                 table.add_row(name, why, age, "-", "-", "-", style="grey50")
         return table
 

@@ -83,7 +83,7 @@ function drawModalities(modalities) {
     const one = modalities?.[key], [, is, age, influence, alone] = row.cells;
     row.className = one?.present ? (key === leader ? "leads" : "") : "away";
     is.className = one?.present ? "present" : "absent";
-    put(is, !one ? "-" : one.present ? "● present" : one.late ? "◌ behind" : `○ ${whyAbsent(key)}`);
+    put(is, !one ? "-" : one.present ? "● present" : one.late ? "◌ behind" : `○ ${one.far ? "too far away" : whyAbsent(key)}`);
     put(age, one?.age_s == null ? "-" : `${one.age_s.toFixed(1)} s`);
     put(influence, one?.influence == null ? "-" : percent(one.influence));
     put(alone, one?.emotions == null ? "-" : `${strongest(one.emotions)} ${percent(one.emotions[strongest(one.emotions)])}`);
