@@ -39,6 +39,7 @@ class RunSettings(BaseModel):
     broker_key: str | None = Field(None, description="PEM file of its key, if it is not in the same file")
     broker_password_file: str | None = Field(None, description="file with the password; or DHMD_BROKER_PASSWORD")
     stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
+    take_over: bool = Field(False, description="end another run that publishes the stream, rather than leave it to it")
     state: bool = Field(False, description="also publish single values, retained, under dhmd/STREAM/state/")
     discovery: bool = Field(False, description="announce the stream to Home Assistant; publishes the single values too")
     discovery_prefix: str = Field(PREFIX, description="below which Home Assistant looks for devices")

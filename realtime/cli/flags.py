@@ -62,6 +62,9 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
     add_access_flags(run)
     run.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
     run.add_argument(
+        "--take-over", action="store_true", default=None, help="end another run that publishes the stream NAME"
+    )
+    run.add_argument(
         "--state", action="store_true", default=None, help="also publish single values, retained: dhmd/NAME/state/..."
     )
     run.add_argument(
