@@ -33,7 +33,7 @@ class RunSettings(BaseModel):
         None, description="a device's name, default, or none; unset: default with a camera, none with a file"
     )
     pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
-    broker: str = Field("embedded", description="mqtt[s]://[user@]host[:port], embedded, none")
+    broker: str = Field("embedded", description="mqtt[s]:// or ws[s]://[user@]host[:port], embedded, none")
     broker_ca: str | None = Field(None, description="PEM file of the CA that signed the broker's certificate")
     broker_cert: str | None = Field(None, description="PEM file of the client certificate")
     broker_key: str | None = Field(None, description="PEM file of its key, if it is not in the same file")

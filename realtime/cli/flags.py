@@ -56,7 +56,7 @@ def add_stream_flags(run: Parser, hop: str, source: str = "camera:0", brokers: s
     run.add_argument(
         "--broker",
         metavar=brokers,
-        help="mqtt[s]://[user@]host[:port]"
+        help="mqtt[s]:// or ws[s]://[user@]host[:port]"
         + (", embedded on loopback, or none (default: embedded)" if "embedded" in brokers else ""),
     )
     add_access_flags(run)
@@ -125,7 +125,7 @@ def add_control_flags(run: Parser) -> None:
 
 def add_broker_flags(command: Parser) -> None:
     """Add the flags of a command that is nothing without a broker."""
-    command.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
+    command.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]:// or ws[s]://[user@]host[:port]")
     add_access_flags(command)
 
 

@@ -79,6 +79,8 @@ class Client(HookedClient):
             password=broker.password,
             will=will,
             tls_context=tls_context(broker),
+            transport="tcp" if broker.path is None else "websockets",
+            websocket_path=broker.path,
             keepalive=KEEPALIVE_S,
             timeout=CONNECT_TIMEOUT_S,
             queue_type=_Newest,
