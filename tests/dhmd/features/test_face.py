@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -395,3 +396,14 @@ def test_a_missing_library_is_named_with_its_remedy(network: ExpressionNet, monk
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     with pytest.raises(ImportError, match=r"need mediapipe: pip install mediapipe==0\.10\.31 opencv-python"):
         FaceExtractor(network)
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_machine_without_a_folder_for_temporary_files_sees_faces(
+    network: ExpressionNet, head: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    if not memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    with FaceExtractor(network, "image") as extractor:
+        assert extractor.push(scene((head, LEFT, 280)), 0.0).faces == 1
