@@ -29,6 +29,14 @@ class BrokerUnavailable(DHMDLiveError):
     """The broker is away, and there is nothing to do without it."""
 
 
+class StreamHeld(DHMDLiveError):
+    """Another run publishes the stream."""
+
+
+class StreamTaken(DHMDLiveError):
+    """Another run has taken the stream over."""
+
+
 class StreamAlive(DHMDLiveError):
     """The stream that is to be forgotten still runs."""
 

@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dhmd.yaml_config import explain, read_config
-from realtime.capture.camera import is_camera, masked
+from realtime.capture.camera import is_camera
+from realtime.capture.network import ENCRYPTED, Trust, is_stream, masked
 from realtime.errors import SettingsInvalid
 from realtime.messages.commands import LONGEST_SMOOTHING_S
 from realtime.messages.topics import check_stream_name
@@ -25,18 +26,21 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     source: str = Field(
-        "camera:0", description="media file, camera:N, /dev/videoN, rtsp:// or http:// stream, none, browser"
+        "camera:0", description="media file, camera:N, /dev/videoN, rtsp[s]:// or http[s]:// stream, none, browser"
     )
+    source_ca: str | None = Field(None, description="PEM file of the CA of an https:// or rtsps:// camera")
+    source_insecure: bool = Field(False, description="take any certificate of an https:// or rtsps:// camera")
     microphone: str | None = Field(
         None, description="a device's name, default, or none; unset: default with a camera, none with a file"
     )
     pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
-    broker: str = Field("embedded", description="mqtt[s]://[user@]host[:port], embedded, none")
+    broker: str = Field("embedded", description="mqtt[s]:// or ws[s]://[user@]host[:port], embedded, none")
     broker_ca: str | None = Field(None, description="PEM file of the CA that signed the broker's certificate")
     broker_cert: str | None = Field(None, description="PEM file of the client certificate")
     broker_key: str | None = Field(None, description="PEM file of its key, if it is not in the same file")
     broker_password_file: str | None = Field(None, description="file with the password; or DHMD_BROKER_PASSWORD")
     stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
+    take_over: bool = Field(False, description="end another run that publishes the stream, rather than leave it to it")
     state: bool = Field(False, description="also publish single values, retained, under dhmd/STREAM/state/")
     discovery: bool = Field(False, description="announce the stream to Home Assistant; publishes the single values too")
     discovery_prefix: str = Field(PREFIX, description="below which Home Assistant looks for devices")
@@ -131,6 +135,10 @@ class RunSettings(BaseModel):
         return BrokerAccess(self.broker_ca, self.broker_cert, self.broker_key, self.broker_password_file)
 
     @property
+    def trust(self) -> Trust:
+        return Trust(self.source_ca, self.source_insecure)
+
+    @property
     def steadiness(self) -> Steadiness:
         return Steadiness(self.smoothing_s, self.margin)
 
@@ -162,6 +170,7 @@ def read_settings(
         raise SettingsInvalid(f"--{flag}: {explain(first)}") from None
     if settings.pace == "max" and settings.is_live:
         raise SettingsInvalid(f"--pace max is for files; --source {masked(settings.source)} is live, leave it out")
+    _check_trust(settings)
     if settings.broker not in {"embedded", "none"}:
         named_broker(settings.broker, settings.access)
     elif settings.access != BrokerAccess():
@@ -186,6 +195,22 @@ def _check_recording(settings: RunSettings) -> None:
             raise SettingsInvalid("--record-video and --record-audio add to a recording; name its file with --record")
         if settings.participant or settings.notes:
             raise SettingsInvalid("--participant and --notes belong to a recording; name its file with --record")
+
+
+def _check_trust(settings: RunSettings) -> None:
+    """Raises SettingsInvalid."""
+    if settings.trust == Trust():
+        return
+    if not (is_stream(settings.source) and settings.source.partition("://")[0].lower() in ENCRYPTED):
+        raise SettingsInvalid("--source-ca and --source-insecure go with --source https:// or rtsps://")
+    if settings.source_ca is not None:
+        if settings.source_insecure:
+            raise SettingsInvalid("--source-ca: --source-insecure takes any certificate; leave one of them out")
+        try:
+            settings.trust.context()
+        except OSError as error:
+            reason = error.strerror or error
+            raise SettingsInvalid(f"--source-ca {settings.source_ca}: cannot be read as PEM ({reason})") from None
 
 
 def _check_control(settings: RunSettings) -> None:

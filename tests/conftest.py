@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -315,12 +316,14 @@ def pulseaudio() -> Iterator[PulseAudio]:
 class MjpegServer:
     """A network camera: serves JPEG pictures in turn, over and over, as a multipart stream at `fps`.
 
-    Under /locked it asks for user "me" and password "s3cret"; /words is no picture.
+    Under /locked it asks for user "me" and password "s3cret"; /words is no picture. tls: of one that is encrypted.
     """
 
-    def __init__(self, pictures: list[bytes], fps: float) -> None:
+    def __init__(self, pictures: list[bytes], fps: float, tls: ssl.SSLContext | None = None) -> None:
         self.pictures = pictures
         self.fps = fps
+        self.words = b"no pictures here\n"
+        self._tls = tls
         self.stalled = False
         self._gone = threading.Event()
         self._server: ThreadingHTTPServer | None = None
@@ -345,9 +348,9 @@ class MjpegServer:
                     self.end_headers()
                     return
                 self.send_response(200)
-                if self.path == "/words":
+                if self.path.startswith("/words"):
                     self.end_headers()
-                    self.wfile.write(b"no pictures here\n")
+                    self.wfile.write(camera.words)
                     return
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
@@ -368,6 +371,11 @@ class MjpegServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Stream)
         self._server.daemon_threads = True
+        if self._tls is not None:
+            # The handshake is each connection's own matter.
+            self._server.socket = self._tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def vanish(self) -> None:
@@ -381,13 +389,13 @@ class MjpegServer:
 
 @pytest.fixture
 def serve_mjpeg() -> Iterator[Callable[..., MjpegServer]]:
-    """serve_mjpeg(images, fps=25): a network camera that shows BGR images, closed at the end of the test."""
+    """serve_mjpeg(images, fps=25, tls=None): a network camera that shows BGR images, closed at the end of the test."""
     servers: list[MjpegServer] = []
 
-    def serve(images: list[np.ndarray[Any, Any]], fps: float = 25.0) -> MjpegServer:
+    def serve(images: list[np.ndarray[Any, Any]], fps: float = 25.0, tls: ssl.SSLContext | None = None) -> MjpegServer:
         import cv2
 
-        servers.append(MjpegServer([cv2.imencode(".jpg", image)[1].tobytes() for image in images], fps))
+        servers.append(MjpegServer([cv2.imencode(".jpg", image)[1].tobytes() for image in images], fps, tls))
         return servers[-1]
 
     yield serve

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from dhmd.checkpoint import Checkpoint
 from dhmd.contract import FeatureSpec
@@ -17,6 +17,9 @@ from training.errors import ManifestInvalid, TooLittleData
 from training.features.extract import STORE, Extraction, extract
 from training.features.extractors import ENCODERS
 from training.features.store import FeatureStore
+
+FEW: Final = 50
+"""Utterances below which a training is hardly one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,22 @@ class Inputs:
     def sha256(self) -> dict[str, str]:
         """Digest of each manifest, by its name."""
         return {manifest.name: manifest.sha256 for manifest in self.manifests}
+
+    def doubts(self) -> list[str]:
+        """What a training on these has to be warned of, one line each."""
+        train = [one for one in self.utterances if one.split is Split.TRAIN]
+        named = {one.emotion for one in train if one.emotion is not None}
+        lines = []
+        if len(train) < FEW:
+            lines.append(f"only {len(train)} utterances to train on; a network needs hundreds to learn from")
+        if len(named) == 1:
+            lines.append(
+                f"every emotion to train on is {named.pop()!r}: nothing to tell it from is learned; add others"
+            )
+        missing = [split.value for split in Split if not any(one.split is split for one in self.utterances)]
+        if missing:
+            lines.append(f"no utterance is in the split {' or '.join(missing)}: what is learned is not measured there")
+        return lines
 
     def only(self, split: Split | None, *, whole_without: bool = False) -> Self:
         """Leaves only the utterances of that split (None: all).

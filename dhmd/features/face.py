@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from dhmd.assets.store import fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows
-from dhmd.features.expression import EMBEDDING_WIDTH, ExpressionNet, aligned_crop
-from dhmd.features.landmarks import BLENDSHAPES, POSE, Face, FaceLandmarks, RunningMode, pixel_boxes, within_max_side
+from dhmd.features.expression import EMBEDDING_WIDTH, ExpressionNet, aligned_crop, eye_centres
+from dhmd.features.finder import FaceFinder
+from dhmd.features.landmarks import BLENDSHAPES, POSE, Face, RunningMode, pixel_boxes
 from dhmd.features.subject import Box, Subject, largest
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
@@ -25,6 +26,10 @@ SIGHTINGS: Final = 3
 """Pictures in a row, 0.2 s at the full rate, in which a new face must be seen before it counts."""
 WIDTH: Final = len(BLENDSHAPES) + len(POSE) + EMBEDDING_WIDTH + len(EMOTIONS)
 """Numbers in a row: 52 blendshapes, yaw, pitch and roll in radians, expression embedding, emotion logits."""
+
+READABLE_PX: Final = 12.0
+"""Distance of the eyes below which faces of a stream are not read. Made smaller from 55, faces keep their emotion to a
+tenth at 20, to a quarter at 12."""
 
 _ASSET, _WEIGHTS = "face-landmarker", "face_landmarker.task"
 
@@ -41,6 +46,7 @@ class FaceObservation:
     box: x0, y0, x1, y1 as fractions of the picture.
     landmarks: (478, 3) float32; x and y as fractions of the picture, z in the scale of x.
     emotions: (7,) float32, probabilities by the expression network, order of EMOTIONS.
+    too_far: whether it is in sight with too few pixels to be read; then there is no row.
     """
 
     captured_s: float
@@ -49,6 +55,7 @@ class FaceObservation:
     box: Box | None = None
     landmarks: NDArray[np.float32] | None = None
     emotions: NDArray[np.float32] | None = None
+    too_far: bool = False
     others: tuple[Box, ...] = ()
 
     @property
@@ -70,7 +77,7 @@ class FaceExtractor:
         self, expression: ExpressionNet, running_mode: RunningMode = "video", min_detection_confidence: float = 0.5
     ) -> None:
         self.expression = expression.eval()
-        self._landmarks = FaceLandmarks(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence)
+        self._finder = FaceFinder(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence)
         self._subject = Subject(SIGHTINGS) if running_mode == "video" else None
         self._cell: int | None = None
         self._asked: tuple[float, float] | None = None
@@ -86,19 +93,24 @@ class FaceExtractor:
     def push(self, image: NDArray[np.uint8], captured_s: float) -> FaceObservation:
         """Observe one picture. image: (H, W, 3) uint8, BGR, any size."""
         self._cell = _cell(captured_s)
-        image = within_max_side(image)
-        faces = self._landmarks.find(image, captured_s)
+        faces = self._finder.find(image, captured_s)
         boxes = pixel_boxes(faces, image)
         asked, self._asked = self._asked, None
         pointed_at = None if asked is None else _around(asked, [face.box for face in faces])
         chosen = largest(boxes) if self._subject is None else self._subject.among(boxes, captured_s, pointed_at)
+        followed = largest(boxes) if chosen is None else chosen
+        self._finder.follow(None if followed is None else faces[followed], captured_s)
         others = tuple(face.box for i, face in enumerate(faces) if i != chosen)
         if chosen is None:
             return FaceObservation(captured_s, Rows.empty(WIDTH), len(faces), others=others)
         face = faces[chosen]
+        if self._subject is not None and _eye_distance(face, image) < READABLE_PX:
+            return FaceObservation(
+                captured_s, Rows.empty(WIDTH), len(faces), face.box, face.landmarks, others=others, too_far=True
+            )
         row, emotions = self._row(image, face)
         rows = Rows(np.array([captured_s]), row[None])
-        return FaceObservation(captured_s, rows, len(faces), face.box, face.landmarks, emotions, others)
+        return FaceObservation(captured_s, rows, len(faces), face.box, face.landmarks, emotions, others=others)
 
     def choose(self, x: float, y: float) -> None:
         """Read the person at a place of the next picture, fractions of it, if a face is there. For any thread."""
@@ -113,7 +125,7 @@ class FaceExtractor:
         return row, logits[0].softmax(dim=0).numpy()
 
     def close(self) -> None:
-        self._landmarks.close()
+        self._finder.close()
 
     def __enter__(self) -> Self:
         return self
@@ -149,6 +161,12 @@ def face_spec(expression: ExpressionNet) -> FeatureSpec:
             "vision.safetensors": expression.sha256(),
         },
     )
+
+
+def _eye_distance(face: Face, image: NDArray[np.uint8]) -> float:
+    """In pixels, in space: a turned face is no smaller."""
+    left, right = eye_centres(face.landmarks, image.shape[1], image.shape[0])
+    return float(np.linalg.norm(right - left))
 
 
 def _cell(captured_s: float) -> int:

@@ -7,11 +7,11 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal, Self
+from typing import IO, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +141,7 @@ class FaceLandmarks:
             # The graph opens its models, and logs about it, with the first picture.
             self.find(np.zeros((64, 64, 3), np.uint8), 0.0)
 
-    def find(self, image_bgr: NDArray[np.uint8], captured_s: float) -> list[Face]:
+    def find(self, image_bgr: NDArray[np.uint8], captured_s: float = 0.0) -> list[Face]:
         """Faces of `image_bgr` ((H, W, 3) uint8), at most MAX_FACES.
 
         In VIDEO mode the task demands strictly rising milliseconds, so equal or rewinding times are moved to the next
@@ -216,13 +216,27 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
     return mediapipe, cv2
 
 
+def _scratch() -> AbstractContextManager[IO[bytes] | None]:
+    """A file in memory, else in a folder for such files; None where neither can be had."""
+    try:
+        if hasattr(os, "memfd_create"):
+            return os.fdopen(os.memfd_create("startup"), "w+b")
+        return tempfile.TemporaryFile()
+    except OSError:
+        return nullcontext()
+
+
 @contextmanager
 def _without_startup_chatter() -> Iterator[None]:
     """Hold back what native code writes to stderr, then pass on every line but the known start-up notices.
 
-    The library has no switch for them. Only start-up is covered: later messages go straight to stderr.
+    The library has no switch for them. Only start-up is covered: later messages go straight to stderr. So do all where
+    there is nothing to hold them in.
     """
-    with _stderr_lock, tempfile.TemporaryFile() as held:
+    with _stderr_lock, _scratch() as held:
+        if held is None:
+            yield
+            return
         try:
             with native_stderr_to(held.fileno()):
                 yield

@@ -54,7 +54,8 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "Face": {"timestamp": "Timestamp", "captured_s": "double", "faces": "uint32", "box": "repeated float"},
     "Sentiment": {"value": "float", "low": "float", "high": "float"},
     "Emotions": dict.fromkeys(EMOTIONS, "float"),
-    # as_of_s, late: how far perception had come, missing where it had come as far as the window; see Attention.
+    # as_of_s, late: how far perception had come, missing where it had come as far as the window. far: the face that is
+    # seen is too far away. See Attention.
     "ModalityState": {
         "present": "bool",
         "newest_s": "double",
@@ -64,6 +65,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "late": "bool",
         "emotions": "Emotions",
         "influence": "float",
+        "far": "bool",
     },
     "Modalities": dict.fromkeys((m.value for m in Modality), "ModalityState"),
     "Edges": {f"{edge.source}_to_{edge.target}": "float" for edge in EDGES},

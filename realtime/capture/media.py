@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.media.reader import MediaReader
-from dhmd.media.track import Track
+from dhmd.media.track import Still, Track
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class MediaFile:
     def __init__(self, path: str | Path) -> None:
         self.reader = MediaReader(Path(path))
         self.skipped = 0
-        self._told_of_cut = False
+        self._told_of_cut = self._told_of_splices = False
+        for passed_over in self.reader.passed_over:
+            logger.warning("%s", passed_over)
 
     @property
     def missing_s(self) -> float:
@@ -107,11 +109,20 @@ class MediaFile:
         captured_s = self.reader.sound_start_s + position / SAMPLE_RATE_HZ
         return AudioBlock(samples, captured_s, arrived_s=captured_s + len(samples) / SAMPLE_RATE_HZ)
 
-    def _tell(self, track: Track[av.VideoFrame] | Track[av.AudioFrame] | None) -> None:
+    def _tell(self, track: Track[av.VideoFrame] | Track[av.AudioFrame] | Still | None) -> None:
         if track is None:
             return
         if track.damaged:
             logger.warning("%s: %d damaged packets of %s left out", self.reader.path, track.damaged, track.name)
+        if track.splices and not self._told_of_splices:
+            self._told_of_splices = True
+            longest_s = max(abs(splice.jump_s) for splice in track.splices)
+            logger.warning(
+                "%s: time stamps jump (%d times, by up to %.0f s); read as if spliced there",
+                self.reader.path,
+                len(track.splices),
+                longest_s,
+            )
         # Pictures may end while the last block of sound is still held.
         if self.missing_s and not self._told_of_cut:
             self._told_of_cut = True

@@ -24,6 +24,7 @@ START_TIMEOUT_S = 5.0
 """Longest wait for the first block; a sound server that slept takes a second or more."""
 STALL_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 2.0
+MOST_CHANNELS = 8
 IN_USE = "close other programs that use it, or name another with --microphone"
 
 
@@ -78,7 +79,7 @@ class Microphone:
             measured_s = max(adc_s, self.clock.now() - frames / rate_hz - stream.latency)
             self.overflows += bool(status.input_overflow)
             try:
-                arrived.put_nowait((data.mean(axis=1, dtype=np.float32), measured_s))
+                arrived.put_nowait((data.copy() if channels > 1 else data[:, 0].copy(), measured_s))
             except queue.Full:
                 self.overflows += 1
 
@@ -95,16 +96,15 @@ class Microphone:
             raise MicrophoneUnavailable(f"{device['name']}: cannot be opened ({error.args[0]}); {IN_USE}") from None
         try:
             stream.start()
-            yield from self._steadied(arrived, rate_hz, stop)
+            yield from self._steadied(arrived, SteadySound(rate_hz, channels), stop)
         except sounddevice.PortAudioError as error:
             raise MicrophoneUnavailable(f"{device['name']}: cannot be started ({error.args[0]}); {IN_USE}") from None
         finally:
             self._let_go(stream)
 
     def _steadied(
-        self, arrived: queue.Queue[tuple[NDArray[np.float32], float]], rate_hz: int, stop: threading.Event
+        self, arrived: queue.Queue[tuple[NDArray[np.float32], float]], steady: SteadySound, stop: threading.Event
     ) -> Iterator[AudioBlock]:
-        steady = SteadySound(rate_hz)
         patience_s = START_TIMEOUT_S
         waited_since_s = self.clock.now()
         while not stop.is_set():
@@ -172,12 +172,18 @@ def _sounddevice() -> ModuleType:
 
 
 def _format(sounddevice: ModuleType, device: dict[str, Any]) -> tuple[int, int]:
-    """Rate and channels to record with: 16 kHz mono if the device takes it, else what it has."""
-    native = round(device["default_samplerate"]), min(2, device["max_input_channels"])
-    for rate_hz, channels in ((SAMPLE_RATE_HZ, 1), (native[0], 1)):
+    """Rate and channels to record with: 16 kHz if the device takes it, else its own rate; all of its channels.
+
+    All, as a sound server that is asked for one would add them up, even where they cancel. Names of sound servers claim
+    to have dozens: of those, two.
+    """
+    native_hz, channels = round(device["default_samplerate"]), device["max_input_channels"]
+    channels = channels if channels <= MOST_CHANNELS else 2
+    offers = [(rate_hz, count) for rate_hz in (SAMPLE_RATE_HZ, native_hz) for count in (channels, 1)]
+    for rate_hz, count in offers:
         try:
-            sounddevice.check_input_settings(device["index"], channels, "float32", samplerate=rate_hz)
+            sounddevice.check_input_settings(device["index"], count, "float32", samplerate=rate_hz)
         except sounddevice.PortAudioError:
             continue
-        return rate_hz, channels
-    return native
+        return rate_hz, count
+    return native_hz, channels

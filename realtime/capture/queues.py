@@ -7,11 +7,18 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from realtime.capture.samples import AudioBlock, Picture
+from dhmd.media.reader import STANDS_S
+from realtime.capture.samples import AudioBlock, Picture, VideoFrame
 
 S = TypeVar("S")
+
+
+OVERDUE: Final = 1.5
+"""A picture stands for so many of the last period, as the next may be a little late."""
+STANDS_LONGEST_S: Final = 3.0
+"""But never longer than this."""
 
 
 class HandOver(ABC, Generic[S]):
@@ -55,16 +62,37 @@ class HandOver(ABC, Generic[S]):
 
 
 class LatestFrame(HandOver[Picture]):
-    """Latest wins: a picture not yet taken when the next arrives is dropped."""
+    """Latest wins: a picture not yet taken when the next arrives is dropped. One that was taken stands until then."""
 
     def __init__(self) -> None:
         super().__init__()
         self._picture: Picture | None = None
+        self._last: Picture | None = None
+        self._period_s = 0.0
+        """Time between the two newest pictures."""
+        self._shown_s = -math.inf
 
     def _add(self, picture: Picture) -> float:
         self.dropped += self._picture is not None
-        self._picture = picture
+        self._period_s = 0.0 if self._last is None else picture.captured_s - self._last.captured_s
+        self._picture = self._last = picture
+        self._shown_s = picture.captured_s
         return picture.captured_s
+
+    def standing(self, now_s: float) -> VideoFrame | None:
+        """Returns the last picture as one of now, where few come a second and the next is not overdue; every STANDS_S.
+
+        now_s: stream clock.
+        """
+        with self._changed:
+            last, due = self._last, now_s - self._shown_s >= STANDS_S
+            if last is None or self.closed or not due:
+                return None
+            if now_s - last.captured_s > min(OVERDUE * self._period_s, STANDS_LONGEST_S):
+                return None
+            self._shown_s = now_s
+        frame = last.decoded()
+        return None if frame is None else VideoFrame(frame.image, now_s, now_s)
 
     def take(self) -> Picture | None:
         """Returns the newest picture that was not taken yet."""

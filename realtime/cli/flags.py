@@ -38,9 +38,12 @@ def add_stream_flags(
     add_steadiness_flags(model)
     out = run.add_argument_group("where it goes")
     embedded = ", embedded on loopback, or none (default: embedded)" if "embedded" in brokers else ""
-    out.add_argument("--broker", metavar=brokers, help=f"mqtt[s]://[user@]host[:port]{embedded}")
+    out.add_argument("--broker", metavar=brokers, help=f"mqtt[s]:// or ws[s]://[user@]host[:port]{embedded}")
     add_access_flags(out)
     out.add_argument("--stream", metavar="NAME", help="topics are dhmd/NAME/... (default: default)")
+    out.add_argument(
+        "--take-over", action="store_true", default=None, help="end another run that publishes the stream NAME"
+    )
     out.add_argument(
         "--state", action="store_true", default=None, help="also publish single values, retained: dhmd/NAME/state/..."
     )
@@ -64,7 +67,13 @@ def _add_source_flags(group: Flags, source: str) -> None:
     group.add_argument(
         "--source",
         metavar="PATH|URL|camera:N|none",
-        help=f"media file, camera:N, /dev/videoN, rtsp:// or http:// stream (default: {source})",
+        help=f"media file, camera:N, /dev/videoN, rtsp[s]:// or http[s]:// stream (default: {source})",
+    )
+    group.add_argument(
+        "--source-ca", metavar="FILE", help="CA of the certificate of an https:// or rtsps:// camera, PEM"
+    )
+    group.add_argument(
+        "--source-insecure", action="store_true", default=None, help="take any certificate of such a camera"
     )
     group.add_argument(
         "--microphone",
@@ -134,7 +143,7 @@ def add_control_flags(run: Parser) -> None:
 
 def add_broker_flags(command: Flags) -> None:
     """Add the flags of a command that is nothing without a broker."""
-    command.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]://[user@]host[:port]")
+    command.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]:// or ws[s]://[user@]host[:port]")
     add_access_flags(command)
 
 

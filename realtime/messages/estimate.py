@@ -47,6 +47,7 @@ class ModalityEstimate(Part):
         "null when absent, or not measured",
     )
     late: bool = Field(default=False, description="absent because the machine has not come to look: nobody knows")
+    far: bool = Field(default=False, description="absent because the face that is seen is too far away to be read")
 
 
 class Modalities(Part):

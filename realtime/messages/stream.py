@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dhmd.labels import EMOTIONS
 from realtime.messages.estimate import Dropped, EmotionName, Estimate, Part, Probability, SentimentValue
@@ -150,6 +150,15 @@ class WorkerReport(Part):
 
 class StreamStatus(RootModel[Literal["online", "stopped", "offline"]]):
     """online; stopped: it ended; offline: its connection was lost (the broker says so for it)."""
+
+
+class Claim(BaseModel):
+    """Words between the runs of a stream. ask: whether there is another; held: there is; take: it shall end."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    says: Literal["ask", "held", "take"]
 
 
 class StateValue(RootModel[str]):

@@ -11,6 +11,7 @@ from realtime.errors import SettingsInvalid
 from realtime.messages.commands import Answer, Command, SetHop, SetMark, SetPause, SetRecord, SetSmoothing
 from realtime.messages.estimate import Estimate
 from realtime.messages.stream import (
+    Claim,
     Compact,
     Event,
     Metrics,
@@ -136,6 +137,16 @@ SPOKEN: Final = Topic(
 
 TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE, SPOKEN)
 """Topics that every run publishes on."""
+
+CLAIM: Final = Topic(
+    "claim",
+    "claim",
+    Claim,
+    1,
+    "a run that begins has to hear of one that is there",
+    expiry_s=5,
+)
+"""Runs speak to one another here: a stream has one at a time."""
 
 RESPONSE: Final = Topic(
     "response",

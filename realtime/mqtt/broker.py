@@ -12,8 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 from realtime.errors import SettingsInvalid
 
-DEFAULT_PORT = 1883
-DEFAULT_TLS_PORT = 8883
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+DEFAULT_PORT = DEFAULT_PORTS["mqtt"]
+WEBSOCKET_PATH = "/mqtt"
+"""Path of a broker behind WebSockets, where none is named."""
 USER_VARIABLE = "DHMD_BROKER_USER"
 PASSWORD_VARIABLE = "DHMD_BROKER_PASSWORD"  # noqa: S105 - its name
 
@@ -34,33 +36,44 @@ class BrokerAddress:
     cert: str | None = None
     key: str | None = None
     """Our own certificate and its key, which may be in the same file."""
+    path: str | None = None
+    """Of its WebSockets; None where it speaks MQTT at once."""
 
     @classmethod
     def parse(cls, url: str) -> BrokerAddress:
-        """Read `mqtt[s]://[user:password@]host[:port]`. Raises SettingsInvalid, which never repeats a password."""
-        shape = "expected mqtt[s]://[user:password@]host[:port], with / ? # @ in a password as %2F %3F %23 %40"
+        """Read `mqtt[s]://[user:password@]host[:port]`, or `ws[s]://` of the same form with a path at its end.
+
+        Raises SettingsInvalid, which never repeats a password.
+        """
+        shape = (
+            "expected mqtt[s]://[user:password@]host[:port] or ws[s]://host[:port][/path], "
+            "with / ? # @ in a password as %2F %3F %23 %40"
+        )
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
             raise SettingsInvalid(f"--broker: its port or host cannot be read; {shape}") from None
-        if parts.scheme not in {"mqtt", "mqtts"}:
-            raise SettingsInvalid(f"--broker: does not begin with mqtt:// or mqtts://; {shape}")
-        if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        if parts.scheme not in DEFAULT_PORTS:
+            raise SettingsInvalid(f"--broker: does not begin with mqtt[s]:// or ws[s]://; {shape}")
+        path = (parts.path if parts.path.strip("/") else WEBSOCKET_PATH) if parts.scheme in {"ws", "wss"} else None
+        if not parts.hostname or (path is None and parts.path.strip("/")) or parts.query or parts.fragment:
             missing = "nothing may follow the port" if parts.hostname else "names no host"
             raise SettingsInvalid(f"--broker: {missing}; {shape}")
-        tls = parts.scheme == "mqtts"
         return cls(
             host=parts.hostname,
-            port=port or (DEFAULT_TLS_PORT if tls else DEFAULT_PORT),
-            tls=tls,
+            port=port or DEFAULT_PORTS[parts.scheme],
+            tls=parts.scheme in {"mqtts", "wss"},
+            path=path,
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
 
     def __str__(self) -> str:
         user = f"{self.username}@" if self.username else ""
-        return f"{'mqtts' if self.tls else 'mqtt'}://{user}{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        scheme = "mqtt" if self.path is None else "ws"
+        return f"{scheme}{'s' if self.tls else ''}://{user}{host}:{self.port}{self.path or ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +115,7 @@ def named_broker(
 
 def _first_line(path: str) -> str:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise SettingsInvalid(f"--broker-password-file {path}: cannot be read ({reason})") from None

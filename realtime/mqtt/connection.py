@@ -61,17 +61,26 @@ class Client(HookedClient):
     """A connection that follows what the broker said of itself when it accepted us."""
 
     def __init__(
-        self, broker: BrokerAddress, known: _Known, will: aiomqtt.Will | None, *, mqtt5: bool, largest: int | None
+        self,
+        broker: BrokerAddress,
+        known: _Known,
+        will: aiomqtt.Will | None,
+        *,
+        mqtt5: bool,
+        largest: int | None,
+        identifier: str | None,
     ) -> None:
         super().__init__(
             broker.host,
             broker.port,
-            identifier=f"dhmd-{secrets.token_hex(6)}",
+            identifier=identifier or new_identifier(),
             protocol=aiomqtt.ProtocolVersion.V5 if mqtt5 else aiomqtt.ProtocolVersion.V311,
             username=broker.username,
             password=broker.password,
             will=will,
             tls_context=tls_context(broker),
+            transport="tcp" if broker.path is None else "websockets",
+            websocket_path=broker.path,
             keepalive=KEEPALIVE_S,
             timeout=CONNECT_TIMEOUT_S,
             queue_type=_Newest,
@@ -174,6 +183,10 @@ class Client(HookedClient):
             logger.warning("broker %s %s", self._broker, words)
 
 
+def new_identifier() -> str:
+    return f"dhmd-{secrets.token_hex(6)}"
+
+
 def _limited(largest: int) -> Properties:
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.MaximumPacketSize = largest
@@ -193,16 +206,21 @@ def properties_of(topic: Topic) -> Properties:
 
 @asynccontextmanager
 async def connect(
-    broker: BrokerAddress, will: aiomqtt.Will | None = None, *, largest: int | None = None
+    broker: BrokerAddress,
+    will: aiomqtt.Will | None = None,
+    *,
+    largest: int | None = None,
+    identifier: str | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to this broker: in MQTT 5, or in 3.1.1 where that is all it speaks, which is then remembered.
 
-    largest: bytes of a packet, that a broker of MQTT 5 is told not to exceed. Raises aiomqtt.MqttError.
+    largest: bytes of a packet, that a broker of MQTT 5 is told not to exceed. identifier: of a client that comes back;
+    a connection that the broker still holds for it is ended, its will included. Raises aiomqtt.MqttError.
     """
     known = _known.setdefault((broker.host, broker.port), _Known())
     if broker.only_311:
         known.speaks_5 = False
-    client = functools.partial(Client, broker, known, will, largest=largest)
+    client = functools.partial(Client, broker, known, will, largest=largest, identifier=identifier)
     async with AsyncExitStack() as stack:
         if known.speaks_5 is False:
             connected = await stack.enter_async_context(client(mqtt5=False))

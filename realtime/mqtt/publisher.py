@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import aiomqtt
 from paho.mqtt.client import MQTTMessage, topic_matches_sub
+from pydantic import ValidationError
 
-from realtime.messages.stream import WorkerReport
-from realtime.messages.topics import EMOTION, NO_VALUE, RESPONSE, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.errors import StreamHeld, StreamTaken
+from realtime.messages.stream import Claim, WorkerReport
+from realtime.messages.topics import CLAIM, EMOTION, NO_VALUE, RESPONSE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import Client
 from realtime.mqtt.reconnection import LOST, Reconnection
@@ -27,6 +30,9 @@ OUTBOX: Final = 64
 """Live messages that wait for the network, at most: three seconds of a stream."""
 UNACKNOWLEDGED: Final = 128
 """Messages of QoS 1 under way, at most; beyond it live ones are dropped."""
+CLAIM_S: Final = 2.0
+"""Longest wait for another run of the stream to answer."""
+SET_RIGHT_S: Final = 0.5
 FAREWELL_S: Final = 0.6
 """Time that the last words to the broker may take."""
 MOST_RECEIVED: Final = 16 * 1024
@@ -74,8 +80,25 @@ class Publisher:
     live stream is not delivered late); what is retained is kept and sent on return.
     """
 
-    def __init__(self, broker: BrokerAddress, stream: str, on_connection: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        broker: BrokerAddress,
+        stream: str,
+        on_connection: Callable[[str], None],
+        claim: Literal["ask", "take"] | None = None,
+    ) -> None:
+        """Publish on the topics of a stream.
+
+        claim: what to do where another run publishes it: leave it the stream (ask), or end it (take); None: nothing.
+        """
         self.broker = broker
+        self._stream = stream
+        self._claim = claim
+        self._run = secrets.token_hex(8)
+        self._met: dict[str, asyncio.Event] = {"ask": asyncio.Event(), "held": asyncio.Event()}
+        """What was heard of a claim: our own question come back, and that the stream is held."""
+        self._heard: dict[str, bytes] = {}
+        """What the broker holds of the stream's statuses, as far as it was told to us."""
         self.base = base_topic(stream)
         self.undelivered = 0
         self.connected = False
@@ -95,6 +118,11 @@ class Publisher:
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self._closing = asyncio.Event()
         self._told_large: set[str] = set()
+        self._listening |= {
+            f"{self.base}/{STATUS.levels}": self._on_status,
+            f"{self.base}/{WORKER.levels.format(worker='+')}": self._on_status,
+            f"{self.base}/{CLAIM.levels}": self._on_claim,
+        }
 
     def publish(self, topic: Topic, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
         """Hand over one live message; `on_published` is called once it is on the wire."""
@@ -166,6 +194,9 @@ class Publisher:
         self._wake.set()
 
     async def _serve(self, client: Client) -> None:
+        client.on_received(self._received)
+        if self._claim is not None:
+            await self._enter(client, self._claim)
         self.keep(STATUS, b"stopped" if self._closing.is_set() else b"online")
         self._unsent = set(self._kept)
         self.connected, self._failure = True, None
@@ -174,9 +205,7 @@ class Publisher:
         version = "5" if client.mqtt5 else "3.1.1"
         logger.info("publishing to %s on %s, MQTT %s", self.broker, f"{self.base}/{EMOTION.levels}", version)
         client.on_lost(self._wake.set)
-        if self._listening:
-            client.on_received(self._received)
-            self._acknowledge(client.listen(list(self._listening)))
+        self._acknowledge(client.listen(list(self._listening)))
         try:
             while True:
                 while self._outbox or self._unsent:
@@ -195,6 +224,63 @@ class Publisher:
         finally:
             for task in self._acknowledged:
                 task.cancel()
+
+    async def _enter(self, client: Client, claim: Literal["ask", "take"]) -> None:
+        """Raises StreamHeld where another run publishes the stream. Later connections of this one ask no more."""
+        status = f"{self.base}/{STATUS.levels}"
+        await client.listen([f"{self.base}/{CLAIM.levels}"])
+        await client.subscribe(status, qos=1)
+        await self._say(client, claim)
+        with contextlib.suppress(TimeoutError):  # Where we may not subscribe, nobody can be heard.
+            async with asyncio.timeout(CLAIM_S):
+                # What the broker holds comes before it.
+                await self._met["ask"].wait()
+                if claim == "ask" and self._heard.get(status) == b"online":
+                    await self._met["held"].wait()
+        if self._met["held"].is_set():
+            raise StreamHeld(
+                f"another run publishes the stream {self._stream} at {self.broker}; "
+                "name another with --stream, or end it with --take-over"
+            )
+        self._claim = None
+
+    async def _say(self, client: Client, says: Literal["ask", "held", "take"]) -> None:
+        payload = Claim(run=self._run, says=says).model_dump_json().encode()
+        await client.send(f"{self.base}/{CLAIM.levels}", payload, CLAIM)
+
+    def _on_claim(self, message: MQTTMessage) -> None:
+        try:
+            claim = Claim.model_validate_json(message.payload)
+        except ValidationError:
+            return
+        if claim.run == self._run:
+            self._met["ask"].set()
+        elif claim.says == "held":
+            self._met["held"].set()
+        elif self._claim is None and not self._closing.is_set():
+            if claim.says == "take":
+                self._failure = StreamTaken(f"another run has taken over the stream {self._stream}")
+                self._wake.set()
+            else:
+                held = Claim(run=self._run, says="held").model_dump_json().encode()
+                self._hand_over(Message(message.topic, CLAIM, held))
+
+    def _on_status(self, message: MQTTMessage) -> None:
+        """Note what the broker holds of a status. One that is not ours is set right, in a moment: it may be an older
+        one of our own, that has yet to be followed by the newest."""
+        if message.topic not in {*self._kept, f"{self.base}/{STATUS.levels}"}:
+            return
+        self._heard[message.topic] = bytes(message.payload)
+        if self._differs(message.topic):
+            asyncio.get_running_loop().call_later(SET_RIGHT_S, self._set_right, message.topic)
+
+    def _differs(self, name: str) -> bool:
+        return name in self._kept and self._heard.get(name) != self._kept[name][1]
+
+    def _set_right(self, name: str) -> None:
+        if self.connected and self._claim is None and self._differs(name):
+            self._unsent.add(name)
+            self._wake.set()
 
     def _require(self, client: Client) -> None:
         """Raises what befell the connection, or a message on its way."""

@@ -12,7 +12,7 @@ from typing import Final
 import aiomqtt
 
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.connection import Client, connect, reach
+from realtime.mqtt.connection import Client, connect, new_identifier, reach
 from realtime.mqtt.reasons import Untrusted, in_words, refusal
 from realtime.workers import Backoff
 
@@ -52,6 +52,8 @@ class Reconnection:
         """
         self._broker, self._will, self._largest = broker, will, largest
         self._meanwhile = meanwhile
+        self.identifier = new_identifier()
+        """The same for all connections: where the broker has not noticed that one is lost, the next takes its place."""
         self._stop = stop or asyncio.Event()
         self._since_s: float | None = None
         """Time at which the newest attempt was accepted; None when it was not."""
@@ -64,7 +66,7 @@ class Reconnection:
         """Connect for as long as the context lasts. Raises one of LOST."""
         self._since_s = None
         await reach(self._broker)
-        async with connect(self._broker, self._will, largest=self._largest) as client:
+        async with connect(self._broker, self._will, largest=self._largest, identifier=self.identifier) as client:
             self._since_s, self._ever_accepted = time.monotonic(), True
             yield client
 

@@ -31,11 +31,12 @@ class Attention:
     """How far perception had come when a window was cut; whoever cuts it again needs it, too.
 
     as_of_s: moment at which the presence of a modality is judged; none: at the end of the window. late: modalities of
-    which something waits that is too old to stand for now.
+    which something waits that is too old to stand for now. far: whether the face that is seen is too far away.
     """
 
     as_of_s: Mapping[Modality, float] = field(default_factory=dict)
     late: frozenset[Modality] = frozenset()
+    far: bool = False
 
 
 WHOLE: Final = Attention()

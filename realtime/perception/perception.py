@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -161,14 +161,16 @@ class Perception:
     def perceive(self, end_s: float) -> Perceived:
         """The window that ends at `end_s`, from what has arrived by now and the picture that is being looked at."""
         self.picture.wait(end_s)
-        attention = self.progress.at(end_s)
+        attention, face = self.progress.at(end_s), self._face
+        oldest_s = attention.as_of_s.get(Modality.VISION, end_s) - self.extractors.face.spec.absent_after_s
+        if face is not None and face.captured_s < oldest_s:
+            face = None
+        if face is not None and face.too_far:
+            attention = replace(attention, far=True)
         with self._entering:
             cut = self.window.cut(end_s, attention)
-        face = self._face
         words = () if self._private else self._words.within(cut.start_s, end_s)
-        oldest_s = attention.as_of_s.get(Modality.VISION, end_s) - self.extractors.face.spec.absent_after_s
-        faces = face.faces if face is not None and face.captured_s >= oldest_s else 0
-        return Perceived(cut, faces, words)
+        return Perceived(cut, 0 if face is None else face.faces, words)
 
     @property
     def words(self) -> tuple[Word, ...]:

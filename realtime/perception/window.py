@@ -41,6 +41,11 @@ class WindowCut:
         return self.attention.late - self.present
 
     @property
+    def far(self) -> frozenset[Modality]:
+        """Modalities that are not present because the subject is too far away."""
+        return frozenset({Modality.VISION} if self.attention.far else ()) - self.present
+
+    @property
     def newest_present_s(self) -> float | None:
         """Capture time of the newest row of the modalities that are present."""
         return max((t for m in self.present if (t := self.newest_s[m]) is not None), default=None)

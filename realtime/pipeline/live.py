@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from dhmd.modality import Modality
 from realtime.capture.delivery import Delivery
-from realtime.capture.queues import AudioRing, HandOver
+from realtime.capture.queues import AudioRing, HandOver, LatestFrame
 from realtime.perception.perception import Perception
 from realtime.pipeline.lag import LagWatch, Yielding
 from realtime.pipeline.pipeline import Due, HopPipeline
@@ -58,7 +58,7 @@ async def run_live(
     steering = steering or Steering()
     pipeline.perception.progress.follow(delivery, pipeline.clock.now)
     lag = LagWatch(pipeline.perception.progress, on_status)
-    capture, perceive = _capture(delivery, steering), _perceive(pipeline.perception, delivery)
+    capture, perceive = _capture(delivery, steering), _perceive(pipeline, delivery, steering)
     async with asyncio.TaskGroup() as group:
 
         def start(workers: dict[str, BlockingWorker], pause: Pause | None = None) -> list[asyncio.Task[None]]:
@@ -127,9 +127,31 @@ def _producer(
     return work
 
 
-def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingWorker]:
+def _perceive(pipeline: HopPipeline[Due], delivery: Delivery, steering: Steering) -> dict[str, BlockingWorker]:
     """One worker a modality that is captured."""
-    frames, voice = delivery.frames, delivery.voice
+    perception, voice = pipeline.perception, delivery.voice
+
+    def hear() -> None:
+        if (block := voice.take()) is not None:
+            perception.hear(block, overtaken=voice.waiting_s > OVERTAKEN_S)
+
+    workers: dict[str, BlockingWorker] = {}
+    if delivery.has_frames:
+        see, see_again = _looking(pipeline, delivery.frames, steering)
+        workers["face"] = _consumer(delivery.frames, see, meanwhile=see_again)
+    if delivery.has_sound:
+        workers["voice"] = _consumer(voice, hear)
+    if delivery.has_words:
+        listen = _listening(perception, delivery.transcript)
+        workers["transcript"] = _consumer(delivery.transcript, listen, perception.finish)
+    return workers
+
+
+def _looking(
+    pipeline: HopPipeline[Due], frames: LatestFrame, steering: Steering
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Looking at a new picture, and at one that stands."""
+    perception = pipeline.perception
 
     def see() -> None:
         # The newest when it is our turn, not the one that was new when we began to wait for it.
@@ -141,19 +163,13 @@ def _perceive(perception: Perception, delivery: Delivery) -> dict[str, BlockingW
             elif picture is not None:
                 perception.progress.looked(Modality.VISION, picture.captured_s)
 
-    def hear() -> None:
-        if (block := voice.take()) is not None:
-            perception.hear(block, overtaken=voice.waiting_s > OVERTAKEN_S)
+    def see_again() -> None:
+        now_s = pipeline.clock.now()
+        with perception.turn(Modality.VISION):
+            if steering.takes(now_s) and (frame := frames.standing(now_s)) is not None:
+                perception.see(frame)
 
-    workers: dict[str, BlockingWorker] = {}
-    if delivery.has_frames:
-        workers["face"] = _consumer(frames, see)
-    if delivery.has_sound:
-        workers["voice"] = _consumer(voice, hear)
-    if delivery.has_words:
-        listen = _listening(perception, delivery.transcript)
-        workers["transcript"] = _consumer(delivery.transcript, listen, perception.finish)
-    return workers
+    return see, see_again
 
 
 def _listening(perception: Perception, transcript: AudioRing) -> Callable[[], None]:
@@ -169,9 +185,12 @@ def _listening(perception: Perception, transcript: AudioRing) -> Callable[[], No
 
 
 def _consumer(
-    queue: HandOver[Any], use: Callable[[], None], finish: Callable[[], None] = lambda: None
+    queue: HandOver[Any],
+    use: Callable[[], None],
+    finish: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> BlockingWorker:
-    """A worker that uses what waits until the queue is closed and empty."""
+    """A worker that uses what waits until the queue is closed and empty. meanwhile: done while nothing does."""
 
     def work(stop: threading.Event, running: Callable[[], None]) -> None:
         running()
@@ -181,5 +200,7 @@ def _consumer(
             elif queue.closed:
                 finish()
                 return
+            else:
+                meanwhile()
 
     return work

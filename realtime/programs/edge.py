@@ -133,7 +133,7 @@ async def _edge(
     stop = stop_when_asked()
     broker = named_broker(settings.broker, settings.access)
     clock = MediaClock() if settings.pace == "max" else StreamClock()
-    source = open_source(settings.source, settings.microphone, media, clock)
+    source = open_source(settings.source, settings.microphone, media, clock, settings.trust)
     delivery = Delivery(source, words=settings.words != "off")
     stream = EdgeStream(settings.stream, log, clock.epoch_unix, clock.now, settings.steadiness)
     pipeline = EdgePipeline(

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from dhmd.checkpoint import load
 from dhmd.errors import DHMDError, MediaUnreadable
-from dhmd.media.container import open_media
+from dhmd.media.reader import STILLS, MediaReader
 from dhmd.session import Session, SessionInvalid
 from realtime.errors import SettingsInvalid
 from realtime.pipeline.pipeline import Emission
@@ -27,7 +27,7 @@ from realtime.session.export.comparison import Compared, page, write_csv
 from realtime.session.export.write import COMPARED, export
 from realtime.session.files import whole_file
 
-MEDIA: Final = frozenset(
+MEDIA: Final = STILLS | frozenset(
     (".avi", ".flac", ".m4a", ".m4v", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".ogg", ".opus", ".wav", ".webm")
 )
 """Suffixes of what is taken from a folder; a file that is named is tried whatever its suffix."""
@@ -42,11 +42,16 @@ class Job:
 
 
 def media_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files named, and those with a medium's suffix in folders named, in order. Raises SettingsInvalid."""
+    """Return the files named, and those with a medium's suffix in folders named but for hidden ones, in order.
+
+    Raises SettingsInvalid.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA and p.is_file())
+            # What begins with a dot is a system's own: ._film.mp4 holds what macOS knows of film.mp4.
+            inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
             if not inside:
                 raise SettingsInvalid(f"{path}: no media file in it; name files, or another folder")
             found += inside
@@ -168,8 +173,7 @@ def _watched(
 
 def _length_s(path: Path) -> float:
     try:
-        with open_media(path) as container:
-            return (container.duration or 0) / 1e6
+        return MediaReader(path).duration_s or 0.0
     except MediaUnreadable:
         return 0.0
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
@@ -35,7 +35,7 @@ class Destinations:
 
     sinks: what writes the estimates, or sends them by other protocols. state: publish the flat values too. discovery:
     the prefix of Home Assistant's topics. metrics: publish how the stream fares. console: of the terminal view, with
-    its title; None for no view. registry: what Prometheus reads.
+    its title; None for no view. registry: what Prometheus reads. claim: see Publisher.
     """
 
     stream: str
@@ -46,6 +46,7 @@ class Destinations:
     console: Console | None = None
     title: str = ""
     registry: CollectorRegistry | None = None
+    claim: Literal["ask", "take"] | None = None
 
 
 @contextmanager
@@ -62,6 +63,7 @@ def destinations(settings: RunSettings, console: Console, title: str) -> Iterato
             discovery=settings.discovery_prefix if settings.discovery else None,
             console=console,
             title=title,
+            claim="take" if settings.take_over else "ask",
             registry=stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console)),
         )
 
@@ -111,7 +113,7 @@ async def assembled(
             dashboard = Dashboard(f"{asked.title} · {asked.stream}", str(broker or "no broker"))
             view = stack.enter_context(TerminalView(asked.console, dashboard))
             outputs.add(view)
-        publisher = Publisher(broker, asked.stream, outputs.on_connection) if broker is not None else None
+        publisher = Publisher(broker, asked.stream, outputs.on_connection, asked.claim) if broker is not None else None
         if asked.registry is not None:
             from realtime.metrics.collectors import StreamCollector, StreamFigures
 

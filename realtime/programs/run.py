@@ -101,7 +101,7 @@ def prepared(
             recorder = Recorder(session, clock, description, video=video, sound=sound, patient=not timed)
             stack.enter_context(recorder.emptied_if_blank())
         perception = stack.enter_context(Perception(extractors, device, private=settings.words == "private"))
-        source = open_source(settings.source, settings.microphone, media, clock)
+        source = open_source(settings.source, settings.microphone, media, clock, settings.trust)
         delivery = Delivery(source, words=settings.words != "off")
         pipeline = Pipeline(
             perception,

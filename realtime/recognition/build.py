@@ -37,6 +37,8 @@ class WindowSummary(Protocol):
     def present(self) -> AbstractSet[Modality]: ...
     @property
     def late(self) -> AbstractSet[Modality]: ...
+    @property
+    def far(self) -> AbstractSet[Modality]: ...
 
 
 def build_estimate(
@@ -121,4 +123,5 @@ def _modality(m: Modality, cut: WindowSummary, inference: Inference | None) -> M
         emotions=None if share.emotions is None else _rounded_to_one(share.emotions),
         influence=None if share.influence is None else round(share.influence, 4),
         late=m in cut.late,
+        far=m in cut.far,
     )

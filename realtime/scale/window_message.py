@@ -62,6 +62,7 @@ _MESSAGES: Final = {
         # How still the stream's answer is kept, see Steadiness.
         "smoothing_s": "double",
         "margin": "double",
+        "far": "bool",
     },
 }
 _CLASSES: Final = protobuf.message_classes("dhmd/window.proto", "dhmd.window", _MESSAGES)
@@ -116,6 +117,7 @@ class WindowMessage:
             late=sorted(self.attention.late),
             smoothing_s=self.steadiness.smoothing_s,
             margin=self.steadiness.margin,
+            far=self.attention.far,
         )
         if self.attention.as_of_s:
             message.as_of_s.extend(self.attention.as_of_s.get(m, math.nan) for m in Modality)
@@ -186,7 +188,8 @@ def _attention(message: Any) -> Attention:
     if len(message.as_of_s) not in {0, len(Modality)} or not {*message.late} <= {*Modality}:
         raise WindowInvalid("an attention to other modalities")
     as_of_s = dict(zip(Modality, message.as_of_s, strict=False))
-    return Attention({m: s for m, s in as_of_s.items() if not math.isnan(s)}, frozenset(map(Modality, message.late)))
+    as_of_s = {m: s for m, s in as_of_s.items() if not math.isnan(s)}
+    return Attention(as_of_s, frozenset(map(Modality, message.late)), message.far)
 
 
 def _steadiness(message: Any) -> Steadiness:

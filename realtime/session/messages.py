@@ -132,6 +132,8 @@ def _write_state(m: Modality, cut: WindowCut, inference: Inference | None, state
         state.as_of_s = as_of_s
     if m in cut.late:
         state.late = True
+    if m in cut.far:
+        state.far = True
     if inference is not None:
         state.weight = inference.weights.get(m, 0.0)
         if m in inference.modality_sentiment:
@@ -194,6 +196,7 @@ class RecordedWindow:
     newest_s: Mapping[Modality, float | None]
     present: frozenset[Modality]
     late: frozenset[Modality]
+    far: frozenset[Modality]
 
 
 def attention_of(message: Any) -> Attention:
@@ -202,6 +205,7 @@ def attention_of(message: Any) -> Attention:
     return Attention(
         as_of_s={m: state.as_of_s for m, state in states.items() if state.HasField("as_of_s")},
         late=frozenset(m for m, state in states.items() if state.late),
+        far=states[Modality.VISION].far,
     )
 
 
@@ -214,6 +218,7 @@ def window_of(message: Any) -> RecordedWindow:
         newest_s={m: state.newest_s if state.HasField("newest_s") else None for m, state in states.items()},
         present=frozenset(m for m, state in states.items() if state.present),
         late=attention_of(message).late,
+        far=frozenset(m for m, state in states.items() if state.far),
     )
 
 

@@ -59,7 +59,9 @@ def sentiment_bar(value: float, low: float, high: float, width: int) -> Text:
 def nothing_perceived(e: Estimate) -> str:
     """Say why there is no emotion: there is nobody, or the machine has not come to look."""
     late = [name for m, name in CHANNELS.items() if getattr(e.modalities, m).late]
-    return f"this machine is behind: {' and '.join(late)} too late" if late else "nobody seen or heard"
+    if late:
+        return f"this machine is behind: {' and '.join(late)} too late"
+    return "somebody is seen, too far away to be read" if e.modalities.vision.far else "nobody seen or heard"
 
 
 def describe_line(e: Estimate) -> str:
@@ -235,7 +237,7 @@ def _channels(e: Estimate, width: int) -> RenderableType:
         part = getattr(e.modalities, m)
         label = Text(name.rjust(LABEL - 1))
         if not part.present:
-            why = Text("◌ late", "yellow") if part.late else Text("○ absent", "grey50")
+            why = Text("◌ late", "yellow") if part.late else Text("○ too far" if part.far else "○ absent", "grey50")
             table.add_row(label, why, "-", "-", "-", "-", style="grey50")
             continue
         table.add_row(

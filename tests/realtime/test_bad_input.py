@@ -197,7 +197,7 @@ def test_a_microphone_nobody_has(pulseaudio: Any, start_live: Callable[..., Any]
         ("device: gpu\n", ", line 1: 'device': expected auto, cpu, cuda or cuda:N, found 'gpu'"),
         ("hop_s: 0\n", ", line 1: 'hop_s': input should be greater than or equal to 0.02, found 0"),
         ("stream: a/b\n", ", line 1: 'stream': expected 1 to 64 bytes without spaces and / + # $, found 'a/b'"),
-        ("source: none\nbroker: me:s3cret@there\n", ", line 2: 'broker': does not begin with mqtt:// or mqtts://"),
+        ("source: none\nbroker: me:s3cret@there\n", ", line 2: 'broker': does not begin with mqtt[s]:// or ws[s]://"),
         ("source: camera:0\n  hop_s: 1\n", ", line 2: not YAML ("),
         ("source: 'none\n", ": not YAML ("),
         ("- source\n", ", line 1: expected `key: value` lines, found list"),
@@ -238,7 +238,7 @@ def test_a_configuration_that_cannot_be_read(refuse: Try, tmp_path: Path) -> Non
     [
         (["--device", "gpu"], "--device: expected auto, cpu, cuda or cuda:N, found 'gpu'"),
         (["--device", "cuda:"], "--device: expected auto, cpu, cuda or cuda:N, found 'cuda:'"),
-        (["--broker", "broker.local"], "--broker: does not begin with mqtt:// or mqtts://; expected mqtt[s]://"),
+        (["--broker", "broker.local"], "--broker: does not begin with mqtt[s]:// or ws[s]://; expected mqtt[s]://"),
         (["--broker", "mqtt://me:s3cret/@there"], "--broker: its port or host cannot be read; expected mqtt[s]://"),
         (["--stream", "a b"], "--stream: expected 1 to 64 bytes without spaces and / + # $, found 'a b'"),
         (["--stream", "x" * 65], "--stream: expected 1 to 64 bytes"),

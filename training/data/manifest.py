@@ -55,6 +55,7 @@ SYNONYMS: Final = {name: name for name in EMOTIONS} | {
     "happiness": "happy",
     "joy": "happy",
     "joyful": "happy",
+    "neutrality": "neutral",
     "sadness": "sad",
     "anger": "angry",
     "afraid": "fear",
@@ -180,6 +181,8 @@ def _read(path: Path, labels: Path | None) -> _Reading:
     except (ValueError, csv.Error) as error:
         reading.unusable.append(f"is neither CSV in UTF-8 nor Parquet ({error})")
     else:
+        if table.assumed:
+            reading.notes.append(f"{reading.table}: it is assumed that {', that '.join(table.assumed)}")
         _rows(reading, table)
     return reading
 

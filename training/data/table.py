@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,17 @@ from typing import Any, Final
 
 EXTRA: Final = "more"
 """Cells beyond the header."""
+DECIMALS: Final = frozenset({"start", "end", "sentiment"})
+"""Columns of numbers: where `;` separates cells, a comma in them is a decimal point."""
+FILES: Final = frozenset({"audio", "image", "video"})
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Columns as the header names them, and rows: cells by column; an absent one is empty or missing.
 
-    sha256: of the file. unit, first: what its rows are called, and the number of the first.
+    sha256: of the file. unit, first: what its rows are called, and the number of the first. assumed: of
+    a file that is not as it should be.
     """
 
     columns: Sequence[str]
@@ -28,22 +33,51 @@ class Table:
     sha256: str
     unit: str = "row"
     first: int = 2
+    assumed: tuple[str, ...] = ()
 
 
 def read_table(path: Path) -> Table:
     """Raises OSError; ValueError or csv.Error where it is neither CSV nor Parquet."""
     content = path.read_bytes()
-    columns, rows = _parquet(path) if content[:4] == b"PAR1" else _csv(content)
-    return Table(columns, rows, hashlib.sha256(content).hexdigest())
+    columns, rows, assumed = (*_parquet(path), []) if content[:4] == b"PAR1" else _csv(content)
+    return Table(columns, rows, hashlib.sha256(content).hexdigest(), assumed=tuple(assumed))
 
 
-def _csv(content: bytes) -> tuple[list[str], list[dict[str, str]]]:
-    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-    columns = [name.strip() for name in next(reader, ())]
+def _csv(content: bytes) -> tuple[list[str], list[dict[str, str]], list[str]]:
+    """Columns, rows, and what was assumed where the file is one as spreadsheets save them."""
+    text, assumed = content.decode("utf-8-sig"), []
+    first, _, rest = text.partition("\n")
+    separator = ","
+    if (said := re.fullmatch(r"sep=(.)\r?", first, re.IGNORECASE)) is not None:
+        separator, text = said[1], rest
+    else:
+        separator = max(",;\t|", key=re.sub(r'"[^"]*"', "", first).count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    named = [name.strip() for name in next(reader, ())]
     table = [[cell.strip() for cell in cells] for cells in reader]
-    return columns, [
-        {**dict(zip(columns, cells, strict=False)), EXTRA: "".join(cells[len(columns) :])} for cells in table
+    # What a spreadsheet once had beside the table: without a name, and empty.
+    beside = [
+        at for at, name in enumerate(named) if not name and not any(cells[at : at + 1] != [""] for cells in table)
     ]
+    columns = [name.lower() for at, name in enumerate(named) if at not in beside]
+    if separator != ",":
+        assumed.append(f"{separator!r} stands between cells")
+    if columns != [name for at, name in enumerate(named) if at not in beside]:
+        assumed.append("columns are named in lower case")
+    if beside:
+        assumed.append(f"{len(beside)} empty columns without a name are left out")
+    rows = []
+    for cells in table:
+        kept = [cell for at, cell in enumerate(cells) if at not in beside]
+        row = dict(zip(columns, kept, strict=False))
+        for name in DECIMALS & row.keys() if separator != "," else ():
+            row[name] = re.sub(r"^([+-]?\d*),(\d+)$", r"\1.\2", row[name])
+        for name in FILES & row.keys():
+            if "\\" in row[name]:
+                row[name] = row[name].replace("\\", "/")
+                assumed.append("\\ in paths means /")
+        rows.append({**row, EXTRA: "".join(kept[len(columns) :])})
+    return columns, rows, list(dict.fromkeys(assumed))
 
 
 def _parquet(path: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -6,7 +6,8 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from dhmd.assets.store import sha256_of
-from dhmd.contract import ContractMismatch
+from dhmd.contract import ContractMismatch, Rows
 from dhmd.features.expression import ExpressionNet, aligned_crop
 from dhmd.features.face import SIGHTINGS, WIDTH, FaceExtractor, FaceObservation
+from dhmd.features.finder import SMALLEST_TILE, tiles
 from dhmd.features.landmarks import BLENDSHAPES, MAX_FACES, _without_startup_chatter, head_pose
 from dhmd.labels import EMOTIONS
+from dhmd.media.reader import MediaReader
 
 Image = NDArray[np.uint8]
 LEFT, RIGHT = 0.25, 0.75
@@ -199,6 +202,97 @@ def test_the_subject_comes_back_within_a_second(extractor: FaceExtractor, head: 
     assert subject_x(back) == pytest.approx(LEFT, abs=0.05)
 
 
+def far(head: Image, eyes_px: float, x: int, y: int) -> Image:
+    """(1080, 1920, 3) picture of noise with a head; its eyes are so far apart, and it begins at x, y."""
+    import cv2
+
+    random = np.random.default_rng(0)
+    coarse = random.normal(110, 25, (27, 48, 3)).clip(0, 255).astype(np.uint8)
+    picture = np.asarray(cv2.resize(coarse, (1920, 1080)), np.uint8)
+    small = cv2.resize(head, None, fx=eyes_px / EYES_PX, fy=eyes_px / EYES_PX, interpolation=cv2.INTER_AREA)
+    picture[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return picture
+
+
+EYES_PX = 41.5
+"""Between the eyes of the head."""
+
+
+@pytest.mark.parametrize(("eyes_px", "x", "y"), [(24.0, 1500, 800), (60.0, 130, 500), (90.0, 700, 40)])
+def test_a_far_face_is_found_followed_and_read(
+    extractor: FaceExtractor, head: Image, eyes_px: float, x: int, y: int
+) -> None:
+    seen = [extractor.push(far(head, eyes_px, x + i // 2, y), i / 15) for i in range(60)]
+    first = next(i for i, one in enumerate(seen) if one.box is not None)
+    assert first < 50
+    assert all(len(one.rows) == 1 and one.faces == 1 for one in seen[first:])
+    box = seen[-1].box
+    assert box is not None
+    scale = eyes_px / EYES_PX
+    found = np.array(box) * (1920, 1080, 1920, 1080)
+    np.testing.assert_allclose(found, np.array([39, 35, 131, 142]) * scale + [x + 29, y] * 2, atol=7 * scale)
+    assert seen[-1].blendshapes["mouthSmileLeft"] > 0.6
+
+
+def test_a_face_with_too_few_pixels_is_seen_and_not_read(extractor: FaceExtractor, head: Image) -> None:
+    image = far(head, 10.5, 300, 200)
+    looks = (extractor.push(image, i / 15) for i in range(300))
+    seen = next(one for one in looks if one.faces and (one.too_far or len(one.rows)))
+    assert seen.too_far
+    assert seen.faces == 1
+    assert not len(seen.rows)
+
+
+def test_who_comes_near_goes_before_a_face_far_away(extractor: FaceExtractor, head: Image) -> None:
+    import cv2
+
+    picture = far(head, 26.0, 1600, 700)
+    for i in range(60):
+        seen = extractor.push(picture, i / 15)
+    assert seen.box is not None
+    assert seen.box[0] > 0.8
+    picture[100:900, 100:900] = cv2.resize(head, (800, 800))
+    for i in range(60, 100):
+        seen = extractor.push(picture, i / 15)
+    assert seen.box is not None
+    assert seen.box[0] < 0.4
+
+
+def test_nobody_is_found_where_there_is_nobody(extractor: FaceExtractor) -> None:
+    random = np.random.default_rng(1)
+    picture = random.normal(110, 40, (1080, 1920, 3)).clip(0, 255).astype(np.uint8)
+    picture[:, 700:1300] = np.linspace(0, 255, 600)[None, :, None]
+    assert not any(extractor.push(picture, i / 15).faces for i in range(75))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1920, 1080), (640, 480), (160, 120), (1080, 1920), (3840, 2160)])
+def test_tiles_cover_the_picture_and_lie_within_it(width: int, height: int) -> None:
+    looked_at = np.zeros((height, width), bool)
+    for x, y, side in itertools.islice(tiles(width, height), 2000):
+        assert x >= 0
+        assert y >= 0
+        assert x + side <= max(width, side)
+        looked_at[y : y + side, x : x + side] = True
+    assert looked_at.all() or max(width, height) <= SMALLEST_TILE
+
+
+@pytest.mark.parametrize("name", ["one_fps.mkv", "still.png"])
+def test_a_face_in_pictures_that_stand_is_there_all_the_while(
+    make_media: Callable[..., Path], extractor: FaceExtractor, portrait: Image, tmp_path: Path, name: str
+) -> None:
+    """From the third look at it on."""
+    import cv2
+
+    still = tmp_path / "face.png"
+    cv2.imwrite(str(still), portrait)
+    film = ("-loop", "1", "-framerate", "1", "-t", "5", "-i", str(still), "-c:v", "libx264")
+    path = still if name == "still.png" else make_media(name, *film)
+    rows = [extractor.push(picture.image(), picture.time_s).rows for picture in MediaReader(path).pictures()]
+    times_s = Rows.concatenate(rows, WIDTH).times_s
+    present = [bool((extractor.spec.place(times_s, end_s) >= 0).any()) for end_s in np.arange(0.6, 5.0, 0.1)]
+    assert all(present)
+
+
 def test_stills_are_unrelated(network: ExpressionNet, head: Image) -> None:
     mirrored = head[:, ::-1]
     with FaceExtractor(network, "image") as extractor:
@@ -313,3 +407,14 @@ def test_a_missing_library_is_named_with_its_remedy(network: ExpressionNet, monk
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     with pytest.raises(ImportError, match=r"need mediapipe: pip install mediapipe==0\.10\.31 opencv-python"):
         FaceExtractor(network)
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_machine_without_a_folder_for_temporary_files_sees_faces(
+    network: ExpressionNet, head: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    if not memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    with FaceExtractor(network, "image") as extractor:
+        assert extractor.push(scene((head, LEFT, 280)), 0.0).faces == 1

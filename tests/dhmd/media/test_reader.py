@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from dhmd.errors import MediaUnreadable
 from dhmd.features.timeline import SAMPLE_RATE_HZ
+from dhmd.media.picture import turned
 from dhmd.media.reader import MediaReader
 
 MakeMedia = Callable[..., Path]
@@ -185,10 +187,10 @@ def test_what_is_no_media_is_refused_in_one_line(tmp_path: Path, clip: Path) -> 
     assert "not a regular file" in unreadable(Path("/dev/null"))
     for name, content, cause in [
         ("empty.mp4", b"", "is empty (0 bytes)"),
-        ("words.txt", b"these are words\n" * 40, "is text"),
+        ("words.txt", b"these are words\n" * 40, "not a media file"),
         ("words.mp4", b"these are words\n" * 40, "not a media file"),
         ("noise.bin", np.random.default_rng(0).bytes(20_000), "not a media file"),
-        ("titles.srt", b"1\n00:00:00,000 --> 00:00:02,000\nhello\n\n", "neither video nor sound"),
+        ("titles.srt", b"1\n00:00:00,000 --> 00:00:02,000\nhello\n\n", "not a media file"),
     ]:
         path = tmp_path / name
         path.write_bytes(content)
@@ -216,3 +218,174 @@ def test_a_playlist_opens_no_connection(tmp_path: Path) -> None:
         unreadable(playlist)
         with pytest.raises(BlockingIOError):
             server.accept()
+
+
+def test_playlists_and_lists_of_files_are_not_followed(make_media: MakeMedia, tmp_path: Path) -> None:
+    """Whatever their suffix: each names another file, which FFmpeg would open."""
+    film = make_media("part.ts", *PICTURES, *H264)
+    for name, text in [
+        ("hls.m3u8", f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{film}\n#EXT-X-ENDLIST\n"),
+        ("relative.mp4", f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n../{film.name}\n#EXT-X-ENDLIST\n"),
+        ("concat.mp4", f"ffconcat version 1.0\nfile 'file://{film}'\n"),
+        ("concat.txt", f"ffconcat version 1.0\nfile '{film}'\n"),
+        ("session.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n"),
+        ("dash.mpd", '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"></MPD>'),
+    ]:
+        path = tmp_path / name
+        path.write_text(text)
+        assert "not a media file" in unreadable(path)
+
+
+def test_pixels_that_are_not_square_are_made_so(make_media: MakeMedia) -> None:
+    for name, sar, shape in [("wide", "4/3", (120, 213, 3)), ("high", "8/9", (135, 160, 3)), ("absurd", "90/1", None)]:
+        media = MediaReader(make_media(f"{name}.mkv", *PICTURES, "-vf", f"setsar={sar}", *H264))
+        assert next(media.pictures()).image().shape == (shape or (120, 160, 3))
+
+
+def with_clean_aperture(film: bytes, left: int, right: int, top: int, bottom: int, size: tuple[int, int]) -> bytes:
+    """An MP4 file, its index last, with a `clap` box (ISO/IEC 14496-12) in its first track."""
+    width, height = size[0] - left - right, size[1] - top - bottom
+    # Centres are told in halves, from that of the whole.
+    fields = (width, 1, height, 1, left - right, 2, top - bottom, 2)
+    clap = (40).to_bytes(4) + b"clap" + b"".join(number.to_bytes(4, signed=True) for number in fields)
+    grown, at = bytearray(film), 0
+    for name, header in [
+        (b"moov", 8),
+        (b"trak", 8),
+        (b"mdia", 8),
+        (b"minf", 8),
+        (b"stbl", 8),
+        (b"stsd", 16),
+        (b"avc1", 0),
+    ]:
+        while grown[at + 4 : at + 8] != name:
+            at += int.from_bytes(grown[at : at + 4])
+        length = int.from_bytes(grown[at : at + 4])
+        grown[at : at + 4] = (length + len(clap)).to_bytes(4)
+        if name == b"avc1":
+            grown[at + length : at + length] = clap
+        at += header
+    return bytes(grown)
+
+
+def test_a_cropping_rectangle_of_the_container_is_cut_out(make_media: MakeMedia, tmp_path: Path) -> None:
+    whole = make_media("whole.mp4", *PICTURES, *H264)
+    cropped = tmp_path / "cropped.mp4"
+    cropped.write_bytes(with_clean_aperture(whole.read_bytes(), 10, 20, 6, 14, (160, 120)))
+    image = next(MediaReader(whole).pictures()).image()
+    assert (next(MediaReader(cropped).pictures()).image() == image[6:-14, 10:-20]).all()
+
+
+MIRRORED = {"left_right": [-1, 0, 0, 1], "up_down": [1, 0, 0, -1], "diagonal": [0, 1, 1, 0], "other": [0, -1, -1, 0]}
+
+
+@pytest.mark.parametrize("name", MIRRORED)
+def test_a_matrix_that_mirrors_is_followed_whole(make_media: MakeMedia, name: str, tmp_path: Path) -> None:
+    """The matrix lies in the track's header (tkhd), the elements at nine places of 4 bytes; 1 is 1 << 16."""
+    level = make_media("level.mp4", *PICTURES, *H264)
+    film, unity = bytearray(level.read_bytes()), (1 << 16).to_bytes(4)
+    at = film.index(unity, film.index(b"tkhd") + 40)
+    for place, element in zip((0, 4, 12, 16), MIRRORED[name], strict=True):
+        film[at + place : at + place + 4] = (element << 16).to_bytes(4, signed=True)
+    mirrored = tmp_path / "mirrored.mp4"
+    mirrored.write_bytes(film)
+    image = next(MediaReader(level).pictures()).image()
+    shown = {
+        "left_right": image[:, ::-1],
+        "up_down": image[::-1],
+        "diagonal": image.swapaxes(0, 1),
+        "other": image[::-1, ::-1].swapaxes(0, 1),
+    }[name]
+    assert (next(MediaReader(mirrored).pictures()).image() == shown).all()
+
+
+def test_a_matrix_of_any_angle_turns_about_it() -> None:
+    image = np.zeros((90, 120, 3), np.uint8)
+    image[:45] = 255  # a horizon
+    angle = np.radians(30)
+    matrix = np.eye(3)
+    matrix[:2, :2] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    shown = turned(image, np.round(matrix * (1 << 16)).astype(np.int32))
+    height, width = shown.shape[:2]
+    assert (height, width) == pytest.approx((138, 149), abs=1)
+    # Clockwise on the screen: what was above lies at the upper right.
+    assert shown[height // 2 - 20, width // 2 + 15].mean() == 255
+    assert shown[height // 2 + 20, width // 2 - 15].mean() == 0
+
+
+def test_interlaced_pictures_lose_their_comb_and_keep_their_height(make_media: MakeMedia) -> None:
+    moving = (
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=s=160x120:r=50:d=1",
+        "-vf",
+        "scroll=h=0.1,tinterlace=interleave_top,setfield=tff",
+    )
+    media = MediaReader(
+        make_media("interlaced.mpg", *moving, "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-q:v", "2")
+    )
+    picture = list(media.pictures())[5]
+    combed = picture.frame.to_ndarray(format="bgr24").astype(int)
+    image = picture.image().astype(int)
+    assert image.shape == (120, 160, 3)
+
+    def comb(rows: NDArray[np.int_]) -> float:
+        """How much nearer the rows of one field are to one another than to those between them."""
+        return float(np.abs(rows[1:-1:2] - (rows[0:-2:2] + rows[2::2]) / 2).mean())
+
+    assert comb(image) < comb(combed) / 3
+    assert (image[::2] == combed[::2]).all()
+
+
+@pytest.mark.parametrize(("kind", "coding"), [("sound", b"sowt"), ("video", b"avc1")])
+def test_a_track_that_nothing_decodes_gives_way_to_one_that_does(
+    make_media: MakeMedia, tmp_path: Path, kind: str, coding: bytes
+) -> None:
+    """A phone's spatial sound: it has more channels, so it would be the one to play."""
+    more = (
+        "-f",
+        "lavfi",
+        "-i",
+        "aevalsrc='0|0|0|0|0|0':s=48000:d=2",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=s=640x480:r=25:d=2",
+    )
+    played = (
+        "-disposition:a:0",
+        "0",
+        "-disposition:v:0",
+        "0",
+        "-disposition:a:1",
+        "default",
+        "-disposition:v:1",
+        "default",
+    )
+    maps = ("-map", "0", "-map", "1", "-map", "2", "-map", "3")
+    whole = make_media("tracks.mov", *PICTURES, *TONE, *more, *maps, *H264, "-c:a:1", "pcm_s16le", *played)
+    film = whole.read_bytes()
+    at = film.rindex(coding)
+    strange = tmp_path / "strange.mov"
+    strange.write_bytes(film[:at] + b"zz?z" + film[at + 4 :])
+    media = MediaReader(strange)
+    (said,) = media.passed_over
+    assert said.startswith(f"{strange}: its {kind} in stream ")
+    assert said.endswith("cannot be decoded")
+    if kind == "sound":
+        assert np.abs(sound(media)[8000:24000]).max() == pytest.approx(0.5, abs=0.02)
+    else:
+        assert next(media.pictures()).image().shape == (120, 160, 3)
+    assert media.missing_s == 0
+
+
+def test_a_subtitle_that_outlasts_the_film_is_no_cut(make_media: MakeMedia, tmp_path: Path) -> None:
+    titles = tmp_path / "long.srt"
+    titles.write_text("1\n00:00:00,000 --> 00:00:20,000\nhello\n\n")
+    for suffix, coding in (("mkv", "srt"), ("mp4", "mov_text")):
+        media = MediaReader(make_media(f"titled.{suffix}", *PICTURES, *TONE, "-i", str(titles), *H264, "-c:s", coding))
+        list(media.pictures())
+        sound(media)
+        assert media.duration_s == pytest.approx(2, abs=0.1)
+        assert media.missing_s == 0

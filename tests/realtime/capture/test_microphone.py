@@ -79,6 +79,22 @@ def test_a_tone_played_into_the_microphone(
     assert np.median(heard["arrived_s"] - ends_s) == pytest.approx(0.05, abs=0.2)
 
 
+def test_a_stereo_microphone_whose_channels_cancel_is_heard(
+    pulseaudio: Any, make_media: Callable[..., Path], tmp_path: Path
+) -> None:
+    channels = "0.5*sin(2*PI*440*t)|-0.5*sin(2*PI*440*t)"
+    playing = pulseaudio.play(
+        make_media("out_of_phase.wav", "-f", "lavfi", "-i", f"aevalsrc='{channels}':s=48000:d=30")
+    )
+    recording = tmp_path / "recording.npz"
+    subprocess.run(command(recording), env=pulseaudio.environment, check=True, timeout=120)
+    playing.kill()
+    playing.wait()
+    last_second = np.load(recording)["samples"][-SAMPLE_RATE_HZ:]
+    assert np.abs(np.fft.rfft(last_second)).argmax() == 440
+    assert np.abs(last_second).max() == pytest.approx(0.5, abs=0.03)
+
+
 def test_an_unknown_name_lists_the_known_ones(pulseaudio: Any, tmp_path: Path) -> None:
     done = subprocess.run(
         command(tmp_path / "none", "Headset of Nobody"),

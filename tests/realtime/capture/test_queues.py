@@ -135,3 +135,25 @@ def test_all_is_taken_or_counted_between_threads() -> None:
         assert seen == sorted(set(seen))
         assert seen[-1] == 4999
         assert len(seen) + dropped == 5000
+
+
+@pytest.mark.parametrize("period_s", [0.5, 1.0, 2.0])
+def test_of_few_pictures_a_second_the_last_stands_until_the_next_is_overdue(period_s: float) -> None:
+    latest = LatestFrame()
+    for number in range(2):
+        latest.put(VideoFrame(np.full((1, 1, 3), number, np.uint8), number * period_s, number * period_s))
+        latest.take()
+    times_s = np.arange(0.05, 4, 0.05)
+    stood = [frame for time_s in times_s if (frame := latest.standing(period_s + time_s)) is not None]
+    assert {int(frame.image[0, 0, 0]) for frame in stood} == {1}
+    ages_s = np.array([frame.captured_s - period_s for frame in stood])
+    assert np.diff(ages_s) == pytest.approx(0.25, abs=0.051)
+    assert ages_s[-1] == pytest.approx(min(1.5 * period_s, 3.0), abs=0.26)
+
+
+def test_a_camera_of_the_usual_rate_that_halts_stands_for_nothing() -> None:
+    latest = LatestFrame()
+    assert latest.standing(0.0) is None
+    for number in range(3):
+        latest.put(VideoFrame(np.zeros((1, 1, 3), np.uint8), number / 15, number / 15))
+    assert [latest.standing(time_s) for time_s in np.arange(0.2, 3, 0.1)] == [None] * 28

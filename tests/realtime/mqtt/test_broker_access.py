@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from amqtt.broker import Broker
 
 from realtime.errors import BrokerRefused, SettingsInvalid
 from realtime.messages.topics import STATUS
@@ -248,3 +250,37 @@ async def test_the_access_list_of_the_manual_lets_each_do_its_own(
     await asyncio.to_thread(listener.wait_for, lambda: "stopped" in listener.statuses("desk"))
     # This user is the publisher of one stream, and of no other.
     assert listener.statuses("hall") == []
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_broker_behind_websockets(authority: Authority, scheme: str) -> None:
+    """amqtt's, as Mosquitto is built without them here."""
+    cert, key = authority.sign("websockets")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    tls = {"ssl": True, "certfile": str(cert), "keyfile": str(key)} if scheme == "wss" else {}
+    plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
+    listener = {"type": "ws", "bind": f"127.0.0.1:{port}", **tls}
+    broker = Broker({"listeners": {"default": listener}, "plugins": plugins})
+    await broker.start()
+    try:
+        access = BrokerAccess(str(authority.ca)) if scheme == "wss" else BrokerAccess()
+        address = named_broker(f"{scheme}://127.0.0.1:{port}", access)
+        assert str(address) == f"{scheme}://127.0.0.1:{port}/mqtt"
+        async with connection.connect(address) as client:
+            await client.subscribe("here")
+            await client.publish("here", b"x" * 40_000, 1)
+            assert (await anext(aiter(client.messages))).payload == b"x" * 40_000
+    finally:
+        await broker.shutdown()
+
+
+def test_an_ipv6_address_is_shown_as_one_can_use_it() -> None:
+    for url in ("mqtt://me@[::1]:1884", "wss://[2001:db8::1]:443/broker"):
+        assert str(BrokerAddress.parse(url)) == url
+
+
+def test_a_password_file_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_bytes("\ufeffs3cret\r\n".encode())
+    assert named_broker("mqtt://me@there", BrokerAccess(password_file=str(path)), {}).password == "s3cret"  # noqa: S105

@@ -72,7 +72,7 @@ class Face:
 
     def push(self, image: Any, captured_s: float) -> Any:
         rows = Rows(np.array([captured_s]), np.ones((1, self.spec.width), np.float32))
-        return SimpleNamespace(rows=rows, faces=1, captured_s=captured_s, landmarks=None, box=None)
+        return SimpleNamespace(rows=rows, faces=1, captured_s=captured_s, landmarks=None, box=None, too_far=False)
 
     def close(self) -> None: ...
 

@@ -15,13 +15,15 @@ import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from realtime.demo import CLIP
+from realtime.errors import StreamHeld, StreamTaken
 from realtime.messages.topics import EMOTION, EVENT
 from realtime.mqtt.broker import BrokerAddress
+from realtime.mqtt.connection import KEEPALIVE_S, connect
 from realtime.mqtt.publisher import OUTBOX, Publisher, publishing
 from realtime.workers import WorkerState, WorkerStatus
 from tests.realtime.waiting import until
@@ -46,12 +48,12 @@ these are there from the start."""
 class Stream:
     """Canned estimates, ten a second, and when the connection came and went."""
 
-    def __init__(self, address: BrokerAddress) -> None:
+    def __init__(self, address: BrokerAddress, claim: Literal["ask", "take"] | None = None) -> None:
         self.seq = 0
         self.states: list[tuple[float, str]] = []
         self.late_s = 0.0
         """By how much handing over an estimate was late, at most."""
-        self.publisher = Publisher(address, "test", lambda state: self.states.append((time.monotonic(), state)))
+        self.publisher = Publisher(address, "test", lambda state: self.states.append((time.monotonic(), state)), claim)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Stream]:
@@ -85,6 +87,8 @@ class Relay:
         self.cut = False
         self._to = port
         self._held: list[asyncio.StreamWriter] = []
+        self._clients: list[asyncio.StreamWriter] = []
+        self._abandoned = False
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Relay]:
@@ -97,7 +101,15 @@ class Relay:
             for writer in self._held:
                 writer.close()
 
+    def abandon(self) -> None:
+        """Close the clients' sides, and leave the broker's open without a word."""
+        self._abandoned = True
+        for writer in self._clients:
+            writer.transport.abort()
+        self._clients.clear()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.append(writer)
         there, back = await asyncio.open_connection("127.0.0.1", self._to)
         self._held += [writer, back]
         async with asyncio.TaskGroup() as group:
@@ -114,7 +126,8 @@ class Relay:
                     break
                 writer.write(data)
                 await writer.drain()
-        writer.close()
+        if not self._abandoned:
+            writer.close()
 
 
 def packet(kind: int, body: bytes) -> bytes:
@@ -135,6 +148,15 @@ async def subscribed(port: int, topic: str, qos: int = 0) -> tuple[asyncio.Strea
     assert connack == b"\x20\x02\x00\x00"
     assert suback == b"\x90\x03\x00\x01" + bytes((qos,))
     return reader, writer
+
+
+async def retained(address: BrokerAddress, name: str) -> bytes:
+    """What who comes later finds."""
+    async with asyncio.timeout(PATIENCE_S), connect(address) as client:
+        await client.subscribe(name)
+        payload = (await anext(aiter(client.messages))).payload
+    assert isinstance(payload, bytes)
+    return payload
 
 
 def numbers(listener: Any) -> list[int]:
@@ -213,6 +235,66 @@ async def test_a_network_that_is_cut_without_a_word_is_noticed_within_fifteen_se
         assert len(late) <= OUTBOX // 10
         assert listener.statuses("test") == ["online", "offline", "online"]
         assert stream.late_s < 2.0
+
+
+async def test_a_connection_that_is_lost_on_our_side_alone_leaves_no_offline_behind(
+    mosquitto: Any, subscribe: Callable[..., Any]
+) -> None:
+    """The broker holds the old one until its keepalive is over, and says `offline` for it after we are back."""
+    listener = await asyncio.to_thread(subscribe, mosquitto.port)
+    async with Relay(mosquitto.port).open() as relay, Stream(BrokerAddress("127.0.0.1", relay.port)).open() as stream:
+        await until(lambda: stream.state == "connected" and listener.statuses("test") == ["online"])
+        relay.abandon()
+        await until(lambda: [state for _, state in stream.states] == ["connected", "away", "connected"])
+        # The will of the old connection comes as it is taken over, before we are online again; and not later.
+        await until(lambda: listener.statuses("test")[-2:] == ["offline", "online"])
+        await asyncio.sleep(1.5 * KEEPALIVE_S + 1)
+        assert listener.statuses("test") == ["online", "offline", "online"]
+        assert await retained(BrokerAddress("127.0.0.1", mosquitto.port), "dhmd/test/status") == b"online"
+
+
+@pytest.mark.parametrize("level", ["status", "status/face"])
+async def test_a_status_that_somebody_else_sets_is_set_right(mosquitto: Any, level: str) -> None:
+    address, name = BrokerAddress("127.0.0.1", mosquitto.port), f"dhmd/test/{level}"
+    async with Stream(address).open() as stream:
+        stream.publisher.publish_worker(WorkerStatus("face", WorkerState.RUNNING))
+        await until(lambda: stream.state == "connected" and not stream.publisher._acknowledged)
+        right = await retained(address, name)
+        async with connect(address) as other:
+            await other.publish(name, b"offline", 1, retain=True)
+        assert await retained(address, name) == b"offline"
+        async with asyncio.timeout(PATIENCE_S):
+            while await retained(address, name) != right:
+                pass
+
+
+@pytest.mark.parametrize("protocol", [5, 3])
+async def test_of_two_runs_of_a_stream_the_second_leaves_it_to_the_first(
+    mosquitto: Any, subscribe: Callable[..., Any], protocol: int
+) -> None:
+    address = BrokerAddress("127.0.0.1", mosquitto.port, only_311=protocol == 3)
+    listener = await asyncio.to_thread(subscribe, mosquitto.port)
+    first, second, third = (Publisher(address, "test", lambda _: None, claim) for claim in ("ask", "ask", "take"))
+    running = asyncio.create_task(first.run())
+    await until(lambda: first.connected)
+    with pytest.raises(StreamHeld, match="another run publishes the stream test"):
+        await second.run()
+    assert listener.statuses("test") == ["online"]
+    async with publishing(third):
+        with pytest.raises(StreamTaken):
+            await running
+        await until(lambda: third.connected)
+        assert await retained(address, "dhmd/test/status") == b"online"
+    assert "offline" not in listener.statuses("test")
+
+
+async def test_a_run_that_died_does_not_hold_its_stream(mosquitto: Any) -> None:
+    """Its `online` is still there: the broker has not noticed yet."""
+    address = BrokerAddress("127.0.0.1", mosquitto.port)
+    async with connect(address) as other:
+        await other.publish("dhmd/test/status", b"online", 1, retain=True)
+    async with Stream(address, "ask").open() as stream:
+        await until(lambda: stream.state == "connected")
 
 
 async def test_what_waits_when_nobody_reads_is_bounded(mosquitto: Any) -> None:

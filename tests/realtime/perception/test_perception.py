@@ -19,10 +19,13 @@ from dhmd.features.speech import SpeechModel
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock, VideoFrame
+from realtime.messages.estimate import Dropped, ModelName
 from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
+from realtime.recognition.build import build_estimate
+from realtime.terminal.view import nothing_perceived
 
 BLOCK = 1600
 
@@ -125,3 +128,21 @@ def test_an_estimate_does_not_wait_long_and_not_for_a_picture_of_later(
     assert perception.perceive(1.1).faces == 0
     monkeypatch.setattr(AwaitedPicture, "PATIENCE_S", threading.TIMEOUT_MAX)
     assert perception.perceive(0.9).faces == 0
+
+
+def test_a_face_too_far_away_is_told_of_until_it_is_out_of_sight(perception: Perception) -> None:
+    picture = VideoFrame(np.zeros((8, 8, 3), np.uint8), 1.0, 1.0)
+    spec = perception.extractors.face.spec
+    observation = FaceObservation(1.0, Rows.empty(spec.width), 1, (0.5, 0.5, 0.51, 0.52), too_far=True)
+    extractor: Any = perception.extractors.face
+    extractor.due, extractor.push = lambda _: True, lambda *_: observation
+    perception.see(picture)
+    there, gone = perception.perceive(1.2), perception.perceive(1.2 + spec.absent_after_s)
+    assert (there.cut.far, there.faces) == ({Modality.VISION}, 1)
+    assert (gone.cut.far, gone.faces) == (set(), 0)
+    inference_free = build_estimate(
+        there.cut, None, None, stream="s", seq=0, epoch_unix=0.0, faces=1, transcript="", capture_to_estimate_ms=None,
+        timed=False, dropped=Dropped(video=0, audio=0), model=ModelName(name="m", checkpoint="c"),
+    )  # fmt: skip
+    assert inference_free.modalities.vision.far
+    assert nothing_perceived(inference_free) == "somebody is seen, too far away to be read"

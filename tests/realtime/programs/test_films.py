@@ -75,3 +75,10 @@ def test_nothing_to_do_is_one_line(tmp_path: Path, name: str, told: str) -> None
     (tmp_path / "empty").mkdir()
     with pytest.raises(SettingsInvalid, match=told):
         media_files([tmp_path / name])
+
+
+def test_of_a_folder_films_sounds_and_pictures_are_taken_and_what_is_hidden_is_not(tmp_path: Path) -> None:
+    for name in ["b.mp4", "a.JPG", "c.wav", "._b.mp4", ".trash/d.mp4", "e.mp4.part", "f.txt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in media_files([tmp_path])] == ["a.JPG", "b.mp4", "c.wav"]

@@ -29,7 +29,7 @@ from realtime.scale.window_message import (
     WindowMessage,
 )
 
-LATE = Attention({Modality.AUDIO: 3.5}, frozenset({Modality.VISION}))
+LATE = Attention({Modality.AUDIO: 3.5}, frozenset({Modality.VISION}), far=True)
 
 
 def a_message(**changed: Any) -> WindowMessage:

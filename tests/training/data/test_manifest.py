@@ -19,6 +19,7 @@ from training.data.items import Split
 from training.data.manifest import SHOWN, Manifest, read_manifests, split_of
 from training.errors import ManifestInvalid
 from training.features.store import FeatureStore
+from training.inputs import Inputs, Work
 
 Write = Callable[..., Path]
 
@@ -236,3 +237,45 @@ def test_a_part_past_the_end_is_told(write: Write, store: FeatureStore, make_med
     tone = make_media("one-second.wav", "-f", "lavfi", "-i", "sine=duration=1")
     with pytest.raises(ManifestInvalid, match=r"row 2: starts at 2 s, where audio .*one-second.wav is over \(1.0 s\)"):
         read(write(spoken("1", audio=tone, start=2)), store)
+
+
+@pytest.mark.parametrize(
+    ("text", "assumed"),
+    [
+        ("\ufeffid;split;emotion;sentiment;text\r\n1;train;Happy;1,5;a, b\r\n", ["';' stands between cells"]),
+        ("sep=;\nid;split;emotion;sentiment;text\n1;train;joy;1,5;a, b\n", ["';' stands between cells"]),
+        ("id\tsplit\temotion\tsentiment\ttext\n1\ttrain\thappy\t1.5\ta, b\n", ["'\\t' stands between cells"]),
+        (
+            'ID,Split,Emotion,Sentiment,Text,,\n1,train,HAPPINESS,1.5,"a, b",,\n,,,,,,\n',
+            ["columns are named in lower case", "2 empty columns without a name are left out"],
+        ),
+        ('id,split,emotion,sentiment,text\n1,train,happy,1.5,"a, b"\n', []),
+    ],
+)
+def test_tables_as_spreadsheets_save_them(store: FeatureStore, tmp_path: Path, text: str, assumed: list[str]) -> None:
+    path = tmp_path / "my.csv"
+    path.write_bytes(text.encode())
+    manifest = read(path, store)
+    (one,) = manifest.utterances
+    assert (one.emotion, one.sentiment, one.text) == ("happy", 1.5, "a, b")
+    assert manifest.notes == ((f"{path}: it is assumed that {', that '.join(assumed)}",) if assumed else ())
+
+
+def test_backslashes_in_paths_are_those_of_folders(store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    cv2.imwrite(str(tmp_path / "img" / "a.png"), np.zeros((48, 48), np.uint8))
+    path = tmp_path / "my.csv"
+    path.write_text("id,emotion,image\n1,happy,img\\a.png\n")
+    manifest = read(path, store)
+    assert manifest.utterances[0].image == tmp_path / "img" / "a.png"
+    assert manifest.notes == (f"{path}: it is assumed that \\ in paths means /",)
+
+
+def test_a_set_from_which_little_can_be_learned_is_told_of(write: Write, store: FeatureStore, tmp_path: Path) -> None:
+    path = write(*(spoken(str(number), split="train") for number in range(3)))
+    work = Work(tmp_path, tmp_path, 1, None, skip_bad=False)
+    with Inputs.of(work, [str(path)]) as inputs:
+        few, one_class, unmeasured = inputs.doubts()
+    assert few.startswith("only 3 utterances")
+    assert "'happy'" in one_class
+    assert "validation or test" in unmeasured
