@@ -210,11 +210,23 @@ def parser() -> Parser:
         "write them as one file of features, which `fit configs/composed.yaml --features FILE` reads.",
         epilog=EXAMPLES["compose"],
     )
-    compose.add_argument("--out", type=Path, default=DATA / "composed.npz", help="file to write (default: %(default)s)")
-    compose.add_argument("--windows", type=int, default=3000, help="windows to learn from (default: %(default)s)")
-    compose.add_argument("--seed", type=int, default=1, help="seed of who is paired with whom (default: %(default)s)")
+    compose.add_argument(
+        "--out",
+        metavar="FILE.npz",
+        type=Path,
+        default=DATA / "composed.npz",
+        help="file to write (default: %(default)s)",
+    )
+    compose.add_argument(
+        "--windows", metavar="N", type=int, default=3000, help="windows to learn from (default: %(default)s)"
+    )
+    compose.add_argument(
+        "--seed", metavar="N", type=int, default=1, help="seed of who is paired with whom (default: %(default)s)"
+    )
     _add_manifests(compose, "manifests, instead of the public corpora")
-    compose.add_argument("--encoders", type=Path, help="folder of the extractors' learned parts (default: base's)")
+    compose.add_argument(
+        "--encoders", metavar="DIR", type=Path, help="folder of the extractors' learned parts (default: base's)"
+    )
     _add_work(compose)
     compose.set_defaults(run=_compose)
 
