@@ -46,9 +46,9 @@ def message_classes(file: str, package: str, messages: Mapping[str, Mapping[str,
     return {name: message_factory.GetMessageClass(kind) for name, kind in types.items()}
 
 
-def check(message: Any, latest: float) -> None:
-    """Raise ValueError for text that is none, and for times, which are all doubles, that are not finite or beyond
-    `latest` on either side: parsing lets both through."""
+def check(message: Any, latest: float | None = None) -> None:
+    """Raise ValueError for text that is none, and, with `latest`, for times that are not finite or beyond it on either
+    side; times are all doubles. Parsing lets both through: such text comes as bytes."""
     for field, value in message.ListFields():
         values = value if field.is_repeated else (value,)
         if field.message_type is not None:
@@ -56,7 +56,11 @@ def check(message: Any, latest: float) -> None:
                 check(part, latest)
         elif field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in values):
             raise ValueError(f"{field.name}: text that is none")
-        elif field.type == field.TYPE_DOUBLE and not all(-latest <= time_s <= latest for time_s in values):
+        elif (
+            field.type == field.TYPE_DOUBLE
+            and latest is not None
+            and not all(-latest <= time_s <= latest for time_s in values)
+        ):
             raise ValueError(f"{field.name}: a time that is none")
 
 

@@ -18,7 +18,7 @@ from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.session import schema
-from dhmd.untrusted import Untrusted, number, quoted, read_json, read_json_object, whole
+from dhmd.untrusted import Untrusted, number, read_json, read_json_object, whole
 
 MAGIC: Final = b"\x89MCAP0\r\n"
 LARGEST_RECORD: Final = 64 * 2**20
@@ -231,8 +231,8 @@ class Contents:
 def whole_records(file: IO[bytes], *, begun: bool = False) -> Iterator[Any]:
     """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged.
 
-    begun: whether the file stands at a chunk, and not at its beginning. Raises SessionInvalid for a compression that is
-    not ours.
+    begun: whether the file stands at a chunk, and not at its beginning. Raises SessionInvalid for one that is packed with
+    lz4.
     """
     from mcap.exceptions import McapError
     from mcap.records import Chunk
@@ -251,9 +251,11 @@ def whole_records(file: IO[bytes], *, begun: bool = False) -> Iterator[Any]:
             if not isinstance(record, Chunk):
                 yield record
                 continue
-            if record.compression not in {"", "zstd"}:
-                problem = f"packed with {quoted(record.compression, 20)}, and only zstd is read"
+            if record.compression == "lz4":  # by another program, and its size cannot be told beforehand
+                problem = "packed with lz4, and only zstd is read"
                 raise SessionInvalid(f"{file.name}: {problem}; pack it again: mcap compress --compression zstd")
+            if record.compression not in {"", "zstd"}:
+                return
             # The sizes that a chunk gives are taken at their word where it is unpacked.
             packed = frame_content_size(record.data) if record.compression else 0
             left -= (size := max(record.uncompressed_size, packed))

@@ -139,11 +139,14 @@ class WindowMessage:
         if len(payload) > LARGEST:
             raise WindowInvalid(f"larger than {LARGEST // 1024} kB")
         try:
-            return _checked(_CLASSES["Window"].FromString(payload))
+            message = _CLASSES["Window"].FromString(payload)
         except DecodeError:
             raise WindowInvalid("not a window message") from None
-        except UnicodeDecodeError:
+        try:
+            protobuf.check(message)
+        except ValueError:
             raise WindowInvalid("text that is no UTF-8") from None
+        return _checked(message)
 
 
 def _write(rows: Rows | None, part: Any) -> None:

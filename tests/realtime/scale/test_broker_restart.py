@@ -34,6 +34,9 @@ class Gated:
         assert self.go.wait(PATIENCE_S)
         return self._estimator.answer(requests)
 
+    def measure(self) -> bool:
+        return self._estimator.measure()
+
 
 async def test_a_window_that_waits_when_the_broker_goes_does_not_end_the_server(
     mosquitto: Any, made_up: Callable[..., MadeUp], estimator: Estimator, features: Mapping[Modality, FeatureSpec]

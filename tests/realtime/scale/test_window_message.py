@@ -139,6 +139,12 @@ def test_what_no_edge_sends_is_refused(changed: dict[str, Any]) -> None:
         WindowMessage.decode(a_message(**changed).encode())
 
 
+def test_words_that_are_no_text_are_refused() -> None:
+    payload = a_message(words=(Word("hello", 0.0, 1.0),)).encode()
+    with pytest.raises(WindowInvalid, match="UTF-8"):
+        WindowMessage.decode(payload.replace(b"hello", b"hel\xff\xfe"))
+
+
 def test_nothing_large_is_parsed() -> None:
     with pytest.raises(WindowInvalid, match="larger than 256 kB"):
         WindowMessage.decode(b"\0" * (LARGEST + 1))
