@@ -110,32 +110,51 @@ class Session:
 
     def stated_end_s(self) -> float | None:
         """Arrival of the newest message by the index at the end, without reading the rest; None of a cut file."""
+        with self.path.open("rb") as file:
+            summary = self._summary(file)
+        if summary is None or summary.statistics is None:
+            return None
+        return float(summary.statistics.message_end_time / 1e9 - self.epoch_unix)
+
+    def _summary(self, file: IO[bytes]) -> Any:
+        """The index at the end; None of a cut or damaged file."""
         from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
 
         if not self.complete:
             return None
-        with self.path.open("rb") as file:
-            try:
-                summary = SeekingReader(file, record_size_limit=LARGEST_RECORD).get_summary()
-            except (McapError, struct.error, ValueError):
-                return None
-        if summary is None or summary.statistics is None:
+        try:
+            return SeekingReader(file, record_size_limit=LARGEST_RECORD).get_summary()
+        except (McapError, struct.error, ValueError):
             return None
-        return float(summary.statistics.message_end_time / 1e9 - self.epoch_unix)
 
-    def records(self, topics: Collection[str] | None = None) -> Iterator[SessionMessage]:
-        """Messages in the order they were written, of some topics or of all. What follows a cut is left out."""
+    def records(self, topics: Collection[str] | None = None, since_s: float = -math.inf) -> Iterator[SessionMessage]:
+        """Messages in the order they were written, of some topics or of all. What follows a cut is left out.
+
+        since_s: session clock; what arrived earlier is left out, and not even read where there is an index.
+        """
         from mcap.records import Channel, Message
 
         classes = schema.message_classes()
         epoch_ns = round(self.epoch_unix * 1e9)
         topic_of: dict[int, str] = {}
         with self.path.open("rb") as file:
-            for record in whole_records(file):
+            begun = False
+            if since_s > -math.inf and (summary := self._summary(file)) is not None:
+                later = [
+                    c.chunk_start_offset
+                    for c in summary.chunk_indexes
+                    if c.message_end_time >= since_s * 1e9 + epoch_ns
+                ]
+                topic_of = {number: channel.topic for number, channel in summary.channels.items()}
+                file.seek(min(later, default=0))
+                begun = bool(later)
+            for record in whole_records(file, begun=begun):
                 if isinstance(record, Channel):
                     topic_of[record.id] = record.topic
                 elif isinstance(record, Message):
+                    if record.log_time - epoch_ns < since_s * 1e9:
+                        continue
                     topic = topic_of.get(record.channel_id, "")
                     if topic not in classes or (topics is not None and topic not in topics):
                         continue
@@ -201,15 +220,20 @@ class Contents:
         return max((topic.last_s for topic in self.topics.values()), default=0.0)
 
 
-def whole_records(file: IO[bytes]) -> Iterator[Any]:
-    """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged."""
+def whole_records(file: IO[bytes], *, begun: bool = False) -> Iterator[Any]:
+    """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged.
+
+    begun: whether the file stands at a chunk, and not at its beginning.
+    """
     from mcap.exceptions import McapError
     from mcap.records import Chunk
     from mcap.stream_reader import StreamReader, breakup_chunk
     from zstandard import ZstdError, frame_content_size
 
     source: Any = _Bounded(file)
-    records = StreamReader(source, emit_chunks=True, validate_crcs=True, record_size_limit=LARGEST_RECORD).records
+    records = StreamReader(
+        source, skip_magic=begun, emit_chunks=True, validate_crcs=True, record_size_limit=LARGEST_RECORD
+    ).records
     while True:
         try:
             record = next(records)

@@ -26,13 +26,13 @@ def add_address_flags(command: Parser) -> None:
     command.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
 
 
-def address_of(options: argparse.Namespace) -> WebAddress:
-    """Return what `add_address_flags` asked for."""
+def address_of(options: argparse.Namespace, *, camera: bool = True) -> WebAddress:
+    """Return what `add_address_flags` asked for. camera: whether the page may want one."""
     from realtime.web.address import WebAddress
     from realtime.web.certificate import Certificate
 
     address = WebAddress.of(options.host, options.port, Certificate.of(options.tls_cert, options.tls_key))
-    if not address.is_secure:
+    if camera and not address.is_secure:
         logger.warning(
             "browsers give a camera only to secure pages, so on other machines this page has none; serve it over TLS "
             "with --tls-cert and --tls-key"

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 from realtime.cli.flags import Commands, access_of, add_access_flags, add_steadiness_flags, steadiness_of
-from realtime.cli.page import page_of
+from realtime.cli.page import add_address_flags, address_of
 
 EXAMPLES = """examples:
   dhmd-live run --record talk.mcap                         record a session: features, words, estimates
   dhmd-live replay talk.mcap --verify                      does the same model say the same again?
   dhmd-live replay talk.mcap --broker mqtt://localhost     publish it again, at its own pace
+  dhmd-live replay talk.mcap walk.mcap --web               play them on a page; a folder of sessions is as good
   dhmd-live replay talk.mcap --checkpoint DIR --plot two.png
                                                            another model on the same session, side by side
   dhmd-live replay talk.mcap --again                       extract the features again, from recorded media
@@ -37,7 +38,7 @@ def add_replay(commands: Commands) -> None:
         type=_pace,
         default=None,
         metavar="realtime|max|N",
-        help="its own, as fast as possible, or N times its own (default: realtime with --broker or --web, else max)",
+        help="its own, as fast as possible, or N times its own (default: realtime with --broker, else max)",
     )
     replay.add_argument("--verify", action="store_true", help="fail unless the model says what was recorded")
     replay.add_argument("--checkpoint", metavar="base|DIR", help="another model, compared with what was recorded")
@@ -47,7 +48,8 @@ def add_replay(commands: Commands) -> None:
     replay.add_argument("--plot", type=Path, metavar="FILE.png", help="picture of the comparison")
     replay.add_argument("--broker", default="none", metavar="URL", help="publish to mqtt[s]://[user@]host[:port]")
     add_access_flags(replay)
-    replay.add_argument("--web", action="store_true", help="show it on a page, at its own pace")
+    replay.add_argument("--web", action="store_true", help="a player on a page, for sessions and folders of them")
+    add_address_flags(replay)
     replay.add_argument("--stream", metavar="NAME", help="stream to publish as (default: the recorded one)")
     replay.add_argument(
         "--estimates", metavar="FILE", help="write the estimates here, one JSON object a line; - for standard output"
@@ -75,15 +77,14 @@ def _replay(options: argparse.Namespace) -> int:
     from realtime.messages.topics import check_stream_name
     from realtime.programs.replay import ReplaySettings, replay
 
+    if options.web:
+        return _play(options)
     sessions = [path for path in options.paths if path.suffix == ".mcap"]
     if not sessions and not (len(options.paths) == 1 and _begins_as_session(options.paths[0])):
         return _replay_media(options)
     if len(options.paths) > 1:
         raise SettingsInvalid("one session at a time, or media files and folders alone")
-    watched = options.web or options.broker != "none"
-    pace = options.pace or (1.0 if watched else float("inf"))
-    if options.web and (options.again or pace == float("inf")):
-        raise SettingsInvalid("--web shows a replay at a pace; leave out --again and --pace max")
+    pace = options.pace or (1.0 if options.broker != "none" else float("inf"))
     stream = None if options.stream is None else check_stream_name(options.stream)
     request = ReplaySettings(
         path=options.paths[0],
@@ -96,11 +97,26 @@ def _replay(options: argparse.Namespace) -> int:
         stream=stream,
         estimates=options.estimates,
         plot=options.plot,
-        web=page_of(stream or options.paths[0].stem) if options.web else None,
         device=options.device,
         steadiness=steadiness_of(options),
     )
     return replay(request, Console(stderr=options.estimates == "-"))
+
+
+def _play(options: argparse.Namespace) -> int:
+    """The player shows what was recorded; what makes something else of it has no place beside it."""
+    from rich.console import Console
+
+    from realtime.errors import SettingsInvalid
+    from realtime.programs.player import play
+
+    for name in ("pace", "verify", "checkpoint", "again", "out", "jobs", "plot", "stream", "estimates"):
+        if getattr(options, name):
+            raise SettingsInvalid(f"--{name}: --web plays sessions as they were recorded; leave one of the two out")
+    if options.broker != "none":
+        raise SettingsInvalid("--broker: --web plays to those who look at the page; leave one of the two out")
+    play(options.paths, address_of(options, camera=False), steadiness_of(options), Console())
+    return 0
 
 
 def _begins_as_session(path: Path) -> bool:

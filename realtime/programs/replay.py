@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -41,11 +40,6 @@ from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
 from realtime.session.messages import estimate_again, inference_of, top_of
 from realtime.session.rewound import TOLERANCE, Agreement, Moment, Rewound, require_features
-from realtime.web.replayed import ReplayView
-
-if TYPE_CHECKING:
-    from realtime.web.server import WebServer
-    from realtime.web.viewers import Viewers
 
 ENGINES = 2
 """Batches under way at a time, each in a thread of its own."""
@@ -57,7 +51,7 @@ class ReplaySettings:
     """pace: session seconds a second; None as fast as the machine allows.
 
     checkpoint: another model than the recorded one. again: extract the features again, from recorded media.
-    plot: file for the comparison's picture. web: the page that shows it, for replays at a pace.
+    plot: file for the comparison's picture.
     steadiness: instead of what was published; None for that, or the default where the estimates are others.
     """
 
@@ -71,7 +65,6 @@ class ReplaySettings:
     stream: str | None = None
     estimates: str | None = None
     plot: Path | None = None
-    web: WebServer[Viewers] | None = None
     device: str = "auto"
     steadiness: Steadiness | None = None
 
@@ -102,8 +95,7 @@ def replay(request: ReplaySettings, console: Console) -> int:
         _require_media(session, checkpoint)
         if request.pace is not None:
             raise SettingsInvalid(
-                f"{request.path}: its features are to be extracted again, and come as fast as they do; "
-                "use --pace max, and leave --web out"
+                f"{request.path}: its features are to be extracted again, and come as fast as they do; use --pace max"
             )
     if not session.complete:
         console.print(f"{request.path} was cut; what is whole of it is replayed", markup=False, soft_wrap=True)
@@ -220,15 +212,10 @@ class Replay:
             )
             if (publisher := outputs.publisher) is not None:
                 await publisher.tried.wait()
-            if request.web is not None:
-                self._outputs.add(ReplayView(self._session, request.web.audience.feed))
-                request.web.audience.feed.atoms = self._checkpoint.model.atoms
-                address = await stack.enter_async_context(request.web.open())
-                self._console.print(f"page: {address}", markup=False, highlight=False, soft_wrap=True)
             return await (self._extracted_again() if again else self._from_features())
 
     async def _from_features(self) -> Outcome:
-        engine = Engine(self._checkpoint, self._device, activations=self._request.web is not None)
+        engine = Engine(self._checkpoint, self._device)
         rewound = Rewound(self._session, self._checkpoint, self._device)
         pace, outcome = self._request.pace, Outcome(lost=rewound.lost)
         started_s = time.monotonic()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -35,7 +36,13 @@ def samples(session: Session) -> Iterator[VideoFrame | AudioBlock]:
             yield AudioBlock(sound, record.captured_s, newest_s)
 
 
+KEY_PICTURE: Final = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
+"""A parameter set, which comes with each key picture."""
+
+
 class VideoDecoder:
+    """Decodes the pictures of a session, from the first key picture on."""
+
     def __init__(self, session: Session) -> None:
         import av
 
@@ -43,10 +50,14 @@ class VideoDecoder:
         self._context: Any = av.CodecContext.create("h264", "r")
         self._context.thread_count = 1  # others hold pictures back
         self._waiting: list[float] = []
+        self._begun = False
 
     def frames(self, record: SessionMessage, arrived_s: float) -> Iterator[VideoFrame]:
         import av
 
+        self._begun = self._begun or KEY_PICTURE.search(record.message.data) is not None
+        if not self._begun:
+            return
         self._waiting.append(record.captured_s)
         try:
             decoded = self._context.decode(av.Packet(record.message.data))

@@ -20,6 +20,7 @@ from realtime.web.protocol import (
     Join,
     NotTaken,
     PageText,
+    Play,
     Pong,
     SentPicture,
     SentSound,
@@ -137,7 +138,7 @@ class Conversation:
                 visit.on_sound(heard.samples, self._clock.ours(heard.captured_s))
             case SentPicture() | SentSound():
                 await self._out_of_place(heard.what, "before the clocks were compared")
-            case Join():
+            case Join() | Play():
                 await self._out_of_place("text", "not now")
             case _:
                 visit.on_asked(heard)

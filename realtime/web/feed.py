@@ -76,9 +76,10 @@ class Feed:
             return
         face: dict[str, Any] = {"t": observation.captured_s, "faces": observation.faces}
         face |= {"others": [_rounded(box) for box in observation.others]}
+        if observation.box is not None:
+            face |= {"box": _rounded(observation.box)}
         if observation.box is not None and observation.landmarks is not None:
             points = np.clip(np.round(observation.landmarks[:, :2] * POINT_UNITS), -32768, 32767).astype("<i2")
-            face |= {"box": _rounded(observation.box)}
             face |= {"points": base64.b64encode(points.tobytes()).decode()}
         self._each(message("face", face))
 
@@ -117,6 +118,16 @@ class Feed:
         """Show what becomes of a recording that a page asked for."""
         self._recording = message("recording", dict(state))
         self._each(self._recording)
+
+    def tell(self, text: str) -> None:
+        """Hand a message to every page."""
+        self._each(text)
+
+    def begin_again(self) -> None:
+        """Tell pages that what comes next does not go on from what came before."""
+        self._events = Events()
+        self._activated_s = self._pictured_s = -math.inf
+        self._each(message("jumped", {}))
 
     def end(self, reason: str) -> None:
         """Tell pages that nothing more will come."""

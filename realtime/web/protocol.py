@@ -81,11 +81,22 @@ class Steady(_Said):
     margin: float = Field(ge=0, le=1)
 
 
+class Play(_Said):
+    """What is not said stays as it is. at: seconds of the recording. session: number in the list, from 0."""
+
+    type: Literal["play"]
+    on: bool | None = None
+    at: float | None = Field(None, ge=0)
+    speed: float | None = Field(None, ge=0.1, le=16)
+    loop: bool | None = None
+    session: int | None = Field(None, ge=0)
+
+
 class Leave(_Said):
     type: Literal["leave"]
 
 
-PageText = Join | Pong | DeviceState | Key | Record | Choose | Steady | Leave
+PageText = Join | Pong | DeviceState | Key | Record | Choose | Steady | Play | Leave
 _SAID: TypeAdapter[PageText] = TypeAdapter(Annotated[PageText, Field(discriminator="type")])
 
 

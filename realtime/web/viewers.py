@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import nullcontext
 from typing import Final
 
 from starlette.websockets import WebSocket
@@ -14,7 +15,8 @@ from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.steadiness import Steadiness
 from realtime.web.feed import Feed
 from realtime.web.pages import Page, hello, steadiness_of
-from realtime.web.protocol import REFUSED, Choose, Key, NotTaken, Record, Steady, read_text
+from realtime.web.player import Player
+from realtime.web.protocol import REFUSED, Choose, Key, NotTaken, Play, Record, Steady, read_text
 from realtime.web.recordings import PageRecording
 
 KEY_EVERY_S: Final = 0.1
@@ -22,10 +24,11 @@ KEY_EVERY_S: Final = 0.1
 
 
 class Viewers:
-    """All who look at one feed."""
+    """All who look at one feed. player: of recordings; None where what they see is live."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, player: Player | None = None) -> None:
         self.feed = feed
+        self._player = player
         self.on_key: Callable[[str], object] | None = None
         """Takes the keys that mark what is recorded; None where nothing is."""
         self.recording: PageRecording | None = None
@@ -45,8 +48,10 @@ class Viewers:
             "choosing": self.steers is not None,
             "steadiness": self.steers and steadiness_of(self.steers.steadied.steadiness),
         }
-        page.tell(hello("server", **described))
-        with self.feed.page(page):
+        page.tell(hello("recording" if self._player else "server", **described))
+        for text in self._player.described() if self._player else ():
+            page.tell(text)
+        with self.feed.page(page), self._player.watched() if self._player else nullcontext():
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(page.send(socket))
                 await self._listen(socket)
@@ -82,6 +87,8 @@ class Viewers:
                 if time.monotonic() - heard_s >= KEY_EVERY_S:
                     heard_s = time.monotonic()
                     on_key(said.key)
+            elif isinstance(said, Play) and self._player is not None:
+                self._player.on_asked(said)
             elif isinstance(said, Choose) and self.steers is not None:
                 self.steers.perception.extractors.face.choose(said.x, said.y)
             elif isinstance(said, Steady) and self.steers is not None:
@@ -89,6 +96,11 @@ class Viewers:
             else:
                 await socket.close(REFUSED, "this page says what it may not; load it again")
                 return
+
+    async def play(self) -> None:
+        """Play recordings to those who look, until cancelled. Raises SessionInvalid."""
+        if self._player is not None:
+            await self._player.run()
 
     def end(self) -> None:
         self.feed.end("the run has ended")

@@ -1,15 +1,16 @@
 // The page of one stream, of the server's camera or of the visitor's own (docs/web.md says how they speak).
 //
 // connection.js the WebSocket, state.js what is known, draw.js and its parts what is shown of it, emotions.js how it is named;
-// settings.js what can be chosen, recording.js; and of a visitor visit.js, from the invitation to leaving: capture.js (with
+// settings.js what can be chosen, recording.js, player.js for recordings; and of a visitor visit.js, from the invitation to leaving: capture.js (with
 // jpeg-worker.js and pcm-worklet.js) what camera and microphone give, outbox.js what of it waits to be sent.
 
 import { Connection } from "./connection.js";
 import { at } from "./dom.js";
 import { delays, startDrawing } from "./draw.js";
+import { Player } from "./player.js";
 import { Recording } from "./recording.js";
 import { Settings } from "./settings.js";
-import { estimated, heard, state, touch } from "./state.js";
+import { estimated, forget, heard, state, touch } from "./state.js";
 import { Visit } from "./visit.js";
 
 function say(text, bad = false) {
@@ -41,6 +42,7 @@ const connection = new Connection({
 const settings = new Settings(connection, (kind) => visit.choose(kind));
 const visit = new Visit(connection, say, settings);
 const recording = new Recording(connection);
+const player = new Player(connection);
 
 const OF_A_SESSION = new Set(["estimate", "event", "activations", "face", "words", "status", "marks", "refused"]);
 
@@ -49,6 +51,7 @@ const TOLD = {
     [state.broker, state.atoms, state.choosing, state.ended] = [message.broker ?? "", message.atoms ?? 0, message.choosing ?? false, ""];
     recording.hello(message);
     settings.hello(message);
+    player.hello(message);
     say(visit.hello(message));
     touch("model", "health");
   },
@@ -95,6 +98,10 @@ const TOLD = {
     touch("health");
   },
   recording: (message) => recording.told(message),
+  sessions: (message) => player.offer(message),
+  session: (message) => player.opened(message),
+  playing: (message) => player.playing(message),
+  jumped: forget,
   ended({ reason }) {
     recording.stop();
     if (state.viewing) {

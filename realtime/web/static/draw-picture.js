@@ -30,7 +30,7 @@ export function drawPicture() {
   const why = state.viewing ? "" : whyDark();
   const image = state.viewing ? state.picture : state.own;
   const [w, h] = [image?.videoWidth ?? image?.width, image?.videoHeight ?? image?.height];
-  const face = !why && w && performance.now() - state.faceAt < FACE_MS ? state.face : null;
+  const face = !why && (state.recorded || (w && performance.now() - state.faceAt < FACE_MS)) ? state.face : null;
   drawPeople(face);
   if (why) {
     context.fillStyle = "#000";
@@ -39,7 +39,8 @@ export function drawPicture() {
     nobody.hidden = false;
     return;
   }
-  if (!w) return;
+  if (!w && !state.recorded) return;
+  if (!w) return drawUnpictured(face);
   if (canvas.width !== w || canvas.height !== h) {
     [canvas.width, canvas.height] = [w, h];
     canvas.parentElement.style.setProperty("--ratio", (w / h).toFixed(4));
@@ -47,6 +48,15 @@ export function drawPicture() {
   context.drawImage(image, 0, 0);
   nobody.hidden = true;
   if (face?.box) drawFace(face, w, h);
+}
+
+/** A recording without pictures: the face alone. */
+function drawUnpictured(face) {
+  context.fillStyle = "#000";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  put(nobody, "no pictures in this recording");
+  nobody.hidden = Boolean(face?.box);
+  if (face?.box) drawFace(face, canvas.width, canvas.height);
 }
 
 function whyDark() {
@@ -61,6 +71,7 @@ function drawFace(face, w, h) {
   context.strokeStyle = "#ffffffcc";
   context.lineWidth = 2;
   context.strokeRect(x0 * w, y0 * h, (x1 - x0) * w, (y1 - y0) * h);
+  if (!face.points) return;
   const bytes = Uint8Array.from(atob(face.points), (c) => c.charCodeAt(0));
   const points = new Int16Array(bytes.buffer), size = Math.max(1.5, w / 320);
   context.fillStyle = "#8be9fdd0";

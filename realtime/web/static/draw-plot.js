@@ -20,7 +20,7 @@ export function buildPlot() {
   plot = new uPlot({
     width: box.clientWidth, height: HEIGHT, cursor: { show: false }, legend: { live: false },
     scales: {
-      x: { time: false, range: (_, __, last) => [Math.max(0, (last ?? 0) - SPAN_S), Math.max(SPAN_S, last ?? 0)] },
+      x: { time: false, range: () => [Math.max(0, (state.history[0].at(-1) ?? 0) - SPAN_S), Math.max(SPAN_S, state.history[0].at(-1) ?? 0)] },
       s: { range: [-3, 3] }, v: { range: [-1, 1] },
     },
     axes: [{ ...axis, space: 80, size: 26, values: (_, ticks) => ticks.map(clock) },

@@ -95,7 +95,7 @@ export class Recording {
     const lines = Map.groupBy(files.filter(({ url }) => !known.has(withToken(url))), ({ url }) => url.split("/").at(-2));
     for (const recorded of lines.values()) {
       const item = document.createElement("li");
-      for (const { name, bytes, url } of recorded.toSorted((a, b) => name.endsWith(".html") ? -1 : b.name.endsWith(".html") ? 1 : 0)) {
+      for (const { name, bytes, url } of recorded.toSorted((a, b) => b.name.endsWith(".html") - a.name.endsWith(".html"))) {
         const link = document.createElement("a"), isReport = name.endsWith(".html");
         link.href = withToken(url);
         link.textContent = isReport ? "See your report" : name;

@@ -58,7 +58,7 @@ export function estimated({ data: estimate, end, disagreement }) {
   const { text, audio } = estimate.modalities;
   if (text.present) judge(text, end);
   state.speechSince = audio.present ? state.speechSince ?? end : null;
-  touch("answer", "plot", "timeline", "words", "model", "health");
+  touch("answer", "plot", "timeline", "words", "model", "health", "position");
 }
 
 function topped({ top, emotions }, x) {

@@ -57,7 +57,7 @@ export class Visit {
       this.#enter("viewing");
     } else if (this.#phase === "visiting") this.#join();
     else if (this.#phase !== "asking") this.#enter("invited");
-    return state.viewing ? "live" : this.#phase === "visiting" ? "joining …" : "ready";
+    return state.recorded ? "recording" : state.viewing ? "live" : this.#phase === "visiting" ? "joining …" : "ready";
   }
 
   joined({ session, stream, resumed }) {
