@@ -180,6 +180,17 @@ def test_nobody_stands_in_for_the_subject_until_it_is_gone_for_a_second(extracto
     assert subject_x(extractor.push(both, 18 / 15)) == pytest.approx(RIGHT, abs=0.05)
 
 
+def test_who_is_pointed_at_is_read_and_the_others_are_told(extractor: FaceExtractor, head: Image) -> None:
+    both = scene((head, LEFT, 280), (head[:, ::-1], RIGHT, 200))
+    first = settled(extractor, both, 0.0)
+    extractor.choose(RIGHT, 0.5)
+    seen = extractor.push(both, 1 / 15)
+    assert subject_x(seen) == pytest.approx(RIGHT, abs=0.05)
+    assert [(box[0] + box[2]) / 2 for box in seen.others] == pytest.approx([subject_x(first)], abs=0.05)
+    extractor.choose(0.5, 0.02)  # there is nobody
+    assert subject_x(extractor.push(both, 2 / 15)) == pytest.approx(RIGHT, abs=0.05)
+
+
 def test_the_subject_comes_back_within_a_second(extractor: FaceExtractor, head: Image) -> None:
     mirrored = head[:, ::-1]
     settled(extractor, scene((head, LEFT, 280), (mirrored, RIGHT, 200)), 0.0)

@@ -40,6 +40,12 @@ def test_a_much_smaller_face_beside_it_is_somebody_else() -> None:
     assert subject.among([square(100, 100, 20)], 0.1) is None
 
 
+def test_who_is_pointed_at_is_the_subject_from_then_on() -> None:
+    subject, one, other = Subject(sightings=3), square(100, 100, 80), square(300, 100, 60)
+    assert subject.among([one, other], 0.0, pointed_at=1) == 1
+    assert subject.among([other, one], 0.1) == 0
+
+
 @pytest.mark.parametrize("away_s", [HANDOVER_S - 0.1, HANDOVER_S + 0.1])
 def test_nobody_takes_over_before_the_hand_over(away_s: float) -> None:
     subject, other = Subject(), square(300, 100, 200)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,18 +83,27 @@ def test_what_is_not_there_looks_absent_with_its_reason(browser: Any, tmp_path: 
     assert complaints == []
 
 
-def test_a_recorded_session_is_seen_again_with_its_pictures(browser: Any, tmp_path: Path) -> None:
-    session = tmp_path / "talk.mcap"
-    words = ["run", "--source", CLIP, "--pace", "max", "--broker", "none", "--duration", "7"]
-    words += ["--record", session, "--record-video"]
-    subprocess.run([sys.executable, "-m", "realtime", *words], check=True, stdout=subprocess.DEVNULL)
-    with served("replay", str(session), "--web") as address:
+@pytest.mark.timeout(900)  # many waits, one after the other
+def test_of_several_people_the_one_is_read_who_is_pointed_at(
+    browser: Any, tmp_path: Path, make_media: Callable[..., Path]
+) -> None:
+    scale = "[0:v]scale=480:-2,split[a][b];[b]hflip[c];[a][c]hstack"
+    pair = make_media("pair.mp4", "-stream_loop", "3", "-i", str(CLIP), "-an", "-filter_complex", scale)
+    with served(*WEB, "--source", str(pair)) as address:
         page, complaints = opened(browser, address)
-        page.locator("#words").get_by_text("Hello").wait_for()
-        page.locator("#channels [data-name=vision] .present").wait_for()
-        drawn = page.evaluate(
-            "[...document.querySelector('#picture').getContext('2d').getImageData(0, 0, 64, 64).data]"
-        )
-        assert len(set(drawn)) > 16
-        assert page.locator("#stream").inner_text() == "talk"
+        other = page.get_by_role("button", name="read this person")
+        other.wait_for()
+        page.locator("#read").get_by_text("reading this person").wait_for()
+        accessible(page)
+        page.screenshot(path=tmp_path / "pair.png", full_page=True)
+        side = "() => (dhmd.state.face.box[0] + dhmd.state.face.box[2]) / 2 > 0.5"
+        before = page.evaluate(side)
+        other.click()
+        page.wait_for_function(f"() => dhmd.state.face?.box && ({side})() !== {str(before).lower()}")
+        page.get_by_text("Settings").click()
+        # What is laid over the picture is mirrored with it.
+        on_the_right = "() => parseFloat(document.querySelector('#read').style.left) > 50"
+        before = page.evaluate(on_the_right)
+        page.get_by_label("Mirror the picture").check()
+        page.wait_for_function(f"() => ({on_the_right})() !== {str(before).lower()}")
     assert complaints == []

@@ -227,11 +227,22 @@ def test_without_a_camera_it_says_why(launch: Any, address: str, flags: tuple[st
     assert complaints == []
 
 
-def test_a_camera_alone_is_enough(launch: Any, address: str) -> None:
-    page = launch("--use-fake-device-for-media-stream").new_context(permissions=["camera"]).new_page()
+def test_a_camera_alone_is_enough_and_another_can_be_chosen(launch: Any, address: str) -> None:
+    devices = launch("--use-fake-device-for-media-stream=device-count=2")
+    page = devices.new_context(permissions=["camera"]).new_page()
     page.set_default_timeout(PATIENCE_MS)
     page.goto(address)
     start(page)
     page.locator("#connection").get_by_text("live", exact=True).wait_for()
     page.locator("#microphone-reason").get_by_text("microphone not allowed").wait_for()
     absent(page, "audio", "microphone not allowed")
+    page.get_by_text("Settings").click()
+    used = "document.querySelector('#own').srcObject?.getTracks()[0].getSettings().deviceId"
+    cameras = page.locator("#camera-choice")
+    assert cameras.locator("option").count() == 2
+    offered = "[...document.querySelector('#camera-choice').options]"
+    another = page.evaluate(f"{offered}.find((one) => one.value !== {used}).value")
+    cameras.select_option(another)
+    page.wait_for_function(f"() => {used} === {another!r}")
+    page.locator("#camera-notice").wait_for(state="hidden")
+    page.get_by_label("Average over").select_option("2")

@@ -27,6 +27,7 @@ from realtime.perception.extractors import StreamExtractors
 from realtime.programs.visitors import assembling
 from realtime.recognition.engine import Engine
 from realtime.recognition.shared_engine import SharedEngine
+from realtime.recognition.steadiness import MARGIN, Steadiness
 from realtime.web import conversation
 from realtime.web import visits as visiting
 from realtime.web.address import WebAddress
@@ -73,6 +74,11 @@ def serve(models: tuple[StreamExtractors, SharedEngine]) -> Serve:
             await visits.ended()
 
     return serving
+
+
+def kept_still() -> set[Steadiness]:
+    """How still the answer of each visitor is kept who is here now."""
+    return {one.pipeline.steadied.steadiness for one in gc.get_objects() if type(one) is visiting.Visit}
 
 
 def heard(words: dict[str, Any]) -> list[Any]:
@@ -127,6 +133,21 @@ async def test_a_visitor_is_read_by_their_own_camera_and_microphone(
     assert len(listener.payloads("dhmd/hall-1/emotion/compact")) == len(published)
     assert any(b"Hello" in payload for payload in listener.payloads("dhmd/hall-1/transcript"))
     assert any(b"face_appeared" in payload for payload in listener.payloads("dhmd/hall-1/event"))
+
+
+async def test_a_visitor_chooses_how_still_their_own_answer_is_kept(serve: Serve) -> None:
+    async with (
+        serve(most=2) as (address, _),
+        SimulatedVisitor.at(address) as one,
+        SimulatedVisitor.at(address) as other,
+    ):
+        assert (await one.told("hello"))["steadiness"] == {"smoothing": 0.0, "margin": MARGIN}
+        await asyncio.gather(one.join(), other.join())
+        await one.say("steady", smoothing=2.0, margin=0.5)
+        await one.say("choose", x=0.5, y=0.5)
+        await until(lambda: kept_still() == {Steadiness(2.0, 0.5), Steadiness(0.0, MARGIN)})
+        await one.say("steady", smoothing=-1.0, margin=0.5)
+        assert (await one.told("refused"))["what"] == "text"
 
 
 async def test_two_are_streams_of_their_own_and_a_third_is_asked_to_wait(serve: Serve) -> None:
