@@ -1,6 +1,7 @@
-"""Take the picture of the README: a visitor in Chromium, whose camera and microphone play the demo clip.
+"""Take the pictures of the page: the way of a first-time visitor in Chromium, whose camera and microphone play the demo
+clip, for docs/web.md; the README has one of them.
 
-.venv/bin/python docs/page_picture.py [--at 14] [--out docs/page.png]
+.venv/bin/python docs/page_picture.py [--out docs]
 """
 
 from __future__ import annotations
@@ -9,31 +10,63 @@ import argparse
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import sync_playwright
 
 from realtime.bench.page import fake_devices, served
 from realtime.demo import CLIP
 
+SIZE: Any = {"width": 1200, "height": 860}
+ALL_THREE = "Object.values(dhmd.state.estimate?.modalities ?? {}).filter((one) => one.emotions).length === 3"
+RECORDED_MS = 20_000
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--at", type=float, default=14.0, help="seconds after the visitor came")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("page.png"))
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    folder = parser.parse_args().out
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as devices,
         served("--stream", "hall") as (address, _),
         sync_playwright() as playwright,
     ):
-        flags = ["--no-sandbox", *fake_devices(CLIP, Path(folder))]
+        flags = ["--no-sandbox", *fake_devices(CLIP, Path(devices))]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page = browser.new_page(viewport=SIZE)
+        page.set_default_timeout(240_000)
+
+        def keep(name: str, of: Any = page) -> None:
+            of.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=82)
+
         page.goto(address)
-        page.get_by_role("button", name="Start", exact=True).click()
-        page.wait_for_function("() => dhmd.state.estimate")
-        page.wait_for_timeout(options.at * 1000)
-        page.screenshot(path=options.out, full_page=True)
+        start = page.get_by_role("button", name="Start", exact=True)
+        start.wait_for()
+        keep("visit-1-open")
+        start.click()
+        page.locator("#channels [data-name=vision] .present").wait_for()
+        keep("visit-2-start")
+        # The clip says good news with a happy face.
+        page.locator("#words").get_by_text("wonderful").wait_for()
+        page.wait_for_function(f"() => {ALL_THREE} && dhmd.state.estimate.top === 'happy'")
+        keep("visit-3-see")
+        page.screenshot(path=folder / "page.png", full_page=True)
+        page.get_by_role("button", name="Record").click()
+        page.get_by_label("Everyone who is seen or heard agrees").check()
+        keep("visit-4-record")
+        page.get_by_role("button", name="Start recording").click()
+        page.locator("#recording").wait_for()
+        page.wait_for_timeout(RECORDED_MS)
+        page.get_by_role("button", name="Stop recording").click()
+        report = page.get_by_role("link", name="See your report")
+        report.wait_for()
+        report.scroll_into_view_if_needed()
+        keep("visit-5-stop")
+        with page.expect_popup() as opening:
+            report.click()
+        opening.value.set_viewport_size(SIZE)
+        opening.value.get_by_text("session", exact=True).wait_for()
+        keep("visit-6-report", opening.value)
 
 
 if __name__ == "__main__":

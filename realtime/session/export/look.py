@@ -18,15 +18,15 @@ from realtime.session.timeline import Floats, Timeline
 from realtime.workers import WorkerState
 
 COLOURS = {
-    "neutral": "#b5b1aa",
-    "happy": "#f0c03f",
-    "sad": "#4b8fd6",
-    "angry": "#d8534b",
-    "fear": "#9379cf",
-    "disgust": "#5ba46b",
-    "surprise": "#ec8d44",
+    "neutral": "#62666b",
+    "happy": "#e6c200",
+    "sad": "#3aa0f5",
+    "angry": "#a3331c",
+    "fear": "#8c45a8",
+    "disgust": "#53a88b",
+    "surprise": "#cb6d38",
 }
-"""The hues of the terminal's bars, calm enough for large areas."""
+"""Those of the page, which people with deuteranopia or protanopia tell apart, too."""
 POSITIVE, NEGATIVE, PLAIN = "#2a9d8f", "#d1495b", "#9a968f"
 VALENCE, AROUSAL, GRAPH = "#2a9d8f", "#c98a1b", "#54779f"
 STATE_COLOURS = {

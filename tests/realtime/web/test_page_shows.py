@@ -18,6 +18,7 @@ from dhmd.contract import Word
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from realtime.perception.transcript import TranscriptUpdate
+from realtime.session.export import look
 from realtime.web import pages
 from realtime.web.address import WebAddress
 from realtime.web.feed import Feed
@@ -216,6 +217,11 @@ def test_everybody_tells_the_emotions_colours_apart(who: str) -> None:
         (a, b): deltaE_ciede2000(lab[i], lab[j]) for i, a in enumerate(EMOTIONS) for j, b in enumerate(EMOTIONS[:i])
     }
     assert min(least.values()) >= LEAST_DIFFERENCE, min(least, key=lambda pair: least[pair])
+
+
+def test_the_report_has_the_pages_colours() -> None:
+    style = (STATIC / "style.css").read_text()
+    assert {name: f"#{hexes(style, name)}" for name in EMOTIONS} == look.COLOURS
 
 
 def hexes(style: str, name: str) -> str:

@@ -309,7 +309,7 @@ async def test_a_visitor_records_and_fetches_the_recording(serve: Serve, talking
         await playing
         await visitor.say("leave")  # the files are offered to the page that left
         files = (await visitor.told("recording", state="ready"))["files"]
-        assert [Path(file["name"]).suffix for file in files] == [".mcap", ".csv"]
+        assert [Path(file["name"]).suffix for file in files] == [".mcap", ".csv", ".html"]
         for file in files:
             data = await asyncio.to_thread(fetched, address.rstrip("/") + file["url"])
             assert len(data) == file["bytes"]
