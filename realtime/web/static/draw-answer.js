@@ -51,7 +51,8 @@ function drawTop(estimate) {
 }
 
 function drawCards(modalities) {
-  const leader = Object.entries(modalities ?? {}).filter(([, one]) => one.present).sort(([, a], [, b]) => b.influence - a.influence)[0]?.[0];
+  const there = Object.entries(modalities ?? {}).filter(([, one]) => one.present), isKnown = there.every(([, one]) => one.influence !== null);
+  const leader = isKnown ? there.sort(([, a], [, b]) => b.influence - a.influence)[0]?.[0] : undefined;
   for (const [key, card] of cards) {
     const one = modalities?.[key], [, is, alone, influence] = card.children;
     card.className = `card ${one?.present ? (key === leader ? "leads" : "") : "away"}`;
