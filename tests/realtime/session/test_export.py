@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import pyxdf
 from lxml import etree
-from PIL import Image
+from PIL import Image, ImageColor
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
@@ -24,7 +24,7 @@ from dhmd.session import Session, schema
 from realtime.messages.estimate import Estimate
 from realtime.session.export.formats import FORMATS
 from realtime.session.export.html import page
-from realtime.session.export.look import MOST, Drawn, clock, signed, ticks
+from realtime.session.export.look import COLOURS, MOST, Drawn, clock, signed, ticks
 from realtime.session.export.write import export
 from realtime.session.sentences import sentences
 from realtime.session.timeline import Timeline
@@ -278,7 +278,7 @@ def test_the_picture_opens_and_shows_something(recorded: Path, tmp_path: Path) -
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert len(np.unique(pixels, axis=0)) > 50
     # Yellow of a happy face, and paper.
-    assert (np.abs(pixels - np.array([240, 192, 63])).sum(axis=1) < 12).mean() > 0.01
+    assert (np.abs(pixels - np.array(ImageColor.getrgb(COLOURS["happy"]))).sum(axis=1) < 12).mean() > 0.01
     assert (pixels == 255).all(axis=1).mean() > 0.3
 
 
