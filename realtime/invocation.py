@@ -12,7 +12,7 @@ from pathlib import Path
 def command(*words: object) -> str:
     """Return a command of this program that a shell in this folder runs, in one line."""
     started = Path(sys.argv[0])
-    if started.name == "__main__.py":
+    if started.name == "__main__.py" or not started.is_file():
         program = [sys.executable, "-m", "realtime"]
     elif (found := shutil.which(started.name)) and Path(found).resolve() == started.resolve():
         program = [started.name]

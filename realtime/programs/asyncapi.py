@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from realtime.messages.topics import COMMANDS, EMOTION, RESPONSE, TOPICS, Topic
+from realtime.messages.topics import CLAIM, COMMANDS, EMOTION, RESPONSE, TOPICS, Topic
 from realtime.mqtt.discovery import BIRTH, DISCOVERY
 from realtime.scale.topics import DIRECTED, PRESENCE, REFUSED, RESYNC, WINDOW
 
@@ -39,6 +39,7 @@ Sides = Sequence[tuple[Topic, tuple[str, ...]]]
 SENT: Final[Sides] = (
     (EMOTION, (RUN, SERVE)),
     *((topic, (RUN, EDGE)) for topic in TOPICS if topic is not EMOTION),
+    (CLAIM, (RUN, EDGE)),
     (RESPONSE, (RUN,)),
     (DISCOVERY, (RUN,)),
     (WINDOW, (EDGE,)),
@@ -48,6 +49,7 @@ SENT: Final[Sides] = (
     (PRESENCE, (SERVE,)),
 )
 TAKEN: Final[Sides] = (
+    (CLAIM, (RUN, EDGE)),
     (BIRTH, (RUN,)),
     (WINDOW, (SERVE,)),
     (DIRECTED, (SERVE,)),

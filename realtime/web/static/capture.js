@@ -136,7 +136,8 @@ export class Camera extends Device {
       const jpeg = await this.#encode({ width: Math.round(w * scale), height: Math.round(h * scale) });
       if (this.source.state === "on") this.#encoded(capturedMs / 1000, jpeg);
     } catch (error) {
-      if (this.track) throw error; // else the camera stopped meanwhile
+      // The camera stopped meanwhile, or its picture is not there yet.
+      if (this.track && error.name !== "InvalidStateError") throw error;
     } finally {
       this.#busy = false;
     }

@@ -47,7 +47,12 @@ async def test_no_other_private_name_of_it_is_touched_or_taken() -> None:
     theirs = set(dir(aiomqtt.Client("localhost")))
     for module, client in (
         (aiomqtt_hooks, HookedClient("localhost")),
-        (connection, Client(BrokerAddress("localhost", 1883), connection._Known(), None, mqtt5=True, largest=None)),
+        (
+            connection,
+            Client(
+                BrokerAddress("localhost", 1883), connection._Known(), None, mqtt5=True, largest=None, identifier=None
+            ),
+        ),
     ):
         spoken = set(re.findall(r"\bself\.(_[a-z]\w*)", inspect.getsource(module)))
         # A name that both use for a purpose of their own would be found here, too.

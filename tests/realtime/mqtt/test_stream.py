@@ -58,7 +58,7 @@ def test_a_run_publishes_all_its_topics(
         for payload in payloads(listener, topic, "hall"):
             topic.payload.model_validate(payload)
     assert {received[0] for received in listener.received} == {
-        received[0] for topic in TOPICS for received in of(listener, topic, "hall")
+        received[0] for topic in (*TOPICS, CLAIM) for received in of(listener, topic, "hall")
     }
     # What is retained is there for who comes later, and nothing else.
     assert {retained for topic in (STATUS, WORKER, STATE) for _, _, retained in of(late, topic, "hall")} >= {True}
