@@ -469,11 +469,11 @@ def _fit_utterances(
     # The first process of a machine looks and extracts, the others read what it made.
     with fabric().rank_zero_first(local=True):
         sources = Inputs.of(work, config.manifests, labels)
-    if first():
-        for doubt in sources.doubts():
-            print(doubt, file=sys.stderr)
     with sources:
         check_run(folder, described(config, sources.sha256), resume=resume)
+        if first():
+            for doubt in sources.doubts():
+                print(doubt, file=sys.stderr)
         with fabric().rank_zero_first(local=True):
             examples, specs = sources.extract(encoders)
     written = fit(config, FitData.of(examples, specs, sources.sha256), folder, encoders, start)

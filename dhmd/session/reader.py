@@ -231,8 +231,8 @@ class Contents:
 def whole_records(file: IO[bytes], *, begun: bool = False) -> Iterator[Any]:
     """Records of an MCAP stream, those inside chunks too, up to where it is cut or damaged.
 
-    begun: whether the file stands at a chunk, and not at its beginning. Raises SessionInvalid for one that is packed with
-    lz4.
+    begun: whether the file stands at a chunk, and not at its beginning. Raises SessionInvalid for one that is packed
+    with lz4.
     """
     from mcap.exceptions import McapError
     from mcap.records import Chunk

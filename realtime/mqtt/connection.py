@@ -139,9 +139,9 @@ class Client(HookedClient):
         say that they are to be retained (in MQTT 3.1.1 the other way round). A refusal is told once.
         """
         options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-        for pattern in patterns:
-            # paho takes the one or the other.
-            [answer] = await (self.subscribe(pattern, options=options) if self.mqtt5 else self.subscribe(pattern, 1))
+        # In one packet: who sees the first message of this connection can be sure that we listen.
+        answers = await self.subscribe([(pattern, options if self.mqtt5 else 1) for pattern in patterns])
+        for pattern, answer in zip(patterns, answers, strict=True):
             if isinstance(answer, int):
                 refused = "" if answer < UNSPECIFIED else REASONS[UNSPECIFIED]
             else:

@@ -14,7 +14,19 @@ import pytest
 from realtime.clock import StreamClock
 from realtime.demo import CLIP
 from realtime.messages.stream import COMPACT_LIMIT, Event, FaceAppeared, SpeechBegan
-from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, STATE, STATUS, TOPICS, TRANSCRIPT, WORKER, Topic
+from realtime.messages.topics import (
+    CLAIM,
+    COMPACT,
+    EMOTION,
+    EVENT,
+    METRICS,
+    STATE,
+    STATUS,
+    TOPICS,
+    TRANSCRIPT,
+    WORKER,
+    Topic,
+)
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.publisher import Publisher
 from realtime.mqtt.stream import PublisherSink

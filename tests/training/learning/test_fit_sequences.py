@@ -117,7 +117,10 @@ def test_what_to_train_on_must_fit_the_configuration(tmp_path: Path, capsys: pyt
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("name: x\nfeatures: printed\n")
     assert main(["fit", str(wrong), "--features", "x.pkl"]) == 2
-    assert "line 2: 'features': input should be 'published', 'mosi-context', 'pairs' or 'composed'" in capsys.readouterr().err
+    assert (
+        "line 2: 'features': input should be 'published', 'mosi-context', 'pairs' or 'composed'"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("name", ["mosi", "mosei", "sims"])
