@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 import aiomqtt
+from aiomqtt.types import SubscribeTopic
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -140,7 +141,11 @@ class Client(HookedClient):
         """
         options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
         # In one packet: who sees the first message of this connection can be sure that we listen.
-        answers = await self.subscribe([(pattern, options if self.mqtt5 else 1) for pattern in patterns])
+        if self.mqtt5:
+            asked: SubscribeTopic = [(pattern, options) for pattern in patterns]
+        else:
+            asked = [(pattern, 1) for pattern in patterns]
+        answers: Sequence[int | ReasonCode] = await self.subscribe(asked)
         for pattern, answer in zip(patterns, answers, strict=True):
             if isinstance(answer, int):
                 refused = "" if answer < UNSPECIFIED else REASONS[UNSPECIFIED]
