@@ -27,8 +27,9 @@ def open_files() -> int:
             if most > soft:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
                 soft = most
-        return soft
-    return 512
+    else:
+        soft = 512
+    return soft
 
 
 @contextmanager
