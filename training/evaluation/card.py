@@ -37,8 +37,8 @@ SOURCES: Final[dict[str, tuple[str, str]]] = {
     ),
     "ferplus": (
         (
-            "FER+ (Barsoum et al. 2016), the images of FER2013 that more than half of ten taggers named one of the seven"
-            "; to learn from, disgust by fewer, too"
+            "FER+ (Barsoum et al. 2016), the images of FER2013 that more than half of ten taggers named one of the "
+            "seven; to learn from, disgust by fewer, too"
         ),
         "votes: MIT; images: research use",
     ),
