@@ -60,7 +60,8 @@ class Picture:
         and turned or mirrored by the matrix that phones and cameras store beside it."""
         from av.sidedata.sidedata import Type
 
-        image = np.asarray(self.frame.to_ndarray(format="bgr24"), np.uint8)
+        # Each frame would bring threads of its own, which stay for as long as it does.
+        image = np.asarray(self.frame.to_ndarray(format="bgr24", threads=1), np.uint8)
         if self.frame.interlaced_frame:
             image = _uncombed(image)
         height, width = image.shape[:2]

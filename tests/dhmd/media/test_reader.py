@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +57,14 @@ def test_pictures_are_bgr(make_media: MakeMedia) -> None:
     red = make_media("red.mp4", "-f", "lavfi", "-i", "color=red:s=64x64:r=5:d=1", *H264)
     blue_green_red = next(MediaReader(red).pictures()).image().mean(axis=(0, 1))
     assert blue_green_red == pytest.approx([0, 0, 254], abs=4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_pictures_that_are_kept_keep_no_threads(clip: Path) -> None:
+    pictures = list(MediaReader(clip).pictures())
+    before = len(os.listdir("/proc/self/task"))
+    assert len([picture.image() for picture in pictures]) > 20
+    assert len(os.listdir("/proc/self/task")) <= before + 2
 
 
 @pytest.mark.parametrize("width", [62, 160, 250, 360])
