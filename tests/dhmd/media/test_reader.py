@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -62,9 +61,10 @@ def test_pictures_are_bgr(make_media: MakeMedia) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_pictures_that_are_kept_keep_no_threads(clip: Path) -> None:
     pictures = list(MediaReader(clip).pictures())
-    before = len(os.listdir("/proc/self/task"))
+    threads = Path("/proc/self/task")
+    before = len(list(threads.iterdir()))
     assert len([picture.image() for picture in pictures]) > 20
-    assert len(os.listdir("/proc/self/task")) <= before + 2
+    assert len(list(threads.iterdir())) <= before + 2
 
 
 @pytest.mark.parametrize("width", [62, 160, 250, 360])
