@@ -15,6 +15,7 @@ import aiomqtt
 from paho.mqtt.client import MQTTMessage, topic_matches_sub
 from pydantic import ValidationError
 
+from dhmd.untrusted import Untrusted, within
 from realtime.errors import StreamHeld, StreamTaken
 from realtime.messages.stream import Claim, WorkerReport
 from realtime.messages.topics import CLAIM, EMOTION, NO_VALUE, RESPONSE, STATE, STATUS, WORKER, Topic, base_topic
@@ -32,6 +33,8 @@ UNACKNOWLEDGED: Final = 128
 """Messages of QoS 1 under way, at most; beyond it live ones are dropped."""
 CLAIM_S: Final = 2.0
 """Longest wait for another run of the stream to answer."""
+ANSWER_S: Final = 0.05
+"""Questions whether the stream is held that come within it have one answer."""
 SET_RIGHT_S: Final = 0.5
 FAREWELL_S: Final = 0.6
 """Time that the last words to the broker may take."""
@@ -97,6 +100,7 @@ class Publisher:
         self._run = secrets.token_hex(8)
         self._met: dict[str, asyncio.Event] = {"ask": asyncio.Event(), "held": asyncio.Event()}
         """What was heard of a claim: our own question come back, and that the stream is held."""
+        self._answering = False
         self._heard: dict[str, bytes] = {}
         """What the broker holds of the stream's statuses, as far as it was told to us."""
         self.base = base_topic(stream)
@@ -250,8 +254,8 @@ class Publisher:
 
     def _on_claim(self, message: MQTTMessage) -> None:
         try:
-            claim = Claim.model_validate_json(message.payload)
-        except ValidationError:
+            claim = Claim.model_validate_json(within(message.payload, MOST_RECEIVED))
+        except (ValidationError, Untrusted):
             return
         if claim.run == self._run:
             self._met["ask"].set()
@@ -261,9 +265,14 @@ class Publisher:
             if claim.says == "take":
                 self._failure = StreamTaken(f"another run has taken over the stream {self._stream}")
                 self._wake.set()
-            else:
-                held = Claim(run=self._run, says="held").model_dump_json().encode()
-                self._hand_over(Message(message.topic, CLAIM, held))
+            elif not self._answering:
+                self._answering = True
+                asyncio.get_running_loop().call_later(ANSWER_S, self._answer, message.topic)
+
+    def _answer(self, name: str) -> None:
+        """All who asked hear it; a flood of questions takes no estimate's place."""
+        self._answering = False
+        self._hand_over(Message(name, CLAIM, Claim(run=self._run, says="held").model_dump_json().encode()))
 
     def _on_status(self, message: MQTTMessage) -> None:
         """Note what the broker holds of a status. One that is not ours is set right, in a moment: it may be an older

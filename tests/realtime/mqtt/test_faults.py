@@ -302,6 +302,26 @@ async def test_a_run_that_died_does_not_hold_its_stream(mosquitto: Any) -> None:
         await until(lambda: stream.state == "connected")
 
 
+async def test_a_flood_of_claims_costs_no_estimate_and_has_few_answers(
+    mosquitto: Any, subscribe: Callable[..., Any]
+) -> None:
+    """Whoever may write there may end the run with one `take`; with all else, garbage included, nobody can."""
+    listener = await asyncio.to_thread(subscribe, mosquitto.port)
+    name, ask = "dhmd/test/claim", b'{"run": "x", "says": "ask"}'
+    kinds = (ask, ask, b'{"run": "x", "says": "held"}', b"", b"\xff\xfe", b"[" * 10_000, b"9" * 5000, b'{"run": 1e999}')
+    async with Stream(BrokerAddress("127.0.0.1", mosquitto.port), "ask").open() as stream:
+        await until(lambda: numbers(listener))
+        async with connect(BrokerAddress("127.0.0.1", mosquitto.port)) as other:
+            for payload in (kinds * 250)[:2000]:
+                await other.publish(name, payload)
+        last = stream.seq + 3
+        await until(lambda: numbers(listener)[-1] >= last)
+        assert numbers(listener) == list(range(numbers(listener)[0], numbers(listener)[-1] + 1))
+        assert stream.state == "connected"
+        held = [one for one in listener.payloads(name) if stream.publisher._run.encode() in one and b"held" in one]
+        assert 1 <= len(held) < 100
+
+
 async def test_what_waits_when_nobody_reads_is_bounded(mosquitto: Any) -> None:
     """The broker's side of the connection is full: live messages are dropped, the newest kept."""
     async with Relay(mosquitto.port).open() as relay, Stream(BrokerAddress("127.0.0.1", relay.port)).open() as stream:
@@ -476,7 +496,7 @@ def test_the_wall_clock_may_be_set_under_a_run(
     assert listener.statuses("hall") == ["online", "stopped"]
     estimates = listener.estimates("hall")
     first = estimates[0]
-    assert abs(first["t"] - time.time() - 24 * 3600) < PATIENCE_S * 10
+    assert abs(first["t"] - time.time() - 20 * 3600) < PATIENCE_S * 10
     assert [estimate["seq"] for estimate in estimates] == list(range(first["seq"], first["seq"] + len(estimates)))
     hops = [(later["t"] - earlier["t"]) / HOP_S for earlier, later in itertools.pairwise(estimates)]
     # A busy machine may leave hops out, and ticks move a little towards the pictures; neither sets a clock.
