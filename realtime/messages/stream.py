@@ -159,6 +159,8 @@ class Claim(BaseModel):
 
     run: str
     says: Literal["ask", "held", "take"]
+    to: str | None = None
+    """The run that is answered."""
 
 
 class StateValue(RootModel[str]):
