@@ -157,8 +157,10 @@ class Claim(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    run: str
+    run: str = Field(max_length=64)
     says: Literal["ask", "held", "take"]
+    to: str | None = Field(default=None, max_length=64)
+    """The run that is answered."""
 
 
 class StateValue(RootModel[str]):

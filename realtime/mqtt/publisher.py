@@ -34,7 +34,9 @@ UNACKNOWLEDGED: Final = 128
 CLAIM_S: Final = 2.0
 """Longest wait for another run of the stream to answer."""
 ANSWER_S: Final = 0.05
-"""Questions whether the stream is held that come within it have one answer."""
+"""Questions whether the stream is held that come within it are answered together, and a run that asks twice once."""
+MOST_OWED: Final = 8
+"""Runs that are answered at a time, at most: far fewer than messages may wait for the network."""
 SET_RIGHT_S: Final = 0.5
 FAREWELL_S: Final = 0.6
 """Time that the last words to the broker may take."""
@@ -100,6 +102,8 @@ class Publisher:
         self._run = secrets.token_hex(8)
         self._met: dict[str, asyncio.Event] = {"ask": asyncio.Event(), "held": asyncio.Event()}
         """What was heard of a claim: our own question come back, and that the stream is held."""
+        self._owed: dict[str, None] = {}
+        """Runs that asked and are to hear that the stream is held, in their order."""
         self._answering = False
         self._heard: dict[str, bytes] = {}
         """What the broker holds of the stream's statuses, as far as it was told to us."""
@@ -199,12 +203,14 @@ class Publisher:
 
     async def _serve(self, client: Client) -> None:
         client.on_received(self._received)
+        self._failure = None
         if self._claim is not None:
             await self._enter(client, self._claim)
         self.keep(STATUS, b"stopped" if self._closing.is_set() else b"online")
         self._unsent = set(self._kept)
-        self.connected, self._failure = True, None
+        self.connected = True
         self.tried.set()
+        self._answer()
         self._on_connection("connected")
         version = "5" if client.mqtt5 else "3.1.1"
         logger.info("publishing to %s on %s, MQTT %s", self.broker, f"{self.base}/{EMOTION.levels}", version)
@@ -234,23 +240,16 @@ class Publisher:
         status = f"{self.base}/{STATUS.levels}"
         await client.listen([f"{self.base}/{CLAIM.levels}"])
         await client.subscribe(status, qos=1)
-        await self._say(client, claim)
+        asked = Claim(run=self._run, says=claim).model_dump_json().encode()
+        await client.send(f"{self.base}/{CLAIM.levels}", asked, CLAIM)
         with contextlib.suppress(TimeoutError):  # Where we may not subscribe, nobody can be heard.
             async with asyncio.timeout(CLAIM_S):
                 # What the broker holds comes before it.
                 await self._met["ask"].wait()
                 if claim == "ask" and self._heard.get(status) == b"online":
                     await self._met["held"].wait()
-        if self._met["held"].is_set():
-            raise StreamHeld(
-                f"another run publishes the stream {self._stream} at {self.broker}; "
-                "name another with --stream, or end it with --take-over"
-            )
+        self._require(client)
         self._claim = None
-
-    async def _say(self, client: Client, says: Literal["ask", "held", "take"]) -> None:
-        payload = Claim(run=self._run, says=says).model_dump_json().encode()
-        await client.send(f"{self.base}/{CLAIM.levels}", payload, CLAIM)
 
     def _on_claim(self, message: MQTTMessage) -> None:
         try:
@@ -260,19 +259,39 @@ class Publisher:
         if claim.run == self._run:
             self._met["ask"].set()
         elif claim.says == "held":
-            self._met["held"].set()
-        elif self._claim is None and not self._closing.is_set():
-            if claim.says == "take":
-                self._failure = StreamTaken(f"another run has taken over the stream {self._stream}")
-                self._wake.set()
-            elif not self._answering:
+            if claim.to == self._run:
+                self._end(
+                    StreamHeld(
+                        f"another run publishes the stream {self._stream} at {self.broker}; "
+                        "name another with --stream, or end it with --take-over"
+                    )
+                )
+        elif self._claim is not None and not self._met["ask"].is_set():
+            # It asked before us: of runs that begin at once, the first has the stream.
+            return
+        elif claim.says == "take":
+            self._end(StreamTaken(f"another run has taken over the stream {self._stream}"))
+        elif len(self._owed) < MOST_OWED:
+            self._owed[claim.run] = None
+            if not self._answering:
                 self._answering = True
-                asyncio.get_running_loop().call_later(ANSWER_S, self._answer, message.topic)
+                asyncio.get_running_loop().call_later(ANSWER_S, self._answer)
 
-    def _answer(self, name: str) -> None:
-        """All who asked hear it; a flood of questions takes no estimate's place."""
+    def _end(self, reason: StreamHeld | StreamTaken) -> None:
+        if not self._closing.is_set():
+            self._failure = reason
+        self._met["held"].set()
+        self._wake.set()
+
+    def _answer(self) -> None:
+        """Tell all who asked of late that the stream is held, once we are there to say so: a flood of questions takes
+        no estimate's place."""
         self._answering = False
-        self._hand_over(Message(name, CLAIM, Claim(run=self._run, says="held").model_dump_json().encode()))
+        while self.connected and self._owed:
+            run = next(iter(self._owed))
+            del self._owed[run]
+            held = Claim(run=self._run, says="held", to=run).model_dump_json().encode()
+            self._hand_over(Message(f"{self.base}/{CLAIM.levels}", CLAIM, held))
 
     def _on_status(self, message: MQTTMessage) -> None:
         """Note what the broker holds of a status. One that is not ours is set right, in a moment: it may be an older

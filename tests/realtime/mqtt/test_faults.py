@@ -293,6 +293,21 @@ async def test_of_two_runs_of_a_stream_the_second_leaves_it_to_the_first(
     assert "offline" not in listener.statuses("test")
 
 
+async def test_of_runs_that_begin_at_once_one_stays(mosquitto: Any, subscribe: Callable[..., Any]) -> None:
+    """As after a power cut, when all wait for the same broker."""
+    address = BrokerAddress("127.0.0.1", mosquitto.port)
+    listener = await asyncio.to_thread(subscribe, mosquitto.port)
+    publishers = [Publisher(address, "test", lambda _: None, "ask") for _ in range(4)]
+    running = [asyncio.create_task(publisher.run()) for publisher in publishers]
+    await until(lambda: sum(task.done() for task in running) == 3)
+    assert {type(task.exception()) for task in running if task.done()} == {StreamHeld}
+    (stayed,) = (publisher for publisher, task in zip(publishers, running, strict=True) if not task.done())
+    await until(lambda: stayed.connected and listener.statuses("test") == ["online"])
+    stayed.close()
+    await asyncio.gather(*running, return_exceptions=True)
+    await until(lambda: listener.statuses("test") == ["online", "stopped"])
+
+
 async def test_a_run_that_died_does_not_hold_its_stream(mosquitto: Any) -> None:
     """Its `online` is still there: the broker has not noticed yet."""
     address = BrokerAddress("127.0.0.1", mosquitto.port)

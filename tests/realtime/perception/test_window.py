@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -94,6 +94,7 @@ class EverySlidingWindow(RuleBasedStateMachine):
 
 
 TestEverySlidingWindow: Any = EverySlidingWindow.TestCase
+TestEverySlidingWindow.settings = settings(max_examples=40)
 
 
 @pytest.mark.parametrize("modality", list(Modality))
