@@ -102,6 +102,8 @@ class Publisher:
         self._run = secrets.token_hex(8)
         self._met: dict[str, asyncio.Event] = {"ask": asyncio.Event(), "held": asyncio.Event()}
         """What was heard of a claim: our own question come back, and that the stream is held."""
+        self._preceded = False
+        """Another run asked before us, and has the stream if all goes well."""
         self._owed: dict[str, None] = {}
         """Runs that asked and are to hear that the stream is held, in their order."""
         self._answering = False
@@ -246,14 +248,14 @@ class Publisher:
             async with asyncio.timeout(CLAIM_S):
                 # What the broker holds comes before it.
                 await self._met["ask"].wait()
-                if claim == "ask" and self._heard.get(status) == b"online":
+                if claim == "ask" and (self._preceded or self._heard.get(status) == b"online"):
                     await self._met["held"].wait()
         self._require(client)
         self._claim = None
 
     def _on_claim(self, message: MQTTMessage) -> None:
         try:
-            claim = Claim.model_validate_json(within(message.payload, MOST_RECEIVED))
+            claim = Claim.model_validate_json(within(bytes(message.payload), MOST_RECEIVED))
         except (ValidationError, Untrusted):
             return
         if claim.run == self._run:
@@ -267,8 +269,8 @@ class Publisher:
                     )
                 )
         elif self._claim is not None and not self._met["ask"].is_set():
-            # It asked before us: of runs that begin at once, the first has the stream.
-            return
+            # Of runs that begin at once, the first has the stream.
+            self._preceded = True
         elif claim.says == "take":
             self._end(StreamTaken(f"another run has taken over the stream {self._stream}"))
         elif len(self._owed) < MOST_OWED:
