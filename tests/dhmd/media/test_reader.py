@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -49,6 +50,14 @@ def test_pictures_and_sound_come_at_their_times(clip: Path) -> None:
     assert media.sound_start_s == 0
     assert [track.damaged for track in media.tracks] == [0, 0]
     assert media.missing_s == 0
+
+
+def test_pictures_that_are_kept_keep_no_threads(clip: Path) -> None:
+    pictures = list(MediaReader(clip).pictures())
+    before = psutil.Process().num_threads()
+    images = [picture.image() for picture in pictures]
+    assert psutil.Process().num_threads() <= before + 1
+    assert len(images) == 50
 
 
 def test_pictures_are_bgr(make_media: MakeMedia) -> None:
