@@ -60,8 +60,7 @@ class Picture:
         and turned or mirrored by the matrix that phones and cameras store beside it."""
         from av.sidedata.sidedata import Type
 
-        # Each frame would bring threads of its own, which stay for as long as it does.
-        image = np.asarray(self.frame.to_ndarray(format="bgr24", threads=1), np.uint8)
+        image = bgr(self.frame)
         if self.frame.interlaced_frame:
             image = _uncombed(image)
         height, width = image.shape[:2]
@@ -74,6 +73,12 @@ class Picture:
         if matrix is not None:
             image = turned(image, np.frombuffer(bytes(matrix), np.int32).reshape(3, 3))
         return np.ascontiguousarray(image)
+
+
+def bgr(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR of a frame, as the decoder gave it."""
+    # Else each frame makes a thread for each core, and keeps them for as long as it is kept.
+    return np.asarray(frame.to_ndarray(format="bgr24", threads=1), np.uint8)
 
 
 def turned(image: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:

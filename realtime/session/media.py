@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from dhmd.errors import LibraryMissing
+from dhmd.media.picture import bgr
 from dhmd.session import Session, SessionInvalid, SessionMessage, schema
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.session import messages
@@ -67,7 +68,7 @@ class VideoDecoder:
         except av.FFmpegError as error:
             raise SessionInvalid(f"{self._session.path}: its pictures cannot be decoded ({error.strerror})") from None
         for frame in decoded:
-            yield VideoFrame(frame.to_ndarray(format="bgr24", threads=1), self._waiting.pop(0), arrived_s)
+            yield VideoFrame(bgr(frame), self._waiting.pop(0), arrived_s)
 
 
 def require_encoder() -> None:
@@ -98,7 +99,7 @@ class VideoEncoder:
         if self._size != (width, height):
             self._open(width, height)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="bgr24")
-        frame = frame.reformat(format="yuv420p", threads=1)
+        frame = frame.reformat(format="yuv420p", threads=1)  # as in `bgr`
         frame.pts = self._count
         self._count += 1
         data = b"".join(bytes(packet) for packet in self._context.encode(frame))

@@ -6,6 +6,7 @@ What comes faster is not refused at full speed but left in the sender's own queu
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -39,17 +40,34 @@ NO_TEXT: Final = "\N{REPLACEMENT CHARACTER}".encode()
 POLICY: Final = 1008  # "policy violation", RFC 6455
 
 
+class Listener(socket.socket):
+    """A listening socket that has so many connections at most, in all and of one address: those that have not said
+    anything yet count too, and those whose TLS handshake is under way."""
+
+    def __init__(self, family: socket.AddressFamily) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self._open: list[tuple[str, socket.socket]] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Raises ConnectionAbortedError for one too many, which is closed."""
+        connection, address = super().accept()
+        self._open = [(host, one) for host, one in self._open if one.fileno() >= 0]
+        own = sum(host == address[0] for host, _ in self._open)
+        most = min(MOST_CONNECTIONS, open_files() // 4)
+        if len(self._open) >= most or own >= min(MOST_OF_ONE_ADDRESS, most // 2):
+            connection.close()
+            raise ConnectionAbortedError
+        self._open.append((address[0], connection))
+        return connection, address
+
+
 class HttpConnection(H11Protocol):
-    """HTTP whose requests have to come in time, on so many connections at most."""
+    """HTTP whose requests have to come in time."""
 
     _due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        own = sum(_host(one) == _host(self) for one in self.connections)
-        most = min(MOST_CONNECTIONS, open_files() // 4)
-        if len(self.connections) > most or own > min(MOST_OF_ONE_ADDRESS, most // 2):
-            transport.abort()
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -69,10 +87,6 @@ class HttpConnection(H11Protocol):
             self._due = None
         elif self._due is None:
             self._due = self.loop.call_later(HEADERS_S, self.transport.abort)
-
-
-def _host(connection: Any) -> str:
-    return connection.client[0] if connection.client else ""
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):

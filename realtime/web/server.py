@@ -30,7 +30,7 @@ from starlette.websockets import WebSocket
 from realtime.allowance import Allowances
 from realtime.errors import SettingsInvalid
 from realtime.web.address import WebAddress
-from realtime.web.connections import AT_ONCE, HttpConnection, WebSocketConnection
+from realtime.web.connections import AT_ONCE, HttpConnection, Listener, WebSocketConnection
 from realtime.web.protocol import BUSY, LARGEST_MESSAGE, REFUSED
 from realtime.web.recordings import Recordings
 
@@ -107,7 +107,7 @@ class WebServer(Generic[A]):
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.address.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = Listener(family)
         if sys.platform != "win32":  # where this lets two programs have the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

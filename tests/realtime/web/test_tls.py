@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import urllib.error
@@ -22,6 +24,7 @@ from realtime.demo import CLIP
 from realtime.errors import SettingsInvalid
 from realtime.programs import run
 from realtime.programs import visitors as host
+from realtime.web import connections
 from realtime.web.address import WebAddress
 from realtime.web.certificate import Certificate
 from realtime.web.feed import Feed
@@ -74,14 +77,35 @@ async def test_the_page_and_its_stream_over_tls(files: tuple[Path, Path], at: st
         assert (status, "<html" in page) == (200, True)
         assert (await asyncio.to_thread(fetch, address.partition("?")[0]))[0] == (403 if parts.query else 200)
         stream = f"wss://{parts.netloc}/stream?{parts.query}"
-        async with connect(stream, ssl=trusting(files[0]), origin=f"https://{parts.netloc}") as socket:  # type: ignore[arg-type]
-            assert '"hello"' in str(await socket.recv())
+        async with connect(stream, ssl=trusting(files[0]), origin=f"https://{parts.netloc}") as visitor:  # type: ignore[arg-type]
+            assert '"hello"' in str(await visitor.recv())
         for origin in (f"http://{parts.netloc}", "https://elsewhere.example", f"https://{parts.hostname}:1"):
             with pytest.raises(ConnectionClosed) as refused:
-                async with connect(stream, ssl=trusting(files[0]), origin=origin) as socket:  # type: ignore[arg-type]
-                    await socket.recv()
+                async with connect(stream, ssl=trusting(files[0]), origin=origin) as visitor:  # type: ignore[arg-type]
+                    await visitor.recv()
             assert refused.value.rcvd is not None
             assert refused.value.rcvd.code == REFUSED
+
+
+async def test_who_never_ends_the_handshake_counts_for_the_limits(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST_OF_ONE_ADDRESS", 2)
+
+    def hung_up_on(one: socket.socket) -> bool:
+        """Whether the server ended it, which says nothing before we do."""
+        with contextlib.suppress(ConnectionError):
+            return one.recv(1) == b""
+        return True
+
+    async with WebServer(Viewers(Feed("hall")), WebAddress.of("127.0.0.1", 0, Certificate.of(*files))).open() as url:
+        port = urlsplit(url).port or 0
+        with contextlib.ExitStack() as stack:
+            held = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
+            assert await asyncio.to_thread(hung_up_on, held[2])
+            held[0].settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                await asyncio.to_thread(hung_up_on, held[0])
 
 
 async def test_another_s_name_for_us_is_refused(files: tuple[Path, Path]) -> None:
