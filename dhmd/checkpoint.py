@@ -24,13 +24,15 @@ from safetensors import SafetensorError
 from dhmd.contract import FeatureSpec
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
-from dhmd.model import DHMD, DHMDConfig
+from dhmd.model import DHMD, DHMDConfig, Head
 from dhmd.untrusted import number, quoted, read_json_object, shown, texts
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+INNER = "checkpoint"
+"""Folder of the checkpoint in that of the run that made it."""
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -53,9 +55,15 @@ def subset_name(present: Iterable[Modality]) -> str:
     return "+".join(m for m in Modality if m in chosen)
 
 
+def own_calibration(head: Head, subset: str) -> str:
+    """The name under which a head of the checkpoint's own is calibrated for a set of modalities."""
+    return f"{head.name}: {subset}"
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Measured on validation data for each subset of modalities, by `subset_name`.
+    """Measured on validation data for each subset of modalities, by `subset_name`; of other heads than emotion and
+    sentiment by `own_calibration`.
 
     temperature: the emotion scores are divided by it before the softmax (Guo et al. 2017).
     sentiment_half_width: 80 % of the true sentiments lie within this distance of the estimate.
@@ -88,8 +96,9 @@ class Checkpoint:
 
 
 def locate(name_or_folder: str | Path) -> Path:
-    """A folder that exists, or the name of a checkpoint that ships with the package."""
-    for folder in (PRETRAINED / name_or_folder, Path(name_or_folder)):
+    """A folder that exists, alone or in that of its run, or the name of a checkpoint that ships with the package."""
+    given = Path(name_or_folder)
+    for folder in (PRETRAINED / name_or_folder, given / INNER, given):
         if (folder / CONFIG).is_file():
             return folder
     names = ", ".join(shipped()) or "none"
@@ -110,6 +119,11 @@ def load(name_or_folder: str | Path) -> Checkpoint:
     with _readable(folder / CONFIG):
         text = (folder / CONFIG).read_bytes()
         config = read_json_object(text)
+        if "format" not in config and isinstance(config.get("features"), str):
+            raise CheckpointInvalid(
+                f"{folder} is a run on a file of features, which nothing makes live; `dhmd-train evaluate`, `plot`, "
+                "`compare`, `table` and `export` read it"
+            )
         if config["format"] != FORMAT:
             raise CheckpointInvalid(
                 f"{folder / CONFIG}: format {quoted(config['format'])}, this version reads {FORMAT}; "

@@ -64,9 +64,18 @@ def read_yaml(path: Path, *, largest: int = LARGEST) -> tuple[Any, Any]:
 
     Raises Untrusted, OSError, and yaml.YAMLError, whose mark knows the line.
     """
+    return _yaml(_text(path, largest))
+
+
+def read_yaml_text(text: str, *, largest: int = LARGEST) -> Any:
+    """Read the value of YAML. Raises Untrusted, and yaml.YAMLError."""
+    return _yaml(within(text, largest))[1]
+
+
+def _yaml(text: str) -> tuple[Any, Any]:
     import yaml
 
-    text, depth = _text(path, largest), 0
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise _wrong(event, "an alias, and none are read here; write it out")

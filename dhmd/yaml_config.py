@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,8 +21,11 @@ class ConfigInvalid(DHMDError):
     exit_code = 2
 
 
-def read_config(path: Path, model: type[Model]) -> Model:
-    """Read and validate. Raises ConfigInvalid with one line for each thing that is wrong."""
+def read_config(path: Path, model: type[Model], changes: Mapping[str, Any] | None = None) -> Model:
+    """Read and validate. Raises ConfigInvalid with one line for each thing that is wrong.
+
+    changes: values that take the place of the file's, by their key, as in "optimisation.epochs".
+    """
     import yaml
     from pydantic import ValidationError
 
@@ -37,13 +41,25 @@ def read_config(path: Path, model: type[Model]) -> Model:
         raise ConfigInvalid(f"{path}{where}: not YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(data, dict):
         raise ConfigInvalid(f"{path}, line 1: expected `key: value` lines, found {type(data).__name__}")
+    for key, value in (changes or {}).items():
+        _change(data, key.split("."), value)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [
-            f"{path}, line {_line(root, problem['loc'])}: {_explain(problem, model)}" for problem in error.errors()
-        ]
+        lines = []
+        for problem in error.errors():
+            at = ".".join(map(str, problem["loc"]))
+            changed = any(at == key or at.startswith(f"{key}.") for key in changes or {})
+            where = "as changed" if changed else f"line {_line(root, problem['loc'])}"
+            lines.append(f"{path}, {where}: {_explain(problem, model)}")
         raise ConfigInvalid("\n".join(lines)) from None
+
+
+def _change(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.get(key)
+        data[key] = data = dict(inner) if isinstance(inner, dict) else {}
+    data[keys[-1]] = value
 
 
 def _line(node: Any, location: tuple[int | str, ...]) -> int:

@@ -8,19 +8,21 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dhmd.checkpoint import Checkpoint, load, write_atomically
 from dhmd.command_line import Commands, Parser
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
-from dhmd.untrusted import plain
+from dhmd.untrusted import Untrusted, plain, quoted, read_yaml_text, whole
 from dhmd.yaml_config import ConfigInvalid
 
 if TYPE_CHECKING:
+    from dhmd.model import Head
     from training.config import FitConfig, SequenceConfig
     from training.data.items import Example
     from training.inputs import Work
+    from training.learning.fit_sequences import SequenceRun
 
 DESCRIPTION: Final = """\
 Train and measure the recogniser. Data enters by manifests: CSV or Parquet tables of labelled utterances, one a row:
@@ -63,7 +65,7 @@ On one person's face and voice, and whether one method is better than another:
   dhmd-train fit configs/ravdess-pairs.yaml --features data/ravdess-pairs.npz --run runs/dhmd/1
   dhmd-train compare runs/dhmd runs/other
 
-With several processes, each with a GPU or a part of the CPU, to the same curve:
+With several processes, each with a GPU or a part of the CPU (to the same curve but for what dropout drops):
 
   torchrun --nproc-per-node 2 -m -- training fit configs/base.yaml
 """
@@ -78,6 +80,15 @@ The interval is that of the paired bootstrap, in which both sides meet the same 
 tells of other clips of the same people, and over speakers with all of their clips, which tells of other people. Use the
 latter for a claim about people. p is two-sided. The runs are not drawn anew: with few seeds, look at their spread, too.
 """
+TABLE: Final = """\
+Put methods in one table: of each run on the test split the field's measures, their mean over the runs of a method and
+their standard deviation. Below it stand the differences from the first method, with p of the paired bootstrap over
+clips and over speakers, as `compare` tells them.
+"""
+FIXED: Final = (
+    "the words are the features of the file, whose encoder does not learn; with --set text=finetune it does, as the "
+    "paper's: 110 million weights more, for a GPU"
+)
 EXAMPLES: Final = {
     name: f"examples:\n{lines}"
     for name, lines in {
@@ -102,6 +113,7 @@ EXAMPLES: Final = {
   dhmd-train fit configs/finetune.yaml --manifest my.csv       from the checkpoint that ships
   dhmd-train fit configs/base.yaml --encoders encoders         from the corpora
   dhmd-train fit configs/base.yaml --resume                    go on after an interruption
+  dhmd-train fit configs/mosi.yaml --features aligned_50.pkl --seeds 1111,1112,1113 --set losses.ort=0
 """,
         "evaluate": """\
   dhmd-train evaluate                                          base, on the test splits of all corpora in data/
@@ -117,6 +129,10 @@ EXAMPLES: Final = {
   dhmd-train compare runs/dhmd runs/product                    all runs below each folder
   dhmd-train compare 'runs/dhmd-[12]' runs/other/1             some of them
   dhmd-train compare runs/dhmd runs/product --split validation
+""",
+        "table": """\
+  dhmd-train table runs/mosi runs/concatenation --format markdown
+  dhmd-train table DHMD=runs/mosi 'no dictionary=runs/plain' --format latex
 """,
         "export": """\
   dhmd-train export --format onnx --out base.onnx              the checkpoint that ships
@@ -244,6 +260,19 @@ def parser() -> Parser:
         "--features", metavar="FILE", type=Path, help="feature file, for a configuration that asks for one"
     )
     fit.add_argument("--run", metavar="DIR", type=Path, dest="folder", help="folder of the run (default: runs/NAME)")
+    fit.add_argument("--epochs", metavar="N", type=int, help="passes over the data, in place of the configuration's")
+    fit.add_argument(
+        "--seeds", metavar="N,N", type=_seeds, help="one run a seed, each in a folder of its own, and a table of all"
+    )
+    fit.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        type=_change,
+        action="append",
+        default=[],
+        dest="changes",
+        help="a value in place of the configuration's, such as network.d=30 or losses.ort=0; as often as it takes",
+    )
     fit.add_argument("--resume", action="store_true", help="resume an interrupted run, to the same result")
     fit.set_defaults(run=_fit)
 
@@ -255,7 +284,10 @@ def _add_measures(commands: Commands) -> None:
     """The commands for what has been trained."""
     evaluate = commands.add_parser("evaluate", help="measure a checkpoint on test splits", epilog=EXAMPLES["evaluate"])
     evaluate.add_argument(
-        "--checkpoint", metavar="base|DIR", default="base", help="folder, or a name that ships (default: %(default)s)"
+        "--checkpoint",
+        metavar="base|DIR",
+        default="base",
+        help="folder of a checkpoint or of a run, or a name that ships (default: %(default)s)",
     )
     evaluate.add_argument("--out", type=Path, metavar="FILE", help="also write the numbers to this file, as JSON")
     _add_manifests(evaluate, "what to measure on (default: all prepared corpora, and windows composed of them)")
@@ -267,13 +299,19 @@ def _add_measures(commands: Commands) -> None:
     )
     _add_labels(evaluate)
     _add_work(evaluate)
+    evaluate.add_argument(
+        "--features", metavar="FILE", type=Path, help="file of features of such a run (default: the one it was made of)"
+    )
     evaluate.set_defaults(run=_evaluate)
 
     plot = commands.add_parser(
         "plot", help="draw the figures of a checkpoint on the test splits, as PNG and SVG", epilog=EXAMPLES["plot"]
     )
     plot.add_argument(
-        "--checkpoint", metavar="base|DIR", default="base", help="folder, or a name that ships (default: %(default)s)"
+        "--checkpoint",
+        metavar="base|DIR",
+        default="base",
+        help="folder of a checkpoint or of a run, or a name that ships (default: %(default)s)",
     )
     plot.add_argument(
         "--run", metavar="DIR", type=Path, dest="folder", help="its run, for the curves (default: the folder around it)"
@@ -285,15 +323,22 @@ def _add_measures(commands: Commands) -> None:
         "--data", metavar="DIR", type=Path, default=DATA, help="folder of the manifests (default: %(default)s)"
     )
     _add_work(plot)
+    plot.add_argument(
+        "--features", metavar="FILE", type=Path, help="file of features of such a run (default: the one it was made of)"
+    )
     plot.set_defaults(run=_plot)
 
     _add_comparisons(commands)
+    _add_table(commands)
 
     export = commands.add_parser(
         "export", help="write a checkpoint as one file, ONNX or torch.export's .pt2", epilog=EXAMPLES["export"]
     )
     export.add_argument(
-        "--checkpoint", metavar="base|DIR", default="base", help="folder, or a name that ships (default: %(default)s)"
+        "--checkpoint",
+        metavar="base|DIR",
+        default="base",
+        help="folder of a checkpoint or of a run, or a name that ships (default: %(default)s)",
     )
     export.add_argument("--format", required=True, choices=("onnx", "pt2"), dest="kind", help="format of the file")
     export.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write")
@@ -339,6 +384,20 @@ def _add_comparisons(commands: Commands) -> None:
         "--draws", metavar="N", type=int, default=10_000, help="draws of the bootstrap (default: %(default)s)"
     )
     compare.set_defaults(run=_compare)
+
+
+def _add_table(commands: Commands) -> None:
+    table = commands.add_parser(
+        "table",
+        help="put several methods in one table, each with its mean and spread over seeds",
+        description=TABLE,
+        epilog=EXAMPLES["table"],
+    )
+    table.add_argument("methods", nargs="+", metavar="METHOD", help="as of compare; NAME=METHOD gives it a name")
+    table.add_argument(
+        "--format", choices=("text", "markdown", "latex"), default="text", help="of the table (default: %(default)s)"
+    )
+    table.set_defaults(run=_table)
 
 
 def _add_manifests(command: Parser, what: str) -> None:
@@ -404,7 +463,7 @@ def _encoder(args: argparse.Namespace) -> None:
 def _extract(args: argparse.Namespace) -> None:
     from training.inputs import Inputs
 
-    with Inputs.of(_work(args), args.manifest, args.labels) as sources:
+    with Inputs.of(_work(args), args.manifest, args.labels, heads=None) as sources:
         examples, _ = sources.extract(args.encoders)
     empty = sum(not example.rows for example in examples)
     print(f"{len(examples)} utterances have their features in {args.cache}; nothing was perceived in {empty} of them")
@@ -420,11 +479,48 @@ def _compose(args: argparse.Namespace) -> None:
     print(args.out)
 
 
-def _fit(args: argparse.Namespace) -> None:
-    from training.config import SequenceConfig, read_config
+def _seeds(text: str) -> list[int]:
+    """Raises ArgumentTypeError."""
+    try:
+        return [whole(part.strip(), 0, 2**31 - 1) for part in text.split(",")]
+    except Untrusted as error:
+        raise argparse.ArgumentTypeError(f"{error}; give seeds as in 1111,1112,1113") from None
 
-    config = read_config(args.config)
+
+def _change(text: str) -> tuple[str, Any]:
+    """Read KEY=VALUE, the value as YAML has it. Raises ArgumentTypeError."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    try:
+        read = read_yaml_text(value)
+    except (ValueError, yaml.YAMLError):
+        key = ""
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not KEY=VALUE, as in optimisation.epochs=5")
+    return key.strip(), read
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from training.config import read_config
+    from training.evaluation.compare import find_runs
+    from training.evaluation.table import limit_of, summary
+    from training.learning.device import first
+
+    changes = dict(args.changes) | ({"optimisation.epochs": args.epochs} if args.epochs is not None else {})
+    config = read_config(args.config, changes)
     folder = args.folder or Path("runs") / config.name
+    for seed in args.seeds or ():
+        _fit_one(args, config.model_copy(update={"seed": seed}), folder / str(seed))
+    if not args.seeds:
+        _fit_one(args, config, folder)
+    elif first():
+        print(summary([(config.name, find_runs(str(folder)))], "text", limit_of(folder)))
+
+
+def _fit_one(args: argparse.Namespace, config: FitConfig | SequenceConfig, folder: Path) -> None:
+    from training.config import SequenceConfig
+
     if isinstance(config, SequenceConfig):
         if not args.features:
             raise ConfigInvalid(f"{args.config} trains on a file of features: give it with --features FILE")
@@ -449,7 +545,12 @@ def _fit_sequences(config: SequenceConfig, folder: Path, features: Path, *, resu
 
     data = read_sequences(config, features)
     check_run(folder, described(config, data.sha256), resume=resume)
-    results = fit_sequences(config, data, folder)
+    if first():
+        for note in data.notes:
+            print(note, file=sys.stderr)
+        if config.features == "published" and config.text == "fixed":
+            print(FIXED, file=sys.stderr)
+    results = fit_sequences(config, data, folder, features)
     if first():
         print(json.dumps(results, indent=1))
         print(f"results: {folder / RESULTS}")
@@ -462,13 +563,14 @@ def _fit_utterances(
     from training.inputs import Inputs
     from training.learning.device import fabric, first
     from training.learning.fit import FitData, fit
+    from training.learning.folds import cross_validated, worthwhile
     from training.learning.loop import check_run, described
 
     start = load(config.start) if config.start else None
     encoders = start.folder if start else encoders or ENCODERS
     # The first process of a machine looks and extracts, the others read what it made.
     with fabric().rank_zero_first(local=True):
-        sources = Inputs.of(work, config.manifests, labels)
+        sources = Inputs.of(work, config.manifests, labels, config.own or (() if start is None else own_of(start)))
     with sources:
         check_run(folder, described(config, sources.sha256), resume=resume)
         if first():
@@ -476,10 +578,20 @@ def _fit_utterances(
                 print(doubt, file=sys.stderr)
         with fabric().rank_zero_first(local=True):
             examples, specs = sources.extract(encoders)
-    written = fit(config, FitData.of(examples, specs, sources.sha256), folder, encoders, start)
+    folds = None
+    if worthwhile(config, examples):
+        folds = cross_validated(config, examples, specs, sources.sha256, folder, encoders)
+    written = fit(config, FitData.of(examples, specs, sources.sha256), folder, encoders, start, folds)
     if first():
         print((written / "README.md").read_text(encoding="utf-8"))
         print(f"checkpoint: {written}")
+
+
+def own_of(checkpoint: Checkpoint) -> tuple[Head, ...]:
+    """The heads of its own."""
+    from dhmd.model import own_heads
+
+    return own_heads(checkpoint.model.config.heads)
 
 
 def _test_examples(checkpoint: Checkpoint, work: Work) -> list[Example]:
@@ -499,10 +611,16 @@ def _evaluate(args: argparse.Namespace) -> None:
     from training.data.items import Split
     from training.evaluation.evaluate import evaluate, measure
     from training.inputs import Inputs
+    from training.learning.fit_sequences import SequenceRun
 
+    if (run := SequenceRun.read(Path(args.checkpoint))) is not None:
+        _evaluate_run(args, run)
+        return
+    if args.features:
+        raise ConfigInvalid(f"{args.checkpoint} is no run on a file of features; leave --features out")
     checkpoint = load(args.checkpoint)
     if args.manifest:
-        with Inputs.of(_work(args), args.manifest, args.labels) as sources:
+        with Inputs.of(_work(args), args.manifest, args.labels, own_of(checkpoint)) as sources:
             split = None if args.split == "all" else Split(args.split)
             chosen = sources.only(split, whole_without=True)
             examples = chosen.examples(checkpoint)
@@ -513,21 +631,44 @@ def _evaluate(args: argparse.Namespace) -> None:
         result = measured if len(measured) > 1 else next(iter(measured.values()))
     else:
         result = evaluate(checkpoint, _test_examples(checkpoint, _work(args)))
+    _tell(result, args.out)
+
+
+def _tell(result: dict[str, Any], out: Path | None) -> None:
     text = json.dumps(result, indent=1)
     print(text)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(args.out, text + "\n")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, text + "\n")
+
+
+def _evaluate_run(args: argparse.Namespace, run: SequenceRun) -> None:
+    from training.data.items import Split
+    from training.evaluation.predictions import measures
+
+    if args.manifest:
+        raise ConfigInvalid(f"{args.checkpoint} reads a file of features and no manifest; give it with --features FILE")
+    data = run.data(args.features)
+    splits = list(Split) if args.split == "all" else [Split(args.split)]
+    _tell({split.value: measures(run.said(data, split), run.config.limit) for split in splits}, args.out)
 
 
 def _plot(args: argparse.Namespace) -> None:
-    from training.evaluation.plots import plot, read_log, require_matplotlib
+    from training.data.items import Split
+    from training.evaluation.plots import plot, plot_sequences, read_log, require_matplotlib
+    from training.learning.fit_sequences import SequenceRun
 
     require_matplotlib()
+    if (run := SequenceRun.read(Path(args.checkpoint))) is not None:
+        data = run.data(args.features)
+        said = run.said(data, Split.TEST)
+        for path in plot_sequences(run.model, data.splits[Split.TEST], said, read_log(run.folder), args.out):
+            print(path)
+        return
     checkpoint = load(args.checkpoint)
     around = checkpoint.folder.parent
-    run = args.folder or (around if (around / "log.json").is_file() else None)
-    log = None if run is None else read_log(run)
+    folder = args.folder or (around if (around / "log.json").is_file() else None)
+    log = None if folder is None else read_log(folder)
     for path in plot(checkpoint, _test_examples(checkpoint, _work(args)), log, args.out):
         print(path)
     if not checkpoint.model.config.dictionary:
@@ -540,9 +681,8 @@ def _product(args: argparse.Namespace) -> None:
     from training.data.items import Split
     from training.errors import PredictionsInvalid
     from training.evaluation.compare import find_runs
-    from training.evaluation.predictions import PREDICTIONS
+    from training.evaluation.predictions import PREDICTIONS, measures
     from training.evaluation.product import product
-    from training.learning.fit_sequences import measure
     from training.learning.run_files import RESULTS, keep
 
     found = [find_runs(where) for where in args.runs]
@@ -550,7 +690,7 @@ def _product(args: argparse.Namespace) -> None:
         if len(one) > 1:
             raise PredictionsInvalid(f"{where} holds {len(one)} runs; name one of them")
     said = product([run for (run,) in found])
-    results = {split.value: measure(said.of(split), 3) for split in (Split.VALIDATION, Split.TEST)}
+    results = {split.value: measures(said.of(split)) for split in (Split.VALIDATION, Split.TEST)}
     args.folder.mkdir(parents=True, exist_ok=True)
     keep(args.folder / PREDICTIONS, said.text())
     keep(args.folder / RESULTS, json.dumps({"runs": args.runs} | results, indent=1) + "\n")
@@ -564,10 +704,36 @@ def _compare(args: argparse.Namespace) -> None:
     print(compare(find_runs(args.a), find_runs(args.b), Split(args.split), max(args.draws, 100)))
 
 
-def _export(args: argparse.Namespace) -> None:
-    from training.export import TOLERANCE, export
+def _table(args: argparse.Namespace) -> None:
+    from training.evaluation.compare import find_runs
+    from training.evaluation.table import limit_of, summary
 
-    distance = export(load(args.checkpoint), args.kind, args.out)
+    methods = []
+    for method in args.methods:
+        name, named, where = method.partition("=")
+        where = where if named else method
+        methods.append((name if named else Path(where).name, find_runs(where)))
+    print(summary(methods, args.format, limit_of(Path(where))))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from dhmd.model import DHMD
+    from training.export import TOLERANCE, Exported, export
+    from training.language import EndToEnd
+    from training.learning.fit_sequences import SequenceRun
+
+    run = SequenceRun.read(Path(args.checkpoint))
+    if run is None:
+        exported = Exported.of(load(args.checkpoint))
+    elif isinstance(run.model, EndToEnd):
+        raise ConfigInvalid(f"{args.checkpoint} has a language encoder of its own, which is not exported")
+    elif isinstance(run.model, DHMD):
+        exported = Exported(run.model, run.steps, run.contract())
+    else:
+        raise ConfigInvalid(
+            f"{args.checkpoint} is of a {run.config.model} network; those of `model: dhmd` are exported"
+        )
+    distance = export(exported, args.kind, args.out)
     print(f"{args.out}: at most {distance:.1g} off the model (allowed {TOLERANCE:g}) with every set of modalities")
 
 

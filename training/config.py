@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -14,7 +15,9 @@ from dhmd import yaml_config
 from dhmd.checkpoint import subset_name
 from dhmd.modality import Modality
 from dhmd.model import EMOTION, SENTIMENT, DHMDConfig, Head, ModalityConfig
+from dhmd.untrusted import quoted
 from training.data.compose import SUBSETS, Composition
+from training.data.manifest import COLUMNS
 
 
 class _Strict(BaseModel):
@@ -75,6 +78,8 @@ class Optimisation(_Strict):
     patience: int = Field(8, ge=1)
     ema: float = Field(0.0, ge=0, lt=1)
     accumulation: ClassVar[int] = 1
+    clip: ClassVar[str] = "step"
+    encoder_learning_rate: ClassVar[float] = 0.0
     betas: ClassVar[tuple[float, float]] = (0.9, 0.98)
 
     def rate(self, batches: int, scores: Sequence[float]) -> float:  # noqa: ARG002, the other plan needs them
@@ -88,10 +93,11 @@ class Optimisation(_Strict):
 class PlateauOptimisation(_Strict):
     """Plans how long and how fast to learn, on sequences. An epoch is every utterance once, the
     optimiser is Adam, or with a decay of the weights AdamW.
-    The rate is halved after `plateau` epochs without a better validation score and one more.
+    The rate is halved after `plateau` epochs without a better validation score and one more; null: never.
 
     accumulation: batches whose gradients are summed for one step. patience: epochs without a better score before
-    stopping. gradient_clip: by value. ema: as in `Optimisation`.
+    stopping. gradient_clip: by value, of the sum before a `step`, or of what is summed so far after each `batch`.
+    encoder_learning_rate: of a language encoder that is trained along. ema: as in `Optimisation`.
     """
 
     batch: int = Field(16, ge=2)
@@ -99,9 +105,11 @@ class PlateauOptimisation(_Strict):
     epochs: int = Field(200, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     dictionary_learning_rate: float = Field(1e-3, gt=0)
-    plateau: int = Field(10, ge=1)
+    encoder_learning_rate: float = Field(2e-5, gt=0)
+    plateau: int | None = Field(10, ge=1)
     gradient_clip: float = Field(0.6, gt=0)
-    patience: int = Field(10, ge=1)
+    clip: Literal["step", "batch"] = "step"
+    patience: int = Field(24, ge=1)
     ema: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
@@ -112,7 +120,7 @@ class PlateauOptimisation(_Strict):
         for score in scores:
             worse = 0 if score > best else worse + 1
             best = max(best, score)
-            if worse > self.plateau:
+            if self.plateau is not None and worse > self.plateau:
                 share, worse = share / 2, 0
         return share
 
@@ -164,23 +172,70 @@ class Weights:
     rehearsal: float = 3.0
 
 
+NAME: Final = r"[a-z][a-z0-9_]{0,31}"
+"""Of a head of one's own, which names a column, a topic and a field."""
+
+
+class OwnHead(_Strict):
+    """A head of one's own: `classes` by name, or a number in `range`, in a `unit` if it has one. Its labels stand in
+    the column of its name."""
+
+    classes: list[str] = Field(default_factory=list, max_length=100)
+    range: tuple[float, float] | None = None
+    unit: str = Field("", max_length=20)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if bool(self.classes) == (self.range is not None):
+            raise ValueError("expected `classes: [one, other]` or `range: [lowest, highest]`")
+        folded = [name.strip().casefold() for name in self.classes]
+        if self.classes and (len(folded) < 2 or len(set(folded)) != len(folded) or not all(folded)):
+            raise ValueError("classes: expected two or more, each with a name of its own")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range: expected the lowest and the highest number, found {list(self.range)}")
+        return self
+
+    def head(self, name: str) -> Head:
+        if self.range is None:
+            return Head(name, "classification", len(self.classes), tuple(one.strip() for one in self.classes))
+        return Head(name, "regression", 1, low=self.range[0], high=self.range[1], unit=self.unit)
+
+
 class FitConfig(_Strict):
     """Everything that shapes a run, apart from where data and results lie.
 
     start: name or folder of a checkpoint, from whose network, weights, normaliser and encoders the run begins.
-    manifests: names of manifests in the folder of the data.
+    manifests: names of manifests in the folder of the data. heads: of one's own, beside emotion and sentiment, by
+    name.
     """
 
     name: str = Field(min_length=1)
     seed: int = 1
     start: str | None = None
     manifests: list[str] = Field(default_factory=list)
+    heads: dict[str, OwnHead] = Field(default_factory=dict, max_length=20)
     network: Network = Network()
     optimisation: Optimisation = Optimisation()
     validation: Validation = Validation()
     composition: Composition = Composition()
     losses: Weights = Weights()
     rehearsal: Rehearsal = Rehearsal()
+
+    @field_validator("heads")
+    @classmethod
+    def _named(cls, heads: dict[str, OwnHead]) -> dict[str, OwnHead]:
+        for name in heads:
+            if not re.fullmatch(NAME, name) or name in COLUMNS:
+                raise ValueError(
+                    f"{quoted(name)} is no name of a head: small letters, digits and _, up to 32, and no column that a "
+                    "manifest has anyway"
+                )
+        return heads
+
+    @property
+    def own(self) -> tuple[Head, ...]:
+        """The heads of one's own."""
+        return tuple(head.head(name) for name, head in self.heads.items())
 
     @field_validator("composition")
     @classmethod
@@ -206,7 +261,10 @@ class SequenceConfig(_Strict):
     """A run on a file of features of all modalities at once, of utterances labelled with sentiment or emotion.
 
     features: the layout of the file: see `training.data.published`, `.mosi_context`, `.pairs` and `.composed`.
-    limit: sentiment is labelled in [-limit, limit], and measured as the field does for that scale.
+    labels, limit, classes: what a published file is labelled with: sentiment in [-limit, limit], measured as the field
+    does for that scale, or classes, whose number or names these are.
+    text: of a published file, the words as they are in it, or through an `encoder` that is trained along: the folder of
+    a BERT or its name on the Hugging Face hub.
     model: DHMD, or a network that it is compared with: see `training.rivals`.
     modalities: those that are shown; the others are absent throughout.
     fold, baseline: of pairs; see `training.data.pairs`.
@@ -215,7 +273,11 @@ class SequenceConfig(_Strict):
     name: str = Field(min_length=1)
     features: Literal["published", "mosi-context", "pairs", "composed"]
     seed: int = 1
+    labels: Literal["sentiment", "classification"] = "sentiment"
     limit: Literal[1, 3] = 3
+    classes: int | list[str] | None = None
+    text: Literal["fixed", "finetune"] = "fixed"
+    encoder: str = "google-bert/bert-base-uncased"
     model: Literal["dhmd", "concatenation", "crossmodal", "linear"] = "dhmd"
     modalities: list[Modality] = Field(default_factory=lambda: list(Modality), min_length=1)
     fold: int = Field(5, ge=1, le=5)
@@ -224,16 +286,51 @@ class SequenceConfig(_Strict):
     optimisation: PlateauOptimisation = PlateauOptimisation()
     losses: Weights = Weights()
 
+    @model_validator(mode="after")
+    def _classes(self) -> Self:
+        if (self.labels == "classification") != (self.classes is not None):
+            raise ValueError("`labels: classification` and `classes`, their number or names, belong together")
+        if self.labels == "classification" and self.features != "published":
+            raise ValueError(f"`labels` is of published files; those of {self.features} are known")
+        if self.text == "finetune" and (self.features, self.model) != ("published", "dhmd"):
+            raise ValueError("`text: finetune` is of published files, with `model: dhmd`")
+        plan = self.optimisation
+        if plan.plateau is not None and plan.patience <= plan.plateau:
+            raise ValueError(
+                f"optimisation: it would stop after {plan.patience} epochs, before `plateau` halves the rate after "
+                f"{plan.plateau + 1}; give a longer `patience`, or `plateau: null`"
+            )
+        names = self._names
+        if names and (len(set(names)) != len(names) or not 2 <= len(names) <= 100):
+            raise ValueError("classes: expected 2 to 100, or as many names, each once")
+        return self
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        if isinstance(self.classes, int):
+            return tuple(map(str, range(self.classes)))
+        return tuple(self.classes or ())
+
+    @property
+    def head(self) -> Head:
+        """What is learned of an utterance."""
+        if self.features in {"pairs", "composed"}:
+            return EMOTION
+        if self.labels == "classification":
+            return Head("label", "classification", len(self._names), self._names)
+        return replace(SENTIMENT, low=-float(self.limit), high=float(self.limit))
+
 
 class _Kind(BaseModel):
     features: object = None
 
 
-def read_config(path: Path) -> FitConfig | SequenceConfig:
+def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> FitConfig | SequenceConfig:
     """Parse and check a configuration: of a run on sequences where it says `features`, else on composed windows.
 
-    Raises ConfigInvalid, naming the line and what was expected.
+    changes: values in place of those of the file, by their key, as in "optimisation.epochs". Raises ConfigInvalid,
+    naming the line and what was expected.
     """
-    if yaml_config.read_config(path, _Kind).features is None:
-        return yaml_config.read_config(path, FitConfig)
-    return yaml_config.read_config(path, SequenceConfig)
+    if yaml_config.read_config(path, _Kind, changes).features is None:
+        return yaml_config.read_config(path, FitConfig, changes)
+    return yaml_config.read_config(path, SequenceConfig, changes)

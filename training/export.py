@@ -10,7 +10,8 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from torch.export import ExportedProgram
 from dhmd.checkpoint import Checkpoint, subset_name
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
-from dhmd.model import COLUMNS, Readout
+from dhmd.model import DHMD, Readout, columns
 from dhmd.prediction import Predictor
 from training.data.compose import SUBSETS
 
@@ -40,7 +41,21 @@ class ExportFailed(DHMDError):
     """A model could not be exported, or the file does not say what the model says."""
 
 
-def export(checkpoint: Checkpoint, kind: str, out: Path) -> float:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A model that is to be exported. steps: of its windows; contract: what one needs to use the file, as JSON."""
+
+    model: DHMD
+    steps: Mapping[Modality, int]
+    contract: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Exported:
+        steps = {m: spec.steps for m, spec in checkpoint.features.items()}
+        return cls(checkpoint.model, steps, contract_of(checkpoint))
+
+
+def export(exported: Exported, kind: str, out: Path) -> float:
     """Write `out` in one of `FORMATS`, replacing what is there. Returns the greatest distance from the model.
 
     Raises ExportFailed, and leaves `out` as it was, when a number of the file is more than `TOLERANCE` off.
@@ -48,17 +63,16 @@ def export(checkpoint: Checkpoint, kind: str, out: Path) -> float:
     if not out.parent.is_dir():
         raise ExportFailed(f"{out.parent} is not a folder: create it, or give another file with --out")
     write, read = {"onnx": (_write_onnx, read_onnx), "pt2": (_write_pt2, read_pt2)}[kind]
-    steps = {m: spec.steps for m, spec in checkpoint.features.items()}
-    predictor, readout = Predictor(checkpoint.model, steps).eval(), Readout(checkpoint.model).eval()
+    predictor, readout = Predictor(exported.model, exported.steps).eval(), Readout(exported.model).eval()
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch, torch.no_grad():
         unfinished = Path(scratch) / f"model.{kind}"
-        write(predictor, checkpoint, unfinished)
-        distance = distance_from(readout, read(unfinished), checkpoint)
+        write(predictor, exported, unfinished)
+        distance = distance_from(readout, read(unfinished), exported)
         unfinished.replace(out)
     return distance
 
 
-def distance_from(readout: Readout, run: Run, checkpoint: Checkpoint) -> float:
+def distance_from(readout: Readout, run: Run, exported: Exported) -> float:
     """The greatest distance of `run` from `readout` on random windows of every set of modalities, whole and with gaps.
 
     Raises ExportFailed when it is above `TOLERANCE`.
@@ -67,11 +81,11 @@ def distance_from(readout: Readout, run: Run, checkpoint: Checkpoint) -> float:
     worst = 0.0
     for subset in SUBSETS:
         for batch, share in ((1, 1.0), (3, 0.6)):
-            windows = windows_of(checkpoint, subset, batch, share, draw)
+            windows = windows_of(exported, subset, batch, share, draw)
             expected, found = readout(*windows), run(windows)
             distance = (found - expected).abs()
             if found.shape != expected.shape or not bool((distance <= TOLERANCE).all()):
-                column = COLUMNS[int(distance.nan_to_num(torch.inf).amax(dim=0).argmax())]
+                column = columns(exported.model.config.heads)[int(distance.nan_to_num(torch.inf).amax(dim=0).argmax())]
                 raise ExportFailed(
                     f"the exported file is {float(distance.max()):.2g} off the model (at most {TOLERANCE:g}) in "
                     f"{column!r} with {subset_name(subset)} present: nothing was written; try the other --format"
@@ -81,17 +95,16 @@ def distance_from(readout: Readout, run: Run, checkpoint: Checkpoint) -> float:
 
 
 def windows_of(
-    checkpoint: Checkpoint, present: frozenset[Modality], batch: int, share: float, draw: torch.Generator
+    exported: Exported, present: frozenset[Modality], batch: int, share: float, draw: torch.Generator
 ) -> tuple[Tensor, ...]:
     """Random rows as wide and as large as real ones, (batch, steps, width), then masks (batch, steps) in which `share`
     of the steps of each present modality stand."""
     inputs, masks = [], []
     for m in Modality:
-        spec = checkpoint.features[m]
-        statistics = checkpoint.model.normaliser[m].state_dict()
-        rows = torch.randn(batch, spec.steps, spec.width, generator=draw)
+        statistics = exported.model.normaliser[m].state_dict()
+        rows = torch.randn(batch, exported.steps[m], len(statistics["mean"]), generator=draw)
         inputs.append(rows * statistics["std"] + statistics["mean"])
-        stands = torch.rand(batch, spec.steps, generator=draw) < share
+        stands = torch.rand(batch, exported.steps[m], generator=draw) < share
         stands[:, -1] = True
         masks.append(stands & (m in present))
     return (*inputs, *masks)
@@ -105,25 +118,25 @@ def contract_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "digest": checkpoint.digest,
         "inputs": list(INPUTS),
         "output": OUTPUT,
-        "columns": list(COLUMNS),
+        "columns": list(columns(checkpoint.model.config.heads)),
         "features": {m: checkpoint.features[m].to_dict() for m in Modality},
         "temperature": dict(calibration.temperature),
         "sentiment_half_width": dict(calibration.sentiment_half_width),
     }
 
 
-def _program(predictor: Predictor, checkpoint: Checkpoint) -> ExportedProgram:
+def _program(predictor: Predictor, exported: Exported) -> ExportedProgram:
     """Made from a batch of two, since torch takes a size of one for a constant."""
-    windows = windows_of(checkpoint, frozenset(Modality), 2, 1.0, torch.Generator().manual_seed(1))
+    windows = windows_of(exported, frozenset(Modality), 2, 1.0, torch.Generator().manual_seed(1))
     return torch.export.export(predictor, windows, dynamic_shapes=FREE_BATCH)
 
 
-def _write_pt2(predictor: Predictor, checkpoint: Checkpoint, path: Path) -> None:
-    contract = json.dumps(contract_of(checkpoint))
-    torch.export.save(_program(predictor, checkpoint), path, extra_files={CONTRACT: contract})
+def _write_pt2(predictor: Predictor, exported: Exported, path: Path) -> None:
+    contract = json.dumps(exported.contract)
+    torch.export.save(_program(predictor, exported), path, extra_files={CONTRACT: contract})
 
 
-def _write_onnx(predictor: Predictor, checkpoint: Checkpoint, path: Path) -> None:
+def _write_onnx(predictor: Predictor, exported: Exported, path: Path) -> None:
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -133,7 +146,7 @@ def _write_onnx(predictor: Predictor, checkpoint: Checkpoint, path: Path) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _program(predictor, checkpoint),
+            _program(predictor, exported),
             input_names=list(INPUTS),
             output_names=[OUTPUT],
             dynamic_shapes=FREE_BATCH,
@@ -142,7 +155,7 @@ def _write_onnx(predictor: Predictor, checkpoint: Checkpoint, path: Path) -> Non
         )
     if program is None:
         raise ExportFailed("torch made no ONNX program; try --format pt2")
-    program.model.metadata_props[CONTRACT] = json.dumps(contract_of(checkpoint))
+    program.model.metadata_props[CONTRACT] = json.dumps(exported.contract)
     program.save(path)
 
 

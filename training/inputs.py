@@ -11,6 +11,7 @@ from typing import Final, Self
 from dhmd.checkpoint import Checkpoint
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
+from dhmd.model import Head
 from training.data.items import Example, Split, Utterance, is_session
 from training.data.manifest import Manifest, read_manifests
 from training.errors import ManifestInvalid, TooLittleData
@@ -42,10 +43,13 @@ class Inputs:
     work: Work
 
     @classmethod
-    def of(cls, work: Work, names: Sequence[str], labels: Path | None = None) -> Self:
+    def of(
+        cls, work: Work, names: Sequence[str], labels: Path | None = None, heads: Sequence[Head] | None = ()
+    ) -> Self:
         """Read the manifests: paths, or NAME for NAME.csv or NAME.parquet in the folder of the data.
 
-        labels: of the one session among them. Raises ManifestInvalid with all that is wrong with any of them.
+        labels: of the one session among them. heads: see `read_manifests`. Raises ManifestInvalid with all
+        that is wrong with any of them.
         """
         paths = [_located(name, work.data) for name in dict.fromkeys(names)]
         sessions = sum(map(is_session, paths))
@@ -55,7 +59,7 @@ class Inputs:
                 "put the labels of each beside it, of talk.mcap as talk.csv"
             )
         store = FeatureStore(work.cache / STORE)
-        manifests = read_manifests(paths, store.files, labels=labels, skip_bad=work.skip_bad)
+        manifests = read_manifests(paths, store.files, labels=labels, skip_bad=work.skip_bad, heads=heads)
         for manifest in manifests:
             for note in manifest.notes:
                 print(note, file=sys.stderr)

@@ -5,7 +5,7 @@
 
 from dhmd.model.config import EMOTION, SENTIMENT, DHMDConfig, Head, ModalityConfig
 from dhmd.model.dhmd import DHMD, Branch, DHMDOutput
-from dhmd.model.readout import COLUMNS, Readout
+from dhmd.model.readout import COLUMNS, Readout, columns, own_heads
 
 __all__ = [
     "COLUMNS",
@@ -18,4 +18,6 @@ __all__ = [
     "Head",
     "ModalityConfig",
     "Readout",
+    "columns",
+    "own_heads",
 ]

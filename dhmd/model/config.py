@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
-from dhmd.untrusted import number, whole
+from dhmd.untrusted import number, texts, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +22,72 @@ class ModalityConfig:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One task read from every logit vector: `size` numbers, a regression or the scores of classes."""
+    """One task read from every logit vector: `size` numbers, a regression or the scores of classes.
+
+    classes: their names, in the order of the scores. low, high, unit: of a number, where it has them.
+    """
 
     name: str
     kind: Literal["regression", "classification"]
     size: int
+    classes: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+
+    def check(self) -> None:
+        """Raises ValueError for what is no head."""
+        whole(self.size, 1, 1000)
+        if self.kind not in {"regression", "classification"}:
+            raise ValueError(f"a head is a regression or a classification, not {self.kind}")
+        if self.classes and (self.kind == "regression" or len(set(self.classes)) != self.size):
+            raise ValueError(f"the head {self.name} has not {self.size} classes")
+
+    def scaled(self, value: float) -> float:
+        """What the network learns of a number: from -1 to 1 on its scale. `on_scale` turns it back."""
+        return (value - self._middle) / self._half
+
+    def on_scale(self, value: float) -> float:
+        """The number that the network says, within its scale."""
+        return min(max(self._middle + self._half * value, self._middle - self._half), self._middle + self._half)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The ends of what a number may be; -1 and 1 where nobody says."""
+        return (-1.0, 1.0) if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def _middle(self) -> float:
+        return sum(self.scale) / 2
+
+    @property
+    def _half(self) -> float:
+        return (self.scale[1] - self.scale[0]) / 2
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Head:
+        """Read a head that others wrote. Raises ValueError, TypeError or KeyError."""
+        known = {head.name: head for head in (SENTIMENT, EMOTION)}
+        texts({key: data[key] for key in ("name", "unit") if key in data})
+        head = cls(**{**data, "classes": tuple(data.get("classes", ()))})
+        if head.name in known:
+            # Checkpoints name these two by their name and size alone.
+            if (head.kind, head.size) != (known[head.name].kind, known[head.name].size):
+                raise ValueError(f"the head {head.name} is not ours")
+            return known[head.name]
+        if head.classes:
+            texts({str(i): name for i, name in enumerate(head.classes)})
+        for limit in (head.low, head.high):
+            if limit is not None:
+                number(limit, -1e9, 1e9)
+        return head
 
 
-SENTIMENT = Head("sentiment", "regression", 1)
+SENTIMENT = Head("sentiment", "regression", 1, low=-3.0, high=3.0)
 """Sentiment in [-3, 3]."""
 
-EMOTION = Head("emotion", "classification", len(EMOTIONS))
-"""Scores of the seven emotions, in the order of `EMOTIONS`."""
+EMOTION = Head("emotion", "classification", len(EMOTIONS), EMOTIONS)
+"""Scores of the seven emotions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +122,9 @@ class DHMDConfig:
             whole(one.kernel, 1, 99)
             number(one.attention_dropout, 0.0, 1.0)
         for head in self.heads:
-            whole(head.size, 1, 1000)
+            head.check()
+        if len({head.name for head in self.heads}) != len(self.heads):
+            raise ValueError("two heads have one name")
         for name in ("d", "attention_heads", "layers", "atoms", "homo_hidden", "hetero_hidden"):
             whole(getattr(self, name), 1, 2**16)
         for name in ("text_dropout", "embedding_dropout", "output_dropout", "residual_dropout"):
@@ -101,6 +157,6 @@ class DHMDConfig:
             **{
                 **data,
                 "modalities": {Modality(m): ModalityConfig(**c) for m, c in data["modalities"].items()},
-                "heads": tuple(Head(**head) for head in data["heads"]),
+                "heads": tuple(map(Head.from_dict, data["heads"])),
             }
         )

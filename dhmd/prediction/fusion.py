@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dhmd.modality import EDGES, Modality
-from dhmd.model import DHMD
+from dhmd.model import DHMD, SENTIMENT, own_heads
 from dhmd.model.dhmd import ResidualHead
 from dhmd.model.distillation import EDGE_TEMPERATURE, GraphDistillationUnit
+from dhmd.model.readout import SHARED
 from dhmd.prediction.maps import Affine, Map, affine, after, joined, places, stacked
 
 
@@ -78,7 +79,8 @@ class Fusion(nn.Module):
         for head in model.config.heads:
             first = sum(map(len, rows.values()))
             rows[head.name] = list(range(first, first + head.size))
-        (sentiment,) = rows["sentiment"]
+        self.sentiment = SENTIMENT.name in rows
+        sentiment = rows[SENTIMENT.name][0] if self.sentiment else 0
         homo = {m: cast("ResidualHead", model.homo_head[m]) for m in Modality}
         hetero = {m: cast("ResidualHead", model.hetero_head[m]) for m in Modality}
         self.homo_voices = ModalityHeads([homo[m] for m in modalities], model.homo_graph, sentiment, reads_hidden=True)
@@ -105,7 +107,9 @@ class Fusion(nn.Module):
         weight, bias = affine(model.head.first)
         self.head_first = Map(weight[None, :, gates], bias[None])
         weight, bias = after(affine(model.head.out), residual_sum(model.head))
-        said = rows["sentiment"] + rows.get("emotion", [])
+        shared = [row for name in SHARED for row in rows.get(name, [])]
+        self.shared = len(shared)
+        said = shared + [row for head in own_heads(model.config.heads) for row in rows[head.name]]
         self.head_out = Map(weight[None, said][..., torch.cat([torch.arange(9 * d), 9 * d + gates])], bias[None, said])
 
     def forward(self, homo: Tensor, homo_match: Tensor, hetero: Tensor, hetero_match: Tensor, there: Tensor) -> Tensor:
@@ -117,7 +121,8 @@ class Fusion(nn.Module):
         said = self.head_out(torch.cat([self.head_first(z).relu_(), z], dim=-1))[0]
         voices = torch.stack([self.homo_voices(homo_match), self.hetero_voices(hetero)])  # (2, M, B, 3)
         alone = self.silence.repeat(batch, 1).index_copy_(1, self.places, voices[0, :, :, 0].T)
-        return torch.cat([said, alone, self._edges(voices, there[..., 0])], dim=-1)
+        parts = [said[:, : self.shared], *([alone] if self.sentiment else [])]
+        return torch.cat([*parts, self._edges(voices, there[..., 0]), said[:, self.shared :]], dim=-1)
 
     def _edges(self, voices: Tensor, there: Tensor) -> Tensor:
         """(B, 2 * 6)."""

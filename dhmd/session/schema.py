@@ -70,7 +70,8 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "Modalities": dict.fromkeys((m.value for m in Modality), "ModalityState"),
     "Edges": {f"{edge.source}_to_{edge.target}": "float" for edge in EDGES},
     # A window and what the model made of it. revision: of the newest thing that had entered the window.
-    # sentiment, emotions, homo and hetero are missing where nothing was perceived.
+    # sentiment, emotions, homo and hetero are missing where nothing was perceived. extra: JSON of what the heads of the
+    # checkpoint's own said, as it was published.
     "Estimate": {
         "timestamp": "Timestamp",
         "seq": "uint64",
@@ -91,6 +92,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "inference_ms": "float",
         "dropped_video": "uint64",
         "dropped_audio": "uint64",
+        "extra": "string",
     },
     "Status": {
         "timestamp": "Timestamp",

@@ -16,6 +16,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 SentimentValue = Annotated[float, Field(ge=-3, le=3)]
 SURE: Final = 0.6
 """Probability from which on an emotion is said to be what a modality shows."""
+_AFFECT: Final = (
+    "mean of the emotions' places on the circumplex; where `extra` has a number of this name, that, on -1 to 1"
+)
 EmotionName = Literal["neutral", "happy", "sad", "angry", "fear", "disgust", "surprise"]
 
 
@@ -29,6 +32,26 @@ class SentimentEstimate(Part):
     value: SentimentValue
     low: SentimentValue
     high: SentimentValue
+
+
+class ExtraClasses(Part):
+    """What a head of the checkpoint's own says, of classes."""
+
+    top: str = Field(description="the most likely class")
+    probabilities: dict[str, Probability] = Field(description="by class; they sum to 1")
+
+
+class ExtraNumber(Part):
+    """What a head of the checkpoint's own says, as a number with an 80 % interval measured on validation data."""
+
+    value: float
+    low: float
+    high: float
+    range: tuple[float, float] = Field(description="ends of its scale")
+    unit: str = ""
+
+
+Extra = ExtraClasses | ExtraNumber
 
 
 class ModalityEstimate(Part):
@@ -93,8 +116,8 @@ class Estimate(Part):
     sentiment: SentimentEstimate | None
     emotions: dict[EmotionName, Probability] | None = Field(description="seven probabilities that sum to 1")
     top: EmotionName | None = Field(description="the emotion named; another takes its place by a margin")
-    valence: float | None = Field(ge=-1, le=1, description="mean of the emotions' places on the circumplex")
-    arousal: float | None = Field(ge=-1, le=1, description="mean of the emotions' places on the circumplex")
+    valence: float | None = Field(ge=-1, le=1, description=_AFFECT)
+    arousal: float | None = Field(ge=-1, le=1, description=_AFFECT)
     modalities: Modalities
     graph: Graph
     faces: int = Field(ge=0)
@@ -102,6 +125,9 @@ class Estimate(Part):
     latency_ms: Latency
     dropped: Dropped
     model: ModelName
+    extra: dict[str, Extra] = Field(
+        default_factory=dict, description="what the heads of the checkpoint's own say, by their name; empty without any"
+    )
 
     @property
     def disagreement(self) -> str:

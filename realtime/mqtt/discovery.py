@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from paho.mqtt.client import MQTTMessage
 from pydantic import BaseModel, RootModel
@@ -18,7 +19,7 @@ from pydantic import BaseModel, RootModel
 from dhmd.labels import CHANNELS, EMOTIONS
 from realtime import event_loop
 from realtime.errors import BrokerUnavailable, StreamAlive
-from realtime.messages.estimate import Part
+from realtime.messages.estimate import Extra, ExtraNumber, Part
 from realtime.messages.stream import AnyEvent
 from realtime.messages.topics import EVENT, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.mqtt.broker import BrokerAddress
@@ -26,6 +27,9 @@ from realtime.mqtt.connection import Client, connect
 from realtime.mqtt.publisher import Publisher
 from realtime.mqtt.reasons import in_words, refusal
 from realtime.mqtt.reconnection import LOST
+
+if TYPE_CHECKING:
+    from realtime.pipeline.outputs import Emitted
 
 PREFIX: Final = "homeassistant"
 QUIET_S: Final = 1.0
@@ -112,8 +116,10 @@ def announced_at(stream: str, prefix: str = PREFIX) -> str:
     return DISCOVERY.at(prefix=prefix, device=_object_id(stream))
 
 
-def announcement(stream: str) -> Announcement:
+def announcement(stream: str, extra: Mapping[str, Extra] | None = None) -> Announcement:
     """Returns the device that a stream is to Home Assistant: its flat values, face and speech, and its events.
+
+    extra: what heads of the checkpoint's own say, from any estimate.
 
     All is unavailable while the stream is not online. What face, voice or words alone say is so, too, while the
     workers that perceive them do not run, be it that a camera was pulled out or that there never was one, or are too
@@ -144,6 +150,14 @@ def announcement(stream: str) -> Announcement:
 
     def share(name: str, icon: str, **more: Any) -> Component:
         return measured(name, icon, 0, unit_of_measurement="%", value_template=PERCENT, **more)
+
+    def own(name: str, said: Extra) -> Component:
+        topic, title = f"extra_{name}", name.capitalize().replace("_", " ")
+        if isinstance(said, ExtraNumber):
+            return measured(topic, "gauge", unit_of_measurement=said.unit or None).model_copy(update={"name": title})
+        options = tuple(said.probabilities)
+        made = value(topic, "sensor", device_class="enum", options=options, icon="mdi:shape-outline")
+        return made.model_copy(update={"name": title})
 
     happening = Component(
         platform="event",
@@ -180,21 +194,38 @@ def announcement(stream: str) -> Announcement:
                 f"influence_{channel}": share(f"influence_{channel}", "scale-balance", enabled_by_default=False)
                 for channel in CHANNELS.values()
             },
+            **{f"extra_{name}": own(name, said) for name, said in (extra or {}).items()},
             "event": happening,
         },
     )
 
 
-def announce(publisher: Publisher, stream: str, prefix: str = PREFIX) -> None:
-    """Keep Home Assistant told of a stream, as long as its publisher lives; to be called before that connects."""
-    name, payload = announced_at(stream, prefix), announcement(stream).model_dump_json(exclude_none=True).encode()
+class Announcer:
+    """A sink that keeps Home Assistant told of a stream, while its publisher lives; to be made before that connects.
 
-    def on_status(message: MQTTMessage) -> None:
+    What heads of the checkpoint's own say is announced with the first estimate that has it: whoever recognises, here or
+    elsewhere, knows them.
+    """
+
+    def __init__(self, publisher: Publisher, stream: str, prefix: str = PREFIX) -> None:
+        self._publisher, self._stream, self._prefix = publisher, stream, prefix
+        self._known: dict[str, Extra] = {}
+        self._announce()
+        publisher.listen(BIRTH.at(prefix=prefix), self._on_status)
+
+    def on_estimate(self, emission: Emitted) -> None:
+        new = {name: said for name, said in emission.estimate.extra.items() if name not in self._known}
+        if new:
+            self._known |= new
+            self._announce()
+
+    def _announce(self) -> None:
+        payload = announcement(self._stream, self._known).model_dump_json(exclude_none=True).encode()
+        self._publisher.announce(announced_at(self._stream, self._prefix), DISCOVERY, payload)
+
+    def _on_status(self, message: MQTTMessage) -> None:
         if message.payload == b"online":
-            publisher.announce(name, DISCOVERY, payload)
-
-    publisher.announce(name, DISCOVERY, payload)
-    publisher.listen(BIRTH.at(prefix=prefix), on_status)
+            self._announce()
 
 
 def forget(broker: BrokerAddress, stream: str, prefix: str = PREFIX) -> list[str]:

@@ -12,7 +12,7 @@ from dhmd.contract import Word
 from dhmd.labels import CHANNELS
 from realtime.clock import StreamClock
 from realtime.memory import resident_mb
-from realtime.messages.estimate import Dropped, Estimate
+from realtime.messages.estimate import Dropped, Estimate, ExtraNumber
 from realtime.messages.stream import Compact, Latencies, Metrics, Percentiles, SpokenWord, Transcript
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, NO_VALUE, SPOKEN, STATE, TRANSCRIPT
 from realtime.mqtt.publisher import Publisher
@@ -144,6 +144,7 @@ class _State:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         self._shown_s = -STATE_EVERY_S
+        self._known: set[str] = set()
 
     def keep(self, value: str, text: str) -> None:
         self._publisher.keep(STATE, text.encode(), value=value)
@@ -161,6 +162,11 @@ class _State:
         self.keep("sentiment", _number(estimate.sentiment.value if estimate.sentiment else None))
         self.keep("valence", _number(estimate.valence))
         self.keep("arousal", _number(estimate.arousal))
+        for name, one in estimate.extra.items():
+            self.keep(f"extra_{name}", _number(one.value) if isinstance(one, ExtraNumber) else one.top)
+        self._known |= estimate.extra.keys()
+        for name in self._known - estimate.extra.keys():
+            self.keep(f"extra_{name}", NO_VALUE)
         for modality, channel in CHANNELS.items():
             self.keep(f"influence_{channel}", _number(getattr(estimate.modalities, modality).influence))
 

@@ -14,7 +14,7 @@ from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.discovery import announce
+from realtime.mqtt.discovery import Announcer
 from realtime.mqtt.publisher import Publisher, publishing
 from realtime.mqtt.stream import PublisherSink
 from realtime.outlets.lsl import LslOutlet
@@ -121,7 +121,7 @@ async def assembled(
             asked.registry.register(StreamCollector(lambda: [figures]))
         if publisher is not None:
             if asked.discovery is not None:
-                announce(publisher, asked.stream, asked.discovery)
+                outputs.add(Announcer(publisher, asked.stream, asked.discovery))
             published = PublisherSink(
                 publisher, clock, statistics, state=asked.state, published_elsewhere=published_elsewhere
             )

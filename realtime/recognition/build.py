@@ -12,6 +12,7 @@ from realtime.messages.estimate import (
     Dropped,
     EmotionName,
     Estimate,
+    ExtraNumber,
     Graph,
     Latency,
     Modalities,
@@ -19,7 +20,7 @@ from realtime.messages.estimate import (
     ModelName,
     SentimentEstimate,
 )
-from realtime.recognition.engine import Inference, Share
+from realtime.recognition.engine import Inference, Share, rounded_to_one
 
 UNMEASURED: Final = Share(None, None)
 
@@ -64,9 +65,10 @@ def build_estimate(
     valence = arousal = None
     sentiment = None
     if inference is not None:
-        emotions = _rounded_to_one(inference.emotions)
+        emotions = dict(zip(EMOTIONS, rounded_to_one(inference.emotions), strict=True))
         valence = round(sum(p * CIRCUMPLEX[name][0] for name, p in emotions.items()), 4)
         arousal = round(sum(p * CIRCUMPLEX[name][1] for name, p in emotions.items()), 4)
+        valence, arousal = _measured(inference, "valence", valence), _measured(inference, "arousal", arousal)
         s = inference.sentiment
         sentiment = SentimentEstimate(value=round(s.value, 4), low=round(s.low, 4), high=round(s.high, 4))
     return Estimate(
@@ -94,17 +96,17 @@ def build_estimate(
         ),
         dropped=dropped,
         model=model,
+        extra=dict(inference.extra) if inference else {},
     )
 
 
-def _rounded_to_one(probabilities: tuple[float, ...]) -> dict[EmotionName, float]:
-    """Four digits each, cut down, and what is missing given to the largest remainders: sum 1, order unchanged."""
-    scaled = [p * 10_000 for p in probabilities]
-    units = [int(s) for s in scaled]
-    by_remainder = sorted(range(len(units)), key=lambda i: units[i] - scaled[i])
-    for i in by_remainder[: 10_000 - sum(units)]:
-        units[i] += 1
-    return dict(zip(EMOTIONS, (count / 10_000 for count in units), strict=True))
+def _measured(inference: Inference, name: str, derived: float) -> float:
+    """What a head of this name says, on -1 to 1, in place of what is derived from the emotions."""
+    own = inference.extra.get(name)
+    if not isinstance(own, ExtraNumber):
+        return derived
+    low, high = own.range
+    return round(2 * (own.value - low) / (high - low) - 1, 4)
 
 
 def _edges(weights: tuple[float, ...]) -> dict[str, float]:
@@ -120,7 +122,7 @@ def _modality(m: Modality, cut: WindowSummary, inference: Inference | None) -> M
         age_s=None if newest_s is None else round(cut.end_s - newest_s, 3),
         weight=round(inference.weights.get(m, 0.0), 4) if inference else 0.0,
         sentiment=round(inference.modality_sentiment[m], 4) if inference and present else None,
-        emotions=None if share.emotions is None else _rounded_to_one(share.emotions),
+        emotions=None if share.emotions is None else dict(zip(EMOTIONS, rounded_to_one(share.emotions), strict=True)),
         influence=None if share.influence is None else round(share.influence, 4),
         late=m in cut.late,
         far=m in cut.far,

@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dhmd.checkpoint import Checkpoint, subset_name
+from dhmd.checkpoint import Checkpoint, own_calibration, subset_name
 from dhmd.errors import DeviceUnavailable
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
-from dhmd.model import COLUMNS
+from dhmd.model import Head, columns, own_heads
 from dhmd.prediction import Predictor
+from realtime.messages.estimate import Extra, ExtraClasses, ExtraNumber
 from realtime.perception.window import WindowCut
 
 SENTIMENT_LIMIT = 3.0
@@ -89,6 +90,8 @@ class Inference:
     inference_ms: float
     shares: Mapping[Modality, Share] = field(default_factory=dict, compare=False)
     """Of each present modality, where they are measured."""
+    extra: Mapping[str, Extra] = field(default_factory=dict, compare=False)
+    """What the heads of the checkpoint's own say, by their name."""
     activations: Activations | None = field(default=None, compare=False)
     """None unless the engine was asked for them, and its model has a dictionary."""
 
@@ -107,6 +110,8 @@ class Engine:
         self.checkpoint = checkpoint
         self.device = device
         self._activations = activations and checkpoint.model.atoms > 0
+        self._own = own_heads(checkpoint.model.config.heads)
+        self._columns = len(columns(checkpoint.model.config.heads))
         self._predictors: dict[frozenset[Modality], Predictor] = {}
         specs = [checkpoint.features[m] for m in Modality]
         inputs = [torch.zeros(1, spec.steps, spec.width, device=device) for spec in specs]
@@ -159,12 +164,13 @@ class Engine:
 
     def _inference(self, cut: WindowCut, row: NDArray[np.float32], inference_ms: float) -> Inference:
         """row: the columns of Readout."""
-        numbers = iter(row[: len(COLUMNS)].tolist())
+        numbers = iter(row[: self._columns].tolist())
         subset = subset_name(cut.present)
         value = _clip(next(numbers))
         scores = [next(numbers) for _ in EMOTIONS]
         alone = {m: _clip(next(numbers)) for m in Modality}
         homo, hetero = ([next(numbers) for _ in EDGES] for _ in range(2))
+        extra = {head.name: self._extra(head, [next(numbers) for _ in range(head.size)], subset) for head in self._own}
         # Where nothing was measured, the interval is the whole scale.
         half_width = self.checkpoint.calibration.sentiment_half_width.get(subset, 2 * SENTIMENT_LIMIT)
         return Inference(
@@ -175,7 +181,24 @@ class Engine:
             hetero_edges=tuple(hetero),
             weights=_weights(cut.present, homo, hetero),
             inference_ms=inference_ms,
-            activations=_activations(cut.present, row[len(COLUMNS) :]) if self._activations else None,
+            extra=extra,
+            activations=_activations(cut.present, row[self._columns :]) if self._activations else None,
+        )
+
+    def _extra(self, head: Head, said: list[float], subset: str) -> Extra:
+        calibration, name = self.checkpoint.calibration, own_calibration(head, subset)
+        if head.kind == "classification":
+            shares = rounded_to_one(_softmax(said, calibration.temperature.get(name, 1.0)))
+            probabilities = dict(zip(head.classes, shares, strict=True))
+            return ExtraClasses(top=max(probabilities, key=lambda one: probabilities[one]), probabilities=probabilities)
+        value, (lowest, highest) = head.on_scale(said[0]), head.scale
+        half_width = calibration.sentiment_half_width.get(name, highest - lowest)
+        return ExtraNumber(
+            value=round(value, 4),
+            low=round(max(value - half_width, lowest), 4),
+            high=round(min(value + half_width, highest), 4),
+            range=head.scale,
+            unit=head.unit,
         )
 
 
@@ -222,6 +245,16 @@ def _activations(present: frozenset[Modality], flat: NDArray[np.float32]) -> Act
         for space in flat.reshape(2, len(Modality), -1)
     )
     return Activations(homo, hetero)
+
+
+def rounded_to_one(probabilities: Sequence[float]) -> list[float]:
+    """Four digits each, cut down, and what is missing given to the largest remainders: sum 1, order unchanged."""
+    scaled = [p * 10_000 for p in probabilities]
+    units = [int(s) for s in scaled]
+    by_remainder = sorted(range(len(units)), key=lambda i: units[i] - scaled[i])
+    for i in by_remainder[: 10_000 - sum(units)]:
+        units[i] += 1
+    return [count / 10_000 for count in units]
 
 
 def _softmax(scores: list[float], temperature: float) -> tuple[float, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from dhmd.contract import Rows
 from dhmd.features.face import FaceObservation
@@ -16,8 +16,9 @@ from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import schema
 from dhmd.session.reader import LANDMARK_UNITS, Session, SessionInvalid
+from dhmd.untrusted import within
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
-from realtime.messages.estimate import Dropped, EmotionName, Estimate, ModelName
+from realtime.messages.estimate import Dropped, EmotionName, Estimate, Extra, ModelName
 from realtime.perception.attention import Attention
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.window import WindowCut
@@ -25,6 +26,8 @@ from realtime.pipeline.pipeline import Emission
 from realtime.recognition.build import WindowSummary, build_estimate
 from realtime.recognition.engine import Inference, Sentiment, Share
 from realtime.workers import WorkerStatus
+
+_EXTRA: Final = TypeAdapter(dict[str, Extra])
 
 
 def features(rows: Rows, revision: int, when: Timestamp) -> Any:
@@ -120,6 +123,8 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
         for graph, edges in ((message.homo, inference.homo_edges), (message.hetero, inference.hetero_edges)):
             for edge, weight in zip(EDGES, edges, strict=True):
                 setattr(graph, f"{edge.source}_to_{edge.target}", weight)
+        if inference.extra:
+            message.extra = _EXTRA.dump_json(dict(inference.extra)).decode()
     return message
 
 
@@ -153,6 +158,11 @@ def _share_of(state: Any) -> Share:
     )
 
 
+def extra_of(message: Any) -> dict[str, Extra]:
+    """Return what the heads of the checkpoint's own said in an Estimate message. Raises ValueError."""
+    return _EXTRA.validate_json(within(message.extra)) if message.extra else {}
+
+
 def inference_of(message: Any) -> Inference | None:
     """Return what the model made of an Estimate message's window; None where nothing was perceived."""
     if not message.HasField("emotions"):
@@ -171,6 +181,7 @@ def inference_of(message: Any) -> Inference | None:
         weights={m: state.weight for m, state in states.items() if state.present},
         inference_ms=message.inference_ms,
         shares={m: _share_of(state) for m, state in states.items() if state.present},
+        extra=extra_of(message),
     )
 
 

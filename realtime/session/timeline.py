@@ -14,7 +14,8 @@ from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, SessionInvalid, schema
 from dhmd.session.reader import Mark, mark_of, words_of
-from realtime.session.messages import top_of
+from realtime.messages.estimate import Extra, ExtraNumber
+from realtime.session.messages import extra_of, top_of
 from realtime.workers import WorkerState, WorkerStatus
 
 Floats = NDArray[np.float64]
@@ -42,6 +43,8 @@ class Timeline:
     top: the emotion that was published on top; None where nothing was perceived.
     statuses: (seconds, status) of each change of a worker.
     words: those that were still being said when the recording began, or later.
+    extra: (N,) numbers that heads of the checkpoint's own said, by HEAD, and probabilities of classes, by HEAD_CLASS.
+    units: of those numbers, by their name.
     dropped_video, dropped_audio: of a recording that began in the middle of a run, those since its first estimate.
     """
 
@@ -72,6 +75,8 @@ class Timeline:
     marks: Sequence[Mark]
     statuses: Sequence[tuple[float, WorkerStatus]]
     lost: Sequence[Lost]
+    extra: Mapping[str, Floats]
+    units: Mapping[str, str]
 
     def __len__(self) -> int:
         return len(self.t_s)
@@ -101,6 +106,7 @@ class Timeline:
                     lost.append(Lost(record.arrived_s - start_s, message.topic, message.count))
         if not estimates:
             raise SessionInvalid(f"{session.path}: holds no estimate; nothing was estimated before the recording ended")
+        extra, units = _own([one.pop("extra") for one in estimates])
         columns = {name: [one[name] for one in estimates] for name in estimates[0]}
         numbers = {name: np.array(values) for name, values in columns.items() if name not in {"top", "transcript"}}
         states = numbers.pop("states")
@@ -122,6 +128,8 @@ class Timeline:
             marks=marks,
             statuses=statuses,
             lost=lost,
+            extra=extra,
+            units=units,
         )
 
     @property
@@ -200,7 +208,33 @@ def _numbers(message: Any, session: Session) -> dict[str, Any]:
         "inference_ms": message.inference_ms if message.HasField("inference_ms") else nan,
         "dropped_video": message.dropped_video,
         "dropped_audio": message.dropped_audio,
+        "extra": _extra(message, session),
     }
+
+
+def _extra(message: Any, session: Session) -> dict[str, Extra]:
+    try:
+        return extra_of(message)
+    except ValueError:
+        raise SessionInvalid(
+            f"{session.path}: damaged, estimate {message.seq} holds heads that none can have"
+        ) from None
+
+
+def _own(said: Sequence[Mapping[str, Extra]]) -> tuple[dict[str, Floats], dict[str, str]]:
+    """What heads of the checkpoint's own said in each estimate, as columns, and the units of their numbers."""
+    columns: dict[str, Floats] = {}
+    units: dict[str, str] = {}
+    for i, extra in enumerate(said):
+        for head, one in extra.items():
+            if isinstance(one, ExtraNumber):
+                units[head] = one.unit
+                cells = {head: one.value}
+            else:
+                cells = {f"{head}_{name}": share for name, share in one.probabilities.items()}
+            for name, value in cells.items():
+                columns.setdefault(name, np.full(len(said), np.nan))[i] = value
+    return columns, units
 
 
 def _since(start_s: float, words: Sequence[Word]) -> Sequence[Word]:

@@ -21,7 +21,7 @@ from dhmd.model import COLUMNS, Readout
 from training import export as exporting
 from training.cli import main
 from training.data.compose import SUBSETS
-from training.export import FORMATS, ExportFailed, distance_from, export, windows_of
+from training.export import FORMATS, Exported, ExportFailed, distance_from, export, windows_of
 
 Windows = tuple[Tensor, ...]
 Run = Callable[[Windows], Tensor]
@@ -87,7 +87,7 @@ def test_the_file_says_what_the_model_says(
     exported: Opened, base: Checkpoint, present: frozenset[Modality], batch: int, share: float
 ) -> None:
     run, _ = exported
-    windows = windows_of(base, present, batch, share, ANY)
+    windows = windows_of(Exported.of(base), present, batch, share, ANY)
     with torch.no_grad():
         expected, found = Readout(base.model)(*windows), run(windows)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-4)
@@ -98,7 +98,7 @@ def test_the_file_declares_all_it_needs(exported: Opened, base: Checkpoint) -> N
     assert contract["digest"] == base.digest
     assert contract["features"]["audio"] == json.loads(json.dumps(base.features[Modality.AUDIO].to_dict()))
     assert contract["temperature"] == base.calibration.temperature
-    windows = windows_of(base, frozenset(Modality), 2, 1.0, ANY)
+    windows = windows_of(Exported.of(base), frozenset(Modality), 2, 1.0, ANY)
     with torch.no_grad():
         columns = dict(zip(contract["columns"], run(windows).T, strict=True))
         out = base.model(dict(zip(Modality, windows[:3], strict=True)), dict(zip(Modality, windows[3:], strict=True)))
@@ -110,7 +110,7 @@ def test_the_file_declares_all_it_needs(exported: Opened, base: Checkpoint) -> N
 
 
 def test_windows_are_masked_as_asked(base: Checkpoint) -> None:
-    windows = windows_of(base, frozenset({Modality.VISION}), 4, 0.5, ANY)
+    windows = windows_of(Exported.of(base), frozenset({Modality.VISION}), 4, 0.5, ANY)
     text, vision, audio = windows[3:]
     assert not text.any()
     assert not audio.any()
@@ -129,7 +129,7 @@ def test_a_wrong_number_is_named(base: Checkpoint, at: int, wrong: float) -> Non
         return out
 
     with torch.no_grad(), pytest.raises(ExportFailed, match=rf"'{COLUMNS[at]}' with text\+audio present"):
-        distance_from(readout, run, base)
+        distance_from(readout, run, Exported.of(base))
 
 
 def test_a_file_that_is_off_replaces_nothing(
@@ -147,7 +147,7 @@ def test_a_file_that_is_off_replaces_nothing(
 
 def test_a_missing_folder_is_named_before_any_work(base: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ExportFailed, match="nowhere is not a folder"):
-        export(base, "onnx", tmp_path / "nowhere" / "base.onnx")
+        export(Exported.of(base), "onnx", tmp_path / "nowhere" / "base.onnx")
 
 
 def test_a_missing_package_is_named(

@@ -22,6 +22,7 @@ from dhmd.checkpoint import subset_name
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import Modality
+from dhmd.model import Head
 from training.data.batch import Batch, Labels
 from training.data.items import Example
 from training.data.placement import arrived, arrived_together, whole, whole_together
@@ -48,6 +49,7 @@ class Composition:
         label.
     native_share: share of the windows that are of one utterance, where some have several modalities.
     sentiment_share: share of the windows that are utterances labelled with sentiment and not with an emotion.
+    own_share: share of the windows that are utterances labelled for heads of one's own, where there are any.
     valence_weight: weight of the sentiment that a class's valence stands for, next to a labelled one.
     """
 
@@ -70,6 +72,7 @@ class Composition:
     unlike_share: float = 0.0
     native_share: float = 0.5
     sentiment_share: float = 0.12
+    own_share: float = 0.5
     valence_weight: float = 0.3
 
 
@@ -77,7 +80,8 @@ class Composition:
 class Sample:
     """One window. values: (steps, width), masks: (steps,) by modality. items: the ids of the utterances it was made of.
 
-    emotion: index into EMOTIONS, -1 unknown. sentiment: NaN unknown.
+    emotion: index into EMOTIONS, -1 unknown. sentiment: NaN unknown. extra: for each head of one's own, the place of a
+    class, -1 unknown, or a number as the network learns it, NaN unknown.
     """
 
     values: Mapping[Modality, NDArray[np.float32]]
@@ -86,6 +90,7 @@ class Sample:
     emotion: int
     sentiment: float
     sentiment_weight: float
+    extra: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def sentiment_labelled(self) -> bool:
@@ -130,8 +135,10 @@ class Composer:
         scale: Mapping[Modality, NDArray[np.float32]],
         composition: Composition,
         seed: int,
+        heads: Sequence[Head] = (),
     ) -> None:
         """scale: (width,) standard deviation of each feature over the training set, the unit of what is varied."""
+        self._heads = heads
         self.specs, self._scale, self._composition, self._seed = specs, scale, composition, seed
         usable = [example for example in examples if example.rows]
         self._pool = {m: Pool(composition.corpora) for m in Modality}
@@ -145,13 +152,14 @@ class Composer:
             if len(example.rows) > 1:
                 self._native.add(emotion, example)
         self._sentiment = [example for example in usable if example.utterance.emotion is None]
+        self._own = [example for example in usable if example.utterance.extra]
         names = {subset_name(subset): subset for subset in SUBSETS}
         self._shares = {names[name]: share for name, share in composition.subsets.items() if share > 0}
         self._possible = {subset: share for subset, share in self._shares.items() if self.classes(subset)}
 
     def __bool__(self) -> bool:
         """Tells whether there is anything to draw windows from."""
-        return bool(self._possible or self._native or self._sentiment)
+        return bool(self._possible or self._native or self._sentiment or self._own)
 
     def classes(self, subset: frozenset[Modality]) -> list[int]:
         """Emotions that every modality of a set has, as indices into EMOTIONS."""
@@ -160,6 +168,8 @@ class Composer:
     def sample(self, epoch: int, index: int) -> Sample:
         """A window for training: parts as they arrive live, varied."""
         draw = np.random.default_rng([self._seed, epoch, index])
+        if self._own and draw.random() < self._composition.own_share:
+            return self._native_window(self._own[draw.integers(len(self._own))], draw)
         emotional = self._possible or self._native
         if self._sentiment and (not emotional or draw.random() < self._composition.sentiment_share):
             return self._native_window(self._sentiment[draw.integers(len(self._sentiment))], draw)
@@ -229,6 +239,7 @@ class Composer:
             emotion=-1 if emotion is None else EMOTIONS.index(emotion),
             sentiment=float("nan") if sentiment is None else sentiment,
             sentiment_weight=weight,
+            extra={head.name: _own(head, first.extra if len(utterances) == 1 else {}) for head in self._heads},
         )
 
     def _placed(
@@ -254,6 +265,12 @@ class Composer:
         return placed
 
 
+def _own(head: Head, extra: Mapping[str, float]) -> float:
+    if head.kind == "classification":
+        return int(extra.get(head.name, -1))
+    return head.scaled(extra.get(head.name, float("nan")))
+
+
 def _drawn(shares: Mapping[frozenset[Modality], float], draw: np.random.Generator) -> frozenset[Modality]:
     chance = np.array(list(shares.values()))
     return list(shares)[draw.choice(len(shares), p=chance / chance.sum())]
@@ -277,6 +294,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
             values={
                 "emotion": torch.tensor([s.emotion for s in samples]),
                 "sentiment": torch.tensor([s.sentiment for s in samples]),
+                **{name: torch.tensor([s.extra[name] for s in samples]) for name in samples[0].extra},
             },
             weights={"sentiment": torch.tensor([s.sentiment_weight for s in samples])},
         ),

@@ -17,6 +17,7 @@ from dhmd.checkpoint import subset_name
 from dhmd.contract import FeatureSpec
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
+from dhmd.model import EMOTION
 from training.data.arrays import read_arrays, refuse
 from training.data.compose import Composer, Composition, Sample, statistics
 from training.data.items import Example, Split
@@ -93,7 +94,7 @@ def _utterances(arrays: Mapping[str, NDArray[Any]], chosen: NDArray[np.bool_]) -
         ids=tuple(of("id").tolist()),
         inputs={m: of(str(m)).astype(np.float32) for m in Modality},
         masks={m: of(_MASK.format(m)) for m in Modality},
-        sentiment=np.full(int(chosen.sum()), np.nan, np.float32),
-        emotion=np.array([EMOTIONS.index(name) for name in of("emotion")], np.int64),
+        label=np.array([EMOTIONS.index(name) for name in of("emotion")], np.int64),
+        head=EMOTION,
         speakers=tuple(of("speaker").tolist()),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ class Utterance:
     id: unique among all manifests, CORPUS/ID. corpus: name of its manifest. group: who or where it comes from.
     emotion: one of EMOTIONS, None unknown. sentiment: in [-3, 3], None unknown.
     votes: shares of the people asked that named each of EMOTIONS, which sum to 1; None where nobody counted.
+    extra: labels for heads of one's own that are known, by the head's name: the place of a class, or a number.
     text: as written; words: the same with times from the utterance's start, where they are known.
     audio, video: a recording, of which the part from `start_s` to `end_s` (None: its end) is meant; as video also a
     session that was recorded live.
@@ -52,6 +53,7 @@ class Utterance:
     audio: Path | None = None
     image: Path | None = None
     video: Path | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
     start_s: float = 0.0
     end_s: float | None = None
 

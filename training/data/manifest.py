@@ -25,6 +25,7 @@ from typing import Final
 
 from dhmd.contract import Word
 from dhmd.labels import EMOTIONS
+from dhmd.model import Head
 from dhmd.session import SessionInvalid
 from dhmd.untrusted import Untrusted, number, read_json, read_json_object
 from training.data.files import Files
@@ -111,6 +112,8 @@ class _Reading:
     unusable: list[str] = field(default_factory=list)
     barred: str = ""
     notes: list[str] = field(default_factory=list)
+    heads: Sequence[Head] | None = ()
+    unread: set[str] = field(default_factory=set)
 
     def fault(self, row: int, what: str) -> None:
         self.bad.setdefault(row, []).append(what)
@@ -121,16 +124,23 @@ class _Reading:
 
 
 def read_manifests(
-    paths: Sequence[Path], files: Files, *, labels: Path | None = None, skip_bad: bool = False
+    paths: Sequence[Path],
+    files: Files,
+    *,
+    labels: Path | None = None,
+    skip_bad: bool = False,
+    heads: Sequence[Head] | None = (),
 ) -> list[Manifest]:
     """Read manifests and look into every file that they name, without decoding it whole.
 
     files: remembers which were found readable.
     labels: of the sessions among them, in place of those beside them or in them.
+    heads: of one's own, whose labels stand in columns of their names; None: whatever columns there are may be such, and
+    are not read.
     skip_bad: leave out the rows with faults instead of refusing them; they are counted in `Manifest.bad`.
     Raises ManifestInvalid with all faults of all manifests, one line each.
     """
-    readings = [_read(path, labels) for path in paths]
+    readings = [_read(path, labels, heads) for path in paths]
     if barred := [reading.barred for reading in readings if reading.barred]:
         raise ManifestInvalid("\n".join(barred))
     for path in {path for path in paths if sum(other.stem == path.stem for other in paths) > 1}:
@@ -162,8 +172,8 @@ def refuse(faults: Sequence[str], remedy: str) -> None:
         raise ManifestInvalid("\n".join([*lines[:-1], f"{lines[-1]}; {remedy}"]))
 
 
-def _read(path: Path, labels: Path | None) -> _Reading:
-    reading = _Reading(path, path)
+def _read(path: Path, labels: Path | None, heads: Sequence[Head] | None) -> _Reading:
+    reading = _Reading(path, path, heads=heads)
     try:
         if is_session(path):
             labels = labels or labels_beside(path)
@@ -213,14 +223,20 @@ def _rows(reading: _Reading, table: Table) -> None:
 
 
 def _header(reading: _Reading, columns: Sequence[str]) -> Iterator[str]:
-    known = LABELS if is_session(reading.path) else COLUMNS
+    known = (*(LABELS if is_session(reading.path) else COLUMNS), *(head.name for head in reading.heads or ()))
     for name in columns:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
+            if reading.heads is None and not close:
+                reading.unread.add(name)
+                continue
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-            yield f"unknown column {name!r}; {hint}"
+            yield f"unknown column {name!r}; {hint}; labels of your own are declared by `heads:` in the configuration"
+    if reading.unread:
+        named = ", ".join(sorted(reading.unread))
+        reading.notes.append(f"{reading.table}: {named} may be labels of your own, which `fit` reads by its `heads:`")
     yield from (f"column {name!r} stands there twice" for name in known if columns.count(name) > 1)
-    if "id" not in columns and known is COLUMNS:
+    if "id" not in columns and not is_session(reading.path):
         yield "has no column 'id'"
 
 
@@ -239,8 +255,9 @@ def _utterance(reading: _Reading, row: int, cells: Mapping[str, str]) -> None:
         wrong(f"sentiment {sentiment:g} is outside of -3 to 3")
     if (cells.get("start") or cells.get("end")) and not (cells.get("audio") or cells.get("video")):
         wrong("start and end say which part of audio or video is meant, and there is neither")
-    if not emotion and not cells.get("sentiment"):
-        wrong("has no label: neither emotion nor sentiment")
+    own = [head.name for head in reading.heads or ()]
+    if not any(cells.get(label) for label in ("emotion", "sentiment", *own, *reading.unread)):
+        wrong(f"has no label: neither {' nor '.join(['emotion', 'sentiment', *own])}")
     if not any(cells.get(column) for column in CONTENT):
         wrong(f"has no modality: none of {', '.join(CONTENT)}")
     if cells.get("image") and cells.get("video"):
@@ -252,6 +269,7 @@ def _utterance(reading: _Reading, row: int, cells: Mapping[str, str]) -> None:
         group=f"{corpus}/{group}",
         emotion=SYNONYMS.get(emotion.lower()),
         sentiment=sentiment,
+        extra=_own(reading, row, cells),
         votes=_votes(reading, row, cells.get("votes", "")),
         text=cells.get("text") or None,
         words=_words(reading, row, cells.get("words", "")),
@@ -259,6 +277,27 @@ def _utterance(reading: _Reading, row: int, cells: Mapping[str, str]) -> None:
         end_s=end_s,
         **{kind: reading.path.parent / cells[kind] if cells.get(kind) else None for kind in Kind},
     )
+
+
+def _own(reading: _Reading, row: int, cells: Mapping[str, str]) -> dict[str, float]:
+    """Labels for the heads of one's own, by their name."""
+    found: dict[str, float] = {}
+    for head in reading.heads or ():
+        cell, (low, high) = cells.get(head.name, ""), head.scale
+        if not cell:
+            continue
+        if head.classes:
+            places = {name.casefold(): i for i, name in enumerate(head.classes)}
+            if cell.casefold() in places:
+                found[head.name] = places[cell.casefold()]
+            else:
+                reading.fault(row, f"unknown {head.name} {cell!r}; there are {', '.join(head.classes)}")
+        elif (value := _number(cells, head.name, partial(reading.fault, row))) is not None:
+            if low <= value <= high:
+                found[head.name] = value
+            else:
+                reading.fault(row, f"{head.name} {value:g} is outside of {low:g} to {high:g}")
+    return found
 
 
 def split_of(group: str) -> Split:

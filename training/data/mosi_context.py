@@ -53,7 +53,7 @@ def read_mosi_context(path: Path) -> Sequences:
             ids=tuple(ids[i] for i in chosen),
             inputs={m: x[position[chosen]] * mask[..., None] for m, x in rows.items()},
             masks=dict.fromkeys(Modality, mask),
-            sentiment=arrays["label"][chosen].astype(np.float32),
+            label=arrays["label"][chosen].astype(np.float32),
         )
 
     return Sequences(

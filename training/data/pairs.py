@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
+from dhmd.model import EMOTION
 from training.data.arrays import read_arrays, refuse, standardised
 from training.data.items import Split
 from training.data.sequences import Sequences, Utterances
@@ -52,8 +53,8 @@ def _utterances(
         ids=tuple(arrays["id"][chosen].tolist()),
         inputs={m: rows[m][chosen] for m in Modality},
         masks={m: np.full(rows[m][chosen].shape[:2], m in _NUMBERS) for m in Modality},
-        sentiment=np.full(len(chosen), np.nan, np.float32),
-        emotion=np.array([EMOTIONS.index(name) for name in arrays["emotion"][chosen]], np.int64),
+        label=np.array([EMOTIONS.index(name) for name in arrays["emotion"][chosen]], np.int64),
+        head=EMOTION,
         speakers=tuple(arrays["speaker"][chosen].tolist()),
     )
 

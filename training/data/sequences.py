@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dhmd.modality import Modality
-from dhmd.model import EMOTION, SENTIMENT
+from dhmd.model import SENTIMENT, Head
 from training.data.batch import Batch, Labels
 from training.data.items import Split
 
@@ -21,15 +21,15 @@ class Utterances:
     """N labelled utterances of one split.
 
     inputs: (N, steps, width) float32 and masks: (N, steps) bool, true where a row stands, by modality.
-    sentiment: (N,) float32, NaN unknown. emotion: (N,) int64, the place in EMOTIONS; None where it is not asked for.
-    speakers: who each is of; empty where their ids alone tell.
+    label: (N,) of `head`: float32, or int64 the place of a class. speakers: who each is of; empty where their ids alone
+    tell.
     """
 
     ids: tuple[str, ...]
     inputs: Mapping[Modality, NDArray[np.float32]]
     masks: Mapping[Modality, NDArray[np.bool_]]
-    sentiment: NDArray[np.float32]
-    emotion: NDArray[np.int64] | None = None
+    label: NDArray[np.float32] | NDArray[np.int64]
+    head: Head = SENTIMENT
     speakers: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -37,13 +37,10 @@ class Utterances:
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """The chosen utterances side by side."""
-        values = {SENTIMENT.name: torch.from_numpy(self.sentiment[chosen])}
-        if self.emotion is not None:
-            values[EMOTION.name] = torch.from_numpy(self.emotion[chosen])
         return Batch(
             inputs={m: torch.from_numpy(x[chosen]) for m, x in self.inputs.items()},
             masks={m: torch.from_numpy(x[chosen]) for m, x in self.masks.items()},
-            labels=Labels(values),
+            labels=Labels({self.head.name: torch.from_numpy(self.label[chosen])}),
         )
 
     def in_order(self, size: int) -> Iterator[Batch]:
@@ -54,11 +51,18 @@ class Utterances:
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """A data set. `sha256` of its file; `standardised` when its features need no normaliser."""
+    """A data set. `sha256` of its file; `standardised` when its features need no normaliser. notes: lines on what was
+    assumed of it."""
 
     splits: Mapping[Split, Utterances]
     sha256: str
     standardised: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def head(self) -> Head:
+        """What the utterances are labelled with."""
+        return self.splits[Split.TRAIN].head
 
     @property
     def widths(self) -> dict[Modality, int]:

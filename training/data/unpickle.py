@@ -38,7 +38,8 @@ _DAMAGED: Final = (
 
 
 def load(path: Path) -> Any:
-    """Returns what the pickle holds. Arrays come read-only; an array of str objects comes as a list.
+    """Returns what the pickle holds. Arrays come read-only; an array of objects comes as a list, of several
+    dimensions as lists within lists, and its objects are data themselves.
 
     Raises PickleRefused, naming what the pickle asked for, or that it is damaged.
     """
@@ -145,8 +146,10 @@ class _Array:
             raise _Refused(f"an array of shape {str(shape)[:60]}")
         count = math.prod(shape)
         if kind.of_objects:
-            if not isinstance(data, list) or len(shape) != 1 or not all(type(text) is str for text in data):
-                raise _Refused("an array of objects other than str")
+            if not isinstance(data, list) or len(data) != count:
+                raise _Refused("an array of objects that are not as many as its shape says")
+            for size in reversed(shape[1:]):
+                data = [data[i : i + size] for i in range(0, len(data), size)] if size else []
             self.value = data
         elif not isinstance(data, (bytes, bytearray)) or len(data) != count * kind.dtype.itemsize:
             raise _Refused(f"an array of shape {shape} whose bytes are not as many")
@@ -237,7 +240,7 @@ def _settled(value: Any, depth: int, done: dict[int, Any]) -> Any:
         raise _Refused("lists within lists, deeper than 50")
     settled: Any
     if isinstance(value, _Array) and value.value is not None:
-        settled = value.value
+        settled = value.value if isinstance(value.value, np.ndarray) else _settled(value.value, depth + 1, done)
     elif type(value) is dict and all(key is None or type(key) in {str, bytes, bool, int, float} for key in value):
         settled = {key: _settled(part, depth + 1, done) for key, part in value.items()}
     elif type(value) is list:

@@ -87,11 +87,12 @@ OWN: Final = """\
 - What holds for the checkpoint that it began from holds for it, too.
 """
 
-LIMITS: Final = """\
+PEOPLE: Final = """\
 - Who the people in the data are is mostly not recorded. How well the model does by age, gender, skin colour or
   culture was not measured.
-- Valence and arousal of the estimate are derived from the emotions, not learned.
 """
+DERIVED: Final = "- Valence and arousal of the estimate are derived from the emotions, not learned.\n"
+LIMITS: Final = PEOPLE + DERIVED
 
 
 def model_card(
@@ -100,8 +101,12 @@ def model_card(
     log: Sequence[Mapping[str, Any]],
     measured: Mapping[str, Any],
     calibration: Calibration,
+    before: Mapping[str, Any] | None = None,
+    folds: Mapping[str, Any] | None = None,
 ) -> str:
-    """Markdown. counts: utterances by manifest and split; log: of the training; measured: by `evaluate`."""
+    """Markdown. counts: utterances by manifest and split; log: of the training; measured: by `evaluate`; before: the
+    corpora by the checkpoint that the run began from; folds: of a cross-validation, where test utterances are few.
+    """
     temperature, half_width = calibration.temperature, calibration.sentiment_half_width
     best = max(log, key=lambda entry: float(entry["score"]))
     composition, plan = config.composition, config.optimisation
@@ -120,7 +125,14 @@ def model_card(
             f" Beside each batch of {plan.batch}, {rehearsal.windows} imagined windows held it to what that checkpoint"
             f" says; {rehearsal.kept:.0%} of each weight is that checkpoint's."
         )
-    known_limits = "".join([COMPOSED if set(counts) <= set(SOURCES) else OWN, LIMITS])
+    measured_affect = [name for name in ("valence", "arousal") if name in config.heads and config.heads[name].range]
+    limits = LIMITS
+    if measured_affect:
+        limits = LIMITS.replace(DERIVED, f"- Learned, not derived from the emotions: {', '.join(measured_affect)}.\n")
+    known_limits = "".join([COMPOSED if set(counts) <= set(SOURCES) else OWN, limits])
+    corpora = measured["corpora"]
+    alone = _folded(folds) if folds else _single(corpora)
+    compared, own = ("", "") if folds else (_before(before or {}, corpora), _own(config, corpora))
     return f"""\
 # {config.name}: emotion and sentiment from face, voice and words
 
@@ -160,9 +172,9 @@ One run, so no deviation over seeds is given. The test splits chose nothing.
 Utterances in which nothing was perceived (no face found, no voice) are left out of the measures; coverage is the share
 of the others. By chance the unweighted recall is 14.3 %.
 
-{_single(measured["corpora"])}
+{alone}
 
-{_composed_section(measured["composed"])}
+{compared}{own}{_composed_section(measured["composed"])}
 Calibration, on the validation splits only. A window's true sentiment lies within the last column's distance of the
 estimate in 80 % of the validation windows. It is measured where people labelled the sentiment; the valence of a class
 is easier to hit, so sets of modalities without such labels have at least the same distance.{kept}
@@ -173,6 +185,57 @@ is easier to hit, so sets of modalities without such labels have at least the sa
 
 {known_limits}
 {USE}"""
+
+
+def _folded(folds: Mapping[str, Any]) -> str:
+    """What a cross-validation gave, before and after."""
+    rows = []
+    for head, both in folds.items():
+        for when, one in both.items():
+            numbers = (
+                [_percent(one["accuracy"]), _percent(one["unweighted_recall"]), "-", "-"]
+                if "accuracy" in one
+                else ["-", "-", f"{one['mae']:.3f}", f"{one['corr']:.3f}"]
+            )
+            rows.append([head, when, str(one["n"]), *numbers])
+    columns = ["head", "fine-tuning", "n", "accuracy", "unweighted recall", "mean absolute error", "correlation"]
+    return (
+        "Fewer than 20 utterances are of the split test, so no accuracy of theirs is given. Instead all utterances\n"
+        "were tested in turn, each by a network that had seen none of its group (5 folds):\n\n" + _table(columns, rows)
+    )
+
+
+def _before(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """How accurate the checkpoint was that it began from, on the same utterances."""
+    rows = [
+        [name, str(one["n"]), *(_percent(of["emotion"]["accuracy"]) for of in (one, after[name]))]
+        for name, one in before.items()
+        if "emotion" in one and "emotion" in after.get(name, {})
+    ]
+    if not rows:
+        return ""
+    return f"Accuracy before and after fine-tuning:\n\n{_table(['manifest', 'n', 'before', 'after'], rows)}\n\n"
+
+
+def _own(config: FitConfig, corpora: Mapping[str, Any]) -> str:
+    """What the heads of its own gave; nothing without any."""
+    if not config.heads:
+        return ""
+    kinds = {
+        name: ", ".join(head.classes) if head.range is None else f"{head.range[0]:g} to {head.range[1]:g} {head.unit}"
+        for name, head in config.heads.items()
+    }
+    rows = []
+    for corpus, entry in corpora.items():
+        for name, one in entry.get("heads", {}).items():
+            if "mae" in one:
+                cells = ["-", "-", f"{one['mae']:.3f}", f"{one['corr']:.3f}"]
+            else:
+                cells = [_percent(one["accuracy"]), _percent(one["unweighted_recall"]), "-", "-"]
+            rows.append([name, kinds.get(name, ""), corpus, str(one["n"]), *cells])
+    head = ["head", "of", "manifest", "n", "accuracy", "unweighted recall", "mean absolute error", "correlation"]
+    table = _table(head, rows) if rows else f"Of {', '.join(kinds)} no test utterance is labelled."
+    return f"Heads of its own, published under `extra`:\n\n{table}\n\n"
 
 
 def _single(corpora: Mapping[str, Any]) -> str:

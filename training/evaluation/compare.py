@@ -95,8 +95,9 @@ def compare(a: Sequence[Said], b: Sequence[Said], split: Split, draws: int = 10_
             f"A and B do not tell of the same utterances: {len(known[0])} and {len(known[1])}, "
             f"{same} the same; compare runs on the same data"
         )
-    if len({run.classes for side in sides for run in side}) > 1:
-        raise PredictionsInvalid("one run tells emotions and another sentiment: they have no measure in common")
+    if len({(run.head, run.classes) for side in sides for run in side}) > 1:
+        told = " and ".join(sorted({run.head for side in sides for run in side}))
+        raise PredictionsInvalid(f"the runs do not tell the same ({told}): they have no measure in common")
     place = {one: i for i, one in enumerate(known[0])}
     speaker = np.unique([who for who, _ in known[0].values()], return_inverse=True)[1]
     label = np.array([value for _, value in known[0].values()])

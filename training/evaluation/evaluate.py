@@ -8,14 +8,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.checkpoint import Checkpoint, subset_name
+from dhmd.checkpoint import Checkpoint, own_calibration, subset_name
 from dhmd.influence import influence
 from dhmd.modality import Modality
+from dhmd.model import EMOTION, SENTIMENT, Head, own_heads
 from training.data.compose import SUBSETS, Composer, Composition, Sample
-from training.data.items import Example
+from training.data.items import Example, Utterance
 from training.evaluation.metrics import emotion_metrics, sentiment_metrics
-from training.evaluation.predict import Predictions, batches, predict, product
-from training.evaluation.predictions import Said, joined
+from training.evaluation.predict import Predictions, batches, predict, predict_head, product, softmax
+from training.evaluation.predictions import Said, joined, own_measures
 
 PER_CLASS: Final = 100
 """Composed windows of each class."""
@@ -56,6 +57,9 @@ def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, An
         "modalities": subset_name(frozenset().union(*present)),
         **_measures(checkpoint, samples, present),
     }
+    own = [said for said in predictions(checkpoint, examples) if said.head not in {SENTIMENT.name, EMOTION.name}]
+    if own:
+        result["heads"] = {said.head: own_measures(said) for said in own}
     result["by_modalities"] = {}
     for subset in SUBSETS:
         having = [sample for sample, own in zip(samples, present, strict=True) if subset <= own]
@@ -68,29 +72,50 @@ def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, An
     return result
 
 
-def emotions_said(checkpoint: Checkpoint, examples: Sequence[Example]) -> Said | None:
-    """What is said of each utterance that is labelled with an emotion, shown with all it has; None without any."""
+def predictions(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Said]:
+    """What each head says of each utterance that is labelled for it, shown with all it has; none for a head without."""
     composer = _composer(checkpoint, examples)
     parts: dict[frozenset[Modality], list[tuple[Example, Sample]]] = {}
     for example in examples:
-        sample = composer.alone(example) if example.rows and example.utterance.emotion else None
-        if sample is not None and (present := _present(sample)):
+        if example.rows and (present := _present(sample := composer.alone(example))):
             parts.setdefault(present, []).append((example, sample))
-    said = []
-    for subset, pairs in parts.items():
-        utterances = [example.utterance for example, _ in pairs]
-        found = predict(checkpoint.model, batches([sample for _, sample in pairs]))
-        said.append(
-            Said(
-                ids=tuple(one.id for one in utterances),
-                corpus=tuple(one.corpus for one in utterances),
-                speakers=tuple(one.group for one in utterances),
-                splits=tuple(one.split for one in utterances),
-                label=found.emotion_label,
-                said=_calibrated(checkpoint, found, subset_name(subset)),
-            )
-        )
-    return joined(said) if said else None
+    found = []
+    for head in checkpoint.model.config.heads:
+        said = []
+        for subset, pairs in parts.items():
+            labelled = [(one.utterance, sample) for one, sample in pairs if _labelled(one, head)]
+            if labelled:
+                said.append(_said(checkpoint, head, subset_name(subset), *zip(*labelled, strict=True)))
+        found += [joined(said)] if said else []
+    return found
+
+
+def _labelled(example: Example, head: Head) -> bool:
+    one = example.utterance
+    known = {EMOTION.name: one.emotion, SENTIMENT.name: one.sentiment, **one.extra}
+    return known.get(head.name) is not None
+
+
+def _said(
+    checkpoint: Checkpoint, head: Head, subset: str, utterances: Sequence[Utterance], samples: Sequence[Sample]
+) -> Said:
+    scores, label = predict_head(checkpoint.model, batches(samples), head)
+    own = head not in {SENTIMENT, EMOTION}
+    if head.classes:
+        name = own_calibration(head, subset) if own else subset
+        scores = softmax(scores / checkpoint.calibration.temperature.get(name, 1.0))
+    elif own:
+        scores, label = (np.vectorize(head.on_scale, otypes=[float])(x) for x in (scores, label))
+    return Said(
+        ids=tuple(one.id for one in utterances),
+        corpus=tuple(one.corpus for one in utterances),
+        speakers=tuple(one.group for one in utterances),
+        splits=tuple(one.split for one in utterances),
+        label=label,
+        said=scores,
+        head=head.name,
+        classes=head.classes,
+    )
 
 
 def _measures(
@@ -180,7 +205,7 @@ def composed(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Sample
 
 def _composer(checkpoint: Checkpoint, examples: Sequence[Example]) -> Composer:
     scale = {m: checkpoint.model.normaliser[m].state_dict()["std"].numpy() for m in Modality}
-    return Composer(examples, checkpoint.features, scale, Composition(), SEED)
+    return Composer(examples, checkpoint.features, scale, Composition(), SEED, own_heads(checkpoint.model.config.heads))
 
 
 def _calibrated(checkpoint: Checkpoint, said: Predictions, name: str) -> NDArray[np.float64]:

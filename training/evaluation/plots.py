@@ -14,12 +14,16 @@ from dhmd.checkpoint import Checkpoint, subset_name
 from dhmd.errors import DHMDError
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
+from dhmd.model import DHMD
 from dhmd.untrusted import read_json
 from training.data.items import Example
+from training.data.sequences import Utterances
 from training.evaluation.evaluate import by_corpus, composed
 from training.evaluation.metrics import Reliability, emotion_metrics, reliability
-from training.evaluation.observe import Observations, Space, by_emotion, observe
-from training.evaluation.predict import batches, predict
+from training.evaluation.observe import BEFORE, Observations, Space, by_emotion, observe
+from training.evaluation.predict import BATCH, batches, predict
+from training.evaluation.predictions import Said
+from training.rivals import Learnable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,11 +79,37 @@ def plot(
             "edges": edges_figure(observations),
             "confusion": confusion_figure(confusions),
             "reliability": reliability_figure(sure),
+            "features": features_figure(observations),
         }
         if checkpoint.model.config.dictionary:
             figures["activations"] = activations_figure(observations)
         if log is not None:
             figures["learning"] = learning_figure(log)
+        return [path for name, figure in figures.items() for path in _save(figure, out, name)]
+
+
+def plot_sequences(
+    model: Learnable, utterances: Utterances, said: Said, log: Sequence[Mapping[str, Any]], out: Path
+) -> list[Path]:
+    """Draw the figures of a run on a file of features into the folder `out`; returns the files.
+
+    utterances: of the test split, and what was said of them. A rival of DHMD has no spaces to look into.
+    """
+    with drawing():
+        figures = {"learning": learning_figure(log)}
+        if said.classes:
+            label = said.label.astype(np.int64)
+            counts = np.array(emotion_metrics(said.said, label)["confusion"])
+            figures["confusion"] = confusion_figure({said.corpus[0]: counts}, said.classes)
+            figures["reliability"] = reliability_figure({said.head: reliability(said.said, label)})
+        else:
+            figures["scatter"] = scatter_figure(said)
+        if isinstance(model, DHMD):
+            seen = observe(model, utterances.in_order(BATCH), utterances.head)
+            figures["edges"] = edges_figure(seen)
+            figures["features"] = features_figure(seen)
+            if model.config.dictionary:
+                figures["activations"] = activations_figure(seen)
         return [path for name, figure in figures.items() for path in _save(figure, out, name)]
 
 
@@ -116,19 +146,19 @@ def drawing() -> Iterator[None]:
 def edges_figure(seen: Observations) -> Figure:
     """Mean and deviation of every edge's weight for each emotion, one panel a space."""
     figure, panels = _panels(2, 1, height_in=5.2, sharex=True)
-    spread = np.linspace(-0.3, 0.3, len(EMOTIONS))
+    spread = np.linspace(-0.3, 0.3, len(seen.names))
     for axes, space in zip(panels, Space, strict=True):
-        mean, deviation = by_emotion(seen.edges[space], seen.emotion)
+        mean, deviation = by_emotion(seen.edges[space], seen.emotion, len(seen.names))
         axes.axhline(1 / len(EDGES), color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        for c, name in enumerate(EMOTIONS):
+        for c, name in enumerate(seen.names):
             if np.isnan(mean[c]).any():
                 continue
             axes.errorbar(
                 np.arange(len(EDGES)) + spread[c],
                 mean[c],
                 yerr=deviation[c],
-                fmt=MARKERS[c],
-                color=COLOURS[c],
+                fmt=MARKERS[c % len(MARKERS)],
+                color=COLOURS[c % len(COLOURS)],
                 markersize=4.5,
                 elinewidth=1.2,
                 label=name,
@@ -141,10 +171,9 @@ def edges_figure(seen: Observations) -> Figure:
     panels[-1].set_xticks(range(len(EDGES)), [f"{e.source} → {e.target}" for e in EDGES])
     panels[-1].set_xlim(-0.5, len(EDGES) - 0.5)
     panels[-1].set_xlabel(
-        f"edge, teacher → learner (mean ± standard deviation, {len(seen.emotion)} composed windows; "
-        "dashed: equal shares)"
+        f"edge, teacher → learner (mean ± standard deviation, {len(seen.emotion)} windows; dashed: equal shares)"
     )
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(EMOTIONS))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(len(seen.names), 7))
     return figure
 
 
@@ -155,28 +184,64 @@ def activations_figure(seen: Observations) -> Figure:
     """
     figure, panels = _panels(2, 1, height_in=6.8)
     for axes, space in zip(panels, Space, strict=True):
-        rows = np.concatenate([by_emotion(seen.activations[space][m], seen.emotion)[0] for m in Modality])
+        rows = np.concatenate(
+            [by_emotion(seen.activations[space][m], seen.emotion, len(seen.names))[0] for m in Modality]
+        )
         atoms = rows.shape[1]
         strength, answers_to = np.nanmax(rows, axis=0), np.nan_to_num(rows).argmax(axis=0)
         order = np.lexsort((-strength, answers_to))
         order = order[strength[order] > 0]
         image = axes.imshow(rows[:, order], cmap="viridis", vmin=0, aspect="auto", interpolation="nearest")
-        axes.set_yticks(range(len(rows)), list(EMOTIONS) * len(Modality), fontsize=7.5)
+        axes.set_yticks(range(len(rows)), list(seen.names) * len(Modality), fontsize=7.5)
         axes.set_xticks([])
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         for i, m in enumerate(Modality):
-            middle = (i + 0.5) * len(EMOTIONS) - 0.5
+            middle = (i + 0.5) * len(seen.names) - 0.5
             axes.annotate(m, (-0.1, middle), xycoords=("axes fraction", "data"), rotation=90, ha="center", va="center")
             if i:
-                axes.axhline(i * len(EMOTIONS) - 0.5, color="white", linewidth=2)
+                axes.axhline(i * len(seen.names) - 0.5, color="white", linewidth=2)
         axes.set_title(f"{space} space", loc="left")
         axes.set_xlabel(f"the {len(order)} of {atoms} atoms that answer, by the row that they answer to most")
         figure.colorbar(image, ax=axes, label="mean activation", pad=0.01, fraction=0.04)
     return figure
 
 
-def confusion_figure(confusions: Mapping[str, NDArray[np.int64]]) -> Figure:
+def features_figure(seen: Observations) -> Figure:
+    """The modalities' features before decoupling and in both spaces, each on its own two main axes (PCA)."""
+    figure, panels = _panels(1, 1 + len(Space), height_in=3.1)
+    for axes, (stage, features) in zip(panels, seen.features.items(), strict=True):
+        rows = np.concatenate([features[m] for m in Modality])
+        there = np.isfinite(rows).all(axis=1)
+        of = np.repeat(np.arange(len(Modality)), len(seen.emotion))[there]
+        centred = rows[there] - rows[there].mean(axis=0)
+        _, strength, directions = np.linalg.svd(centred, full_matrices=False)
+        flat = centred @ directions[:2].T
+        for i, m in enumerate(Modality):
+            axes.scatter(
+                flat[of == i, 0], flat[of == i, 1], s=7, alpha=0.5, linewidths=0, color=COLOURS[i + 1], label=m
+            )
+        axes.set_title(str(stage) if stage == BEFORE else f"{stage} space", loc="left")
+        share = (strength[:2] ** 2).sum() / (strength**2).sum()
+        axes.set_xlabel(f"main axes (PCA): {100 * share:.0f} % of the spread")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(Modality))
+    return figure
+
+
+def scatter_figure(said: Said) -> Figure:
+    """What was said of each utterance by what it is labelled with."""
+    figure, (axes,) = _panels(1, 1, height_in=5.0)
+    ends = [min(said.label.min(), said.said.min()), max(said.label.max(), said.said.max())]
+    axes.plot(ends, ends, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.scatter(said.label, said.said, s=9, alpha=0.5, linewidths=0, color=COLOURS[2])
+    axes.set_xlabel(f"labelled {said.head} ({len(said.ids)} utterances; dashed: as labelled)")
+    axes.set_ylabel(f"estimated {said.head}")
+    return figure
+
+
+def confusion_figure(confusions: Mapping[str, NDArray[np.int64]], names: Sequence[str] = EMOTIONS) -> Figure:
     """Shows for each test what the labelled emotions were taken for, in per cent of the label; counts are (7, 7)."""
     columns = min(3, len(confusions))
     rows = -(-len(confusions) // columns)
@@ -191,8 +256,8 @@ def confusion_figure(confusions: Mapping[str, NDArray[np.int64]]) -> Figure:
                 axes.text(
                     j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="white" if value > 55 else "black"
                 )
-        axes.set_xticks(range(len(EMOTIONS)), EMOTIONS, rotation=90)
-        axes.set_yticks(range(len(EMOTIONS)), EMOTIONS)
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0, labelsize=7.5)
         axes.spines[:].set_visible(False)
         recall = np.nanmean(share.diagonal())
@@ -232,9 +297,12 @@ def learning_figure(log: Sequence[Mapping[str, Any]]) -> Figure:
             linewidth=1.5,
             label=f"{name} (r)" if name.endswith("sentiment") else name,
         )
-    right.plot(epochs, [entry["score"] for entry in log], color="black", linewidth=2, label="mean")
-    right.set_ylim(0, 1)
-    right.set_ylabel("validation: unweighted recall; correlation r")
+    right.plot(epochs, [entry["score"] for entry in log], color="black", linewidth=2, label="score")
+    if log[0]["score"] >= 0:
+        right.set_ylim(0, 1)
+        right.set_ylabel("validation: unweighted recall; correlation r")
+    else:
+        right.set_ylabel("validation: the field's measures")
     for axes in (left, right):
         axes.axvline(best["epoch"], color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.set_xlabel(f"epoch (dashed: the kept one, {best['epoch']})")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dhmd.checkpoint import Calibration, subset_name
+from dhmd.checkpoint import Calibration, own_calibration, subset_name
 from dhmd.modality import Modality
-from dhmd.model import DHMD, EMOTION, SENTIMENT
+from dhmd.model import DHMD, EMOTION, SENTIMENT, Head, own_heads
 from training.data.batch import Batch
 from training.data.compose import Sample, collate
 from training.rivals import Learnable
@@ -69,18 +69,11 @@ def predict(model: DHMD, windows: Iterable[Batch]) -> Predictions:
     )
 
 
-def predict_emotion(model: Learnable, windows: Iterable[Batch]) -> Predictions:
-    """Emotions alone, of a model that may have no other head; it is left in the mode it was in. Sentiment is NaN."""
-    parts = [(said[EMOTION.name], label[EMOTION.name]) for said, label in _said(model, windows)]
-    scores, label = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    unknown = np.full(len(label), np.nan)
-    return Predictions(scores.astype(np.float64), unknown, label.astype(np.int64), unknown)
-
-
-def predict_sentiment(model: Learnable, windows: Iterable[Batch]) -> NDArray[np.float64]:
-    """(N,) sentiment alone, of a model that may have no other head; it is left in the mode it was in."""
-    said = [said[SENTIMENT.name][:, 0] for said, _ in _said(model, windows)]
-    return torch.cat(said).numpy().astype(np.float64)
+def predict_head(model: Learnable, windows: Iterable[Batch], head: Head) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """One head alone: scores (N, classes) or numbers (N,), and the labels (N,). The model is left in its mode."""
+    parts = [(said[head.name], label[head.name]) for said, label in _said(model, windows)]
+    said, label = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return (said if head.kind == "classification" else said[:, 0]).astype(np.float64), label
 
 
 @torch.inference_mode()
@@ -104,12 +97,12 @@ FEW: Final = 20
 TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(6.0), 161))
 
 
-def temperature_of(said: Predictions) -> float:
-    """The temperature under which the labelled classes were most likely."""
-    known = said.emotion_label >= 0
-    labels = said.emotion_label[known]
+def temperature_of(scores: NDArray[np.float64], label: NDArray[Any]) -> float:
+    """The temperature under which the labelled classes were most likely. scores: (N, C); label: (N,), -1 unknown."""
+    known = label >= 0
+    labels = label[known].astype(np.int64)
     likelihood = [
-        np.log(softmax(said.scores[known] / t)[np.arange(len(labels)), labels] + 1e-12).mean() for t in TEMPERATURES
+        np.log(softmax(scores[known] / t)[np.arange(len(labels)), labels] + 1e-12).mean() for t in TEMPERATURES
     ]
     return float(TEMPERATURES[int(np.argmax(likelihood))])
 
@@ -128,20 +121,38 @@ def calibrate(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Sam
     """
     temperature: dict[str, float] = {}
     half_width: dict[str, float] = {}
+    own_width: dict[str, float] = {}
     labelled_widths = [0.0]
     for subset, samples in validation.items():
         name = subset_name(subset)
         if _many(sample for sample in samples if sample.emotion >= 0):
-            temperature[name] = temperature_of(predict(model, batches(samples)))
+            said = predict(model, batches(samples))
+            temperature[name] = temperature_of(said.scores, said.emotion_label)
+        for head in own_heads(model.config.heads):
+            own = [
+                sample
+                for sample in samples
+                if not np.isnan(one := sample.extra[head.name]) and not (head.classes and one < 0)
+            ]
+            if not _many(own):
+                continue
+            said_of, label = predict_head(model, batches(own), head)
+            if head.classes:
+                temperature[own_calibration(head, name)] = temperature_of(said_of, label)
+            else:
+                _, highest = head.scale
+                unit = highest - head.on_scale(0)
+                own_width[own_calibration(head, name)] = unit * float(np.quantile(np.abs(said_of - label), 0.8))
         labelled = [sample for sample in samples if sample.sentiment_labelled]
         if not _many(labelled):
             labelled = []
-        if labelled or _many(samples):
-            half_width[name] = half_width_of(predict(model, batches(labelled or samples)))
+        known = labelled or [sample for sample in samples if not np.isnan(sample.sentiment)]
+        if _many(known):
+            half_width[name] = half_width_of(predict(model, batches(known)))
         if labelled:
             labelled_widths.append(half_width[name])
     least = max(labelled_widths)
-    return Calibration(temperature, {name: max(width, least) for name, width in half_width.items()})
+    return Calibration(temperature, {name: max(width, least) for name, width in half_width.items()} | own_width)
 
 
 def _many(samples: Iterable[Sample]) -> bool:

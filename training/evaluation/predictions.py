@@ -5,24 +5,36 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.labels import EMOTIONS
+from dhmd.model import SENTIMENT
 from training.data.items import Split
 from training.errors import PredictionsInvalid
+from training.evaluation.metrics import (
+    correlation,
+    emotion_metrics,
+    negative_log_likelihood,
+    sentiment_metrics,
+    sims_metrics,
+)
 
 PREDICTIONS: Final = "predictions.csv"
 _KEYS: Final = ("id", "corpus", "speaker", "split")
+_NUMBER: Final = "said"
+"""Column of what is said, where it is a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """N utterances. Either label (N,) is a class and said (N, 7) probabilities, or both are sentiment (N,)."""
+    """N utterances. Either label (N,) is a class and said (N, classes) probabilities, or both are numbers (N,).
+
+    head: what is told of them, `emotion` or `sentiment` for instance. classes: their names; empty for numbers.
+    """
 
     ids: tuple[str, ...]
     corpus: tuple[str, ...]
@@ -30,15 +42,14 @@ class Said:
     splits: tuple[Split, ...]
     label: NDArray[Any]
     said: NDArray[np.float64]
-
-    @property
-    def classes(self) -> bool:
-        return self.said.ndim == 2
+    head: str = SENTIMENT.name
+    classes: tuple[str, ...] = ()
 
     def of(self, split: Split) -> Self:
         """Leaves only the utterances of that split."""
         chosen = [i for i, own in enumerate(self.splits) if own is split]
-        return type(self)(
+        return replace(
+            self,
             ids=tuple(self.ids[i] for i in chosen),
             corpus=tuple(self.corpus[i] for i in chosen),
             speakers=tuple(self.speakers[i] for i in chosen),
@@ -51,18 +62,35 @@ class Said:
         """The table as CSV."""
         table = io.StringIO(newline="")
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow((*_KEYS, *(("emotion", *EMOTIONS) if self.classes else ("sentiment", "said"))))
+        writer.writerow((*_KEYS, self.head, *(self.classes or (_NUMBER,))))
         for *keys, label, said in zip(
             self.ids, self.corpus, self.speakers, self.splits, self.label, self.said, strict=True
         ):
-            name = EMOTIONS[int(label)] if self.classes else f"{float(label):.6g}"
+            name = self.classes[int(label)] if self.classes else f"{float(label):.6g}"
             writer.writerow((*keys, name, *(f"{value:.6g}" for value in np.atleast_1d(said))))
         return table.getvalue()
 
 
+def measures(said: Said, limit: int = 3) -> dict[str, Any]:
+    """The field's measures: of classes, or of sentiment for labels in [-limit, limit]."""
+    if said.classes:
+        label = said.label.astype(np.int64)
+        return {"nll": negative_log_likelihood(said.said, label), **emotion_metrics(said.said, label)}
+    return dict((sims_metrics if limit == 1 else sentiment_metrics)(said.said, said.label))
+
+
+def own_measures(said: Said) -> dict[str, Any]:
+    """Measures of a head of one's own: of classes as of emotions, of numbers n, MAE and correlation."""
+    if said.classes:
+        return {"n": len(said.ids), "classes": list(said.classes), **measures(said)}
+    error = float(np.abs(said.said - said.label).mean())
+    return {"n": len(said.ids), "mae": error, "corr": correlation(said.said, said.label)}
+
+
 def joined(parts: Sequence[Said]) -> Said:
     """The utterances of all, one after the other."""
-    return Said(
+    return replace(
+        parts[0],
         ids=tuple(one for part in parts for one in part.ids),
         corpus=tuple(one for part in parts for one in part.corpus),
         speakers=tuple(one for part in parts for one in part.speakers),
@@ -76,17 +104,20 @@ def read_said(path: Path) -> Said:
     """Raises PredictionsInvalid."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        classes = bool(rows) and "emotion" in rows[0]
-        names = EMOTIONS if classes else ("said",)
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            head, *names = (reader.fieldnames or ())[len(_KEYS) :]
+        classes = () if names == [_NUMBER] else tuple(names)
         said = np.array([[float(row[name]) for name in names] for row in rows], np.float64)
         return Said(
             ids=tuple(row["id"] for row in rows),
             corpus=tuple(row["corpus"] for row in rows),
             speakers=tuple(row["speaker"] for row in rows),
             splits=tuple(Split(row["split"]) for row in rows),
-            label=np.array([EMOTIONS.index(row["emotion"]) if classes else float(row["sentiment"]) for row in rows]),
+            label=np.array([classes.index(row[head]) if classes else float(row[head]) for row in rows]),
             said=said if classes else said.reshape(-1),
+            head=head,
+            classes=classes,
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise PredictionsInvalid(f"{path}: not a table of predictions ({error!r}); give the folder of a run") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,21 +15,22 @@ import torch
 from dhmd.checkpoint import CARD, Calibration, Checkpoint, load, save, subset_name, write_atomically
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
-from dhmd.model import DHMD
+from dhmd.model import DHMD, EMOTION, SENTIMENT, own_heads
+from dhmd.yaml_config import ConfigInvalid
 from training.config import FitConfig, Optimisation
 from training.data.batch import Batch
 from training.data.compose import SUBSETS, Composer, Sample, collate, statistics
 from training.data.items import Example, Split, counted
 from training.errors import TooLittleData
 from training.evaluation.card import model_card
-from training.evaluation.evaluate import emotions_said, evaluate
-from training.evaluation.metrics import emotion_metrics, sentiment_metrics
-from training.evaluation.predict import FEW, batches, calibrate, predict
+from training.evaluation.evaluate import by_corpus, evaluate, predictions
+from training.evaluation.metrics import correlation, emotion_metrics, sentiment_metrics
+from training.evaluation.predict import FEW, batches, calibrate, predict, predict_head, softmax
 from training.evaluation.predictions import PREDICTIONS
 from training.features.extractors import copy_learned
 from training.learning.device import first
 from training.learning.loop import Trained, described, open_run, train
-from training.learning.rehearsal import Rehearsal, averaged
+from training.learning.rehearsal import Rehearsal, averaged, grown
 from training.learning.results import run_record
 from training.learning.run_files import RESULTS
 
@@ -76,20 +77,29 @@ class ComposedBatches:
             yield batch
 
 
-def fit(config: FitConfig, data: FitData, run: Path, encoders: Path, start: Checkpoint | None = None) -> Path:
+def fit(
+    config: FitConfig,
+    data: FitData,
+    run: Path,
+    encoders: Path,
+    start: Checkpoint | None = None,
+    folds: Mapping[str, Any] | None = None,
+) -> Path:
     """Train, calibrate on validation, measure on test, and write `run`/checkpoint.
 
     run: a folder that `check_run` agreed to; what a cut run left there is gone on with.
     encoders: folder of the learned parts that made the features; they go into the checkpoint.
-    start: the checkpoint to begin from, as `config.start` asks.
+    start: the checkpoint to begin from, as `config.start` asks. folds: what `cross_validated` measured, for the card.
     Returns the checkpoint's folder. Of several processes the first alone measures and writes it. Raises TooLittleData.
     """
     open_run(run, described(config, data.manifests))
     torch.manual_seed(config.seed)
     model = _begun(config, data, start)
+    own = own_heads(model.config.heads)
     scales = {m: model.normaliser[m].state_dict()["std"].numpy() for m in Modality}
     composers = {
-        split: Composer(data.examples[split], data.specs, scales, config.composition, config.seed) for split in Split
+        split: Composer(data.examples[split], data.specs, scales, config.composition, config.seed, own)
+        for split in Split
     }
     if not composers[Split.TRAIN]:
         raise TooLittleData("nothing to learn from: no utterance of the split train has features for these subsets")
@@ -99,9 +109,9 @@ def fit(config: FitConfig, data: FitData, run: Path, encoders: Path, start: Chec
         # Too few to choose the weights by: those learned from are measured with them.
         both = [*data.examples[Split.TRAIN], *data.examples[Split.VALIDATION]]
         chosen_by = validation_windows(
-            Composer(both, data.specs, scales, config.composition, config.seed), both, config
+            Composer(both, data.specs, scales, config.composition, config.seed, own), both, config
         )
-    windows, old = config.rehearsal.windows, deepcopy(model.state_dict())
+    windows, old = config.rehearsal.windows, deepcopy((model if start is None else start.model).state_dict())
     rehearsal = Rehearsal(model, data.specs, config.seed) if windows else None
     source = ComposedBatches(composers[Split.TRAIN], config.optimisation, rehearsal, windows)
 
@@ -119,7 +129,7 @@ def fit(config: FitConfig, data: FitData, run: Path, encoders: Path, start: Chec
             {**start.calibration.temperature, **calibration.temperature},
             {**start.calibration.sentiment_half_width, **calibration.sentiment_half_width},
         )
-    return _finish(config, model, data, calibration, trained, run, encoders)
+    return _finish(config, model, data, calibration, trained, run, encoders, folds)
 
 
 def _begun(config: FitConfig, data: FitData, start: Checkpoint | None) -> DHMD:
@@ -127,8 +137,15 @@ def _begun(config: FitConfig, data: FitData, start: Checkpoint | None) -> DHMD:
     if start is not None:
         for m, spec in start.features.items():
             spec.require(data.specs[m])
-        return start.model.train()
-    model = DHMD(config.network.dhmd({m: spec.width for m, spec in data.specs.items()}))
+        known = {head.name: head for head in start.model.config.heads}
+        for head in config.own:
+            if known.get(head.name, head) != head:
+                raise ConfigInvalid(f"{start.name} has another head {head.name}; give yours another name")
+        new = [head for head in config.own if head.name not in known]
+        return (grown(start.model, new) if new else start.model).train()
+    model = DHMD(
+        config.network.dhmd({m: spec.width for m, spec in data.specs.items()}, (SENTIMENT, EMOTION, *config.own))
+    )
     for m, (mean, deviation) in statistics(data.examples[Split.TRAIN], data.specs).items():
         model.normaliser[m].load_state_dict({"mean": torch.from_numpy(mean), "std": torch.from_numpy(deviation)})
     return model
@@ -142,6 +159,7 @@ def _finish(
     trained: Trained,
     run: Path,
     encoders: Path,
+    folds: Mapping[str, Any] | None,
 ) -> Path:
     """Write the checkpoint, measure it as it was written, and write its card."""
     folder = run / CHECKPOINT
@@ -165,10 +183,19 @@ def _finish(
     checkpoint = load(folder)
     measured = evaluate(checkpoint, data.examples[Split.TEST])
     record = run_record(config, {"sha256": dict(data.manifests)}, trained)
-    write_atomically(run / RESULTS, json.dumps(record | {"utterances": counts, "test": measured}, indent=1) + "\n")
-    if (said := emotions_said(checkpoint, data.examples[Split.TEST])) is not None:
-        write_atomically(run / PREDICTIONS, said.text())
-    write_atomically(folder / CARD, model_card(config, counts, trained.log, measured, checkpoint.calibration))
+    told: dict[str, Any] = {"utterances": counts, "test": measured}
+    before = None
+    if config.start is not None:
+        told["before"] = before = by_corpus(load(config.start), data.examples[Split.TEST])
+    if folds is not None:
+        told["folds"] = folds
+    write_atomically(run / RESULTS, json.dumps(record | told, indent=1) + "\n")
+    for said in predictions(checkpoint, data.examples[Split.TEST]):
+        name = PREDICTIONS if said.head == EMOTION.name else f"predictions-{said.head}.csv"
+        write_atomically(run / name, said.text())
+    write_atomically(
+        folder / CARD, model_card(config, counts, trained.log, measured, checkpoint.calibration, before, folds)
+    )
     return folder
 
 
@@ -201,4 +228,13 @@ def score_of(model: DHMD, validation: Mapping[frozenset[Modality], Sequence[Samp
         if labelled.any():
             name = f"{subset_name(subset)} sentiment"
             scores[name] = sentiment_metrics(said.sentiment[labelled], said.sentiment_label[labelled])["corr"]
+        for head in own_heads(model.config.heads):
+            said_of, label = predict_head(model, batches(samples), head)
+            known = ~np.isnan(label) if head.kind == "regression" else label >= 0
+            if known.any() and head.classes:
+                measured = emotion_metrics(softmax(said_of[known]), label[known])["unweighted_recall"]
+            elif known.any():
+                measured = correlation(said_of[known], label[known])
+            if known.any():
+                scores[f"{subset_name(subset)} {head.name}"] = measured
     return scores

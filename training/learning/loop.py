@@ -1,6 +1,6 @@
 """The training loop, whatever the data: epochs, validation, early stop, and a run that goes on after a cut.
 
-One process or many: each computes its share of every batch, and the curve is the same.
+One process or many: each computes its share of every batch, and but for what dropout drops the curve is the same.
 """
 
 from __future__ import annotations
@@ -196,6 +196,8 @@ class _Learner(Generic[Network]):
                 loss = loss + weights.rehearsal * forgotten
                 terms["rehearsal"] = forgotten.detach()
             here.backward(loss * here.world_size)  # DDP divides by it: see `gather`
+        if self._plan.clip == "batch":
+            nn.utils.clip_grad_value_(self.model.parameters(), self._plan.gradient_clip)
         return {"total": loss.detach()} | terms
 
     def _step(self, rate: float) -> None:
@@ -224,6 +226,7 @@ def _groups(model: Learnable, plan: Plan) -> list[dict[str, Any]]:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         rate = plan.dictionary_learning_rate if "_dictionary." in name else plan.learning_rate
+        rate = plan.encoder_learning_rate if name.startswith("language_encoder.") else rate
         decay = plan.weight_decay if parameter.ndim > 1 and not name.endswith("atoms") else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [

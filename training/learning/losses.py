@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dhmd.modality import EDGES, Modality
-from dhmd.model import DHMD, Branch, DHMDOutput, Head
+from dhmd.model import DHMD, Branch, DHMDOutput, Head, own_heads
 from training.config import Weights
 from training.data.batch import Labels
 from training.rivals import Learnable, RivalOutput
@@ -90,7 +90,10 @@ def rehearsal(model: Learnable, out: DHMDOutput | RivalOutput, said: Tensor) -> 
     divergence (Kullback-Leibler) of the classes, and the mean absolute difference of the numbers."""
     now, before = model.split(out.output), model.split(said)
     terms = []
+    own = own_heads(model.config.heads)  # of which nothing was known
     for head in model.config.heads:
+        if head in own:
+            continue
         if head.kind == "classification":
             sure, was = (F.log_softmax(part[head.name], dim=-1) for part in (now, before))
             terms.append(F.kl_div(sure, was, reduction="batchmean", log_target=True))

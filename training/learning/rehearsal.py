@@ -9,8 +9,9 @@ the modalities that are not learned from. In the end its weights are averaged wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
-from dhmd.model import DHMD
+from dhmd.model import DHMD, Head
 from training.data.batch import Batch
 from training.data.compose import SUBSETS
 
@@ -88,9 +89,25 @@ def _said(model: DHMD, inputs: Mapping[Modality, Tensor], masks: Mapping[Modalit
 
 
 def averaged(model: DHMD, old: Mapping[str, Tensor], share: float) -> DHMD:
-    """A copy whose weights are the mean of its own and old ones, of which that share is taken."""
+    """A copy whose weights are the mean of its own and old ones, of which that share is taken. Where it has grown
+    since, what is new stays."""
     mean = deepcopy(model)
-    mean.load_state_dict(
-        {name: value.lerp(old[name].to(value.device), share) for name, value in model.state_dict().items()}
-    )
+    state = mean.state_dict()
+    for name, value in state.items():
+        part = value[tuple(slice(size) for size in old[name].shape)]
+        part.copy_(part.lerp(old[name].to(value.device), share))
+    mean.load_state_dict(state)
     return mean
+
+
+@torch.no_grad()
+def grown(model: DHMD, heads: Sequence[Head]) -> DHMD:
+    """A copy with more heads at the end; what it says otherwise stays the same, and the new ones begin by chance."""
+    bigger = DHMD(replace(model.config, heads=(*model.config.heads, *heads)))
+    state = bigger.state_dict()
+    for name, value in model.state_dict().items():
+        if state[name].shape != value.shape and name.endswith("from_logit.weight"):
+            state[name].zero_()  # edges do not yet read the new ones
+        state[name][tuple(slice(size) for size in value.shape)].copy_(value)
+    bigger.load_state_dict(state)
+    return bigger

@@ -79,6 +79,7 @@ def page(timeline: Timeline) -> str:
 {tables.in_numbers(summary)}
 {_transcript(said)}
 {tables.happenings(summary, said)}
+{_extra(timeline)}
 {_numbers(timeline)}
 {_statuses(timeline)}
 {tables.method(timeline)}
@@ -403,6 +404,16 @@ def _numbers(timeline: Timeline) -> str:
         rows.append([look.clock(i * step_s), *cells, perceived or "nothing"])
     head = ("from", "most likely", "sentiment", "80 % interval", "valence", "arousal", "perceived")
     return folded(f"Numbers, every {look.length(step_s).replace('.0', '')}", head, rows)
+
+
+def _extra(timeline: Timeline) -> str:
+    """Return what heads of the checkpoint's own said: means and ranges over the estimates that have it."""
+    rows = []
+    for name, values in timeline.extra.items():
+        known, unit = values[~np.isnan(values)], timeline.units.get(name)
+        shown = [f"{value:.2f}" for value in (known.mean(), known.min(), known.max())]
+        rows.append([escape(name.replace("_", " ")), *shown, escape(unit or "") if unit is not None else "probability"])
+    return folded("Also, by this checkpoint", ("what", "mean", "least", "most", "unit"), rows) if rows else ""
 
 
 def _statuses(timeline: Timeline) -> str:

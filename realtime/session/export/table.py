@@ -44,6 +44,7 @@ def columns(timeline: Timeline) -> Mapping[str, Sequence[Any]]:
     for graph, weights in (("homo", timeline.homo), ("hetero", timeline.hetero)):
         for edge, weight in zip(EDGES, weights.T, strict=True):
             table[f"{graph}_{CHANNELS[edge.source]}_to_{CHANNELS[edge.target]}"] = weight
+    table |= {f"extra_{name}": values for name, values in timeline.extra.items()}
     table |= {
         "faces": timeline.faces,
         "transcript": timeline.transcript,

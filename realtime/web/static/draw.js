@@ -5,6 +5,7 @@ import { buildAnswer, drawAnswer } from "./draw-answer.js";
 import { buildModel, drawModel } from "./draw-model.js";
 import { buildPicture, drawPicture } from "./draw-picture.js";
 import { buildNumbers, buildPlot, drawPlot } from "./draw-plot.js";
+import { drawExtra } from "./draw-extra.js";
 import { drawTimeline } from "./draw-timeline.js";
 import { drawWords } from "./draw-words.js";
 import { state, touch } from "./state.js";
@@ -14,7 +15,7 @@ const SILENT_MS = 2000; // a picture that is older is not shown as if it were no
 const NAMES = { video: "camera", audio: "microphone", transcript: "words" }; // of workers, where people have another
 const PARTS = { // how each is drawn, and its shortest span in ms: nobody reads a number ten times a second
   picture: [drawPicture, 0], answer: [() => { drawAnswer(); measureDelay(); }, 0], words: [drawWords, 0], model: [drawModel, 0],
-  level: [drawLevel, 60], timeline: [drawTimeline, 95], plot: [drawPlot, 95], health: [drawHealth, 250],
+  level: [drawLevel, 60], timeline: [drawTimeline, 95], plot: [() => { drawPlot(); drawExtra(); }, 95], health: [drawHealth, 250],
 };
 
 /** Of the last estimates of a visitor: ms from the capture of the newest picture in it until it was drawn. */

@@ -17,14 +17,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dhmd.labels import EMOTIONS
 from realtime.demo import CLIP
+from realtime.messages.estimate import ExtraClasses, ExtraNumber
 from realtime.messages.stream import EmotionChanged, FaceAppeared, WorkerReport
 from realtime.messages.topics import STATE
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.discovery import announce, announced_at, announcement
+from realtime.mqtt.discovery import Announcer, announced_at, announcement
 from realtime.mqtt.publisher import Publisher
+from realtime.mqtt.stream import _State
+from realtime.pipeline.pipeline import Emission
+from realtime.recognition.events import Events
 from realtime.settings import read_settings
 from realtime.workers import WorkerState, WorkerStatus
 from tests.realtime.mqtt.test_client import shown
+from tests.realtime.web.test_feed import emission
 
 TOPIC = r"^[^+#\x00]+$"
 CONFIG = "homeassistant/device/dhmd_hall/config"
@@ -217,11 +222,21 @@ class Announced:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._publisher = Publisher(self._address, "hall", lambda _: None)
-        announce(self._publisher, "hall", self._prefix)
+        self._announcer = Announcer(self._publisher, "hall", self._prefix)
+        self._state = _State(self._publisher)
         self._publisher.publish_worker(WorkerStatus("video", WorkerState.RUNNING))
         self._publisher.keep(STATE, b"happy", value="emotion")
         self._ready.set()
         await self._publisher.run()
+
+    def estimates(self, made: Emission) -> None:
+        """Another estimate is there."""
+
+        def told() -> None:
+            self._announcer.on_estimate(made)
+            self._state.show(made.estimate, Events())
+
+        self._loop.call_soon_threadsafe(told)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._publisher.close)
@@ -249,6 +264,32 @@ def test_it_is_retained_and_told_again_when_home_assistant_starts(
     late.wait_for(lambda: late.payloads(CONFIG))
     assert [retained for topic, _, retained in late.received if topic == CONFIG] == [True]
     assert len(set(listener.payloads(CONFIG))) == 1
+
+
+def test_what_heads_of_ones_own_say_becomes_entities_with_the_first_estimate(
+    mosquitto: Any, subscribe: Callable[..., Any]
+) -> None:
+    mood = ExtraClasses(top="bored", probabilities={"engaged": 0.2, "bored": 0.7, "contempt": 0.1})
+    rating = ExtraNumber(value=3.25, low=2.5, high=4.0, range=(1, 5), unit="points")
+    listener = subscribe(mosquitto.port)
+    stream = Announced(mosquitto.url)
+    listener.wait_for(lambda: listener.payloads(CONFIG))
+    stream.estimates(emission(1.0, extra={"mood": mood, "self_rating": rating}))
+    listener.wait_for(lambda: len(listener.payloads(CONFIG)) == 2)
+    stream.estimates(emission(1.1, extra={"mood": mood, "self_rating": rating}))
+    listener.say("homeassistant/status", b"online")
+    listener.wait_for(lambda: len(listener.payloads(CONFIG)) == 3)
+    stream.close()
+    before, *after = (HADiscovery.model_validate_json(told).components for told in listener.payloads(CONFIG))
+    for components in after:
+        assert components.keys() - before.keys() == {"extra_mood", "extra_self_rating"}
+    moods, ratings = components["extra_mood"], components["extra_self_rating"]
+    assert isinstance(moods, HASensor)
+    assert isinstance(ratings, HASensor)
+    assert (moods.name, moods.options) == ("Mood", ["engaged", "bored", "contempt"])
+    assert (ratings.name, ratings.unit_of_measurement) == ("Self rating", "points")
+    listener.wait_for(lambda: listener.payloads(moods.state_topic)[:1] == [b"bored"])
+    listener.wait_for(lambda: listener.payloads(ratings.state_topic)[:1] == [b"3.25"])
 
 
 def _only_311(parse: Callable[[str], BrokerAddress]) -> Callable[[str], BrokerAddress]:

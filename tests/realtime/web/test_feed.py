@@ -13,7 +13,7 @@ import torch
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
-from realtime.messages.estimate import Dropped, EmotionName, ModelName
+from realtime.messages.estimate import Dropped, EmotionName, Extra, ModelName
 from realtime.perception.attention import Attention
 from realtime.perception.perception import Perceived
 from realtime.perception.window import WindowCut
@@ -60,6 +60,7 @@ def emission(
     late: frozenset[Modality] = frozenset(),
     says: Mapping[Modality, str] | None = None,
     top: EmotionName = "neutral",
+    extra: Mapping[str, Extra] | None = None,
 ) -> Emission:
     """says: the emotion that a modality is sure of, alone."""
     shares = {
@@ -79,6 +80,7 @@ def emission(
         inference_ms=1.0,
         activations=activations,
         shares=shares,
+        extra=extra or {},
     )
     said = inference if present else None
     estimate = build_estimate(

@@ -17,6 +17,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from dhmd.contract import Word
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
+from realtime.messages.estimate import ExtraClasses, ExtraNumber
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.session.export import look
 from realtime.web import pages
@@ -128,6 +129,29 @@ def test_channels_that_disagree_are_named_and_what_lasts_is_read_out(browser: An
     page.locator("#announced").get_by_text("angry").wait_for()
     accessible(page)
     assert page.complaints == []
+
+
+@needs_chromium
+def test_what_heads_of_ones_own_say_is_shown_as_long_as_there_is_something(browser: Any, stage: Stage) -> None:
+    mood = ExtraClasses(top="bored", probabilities={"engaged": 0.2, "bored": 0.7, "contempt": 0.1})
+    rating = ExtraNumber(value=3.25, low=2.5, high=4.0, range=(1, 5), unit="points")
+    page = looking(browser, stage)
+    stage.feed.on_estimate(emission(1.0))
+    page.locator("#affect dd").first.wait_for()
+    assert page.locator("#extra").is_hidden()
+    stage.feed.on_estimate(emission(1.1, extra={"mood": mood, "self_rating": rating}))
+    page.locator("#extra dd", has_text="bored 70 %").wait_for()
+    assert page.locator("#extra dt").all_text_contents() == [
+        "mood engaged, bored, contempt",
+        "self rating 1 to 5 points",
+    ]
+    assert page.locator("#extra dd").last.text_content() == "3.25"
+    assert page.locator("#extra meter").last.evaluate("meter => [meter.min, meter.value, meter.max]") == [1, 3.25, 5]
+    accessible(page)
+    stage.feed.on_estimate(emission(1.2, present=frozenset()))
+    page.locator("#extra dd", has_text=re.compile("^-$")).last.wait_for()
+    assert page.locator("#extra dd").all_text_contents() == ["-", "-"]
+    assert not page.complaints
 
 
 @needs_chromium

@@ -10,6 +10,7 @@ import pytest
 from dhmd.contract import FeatureSpec
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
+from dhmd.model import EMOTION
 from training.config import PlateauOptimisation, SequenceConfig
 from training.data import composed
 from training.data.composed import read_composed, write_composed
@@ -41,11 +42,11 @@ def test_windows_are_of_strangers_of_one_split_and_emotion(
     assert read.widths == {m: spec.width for m, spec in specs.items()}
     for split, part in read.splits.items():
         own = {e.utterance.group: e for e in made if e.utterance.split is split and Modality.AUDIO in e.rows}
-        assert part.emotion is not None
-        for speaker, emotion in zip(part.speakers, part.emotion, strict=True):
+        assert part.head == EMOTION
+        for speaker, emotion in zip(part.speakers, part.label, strict=True):
             assert own[speaker].utterance.emotion == EMOTIONS[emotion]
         assert all(part.masks[m].any(axis=1).all() and np.isfinite(part.inputs[m]).all() for m in Modality)
-    test = read.splits[Split.TEST].emotion
+    test = read.splits[Split.TEST].label
     assert test is not None
     assert np.bincount(test).tolist() == [3] * len(EMOTIONS)
 

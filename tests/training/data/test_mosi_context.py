@@ -80,7 +80,7 @@ def test_steps_are_the_utterances_before_it_standardised_on_training(
         for i in range(0, len(part), 37):
             video, _, number = part.ids[i].rpartition("_")
             before = [f"{video}_{n}" for n in range(1, int(number) + 1) if f"{video}_{n}" in at][-STEPS:]
-            assert part.sentiment[i] == arrays["label"][at[part.ids[i]]]
+            assert part.label[i] == arrays["label"][at[part.ids[i]]]
             for m, key in KEYS.items():
                 mask = part.masks[m][i]
                 assert mask.tolist() == [False] * (STEPS - len(before)) + [True] * len(before)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dhmd.labels import EMOTIONS
 from training.cli import main
 from training.data.items import Split
 from training.errors import PredictionsInvalid
@@ -24,7 +25,9 @@ def classes(right: NDArray[Any], sure: float = 0.9, split: Split = Split.TEST) -
     said = np.full((count, 7), (1 - sure) / 6)
     said[np.arange(count), np.where(right, label, (label + 1) % 7)] = sure
     speakers = tuple(f"{i // 4:02}" for i in range(count))
-    return Said(tuple(map(str, range(count))), ("made",) * count, speakers, (split,) * count, label, said)
+    return Said(
+        tuple(map(str, range(count))), ("made",) * count, speakers, (split,) * count, label, said, "emotion", EMOTIONS
+    )
 
 
 def sentiment(said: NDArray[Any], label: NDArray[Any]) -> Said:
@@ -122,7 +125,7 @@ def test_the_product_of_two_halves_knows_what_neither_does() -> None:
         said = np.full((280, 7), 0.02) + draw.random((280, 7)) * 0.01
         for i, own in enumerate(label):
             said[i, list(blind) if own in blind else own] += 0.3
-        return Said(names, names, names, splits, label, said / said.sum(axis=1, keepdims=True))
+        return Said(names, names, names, splits, label, said / said.sum(axis=1, keepdims=True), "emotion", EMOTIONS)
 
     parts = [half((0, 1, 2)), half((3, 4, 5, 6))]
     told = product(parts)

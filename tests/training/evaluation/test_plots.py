@@ -180,7 +180,7 @@ def test_learning_curves_are_the_log_s() -> None:
             assert list(line.get_ydata()) == [entry[kind][name] for entry in LOG]
         (kept,) = {line.get_xdata()[0] for line in axes.lines if list(line.get_ydata()) == [0, 1]}
         assert kept == 2
-    assert list({line.get_label(): line for line in validation.lines}["mean"].get_ydata()) == [0.3, 0.6, 0.5]
+    assert list({line.get_label(): line for line in validation.lines}["score"].get_ydata()) == [0.3, 0.6, 0.5]
 
 
 def test_reliability_is_drawn_where_windows_are() -> None:
@@ -208,7 +208,7 @@ def test_a_checkpoint_s_figures_agree_with_its_evaluation(
         monkeypatch.setattr(plots, name, lambda data, name=name, draw=draw: asked.update({name: data}) or draw(data))
     files = plots.plot(checkpoint, examples, LOG, tmp_path)
 
-    stems = ["edges", "confusion", "reliability", "activations", "learning"]
+    stems = ["edges", "confusion", "reliability", "features", "activations", "learning"]
     assert [path.name for path in files] == [f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")]
     for path in files:
         if path.suffix == ".png":
@@ -247,7 +247,7 @@ def test_without_a_dictionary_its_figure_alone_is_left_out(
     said = capsys.readouterr()
     *files, last = said.out.splitlines()
     assert last == "no activations: the network of this checkpoint has no dictionaries"
-    stems = ["edges", "confusion", "reliability", "learning"]
+    stems = ["edges", "confusion", "reliability", "features", "learning"]
     assert [Path(file).name for file in files] == [f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")]
     assert all(Path(file).is_file() for file in files)
     assert not said.err

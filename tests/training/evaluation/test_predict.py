@@ -26,8 +26,7 @@ def test_the_temperature_undoes_overconfidence(overconfidence: float) -> None:
     scores = 2 * draw.standard_normal((20_000, 7))
     chance = softmax(scores).cumsum(axis=1)
     emotion = (draw.random((20_000, 1)) > chance).sum(axis=1).clip(max=6)
-    nothing = np.full(20_000, np.nan)
-    found = temperature_of(said(overconfidence * scores, emotion, nothing, nothing))
+    found = temperature_of(overconfidence * scores, emotion)
     assert found == pytest.approx(overconfidence, rel=0.05)
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from dhmd.modality import Modality
+from dhmd.model import SENTIMENT
 from training.cli import main
 from training.config import PlateauOptimisation, SequenceConfig, read_config
 from training.data.batch import Batch
@@ -129,7 +133,9 @@ def test_the_shipped_configurations_are_the_papers(name: str) -> None:
     assert isinstance(config, SequenceConfig)
     network, plan = config.network, config.optimisation
     assert (network.d, network.attention_heads, network.layers, network.atoms) == (50, 10, 4, 512)
-    assert (plan.batch, plan.accumulation, plan.patience, plan.gradient_clip) == (16, 10, 10, 0.6)
+    assert (plan.batch, plan.accumulation, plan.clip, plan.gradient_clip) == (16, 10, "batch", 0.6)
+    assert plan.plateau is not None
+    assert plan.patience > 2 * (plan.plateau + 1)
     assert (plan.learning_rate, plan.dictionary_learning_rate) == (1e-4, 1e-3)
 
 
@@ -146,7 +152,7 @@ def test_the_rate_is_halved_when_the_score_stands_still() -> None:
 def test_an_epoch_holds_every_utterance_once_in_an_order_of_its_own(features: Callable[..., Path]) -> None:
     from training.data.published import read_published
 
-    training = read_published(features("aligned", 40), 3).splits[Split.TRAIN]
+    training = read_published(features("aligned", 40), SENTIMENT).splits[Split.TRAIN]
     source = ShuffledBatches(training, 16, seed=1)
 
     def order(epoch: int) -> np.ndarray:
@@ -159,3 +165,103 @@ def test_an_epoch_holds_every_utterance_once_in_an_order_of_its_own(features: Ca
         np.testing.assert_array_equal(
             np.sort(order(epoch), axis=0), np.sort(training.inputs[Modality.AUDIO][:, 0], axis=0)
         )
+
+
+def test_after_a_run_every_command_reads_it(
+    published: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a researcher goes on: measured again, drawn, exported, compared, put in a table."""
+    name, content = "urfunny", published("aligned", 16)
+    for part in content.values():
+        part["classification_labels"] = (part["regression_labels"] > 0).astype(np.int64)
+        part["audio"][0, 0, 0] = -np.inf
+    file, run = tmp_path / "humor.pkl", str(tmp_path / "run")
+    file.write_bytes(pickle.dumps(content))
+    config = str(configuration(tmp_path, name))
+    fit = ["fit", config, "--features", str(file), "--epochs", "2", "--set", "network.atoms=6"]
+    assert main([*fit, "--seeds", "1,2", "--run", run]) == 0
+    shown = capsys.readouterr()
+    assert "numbers of audio are NaN or infinite" in shown.err
+    assert shown.out.splitlines()[-1].split()[:2] == [name, "2"]
+    one = f"{run}/1"
+    results = json.loads(Path(one, "results.json").read_text())
+    assert (results["epochs"], results["config"]["network"]["atoms"]) == (2, 6)
+
+    assert main(["evaluate", "--checkpoint", one]) == 0
+    told = json.loads(capsys.readouterr().out)["test"]
+    assert told == results["test"]
+    assert main(["plot", "--checkpoint", one, "--out", str(tmp_path / "figures")]) == 0
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert drawn >= {"edges", "activations", "features", "learning"}
+    assert main(["export", "--checkpoint", one, "--format", "pt2", "--out", str(tmp_path / "x.pt2")]) == 0
+    assert main(["compare", one, f"{run}/2"]) == 0
+    capsys.readouterr()
+    for form in ("text", "markdown", "latex"):
+        assert main(["table", f"DHMD={run}", f"one & only={one}", "--format", form]) == 0
+        table = capsys.readouterr().out
+        assert "one & only against DHMD:" in table
+        assert "±" in table or r"\pm" in table
+    assert main(["evaluate", "--checkpoint", one, "--manifest", "x"]) == 2
+    file.unlink()
+    assert main(["evaluate", "--checkpoint", one]) == 1
+    assert "name the file with --features FILE" in capsys.readouterr().err
+
+
+def test_a_change_on_the_command_line_is_checked_like_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["fit", str(CONFIGS / "mosi.yaml"), "--features", "x.pkl"]
+    assert main([*argv, "--set", "network.heads=2"]) == 2
+    assert "mosi.yaml, as changed: unknown key 'network.heads'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*argv, "--set", "network.d"])
+    assert "is not KEY=VALUE" in capsys.readouterr().err
+
+
+def test_words_through_an_encoder_that_learns_along(
+    published: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A BERT made here, tiny and untrained, in a folder as the hub's are."""
+    from transformers import BertConfig, BertModel
+
+    tiny = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    torch.manual_seed(0)
+    BertModel(tiny).save_pretrained(tmp_path / "bert")
+    content, draw = published("aligned", 64), np.random.default_rng(0)
+    for part in content.values():
+        label = part["regression_labels"] > 0
+        part["text_bert"][:, 0] = np.where(label[:, None], draw.integers(1, 10, (len(label), 50)), 20)
+        for key in ("text", "audio", "vision"):
+            part[key] = draw.standard_normal(part[key].shape).astype(np.float32)  # the words alone tell
+        del part["text"]
+    file, run = tmp_path / "tokens.pkl", tmp_path / "run"
+    file.write_bytes(pickle.dumps(content))
+    config = str(configuration(tmp_path, "mosi", epochs=8))
+    argv = ["fit", config, "--features", str(file), "--set", "text=finetune", "--run", str(run)]
+    argv += ["--set", "optimisation.encoder_learning_rate=0.005", "--set"]
+    assert main([*argv, f"encoder={tmp_path / 'nowhere'}"]) == 1
+    assert "give the folder of a BERT with --set encoder=FOLDER" in capsys.readouterr().err
+    shutil.rmtree(run)
+    assert main([*argv, f"encoder={tmp_path / 'bert'}"]) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["test"]["acc2_non0"] > 0.9
+    before = load_file(tmp_path / "bert" / "model.safetensors")["embeddings.word_embeddings.weight"]
+    after = load_file(run / "best.safetensors")["language_encoder.embeddings.word_embeddings.weight"]
+    assert (after[1:21] - before[1:21]).abs().max() > 1e-3
+    shutil.rmtree(tmp_path / "bert")
+    capsys.readouterr()
+    assert main(["evaluate", "--checkpoint", str(run)]) == 0
+    assert json.loads(capsys.readouterr().out)["test"] == results["test"]
+    content["test"]["text_bert"][0, 0, 0] = 30
+    file.write_bytes(pickle.dumps(content))
+    assert main(["evaluate", "--checkpoint", str(run)]) == 1
+    assert "token ids up to 30, and the encoder knows 30" in capsys.readouterr().err
+
+
+def test_a_run_that_would_stop_before_its_rate_is_halved_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["fit", str(CONFIGS / "mosi.yaml"), "--features", "x.pkl", "--set"]
+    assert main([*argv, "optimisation.patience=10"]) == 2
+    assert "it would stop after 10 epochs, before `plateau` halves the rate after 11" in capsys.readouterr().err
+    assert main([*argv, "optimisation.plateau=null"]) == 1  # there is no such file

@@ -27,7 +27,7 @@ from dhmd.model import DHMD, SENTIMENT
 from training.config import Network, PlateauOptimisation, Weights
 from training.data.sequences import ShuffledBatches, Utterances
 from training.errors import Diverged, RunDamaged, RunUnwritable
-from training.evaluation.predict import predict_sentiment
+from training.evaluation.predict import predict_head
 from training.learning import run_files
 from training.learning.curves import FOLDER
 from training.learning.loop import Trained, train
@@ -49,7 +49,7 @@ def utterances(count: int = 20) -> Utterances:
 
 def minus_error(model: DHMD) -> tuple[float, dict[str, float]]:
     data = utterances()
-    error = float(np.abs(predict_sentiment(model, data.in_order(8)) - data.sentiment).mean())
+    error = float(np.abs(predict_head(model, data.in_order(8), data.head)[0] - data.label).mean())
     return -error, {"mae": error}
 
 
