@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dhmd.contract import FeatureSpec
+from dhmd.influence import influence
 from dhmd.modality import Modality
 from realtime.perception.window import SlidingWindow
 from realtime.recognition.steadied import Hysteresis
@@ -228,8 +229,7 @@ def test_what_a_modality_has_to_do_with_it_is_measured_between_windows_and_told_
                 assert without is not None
                 part = getattr(estimate.modalities, m)
                 assert list(part.emotions.values()) == pytest.approx(alone.emotions, abs=1e-3)
-                moved = sum(abs(p - q) for p, q in zip(whole.emotions, without.emotions, strict=True)) / 2
-                assert part.influence == pytest.approx(moved, abs=1e-3)
+                assert part.influence == pytest.approx(influence(whole.emotions, without.emotions), abs=1e-3)
 
 
 def test_a_server_without_time_to_measure_tells_no_old_shares(

@@ -81,7 +81,8 @@ def test_pandas_reads_the_table(to: str, recorded: Path, published: list[dict[st
         row = table.iloc[i]
         told = e["sentiment"] or dict.fromkeys(("value", "low", "high"), math.nan)
         emotions = e["emotions"] or dict.fromkeys(EMOTIONS, math.nan)
-        expected = [*told.values(), *emotions.values(), e["valence"] or math.nan, e["arousal"] or math.nan]
+        affect = [math.nan if e[name] is None else e[name] for name in ("valence", "arousal")]
+        expected = [*told.values(), *emotions.values(), *affect]
         found = row[["sentiment", "low", "high", *EMOTIONS, "valence", "arousal"]].astype(float)
         assert found.tolist() == pytest.approx(expected, abs=1.1e-4, nan_ok=True)
         assert (row["top"] if isinstance(row["top"], str) else None) == e["top"]
