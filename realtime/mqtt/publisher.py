@@ -254,7 +254,7 @@ class Publisher:
 
     def _on_claim(self, message: MQTTMessage) -> None:
         try:
-            claim = Claim.model_validate_json(within(message.payload, MOST_RECEIVED))
+            claim = Claim.model_validate_json(within(bytes(message.payload), MOST_RECEIVED))
         except (ValidationError, Untrusted):
             return
         if claim.run == self._run:
