@@ -117,6 +117,8 @@ def _known(error: BaseException) -> DHMDError | None:
     """Return the error that has a line for people: itself, or the first such in a group; None for a fault of ours."""
     if isinstance(error, BaseExceptionGroup):
         return next((known for part in error.exceptions if (known := _known(part))), None)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return DHMDError("this process gets no more memory; end other programs, or let it have 1.5 GB")
     return error if isinstance(error, DHMDError) else None
 
 

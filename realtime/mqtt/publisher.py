@@ -190,7 +190,14 @@ class Publisher:
         while not self._closing.is_set():
             try:
                 async with again.connected() as client:
-                    await self._serve(client)
+                    try:
+                        await self._serve(client)
+                    except (StreamHeld, StreamTaken):
+                        # A message that came while we hang up would make it look like a loss, for which the broker
+                        # says `offline`: here over the status of the other run.
+                        with contextlib.suppress(*LOST):
+                            await client.unsubscribe(list(self._listening))
+                        raise
             except LOST as error:
                 await again.after(error, self._away)
 

@@ -66,6 +66,25 @@ entry.program()
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
 
 
+@pytest.mark.parametrize("made", ["bytearray(2**33)", "__import__('torch').empty(2**33)"])
+def test_memory_that_is_not_there_is_one_line(made: str) -> None:
+    program = f"""
+import resource, sys
+from realtime.cli import entry
+
+def command(_):
+    resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))
+    {made}
+
+entry.COMMANDS = (lambda commands: commands.add_parser("load").set_defaults(command=command),)
+sys.argv = ["dhmd-live", "load"]
+entry.program()
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    line = "error: this process gets no more memory; end other programs, or let it have 1.5 GB\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", line)
+
+
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"
 
 

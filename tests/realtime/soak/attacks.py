@@ -58,10 +58,18 @@ async def churn(visitor: SimulatedVisitor) -> None:
     await visitor.say("leave")
 
 
+def scanned_again_and_again(times: int) -> bytes:
+    """A progressive picture whose last scan is there so many times: 440 kB that cost a decoder minutes."""
+    black = np.zeros((1920, 1920, 3), np.uint8)
+    whole = bytes(cv2.imencode(".jpg", black, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1])
+    begin = whole.rindex(b"\xff\xda")
+    return whole[:begin] + whole[begin:-2] * times + whole[-2:]
+
+
 SOURCE = "127.0.0.2"
 """Attackers have an address of their own."""
 NOISE = bytes(cv2.imencode(".jpg", np.random.default_rng(1).integers(0, 255, (700, 1000, 3)).astype(np.uint8))[1])
-SCANS = bytes(cv2.imencode(".jpg", np.zeros((1920, 1920, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1])
+SCANS = scanned_again_and_again(30_000)
 TALKS: dict[str, Callable[[SimulatedVisitor], Awaitable[None]]] = {
     one.__name__: one for one in (text, nonsense, pings, parts, large, pictures, scans, churn)
 }
