@@ -110,7 +110,7 @@ def test_pandas_reads_the_table(to: str, recorded: Path, published: list[dict[st
 
 
 def test_every_column_is_documented_and_no_other(timeline: Timeline) -> None:
-    """`{face,voice,words}_present` stands for three columns, as a shell reads it; this session has no heads of its own."""
+    """`{face,voice,words}_present` stands for three columns, as a shell reads it; no heads of one's own are here."""
     page = (Path(__file__).parents[3] / "docs" / "sessions.md").read_text()
     cells = re.findall(r"^\| (`.*?`) \|", page[page.index("## The table") :], re.MULTILINE)
     named = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell) if not name.startswith("extra_HEAD")]
