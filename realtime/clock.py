@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
+
+
+def running_s() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the machine sleeps where the system has one."""
+    if sys.platform == "win32":
+        return time.monotonic()
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class StreamClock:
     """Seconds since the session's start, on a monotonic clock.
 
     The wall clock is read once, at the start (`epoch_unix`); when it is set or slewed later, neither stream time nor
-    the unix times derived from it move. Time that the machine spends suspended does not pass.
+    the unix times derived from it move. Time that the machine sleeps passes: unix times are right after it, too.
     """
 
     def __init__(self) -> None:
         self.epoch_unix = time.time()
-        self._start = time.monotonic()
+        self._start = running_s()
 
     def now(self) -> float:
-        return time.monotonic() - self._start
+        return running_s() - self._start
 
     def unix(self, t_s: float) -> float:
         """Unix seconds of stream time `t_s`."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realtime import clock as clock_module
 from realtime.clock import MediaClock, SampleClock, StreamClock
 
 RATE_HZ = 16_000
@@ -40,12 +41,22 @@ def test_wall_clock_jumps_move_neither_session_nor_unix_time(jumps_s: list[float
     assert times[-1] <= 60
 
 
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="the system has no clock of its own for it")
+def test_an_hour_of_sleep_is_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a laptop's lid was closed: Linux stops its monotonic clock meanwhile."""
+    clock, read, slept_s = StreamClock(), time.clock_gettime, 3600.0
+    monkeypatch.setattr(
+        time, "clock_gettime", lambda which: read(which) + (slept_s if which == time.CLOCK_BOOTTIME else 0.0)
+    )
+    assert clock.now() == pytest.approx(slept_s, abs=60)
+
+
 @given(age_s=st.floats(0, 100), foreign_now_s=st.floats(-1e6, 1e6))
 def test_an_instant_of_another_clock_keeps_its_age(age_s: float, foreign_now_s: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "monotonic", lambda: 500.0)
+        patch.setattr(clock_module, "running_s", lambda: 500.0)
         clock = StreamClock()
-        patch.setattr(time, "monotonic", lambda: 507.0)
+        patch.setattr(clock_module, "running_s", lambda: 507.0)
         assert clock.from_foreign(foreign_now_s - age_s, foreign_now_s) == pytest.approx(7.0 - age_s, abs=1e-6)
 
 
