@@ -43,8 +43,8 @@ class ModalityEstimate(Part):
     )
     influence: Probability | None = Field(
         default=None,
-        description="how far the estimate's emotions move, in total variation, when this modality is left out; "
-        "null when absent, or not measured",
+        description="half of the lead that the likeliest emotion loses over the next when this modality is left out; 0 "
+        "when it loses none, null when absent, or not measured",
     )
     late: bool = Field(default=False, description="absent because the machine has not come to look: nobody knows")
     far: bool = Field(default=False, description="absent because the face that is seen is too far away to be read")

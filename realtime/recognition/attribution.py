@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Final, Protocol
 
+from dhmd.influence import influence
 from dhmd.modality import Modality
 from realtime.perception.window import WindowCut
 from realtime.recognition.engine import Inference, Share
@@ -21,7 +22,6 @@ class Infers(Protocol):
 class Attribution:
     """Measures the shares of the modalities in the inferences of one stream, in one thread.
 
-    The influence of a modality is the total variation between the emotions with it and without it, of the same window.
     Each measurement infers one window more, of a part of the modalities; with three of them each share is measured anew
     at every sixth, and a newcomer's first.
     """
@@ -70,8 +70,7 @@ class Attribution:
         if len(part) == 1:
             self._alone[next(iter(part))] = found.emotions
         if len(left_out := present - part) == 1:
-            moved = sum(abs(p - q) for p, q in zip(inference.emotions, found.emotions, strict=True)) / 2
-            self._influence[next(iter(left_out))] = min(1.0, moved)
+            self._influence[next(iter(left_out))] = float(influence(inference.emotions, found.emotions))
 
     def _is_known(self, part: frozenset[Modality]) -> bool:
         """Returns whether nothing new is learned from a part; those that tell of a newcomer are inferred first."""

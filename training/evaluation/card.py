@@ -36,7 +36,10 @@ SOURCES: Final[dict[str, tuple[str, str]]] = {
         "research use",
     ),
     "ferplus": (
-        "FER+ (Barsoum et al. 2016), the images of FER2013 that more than half of ten taggers named one of the seven",
+        (
+            "FER+ (Barsoum et al. 2016), the images of FER2013 that more than half of ten taggers named one of the "
+            "seven; to learn from, disgust by fewer, too"
+        ),
         "votes: MIT; images: research use",
     ),
     "ck48": ("CK+ (Lucey et al. 2010), peak frames, 48 x 48: validation is a fifth of the subjects", "research use"),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.checkpoint import Checkpoint, subset_name
+from dhmd.influence import influence
 from dhmd.modality import Modality
 from training.data.compose import SUBSETS, Composer, Composition, Sample
 from training.data.items import Example
@@ -125,7 +126,7 @@ def _present(sample: Sample) -> frozenset[Modality]:
 
 def by_modalities(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, Any]:
     """Composed windows that hold all three modalities, the same for every subset and only shown in part:
-    {n, by_modalities: {subset: emotion}, product: {subset of several: emotion}, influence: see `influence`}; no subset
+    {n, by_modalities: {subset: emotion}, product: {subset of several: emotion}, influence: see `reasons`}; no subset
     where the examples lack a modality. product: of the product of what the modalities say alone."""
     samples = composed(checkpoint, examples)
     subsets = SUBSETS if samples else ()
@@ -137,23 +138,21 @@ def by_modalities(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[s
         "product": {
             subset_name(subset): _product(checkpoint, samples, subset) for subset in subsets if len(subset) > 1
         },
-        "influence": influence(checkpoint, samples) if samples else {},
+        "influence": reasons(checkpoint, samples) if samples else {},
     }
 
 
-def influence(checkpoint: Checkpoint, samples: Sequence[Sample]) -> dict[str, Any]:
+def reasons(checkpoint: Checkpoint, samples: Sequence[Sample]) -> dict[str, Any]:
     """Tells whether the modality with the largest influence is the reason: {changed, named}.
 
-    Influence is the total variation between the emotions with a modality and without it. changed: share of the windows
-    in which the likeliest emotion is another without some modality. named: of these, the share in which it is another
-    without the one of the largest influence. samples: with all modalities.
+    changed: share of the windows in which the likeliest emotion is another without some modality. named: of these, the
+    share in which it is another without the one of the largest influence. samples: with all modalities.
     """
     whole, _ = _probabilities(checkpoint, samples, frozenset(Modality))
     without = np.stack([_probabilities(checkpoint, samples, frozenset(Modality) - {m})[0] for m in Modality])
-    moved = np.abs(without - whole).sum(axis=2) / 2
     changed = without.argmax(axis=2) != whole.argmax(axis=1)
     some = changed.any(axis=0)
-    largest = changed[moved.argmax(axis=0), np.arange(len(whole))]
+    largest = changed[influence(whole, without).argmax(axis=0), np.arange(len(whole))]
     return {
         "changed": float(some.mean()),
         "named": float(largest[some].mean()) if some.any() else None,

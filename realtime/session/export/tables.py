@@ -111,9 +111,9 @@ def method(timeline: Timeline) -> str:
 <p>Every {session.hop_s:g} s the checkpoint {model} read what was perceived of {", ".join(CHANNELS.values())} in the
 last five seconds, and gave probabilities of seven emotions, and a sentiment in [{MINUS}3, 3] whose band holds 80 % of
 the true values on validation data.{held}{averaged} Valence and arousal are the emotions' mean place on the circumplex,
-not measured. The influence of a channel is the total variation by which the probabilities move when it is left out; the
-graphs are the model's own view of which channel teaches which. A channel is late where the machine had not come to
-look.</p>
+not measured. The influence of a channel is half of the lead that the likeliest emotion loses over the next when it is
+left out; the graphs are the model's own view of which channel teaches which. A channel is late where the machine had
+not come to look.</p>
 <p>{METHOD_OF_INTERVALS}</p>
 <p>What a face, a voice or a sentence shows is not what a person feels.</p>
 <h2>Cite</h2>

@@ -18,6 +18,7 @@ from realtime import recognise, recognising
 from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Estimate
 from realtime.programs import recognise as recognition
+from tests.realtime.waiting import PATIENCE_S
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -52,10 +53,14 @@ def test_a_slow_reader_misses_nothing_of_a_file(
 
 @pytest.mark.parametrize("pace", ["max", "realtime"])
 def test_leaving_early_ends_the_run(talking_clip: Path, untrained_checkpoint: Path, pace: str) -> None:
+    before = set(threading.enumerate())
     estimates = recognise(str(talking_clip), pace=pace, checkpoint=str(untrained_checkpoint))
     assert [one.seq for one in islice(estimates, 3)] == [0, 1, 2]
     estimates.close()
-    assert not {"recognise", "face", "voice", "transcript"} & {thread.name for thread in threading.enumerate()}
+    for thread in set(threading.enumerate()) - before:
+        if thread.name in {"recognise", "face", "voice", "transcript"}:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive(), thread.name
 
 
 @pytest.mark.anyio

@@ -9,6 +9,7 @@ import torch
 
 from dhmd.checkpoint import load
 from dhmd.contract import Rows
+from dhmd.influence import influence
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from realtime.perception.window import SlidingWindow, WindowCut
@@ -60,8 +61,7 @@ def test_each_share_is_measured_once_in_as_many_calls_as_there_are_parts(present
         others = [sure(SAYS[other], 0.9) for other in present - {m}]
         without = [sum(column) / len(others) for column in zip(*others, strict=True)]
         whole = [sum(column) / len(present) for column in zip(*others, sure(SAYS[m], 0.9), strict=True)]
-        moved = sum(abs(p - q) for p, q in zip(whole, without, strict=True)) / 2
-        assert share.influence == pytest.approx(moved)
+        assert share.influence == pytest.approx(influence(whole, without))
 
 
 def test_who_is_alone_makes_all_of_it() -> None:

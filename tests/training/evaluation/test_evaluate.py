@@ -19,7 +19,7 @@ from dhmd.modality import Modality
 from dhmd.model import DHMD, DHMDConfig, ModalityConfig
 from training.cli import main
 from training.data.items import Example, Split, Utterance
-from training.evaluation.evaluate import evaluate, influence, measure
+from training.evaluation.evaluate import evaluate, measure, reasons
 from training.evaluation.predict import product, softmax
 from training.features.extractors import copy_learned
 from training.inputs import Inputs
@@ -164,8 +164,8 @@ def test_the_command_measures_the_rows_it_is_told_to(
 
 
 def test_influence_is_set_beside_what_changes_without_each_modality(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three windows: none changes the answer; the largest influence does; a smaller one does, from one side to the
-    other of an even chance."""
+    """Three windows: none changes the answer; two do; one does, by a smaller move of the probabilities
+    than that of another, which confirms the answer."""
     said = {
         3: [[0.90, 0.10], [0.90, 0.10], [0.52, 0.48]],
         "text": [[0.80, 0.20], [0.20, 0.80], [0.90, 0.10]],
@@ -179,4 +179,4 @@ def test_influence_is_set_beside_what_changes_without_each_modality(monkeypatch:
 
     monkeypatch.setattr("training.evaluation.evaluate._probabilities", probabilities)
     none: Any = None
-    assert influence(none, []) == {"changed": pytest.approx(2 / 3), "named": 0.5}
+    assert reasons(none, []) == {"changed": pytest.approx(2 / 3), "named": 1.0}
