@@ -15,13 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from dhmd import yardstick
 from dhmd.modality import Modality
 from dhmd.model import DHMD, SENTIMENT
-from training.config import Network, SequenceConfig
+from training.config import Network, PlateauOptimisation, SequenceConfig
 from training.data.batch import Labels
 from training.learning import losses
 
 PAPER: Final = SequenceConfig(
     name="paper",
     features="published",
+    optimisation=PlateauOptimisation(clip="batch"),
     network=Network(
         kernels={m: one.kernel for m, one in yardstick.PAPER.modalities.items()},
         attention_dropout={m: one.attention_dropout for m, one in yardstick.PAPER.modalities.items()},

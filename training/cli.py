@@ -269,7 +269,6 @@ def parser() -> Parser:
         metavar="KEY=VALUE",
         type=_change,
         action="append",
-        default=[],
         dest="changes",
         help="a value in place of the configuration's, such as network.d=30 or losses.ort=0; as often as it takes",
     )
@@ -507,7 +506,7 @@ def _fit(args: argparse.Namespace) -> None:
     from training.evaluation.table import limit_of, summary
     from training.learning.device import first
 
-    changes = dict(args.changes) | ({"optimisation.epochs": args.epochs} if args.epochs is not None else {})
+    changes = dict(args.changes or ()) | ({"optimisation.epochs": args.epochs} if args.epochs is not None else {})
     config = read_config(args.config, changes)
     folder = args.folder or Path("runs") / config.name
     for seed in args.seeds or ():
