@@ -9,9 +9,11 @@ from collections import deque
 
 def running_s() -> float:
     """Seconds on a clock that nobody sets, and that goes on while the machine sleeps where the system has one."""
-    if sys.platform == "win32":
-        return time.monotonic()
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    if sys.platform != "win32":
+        now_s = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    else:
+        now_s = time.monotonic()
+    return now_s
 
 
 class StreamClock:
