@@ -16,7 +16,8 @@ from dhmd.modality import Modality
 from dhmd.yaml_config import ConfigInvalid
 from realtime.programs.run import run
 from realtime.settings import RunSettings
-from training.cli import CORPORA, main
+from training.cli import main
+from training.cli.commands import CORPORA
 from training.config import FitConfig, read_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

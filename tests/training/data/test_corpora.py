@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dhmd.labels import EMOTIONS
-from training.cli import CORPORA as OFFERED
+from training.cli.commands import CORPORA as OFFERED
 from training.data.corpora import CORPORA, GOEMOTIONS_PER_CLASS, prepare
 from training.data.items import Split, Utterance
 from training.data.manifest import read_manifests

@@ -240,7 +240,7 @@ def test_without_a_dictionary_its_figure_alone_is_left_out(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     folder = untrained(tmp_path, specs, untrained_encoders, dictionary=False).folder
-    monkeypatch.setattr("training.cli._test_examples", lambda checkpoint, args: examples)
+    monkeypatch.setattr("training.cli.commands.test_examples", lambda checkpoint, args: examples)
     gc.collect()  # what earlier tests left to be collected warns now, and not while the figures are drawn
     recwarn.clear()
     assert main(["plot", "--checkpoint", str(folder), "--out", str(tmp_path / "figures")]) == 0

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
-from training.cli import PAIRS, main
+from training.cli import main
+from training.cli.commands import PAIRS
 from training.data.items import Split
 from training.data.pairs import FOLDS, read_pairs
 from training.errors import CorpusMissing, FeaturesInvalid
