@@ -100,8 +100,8 @@ class Publisher:
         self._stream = stream
         self._claim = claim
         self._run = secrets.token_hex(8)
-        self._met: dict[str, asyncio.Event] = {"ask": asyncio.Event(), "held": asyncio.Event()}
-        """What was heard of a claim: our own question come back, and that the stream is held."""
+        self._asked, self._ended = asyncio.Event(), asyncio.Event()
+        """Our own question has come back; another run has the stream."""
         self._preceded = False
         """Another run asked before us, and has the stream if all goes well."""
         self._owed: dict[str, None] = {}
@@ -254,9 +254,9 @@ class Publisher:
         with contextlib.suppress(TimeoutError):  # Where we may not subscribe, nobody can be heard.
             async with asyncio.timeout(CLAIM_S):
                 # What the broker holds comes before it.
-                await self._met["ask"].wait()
+                await self._asked.wait()
                 if claim == "ask" and (self._preceded or self._heard.get(status) == b"online"):
-                    await self._met["held"].wait()
+                    await self._ended.wait()
         self._require(client)
         self._claim = None
 
@@ -266,7 +266,7 @@ class Publisher:
         except (ValidationError, Untrusted):
             return
         if claim.run == self._run:
-            self._met["ask"].set()
+            self._asked.set()
         elif claim.says == "held":
             if claim.to == self._run:
                 self._end(
@@ -275,7 +275,7 @@ class Publisher:
                         "name another with --stream, or end it with --take-over"
                     )
                 )
-        elif self._claim is not None and not self._met["ask"].is_set():
+        elif self._claim is not None and not self._asked.is_set():
             # Of runs that begin at once, the first has the stream.
             self._preceded = True
         elif claim.says == "take":
@@ -289,7 +289,7 @@ class Publisher:
     def _end(self, reason: StreamHeld | StreamTaken) -> None:
         if not self._closing.is_set():
             self._failure = reason
-        self._met["held"].set()
+        self._ended.set()
         self._wake.set()
 
     def _answer(self) -> None:

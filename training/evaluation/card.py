@@ -87,12 +87,11 @@ OWN: Final = """\
 - What holds for the checkpoint that it began from holds for it, too.
 """
 
-PEOPLE: Final = """\
+LIMITS: Final = """\
 - Who the people in the data are is mostly not recorded. How well the model does by age, gender, skin colour or
   culture was not measured.
 """
 DERIVED: Final = "- Valence and arousal of the estimate are derived from the emotions, not learned.\n"
-LIMITS: Final = PEOPLE + DERIVED
 
 
 def model_card(
@@ -126,10 +125,10 @@ def model_card(
             f" says; {rehearsal.kept:.0%} of each weight is that checkpoint's."
         )
     measured_affect = [name for name in ("valence", "arousal") if name in config.heads and config.heads[name].range]
-    limits = LIMITS
-    if measured_affect:
-        limits = LIMITS.replace(DERIVED, f"- Learned, not derived from the emotions: {', '.join(measured_affect)}.\n")
-    known_limits = "".join([COMPOSED if set(counts) <= set(SOURCES) else OWN, limits])
+    learned = f"- Learned, not derived from the emotions: {', '.join(measured_affect)}.\n"
+    known_limits = "".join(
+        [COMPOSED if set(counts) <= set(SOURCES) else OWN, LIMITS, learned if measured_affect else DERIVED]
+    )
     corpora = measured["corpora"]
     alone = _folded(folds) if folds else _single(corpora)
     compared, own = ("", "") if folds else (_before(before or {}, corpora), _own(config, corpora))
@@ -187,18 +186,23 @@ is easier to hit, so sets of modalities without such labels have at least the sa
 {USE}"""
 
 
+OF_HEAD: Final = ("accuracy", "unweighted recall", "mean absolute error", "correlation")
+
+
+def _of_head(measured: Mapping[str, Any]) -> list[str]:
+    """The cells under OF_HEAD, of classes or of a number."""
+    if "mae" in measured:
+        return ["-", "-", f"{measured['mae']:.3f}", f"{measured['corr']:.3f}"]
+    return [_percent(measured["accuracy"]), _percent(measured["unweighted_recall"]), "-", "-"]
+
+
 def _folded(folds: Mapping[str, Any]) -> str:
     """What a cross-validation gave, before and after."""
     rows = []
     for head, both in folds.items():
         for when, one in both.items():
-            numbers = (
-                [_percent(one["accuracy"]), _percent(one["unweighted_recall"]), "-", "-"]
-                if "accuracy" in one
-                else ["-", "-", f"{one['mae']:.3f}", f"{one['corr']:.3f}"]
-            )
-            rows.append([head, when, str(one["n"]), *numbers])
-    columns = ["head", "fine-tuning", "n", "accuracy", "unweighted recall", "mean absolute error", "correlation"]
+            rows.append([head, when, str(one["n"]), *_of_head(one)])
+    columns = ["head", "fine-tuning", "n", *OF_HEAD]
     return (
         "Fewer than 20 utterances are of the split test, so no accuracy of theirs is given. Instead all utterances\n"
         "were tested in turn, each by a network that had seen none of its group (5 folds):\n\n" + _table(columns, rows)
@@ -228,12 +232,8 @@ def _own(config: FitConfig, corpora: Mapping[str, Any]) -> str:
     rows = []
     for corpus, entry in corpora.items():
         for name, one in entry.get("heads", {}).items():
-            if "mae" in one:
-                cells = ["-", "-", f"{one['mae']:.3f}", f"{one['corr']:.3f}"]
-            else:
-                cells = [_percent(one["accuracy"]), _percent(one["unweighted_recall"]), "-", "-"]
-            rows.append([name, kinds.get(name, ""), corpus, str(one["n"]), *cells])
-    head = ["head", "of", "manifest", "n", "accuracy", "unweighted recall", "mean absolute error", "correlation"]
+            rows.append([name, kinds.get(name, ""), corpus, str(one["n"]), *_of_head(one)])
+    head = ["head", "of", "manifest", "n", *OF_HEAD]
     table = _table(head, rows) if rows else f"Of {', '.join(kinds)} no test utterance is labelled."
     return f"Heads of its own, published under `extra`:\n\n{table}\n\n"
 

@@ -106,14 +106,21 @@ def method(timeline: Timeline) -> str:
     )
     smoothing = session.settings.get("smoothing_s")
     averaged = f" Emotions and sentiment are averaged over {smoothing:g} s." if smoothing else ""
+    derived = [name for name in ("valence", "arousal") if name not in timeline.units]
+    affect = (
+        f" {' and '.join(derived).capitalize()} {'are' if len(derived) > 1 else 'is'} the emotions' mean place on the "
+        "circumplex, not measured."
+        if derived
+        else ""
+    )
     made = f"dhmd-live {version('dhmd')}, checkpoint {model}"
     return f"""<section class="method"><h2>Method</h2>
 <p>Every {session.hop_s:g} s the checkpoint {model} read what was perceived of {", ".join(CHANNELS.values())} in the
 last five seconds, and gave probabilities of seven emotions, and a sentiment in [{MINUS}3, 3] whose band holds 80 % of
-the true values on validation data.{held}{averaged} Valence and arousal are the emotions' mean place on the circumplex,
-not measured. The influence of a channel is half of the lead that the likeliest emotion loses over the next when it is
-left out; the graphs are the model's own view of which channel teaches which. A channel is late where the machine had
-not come to look.</p>
+the true values on validation data.{held}{averaged}{affect}
+The influence of a channel is half of the lead that the likeliest emotion loses over the next when it is left out; the
+graphs are the model's own view of which channel teaches which. A channel is late where the machine had not come to
+look.</p>
 <p>{METHOD_OF_INTERVALS}</p>
 <p>What a face, a voice or a sentence shows is not what a person feels.</p>
 <h2>Cite</h2>
