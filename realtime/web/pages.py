@@ -16,7 +16,9 @@ from typing import Any, Final
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.capture.samples import VideoFrame
+from realtime.pipeline.pipeline import Pipeline
 from realtime.recognition.steadiness import Steadiness
+from realtime.web.protocol import Choose, Steady
 
 WAITING: Final = 64
 """Messages that wait for one page at most; the oldest make room."""
@@ -89,6 +91,15 @@ def hello(source: str, **described: Any) -> str:
 def steadiness_of(steadiness: Steadiness) -> dict[str, float]:
     """Return the fields of a page's `steady`."""
     return {"smoothing": steadiness.smoothing_s, "margin": steadiness.margin}
+
+
+def steer(pipeline: Pipeline, asked: Choose | Steady) -> None:
+    """Read the person, or name emotions as steadily, as a page asks."""
+    match asked:
+        case Choose():
+            pipeline.perception.extractors.face.choose(asked.x, asked.y)
+        case Steady():
+            pipeline.steadied.keep(Steadiness(asked.smoothing, asked.margin))
 
 
 def message(kind: str, data: dict[str, Any]) -> str:

@@ -13,9 +13,8 @@ from starlette.websockets import WebSocket
 
 from dhmd.untrusted import read_json_object
 from realtime.pipeline.pipeline import Pipeline
-from realtime.recognition.steadiness import Steadiness
 from realtime.web.feed import Feed
-from realtime.web.pages import Page, hello, steadiness_of
+from realtime.web.pages import Page, hello, steadiness_of, steer
 from realtime.web.player import Player
 from realtime.web.protocol import REFUSED, Choose, Key, NotTaken, Play, Record, Steady, read_text
 from realtime.web.recordings import PageRecording
@@ -90,10 +89,8 @@ class Viewers:
                     on_key(said.key)
             elif isinstance(said, Play) and self._player is not None:
                 self._player.on_asked(said)
-            elif isinstance(said, Choose) and self.steers is not None:
-                self.steers.perception.extractors.face.choose(said.x, said.y)
-            elif isinstance(said, Steady) and self.steers is not None:
-                self.steers.steadied.keep(Steadiness(said.smoothing, said.margin))
+            elif isinstance(said, Choose | Steady) and self.steers is not None:
+                steer(self.steers, said)
             else:
                 await socket.close(REFUSED, "this page says what it may not; load it again")
                 return

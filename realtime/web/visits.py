@@ -34,7 +34,7 @@ from realtime.recognition.shared_engine import SharedEngine
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.session.recorder import describe
 from realtime.web.feed import Feed
-from realtime.web.pages import Page, message, steadiness_of
+from realtime.web.pages import Page, message, steadiness_of, steer
 from realtime.web.protocol import (
     LARGEST_PICTURE,
     LONGEST_SOUND_S,
@@ -197,10 +197,8 @@ class Visit:
                 self.recording.on_request(asked.on, asked.video, asked.audio)
             case Key():
                 self.recording.on_key(asked.key)
-            case Choose():
-                self.perception.extractors.face.choose(asked.x, asked.y)
-            case Steady():
-                self.pipeline.steadied.keep(Steadiness(asked.smoothing, asked.margin))
+            case Choose() | Steady():
+                steer(self.pipeline, asked)
             case Leave():
                 self.leave("this session is over")
 
