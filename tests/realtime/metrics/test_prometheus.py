@@ -72,6 +72,9 @@ def address_of(command: Any) -> str:
     return str(line.removeprefix("metrics: "))
 
 
+WORKERS = ("video", "audio", "face", "voice", "transcript")
+
+
 def test_a_run_is_read_while_it_goes_on(
     mosquitto: Any, subscribe: Callable[..., Any], start_live: Callable[..., Any], untrained_checkpoint: Path
 ) -> None:
@@ -83,12 +86,22 @@ def test_a_run_is_read_while_it_goes_on(
     address = address_of(command)
     command.wait_for(lambda: len(listener.estimates("hall")) >= 20)
     received = len(listener.estimates("hall"))
+
+    def running(worker: str) -> bool:
+        state = {"state": WorkerState.RUNNING}
+        return value(scrape(address), "dhmd_worker_state", stream="hall", worker=worker, **state) == 1
+
+    # On a busy machine one may be behind for a moment, which is told of it alone.
+    for worker in WORKERS:
+        command.wait_for(lambda worker=worker: running(worker))
     read = scrape(address)
     assert received <= value(read, "dhmd_estimates_total", stream="hall")
     assert value(read, "dhmd_broker_connected", stream="hall") == 1
-    for worker in ("video", "audio", "face", "voice", "transcript"):
+    for worker in WORKERS:
         states = {s: value(read, "dhmd_worker_state", stream="hall", worker=worker, state=s) for s in WorkerState}
-        assert states == {state: float(state is WorkerState.RUNNING) for state in WorkerState}
+        (state,) = (state for state, is_so in states.items() if is_so)
+        assert states == {one: float(one is state) for one in WorkerState}
+        assert state in {WorkerState.RUNNING, WorkerState.BEHIND}
         assert value(read, "dhmd_worker_restarts_total", stream="hall", worker=worker) == 0
     for name in ("capture_to_estimate", "capture_to_published", "inference"):
         quantiles = [value(read, f"dhmd_{name}_seconds", stream="hall", quantile=q) for q in ("0.5", "0.95", "0.99")]
