@@ -31,6 +31,8 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+PROGRAM = "network.pt2"
+"""The network as torch.export wrote it, in a checkpoint's folder that has it so, too."""
 INNER = "checkpoint"
 """Folder of the checkpoint in that of the run that made it."""
 PRETRAINED = Path(__file__).parent / "pretrained"

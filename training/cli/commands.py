@@ -313,22 +313,22 @@ def table(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     from dhmd.model import DHMD
-    from training.export import TOLERANCE, Exported, export
+    from training.export.folder import export_checkpoint, export_run
+    from training.export.network import TOLERANCE, Exported
     from training.language import EndToEnd
     from training.learning.fit_sequences import SequenceRun
 
     run = SequenceRun.read(Path(args.checkpoint))
     if run is None:
-        exported = Exported.of(load(args.checkpoint))
+        distance = export_checkpoint(load(args.checkpoint), args.kind, args.out)
     elif isinstance(run.model, EndToEnd):
         raise ConfigInvalid(f"{args.checkpoint} has a language encoder of its own, which is not exported")
     elif isinstance(run.model, DHMD):
-        exported = Exported(run.model, run.steps, run.contract())
+        distance = export_run(Exported(run.model, run.steps, run.contract()), args.kind, args.out)
     else:
         raise ConfigInvalid(
             f"{args.checkpoint} is of a {run.config.model} network; those of `model: dhmd` are exported"
         )
-    distance = export(exported, args.kind, args.out)
     print(f"{args.out}: at most {distance:.1g} off the model (allowed {TOLERANCE:g}) with every set of modalities")
 
 
