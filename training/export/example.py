@@ -70,7 +70,7 @@ def read_sound(path: Path) -> Floats:
             sys.exit(
                 f"{path}: expected 16 kHz, mono, 16 bits; ffmpeg -i {path} -ar 16000 -ac 1 -sample_fmt s16 out.wav"
             )
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / np.float32(32768)
 
 
 def speaking(samples: Floats) -> NDArray[np.bool_]:
@@ -180,13 +180,14 @@ def payload(rows: Mapping[Modality, Rows], end_s: float, words: str = "") -> dic
     """What is published of the window that ends at `end_s`: docs/estimate.schema.json of dhmd describes it."""
     window = Window(rows, end_s)
     present = window.present
+    affect: list[float | None] = [None, None]
     if present:
         said, emotions = window.said(present), window.emotions(present)
         top = max(emotions, key=lambda name: emotions[name])  # live, another takes its place by a margin over a second
         affect = [round(sum(emotions[name] * CIRCUMPLEX[name][axis] for name in EMOTIONS), 4) for axis in (0, 1)]
         sentiment = interval(said["sentiment"], together(present), -3.0, 3.0)
     else:  # nothing was perceived, so nothing is said: no zero, and no "neutral"
-        said, emotions, top, affect, sentiment = {}, None, None, [None, None], None
+        said, emotions, top, sentiment = {}, None, None, None
     graphs = {
         short: {str(edge): round(said.get(f"{space} edge {edge}", 0.0), 4) for edge in EDGES}
         for short, space in (("homo", "homogeneous"), ("hetero", "heterogeneous"))

@@ -59,7 +59,7 @@ class Listening(nn.Module):
     def forward(self, samples: Tensor) -> Tensor:
         around = F.pad(samples[None], (WINDOW // 2, WINDOW // 2), mode="reflect")
         spectrum = F.conv1d(around, self.waves, stride=FRAME)[..., :-1]  # (1, 402, T)
-        power = spectrum.square().unflatten(1, (2, -1)).sum(dim=1)
+        power = spectrum.square().reshape(1, 2, WINDOW // 2 + 1, -1).sum(dim=1)
         bands = (self.mels @ power).clamp(min=1e-10).log10()
         return newest(self.network, (bands.maximum(bands.max() - 8.0) + 4.0) / 4.0)
 
