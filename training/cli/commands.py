@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -176,10 +177,24 @@ def _fit_utterances(
     folds = None
     if worthwhile(config, examples):
         folds = cross_validated(config, examples, specs, sources.sha256, folder, encoders)
-    written = fit(config, FitData.of(examples, specs, sources.sha256), folder, encoders, start, folds)
+    known = [] if start is None else _known(start, work, sources.sha256)
+    written = fit(config, FitData.of(examples, specs, sources.sha256, known), folder, encoders, start, folds)
     if first():
         print((written / "README.md").read_text(encoding="utf-8"))
         print(f"checkpoint: {written}")
+
+
+def _known(start: Checkpoint, work: Work, learned_from: Collection[str]) -> list[Example]:
+    """Utterances of the test splits of prepared corpora by which to tell what a checkpoint forgets: those whose
+    features are at hand."""
+    from training.data.items import Split
+    from training.inputs import Inputs
+
+    names = [name for name in CORPORA if name not in learned_from and (work.data / f"{name}.csv").is_file()]
+    if not names:
+        return []
+    with Inputs.of(work, names) as sources:
+        return sources.only(Split.TEST).kept(start)
 
 
 def own_of(checkpoint: Checkpoint) -> tuple[Head, ...]:

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import dhmd
 from dhmd.assets.store import asset_named, fetch
-from dhmd.checkpoint import CARD, CONFIG, PROGRAM, VOUCHED_FOR, Checkpoint
+from dhmd.checkpoint import CARD, CONFIG, CONTRACT, PROGRAM, VOUCHED_FOR, Checkpoint
 from dhmd.features.landmarks import BLENDSHAPES, POSE
 from dhmd.features.speech import SPEECH_ASSET, silero_path
 from dhmd.features.text import DEFAULT_ENCODER
-from training.export.network import CONTRACT, Exported, ExportFailed, write_network
+from training.export.network import Exported, ExportFailed, write_network
 from training.export.perception import parts_of
 
 EXAMPLE: Final = "example.py"

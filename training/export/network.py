@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from dhmd.checkpoint import Checkpoint, subset_name
+from dhmd.checkpoint import CONTRACT, Checkpoint, subset_name
 from dhmd.errors import DHMDError, extra
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
@@ -29,8 +29,6 @@ from training.data.compose import SUBSETS
 
 FORMATS: Final = ("onnx", "pt2")
 TOLERANCE: Final = 1e-4
-CONTRACT: Final = "dhmd.json"
-"""Name of the contract in the file: a key of ONNX's metadata, an extra file of a `.pt2`."""
 INPUTS: Final = (*Modality, *(f"{m}_mask" for m in Modality))
 OUTPUT: Final = "readout"
 FREE_BATCH: Final = {"windows": tuple({0: torch.export.Dim("batch")} for _ in INPUTS)}
