@@ -31,6 +31,11 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+PROGRAM = "network.pt2"
+"""The network as torch.export wrote it, in a checkpoint's folder that has it so, too."""
+PROGRAM_SUFFIX = ".pt2"
+CONTRACT = "dhmd.json"
+"""Name of what an exported network says of itself: a file beside it, a key of ONNX's metadata, an extra of a `.pt2`."""
 INNER = "checkpoint"
 """Folder of the checkpoint in that of the run that made it."""
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -93,11 +98,16 @@ class Checkpoint:
     features: Mapping[Modality, FeatureSpec]
     calibration: Calibration
     training: Mapping[str, Any]
+    program: Path | None = None
+    """The file to run in place of the network's own code: its network as torch.export wrote it."""
 
 
 def locate(name_or_folder: str | Path) -> Path:
-    """A folder that exists, alone or in that of its run, or the name of a checkpoint that ships with the package."""
+    """A folder that exists, alone or in that of its run, that of a `.pt2` in it, or the name of a checkpoint that ships
+    with the package."""
     given = Path(name_or_folder)
+    if given.suffix == PROGRAM_SUFFIX and given.is_file():
+        given = given.parent
     for folder in (PRETRAINED / name_or_folder, given / INNER, given):
         if (folder / CONFIG).is_file():
             return folder
@@ -149,6 +159,7 @@ def load(name_or_folder: str | Path) -> Checkpoint:
             features={m: FeatureSpec.from_dict(config["features"][m]) for m in Modality},
             calibration=Calibration.from_dict(config["calibration"]),
             training=dict(config["training"]),
+            program=Path(name_or_folder) if Path(name_or_folder).suffix == PROGRAM_SUFFIX else None,
         )
     try:
         checkpoint.model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DHMDError(Exception):
     """Ends a command with its line on stderr and `exit_code`, never with a traceback."""
@@ -15,6 +18,16 @@ class DeviceUnavailable(DHMDError):
 
 class LibraryMissing(DHMDError):
     """A library that the plain install does without is needed."""
+
+
+@contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Raise LibraryMissing where an import inside fails. name: the extra that brings the library; what: needs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = str(error.name).partition(".")[0]
+        raise LibraryMissing(f"{what} needs {library}; pip install 'dhmd[{name}]'") from None
 
 
 class MediaUnreadable(DHMDError):

@@ -68,7 +68,7 @@ class RunSettings(BaseModel):
         ge=0,
         le=LONGEST_SMOOTHING_S,
         strict=False,
-        description="average emotions and sentiment over time, so that an old value counts 1/e after so many seconds",
+        description="average what is said over time, so that an old value counts 1/e after so many seconds",
     )
     margin: float = Field(
         BY_DEFAULT.margin,

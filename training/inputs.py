@@ -15,7 +15,7 @@ from dhmd.model import Head
 from training.data.items import Example, Split, Utterance, is_session
 from training.data.manifest import Manifest, read_manifests
 from training.errors import ManifestInvalid, TooLittleData
-from training.features.extract import STORE, Extraction, extract
+from training.features.extract import STORE, Extraction, extract, kept
 from training.features.extractors import ENCODERS
 from training.features.store import FeatureStore
 
@@ -123,6 +123,10 @@ class Inputs:
         for modality, spec in checkpoint.features.items():
             spec.require(specs[modality])
         return examples
+
+    def kept(self, checkpoint: Checkpoint) -> list[Example]:
+        """Examples with the features that a checkpoint eats, of what was extracted before."""
+        return kept(self.utterances, self.store, checkpoint.folder)
 
     def __enter__(self) -> Self:
         return self

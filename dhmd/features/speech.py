@@ -68,6 +68,8 @@ class LogMel:
         except ImportError as error:
             raise SpeechUnavailable(f"{error}; pip install faster-whisper") from error
         self._extract = FeatureExtractor()
+        self.filters: Final[NDArray[np.float32]] = self._extract.mel_filters
+        """(80, 201): share of each frequency in each band."""
 
     def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """samples: (N,) 16 kHz mono in [-1, 1], without padding. Returns (80, T), T even, frames of 10 ms."""
@@ -234,10 +236,10 @@ class VoiceActivity:
 
 def voice_activity_sha256() -> str:
     """Digest of the Silero weights that decide where there is voice; they ship inside faster-whisper."""
-    return hashlib.sha256(_silero_path().read_bytes()).hexdigest()
+    return hashlib.sha256(silero_path().read_bytes()).hexdigest()
 
 
-def _silero_path() -> Path:
+def silero_path() -> Path:
     try:
         from faster_whisper.utils import get_assets_path
     except ImportError as error:
@@ -254,4 +256,4 @@ def _silero() -> Any:
         raise SpeechUnavailable(f"{error}; pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(_silero_path()), sess_options=options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(silero_path()), sess_options=options, providers=["CPUExecutionProvider"])

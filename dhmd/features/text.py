@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from torch import nn
 
 from dhmd.assets.store import ASSETS, fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows, Word
@@ -54,6 +55,11 @@ class TextExtractor:
             absent_after_s=5.0,
             weights=weights,
         )
+
+    @property
+    def network(self) -> nn.Module:
+        """The encoder with its adapter in it."""
+        return self._encoder.model
 
     def extract(self, words: Sequence[Word]) -> Rows:
         """One row a sub-word token of the newest words, at most `spec.steps`; rows carry the end time of their word.

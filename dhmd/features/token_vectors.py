@@ -133,13 +133,13 @@ class Bert(nn.Module):
         """(N,) token ids, at most `longest` -> (N, d)."""
         ids = ids[: self.longest]
         parts: Any = self.embeddings
-        words, places = parts.word_embeddings(ids), parts.position_embeddings.weight[: len(ids)]
+        words, places = parts.word_embeddings(ids), parts.position_embeddings.weight[: ids.shape[0]]
         x: Tensor = parts.LayerNorm(words + places + parts.token_type_embeddings.weight[0])
         layers: Any = self.encoder.layer
         for layer in layers:
             attention = layer.attention["self"]
             q, k, v = (
-                linear(x).view(1, len(x), self.heads, -1).transpose(1, 2)
+                linear(x).view(1, x.shape[0], self.heads, -1).transpose(1, 2)
                 for linear in (attention.query, attention.key, attention.value)
             )
             read = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dhmd.assets.store import sha256_of
 from dhmd.contract import FeatureSpec, Rows
@@ -99,10 +100,7 @@ class VoiceExtractor:
     def _heard(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
         """Newest frames pooled to rows, embedding and logits: (rows of a hop, VOICE_WIDTH - PROSODY_WIDTH)."""
         with torch.inference_mode():
-            heard = self.network(torch.from_numpy(self._log_mel(signal))[None])
-        newest = heard.frames[0, -HOP // ENCODER_HOP :].unflatten(0, (-1, PROSODY_ROW // ENCODER_HOP)).mean(dim=1)
-        whole = torch.cat([heard.embedding, heard.logits], dim=1).expand(len(newest), -1)
-        rows: NDArray[np.float32] = torch.cat([newest, whole], dim=1).numpy()
+            rows: NDArray[np.float32] = newest(self.network, torch.from_numpy(self._log_mel(signal))[None]).numpy()
         return rows
 
     def _voiced(self, hop: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -115,3 +113,13 @@ class VoiceExtractor:
             voiced[frame * VOICE_FRAME : end] = True
             self._voiced_until = self._done + end
         return np.array([row.any() for row in voiced.reshape(-1, PROSODY_ROW)], np.bool_)
+
+
+def newest(network: VoiceNetwork, mel: Tensor) -> Tensor:
+    """Frames of the newest hop pooled to rows, embedding and logits: (rows of a hop, VOICE_WIDTH - PROSODY_WIDTH).
+
+    mel: (1, 80, T) log-mel frames of 10 ms, up to the end of the hop.
+    """
+    heard = network(mel)
+    frames = heard.frames[0, -HOP // ENCODER_HOP :].unflatten(0, (-1, PROSODY_ROW // ENCODER_HOP)).mean(dim=1)
+    return torch.cat([frames, torch.cat([heard.embedding, heard.logits], dim=1).expand(len(frames), -1)], dim=1)

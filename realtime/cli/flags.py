@@ -121,7 +121,7 @@ def add_steadiness_flags(command: Flags) -> None:
         type=float,
         dest="smoothing_s",
         metavar="S",
-        help="average emotions and sentiment over S seconds (default: 0, as the model gives them)",
+        help="average what is said over S seconds (default: 0, as the model gives them)",
     )
     command.add_argument(
         "--margin",

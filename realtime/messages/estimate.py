@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,6 +53,19 @@ class ExtraNumber(Part):
 
 
 Extra = ExtraClasses | ExtraNumber
+
+
+def own_numbers(extra: Mapping[str, Extra]) -> dict[str, float]:
+    """What heads of the checkpoint's own say in numbers alone: by HEAD, and probabilities of classes by HEAD_CLASS."""
+    return {
+        name: value
+        for head, one in extra.items()
+        for name, value in (
+            {head: one.value}
+            if isinstance(one, ExtraNumber)
+            else {f"{head}_{name}": share for name, share in one.probabilities.items()}
+        ).items()
+    }
 
 
 class ModalityEstimate(Part):

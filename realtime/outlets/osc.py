@@ -8,8 +8,9 @@ import socket
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from dhmd.errors import LibraryMissing
+from dhmd.errors import extra
 from realtime.errors import SettingsInvalid
+from realtime.messages.estimate import ExtraClasses, own_numbers
 from realtime.outlets.numbers import marker_of, numbers_of
 from realtime.pipeline.outputs import Emitted
 from realtime.recognition.events import Events
@@ -22,8 +23,10 @@ RESERVED: Final = re.compile(r"[^!-~]|[#*,/?\[\]{}]")
 class OscOutlet:
     """A sink that sends each estimate as one bundle, to be taken at once, and each event as a message.
 
-    A number goes to `/dhmd/STREAM/NAME`, the top emotion to `/dhmd/STREAM/top`, an event to `/dhmd/STREAM/event`. What
-    there is none of is not sent. Raises SettingsInvalid, LibraryMissing.
+    A number goes to `/dhmd/STREAM/NAME`, the top emotion to `/dhmd/STREAM/top`, an event to `/dhmd/STREAM/event`; what
+    heads of the checkpoint's own say to `/dhmd/STREAM/extra_NAME`. What there is none of is not sent.
+
+    Raises SettingsInvalid, LibraryMissing.
     """
 
     def __init__(self, stream: str, address: str) -> None:
@@ -32,10 +35,8 @@ class OscOutlet:
         self._events = Events()
         self._told = False
         host, port = host_and_port(address)
-        try:
+        with extra("osc", "--osc"):
             from pythonosc.udp_client import UDPClient
-        except ModuleNotFoundError:
-            raise LibraryMissing("--osc needs python-osc; pip install 'dhmd[osc]'") from None
         try:
             # The library would look a name up anew for each packet.
             family, *_, found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
@@ -52,6 +53,11 @@ class OscOutlet:
             if value is not None:
                 bundle.add_content(_message(f"{self._below}/{name}", value))
         bundle.add_content(_message(f"{self._below}/top", estimate.top or "none"))
+        for name, value in own_numbers(estimate.extra).items():
+            bundle.add_content(_message(f"{self._below}/extra_{RESERVED.sub('_', name)}", value))
+        for name, one in estimate.extra.items():
+            if isinstance(one, ExtraClasses):
+                bundle.add_content(_message(f"{self._below}/extra_{name}", one.top))
         for event in self._events.take(estimate):
             bundle.add_content(_message(f"{self._below}/event", marker_of(event)))
         try:

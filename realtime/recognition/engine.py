@@ -7,19 +7,20 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from dhmd.checkpoint import Checkpoint, own_calibration, subset_name
+from dhmd.checkpoint import CONTRACT, Checkpoint, CheckpointInvalid, own_calibration, subset_name
 from dhmd.errors import DeviceUnavailable
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.model import Head, columns, own_heads
 from dhmd.prediction import Predictor
+from dhmd.untrusted import read_json_object, shown
 from realtime.messages.estimate import Extra, ExtraClasses, ExtraNumber
 from realtime.perception.window import WindowCut
 
@@ -103,16 +104,17 @@ class Engine:
     traced for single windows when the engine is made (0.2 s), on a GPU captured in a CUDA graph: the same numbers a
     quarter faster, and without holding the interpreter's lock against the other threads.
 
-    activations: give those of the dictionaries, too.
+    activations: give those of the dictionaries, too; the program of a `.pt2` has none.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, *, activations: bool = False) -> None:
         self.checkpoint = checkpoint
         self.device = device
-        self._activations = activations and checkpoint.model.atoms > 0
+        self._activations = activations and checkpoint.model.atoms > 0 and checkpoint.program is None
         self._own = own_heads(checkpoint.model.config.heads)
         self._columns = len(columns(checkpoint.model.config.heads))
-        self._predictors: dict[frozenset[Modality], Predictor] = {}
+        self._program = program_of(checkpoint, device)
+        self._predictors: dict[frozenset[Modality], nn.Module] = {}
         specs = [checkpoint.features[m] for m in Modality]
         inputs = [torch.zeros(1, spec.steps, spec.width, device=device) for spec in specs]
         masks = [torch.ones(1, spec.steps, dtype=torch.bool, device=device) for spec in specs]
@@ -155,7 +157,9 @@ class Engine:
                     found[place] = self._inference(cuts[place], row, each_ms)
         return found
 
-    def _predictor(self, present: frozenset[Modality]) -> Predictor:
+    def _predictor(self, present: frozenset[Modality]) -> nn.Module:
+        if present not in self._predictors and self._program is not None:
+            self._predictors[present] = Exported(self._program, present)
         if present not in self._predictors:
             steps = {m: spec.steps for m, spec in self.checkpoint.features.items()}
             made = Predictor(self.checkpoint.model, steps, present, activations=self._activations)
@@ -202,7 +206,46 @@ class Engine:
         )
 
 
-def traced(predictor: Predictor, windows: Windows) -> Callable[..., Tensor]:
+class Exported(nn.Module):
+    """The program of a `.pt2` for windows of which these modalities are read; the others count as absent."""
+
+    def __init__(self, program: nn.Module, present: frozenset[Modality]) -> None:
+        super().__init__()
+        self.program = program
+        self.present = [m in present for m in Modality]
+        self.training = False
+
+    def forward(self, *windows: Tensor) -> Tensor:
+        inputs, masks = windows[: len(Modality)], windows[len(Modality) :]
+        read_of = [mask if there else torch.zeros_like(mask) for mask, there in zip(masks, self.present, strict=True)]
+        read: Tensor = self.program(*inputs, *read_of)
+        return read
+
+
+def program_of(checkpoint: Checkpoint, device: torch.device) -> nn.Module | None:
+    """The program that a checkpoint is to run by, on a device; None where it is not to. Raises CheckpointInvalid."""
+    if checkpoint.program is None:
+        return None
+    contract = {CONTRACT: ""}
+    try:
+        program = torch.export.load(str(checkpoint.program), extra_files=contract)
+        digest = read_json_object(contract[CONTRACT].encode()).get("digest")
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = shown(" ".join(str(error).split()))
+        raise CheckpointInvalid(f"{checkpoint.program} is no exported program ({reason}); export it again") from error
+    if digest != checkpoint.digest:
+        raise CheckpointInvalid(f"{checkpoint.program} was exported of another checkpoint; export it again")
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    module = cast("nn.Module", program.module())
+    for part in module.modules():  # which refuses `eval`, though it was exported so
+        part.training = False
+    return module
+
+
+def traced(predictor: nn.Module, windows: Windows) -> Callable[..., Tensor]:
     """The predictor for windows of this shape without its Python."""
     with warnings.catch_warnings(), torch.no_grad():
         # torch recommends its compiler instead, which needs a C++ compiler on the user's machine.
@@ -215,7 +258,7 @@ def traced(predictor: Predictor, windows: Windows) -> Callable[..., Tensor]:
     return made
 
 
-def captured(predictor: Predictor, windows: Windows) -> Callable[..., Tensor]:
+def captured(predictor: nn.Module, windows: Windows) -> Callable[..., Tensor]:
     """The predictor for windows of this shape as one CUDA graph. What it gives holds until the next call."""
     given = [window.clone() for window in windows]
     with torch.inference_mode():

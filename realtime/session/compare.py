@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Column, Table
 
+from dhmd.errors import extra
 from dhmd.labels import EMOTIONS
 from realtime.errors import DHMDLiveError
 from realtime.recognition.engine import Inference
@@ -69,11 +70,12 @@ class Comparison:
         return table
 
     def plot(self, path: Path, recorded: str, replayed: str) -> None:
-        """Draw the sentiment of both, and the emotions of each, over the session. Raises PlotUnavailable."""
-        try:
+        """Draw the sentiment of both, and the emotions of each, over the session.
+
+        Raises PlotUnavailable, LibraryMissing.
+        """
+        with extra("export", "--plot"):
             from matplotlib.figure import Figure
-        except ImportError:
-            raise PlotUnavailable("--plot needs matplotlib; pip install 'dhmd[export]'") from None
         figure = Figure(figsize=(11, 6.5), layout="constrained")
         top, *strips = figure.subplots(3, 1, sharex=True, height_ratios=[2, 1.2, 1.2])
         for name, inferences, colour in ((recorded, self.recorded, "0.55"), (replayed, self.replayed, "tab:blue")):

@@ -14,7 +14,7 @@ from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, SessionInvalid, schema
 from dhmd.session.reader import Mark, mark_of, words_of
-from realtime.messages.estimate import Extra, ExtraNumber
+from realtime.messages.estimate import Extra, own_numbers
 from realtime.session.messages import extra_of, top_of
 from realtime.workers import WorkerState, WorkerStatus
 
@@ -44,7 +44,7 @@ class Timeline:
     statuses: (seconds, status) of each change of a worker.
     words: those that were still being said when the recording began, or later.
     extra: (N,) numbers that heads of the checkpoint's own said, by HEAD, and probabilities of classes, by HEAD_CLASS.
-    units: of those numbers, by their name.
+    heads: the last that each of them said, which has its classes, or its range and unit.
     dropped_video, dropped_audio: of a recording that began in the middle of a run, those since its first estimate.
     """
 
@@ -76,7 +76,7 @@ class Timeline:
     statuses: Sequence[tuple[float, WorkerStatus]]
     lost: Sequence[Lost]
     extra: Mapping[str, Floats]
-    units: Mapping[str, str]
+    heads: Mapping[str, Extra]
 
     def __len__(self) -> int:
         return len(self.t_s)
@@ -106,7 +106,7 @@ class Timeline:
                     lost.append(Lost(record.arrived_s - start_s, message.topic, message.count))
         if not estimates:
             raise SessionInvalid(f"{session.path}: holds no estimate; nothing was estimated before the recording ended")
-        extra, units = _own([one.pop("extra") for one in estimates])
+        extra, heads = _own([one.pop("extra") for one in estimates])
         columns = {name: [one[name] for one in estimates] for name in estimates[0]}
         numbers = {name: np.array(values) for name, values in columns.items() if name not in {"top", "transcript"}}
         states = numbers.pop("states")
@@ -129,7 +129,7 @@ class Timeline:
             statuses=statuses,
             lost=lost,
             extra=extra,
-            units=units,
+            heads=heads,
         )
 
     @property
@@ -221,20 +221,15 @@ def _extra(message: Any, session: Session) -> dict[str, Extra]:
         ) from None
 
 
-def _own(said: Sequence[Mapping[str, Extra]]) -> tuple[dict[str, Floats], dict[str, str]]:
-    """What heads of the checkpoint's own said in each estimate, as columns, and the units of their numbers."""
+def _own(said: Sequence[Mapping[str, Extra]]) -> tuple[dict[str, Floats], dict[str, Extra]]:
+    """What heads of the checkpoint's own said in each estimate, as columns, and the last that each said."""
     columns: dict[str, Floats] = {}
-    units: dict[str, str] = {}
+    heads: dict[str, Extra] = {}
     for i, extra in enumerate(said):
-        for head, one in extra.items():
-            if isinstance(one, ExtraNumber):
-                units[head] = one.unit
-                cells = {head: one.value}
-            else:
-                cells = {f"{head}_{name}": share for name, share in one.probabilities.items()}
-            for name, value in cells.items():
-                columns.setdefault(name, np.full(len(said), np.nan))[i] = value
-    return columns, units
+        heads.update(extra)
+        for name, value in own_numbers(extra).items():
+            columns.setdefault(name, np.full(len(said), np.nan))[i] = value
+    return columns, heads
 
 
 def _since(start_s: float, words: Sequence[Word]) -> Sequence[Word]:

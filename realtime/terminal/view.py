@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dhmd.labels import CHANNELS
-from realtime.messages.estimate import Estimate, ModalityEstimate
+from realtime.messages.estimate import Estimate, ExtraNumber, ModalityEstimate
 from realtime.pipeline.outputs import Emitted
 from realtime.terminal.history import COLOURS, History
 from realtime.workers import WorkerState, WorkerStatus
@@ -71,8 +71,19 @@ def describe_line(e: Estimate) -> str:
         what = nothing_perceived(e)
     else:
         what = f"{e.top} {e.emotions[e.top]:.2f}  sentiment {e.sentiment.value:+.2f}"
+    own = "".join(f"  {one}" for one in own_heads(e))
     words = f'  "{e.transcript}"' if e.transcript else ""
-    return f"{present}  {what}{words}"
+    return f"{present}  {what}{own}{words}"
+
+
+def own_heads(e: Estimate) -> list[str]:
+    """Describe what each head of the checkpoint's own says."""
+    return [
+        f"{name.replace('_', ' ')} {one.value:.2f} {one.unit}".rstrip()
+        if isinstance(one, ExtraNumber)
+        else f"{name.replace('_', ' ')} {one.top} {one.probabilities[one.top]:.2f}"
+        for name, one in e.extra.items()
+    ]
 
 
 def alone(part: ModalityEstimate) -> str:
@@ -126,6 +137,7 @@ class Dashboard:
             _Part(10, 1, _headline(e, width)),
             _Part(8, len(COLOURS), _emotions(e, width)),
             _Part(5, 1, _sentiment(e, width)),
+            *([_Part(6, 1, _own(e, width))] if e.extra else []),
             _Part(7, 1 + len(CHANNELS), _channels(e, width)),
             _Part(4, 1, _last_words(e.transcript, width)),
             _Part(3, 2, None),
@@ -227,6 +239,12 @@ def _sentiment(e: Estimate, width: int) -> RenderableType:
         return line.append("-", "grey50")
     line.append_text(sentiment_bar(s.value, s.low, s.high, width - LABEL - NUMBER))
     return line.append(f" {s.value:+.2f}", style=sentiment_colour(s.value))
+
+
+def _own(e: Estimate, width: int) -> Text:
+    line = Text("also".rjust(LABEL - 1) + " ").append(" · ".join(own_heads(e)), "bold")
+    line.truncate(width, overflow="ellipsis")
+    return line
 
 
 def _channels(e: Estimate, width: int) -> RenderableType:

@@ -122,6 +122,13 @@ def test_own_clips_become_a_checkpoint_that_runs_live(
     short = re.sub(r"epochs: \d+", "epochs: 1", re.sub(r"steps: \d+", "steps: 2", config))
     short = re.sub(r"per_class: \d+", "per_class: 1", re.sub(r"batch: \d+", "batch: 2", short))
     Path("finetune.yaml").write_text(short)
+    # Of what base was measured on a part is at hand: one corpus is extracted, the other is not.
+    Path("data").mkdir()
+    lines = [f"{i},test,{('happy', 'sad')[i % 2]},{('what joy', 'oh no')[i % 2]} {i}" for i in range(20)]
+    Path("data/meld.csv").write_text("\n".join(["id,split,emotion,text", *lines]) + "\n")
+    Path("data/goemotions.csv").write_text("id,split,emotion,text\n1,test,sad,never seen before\n")
+    assert main(["extract", "data/meld.csv", "--jobs", "1"]) == 0
+    capsys.readouterr()
     assert main(["extract", "my.csv", "--jobs", "1"]) == 0
     assert "3 utterances have their features in cache; nothing was perceived in 0" in capsys.readouterr().out
     assert main(["fit", "finetune.yaml", "--manifest", "my.csv", "--jobs", "1"]) == 0
@@ -136,6 +143,13 @@ def test_own_clips_become_a_checkpoint_that_runs_live(
     assert "began from the checkpoint `base`" in card
     assert "Beside each batch of 2, 16 imagined windows" in card
     assert "There were no test utterances." in card
+    kept = re.search(r"What it kept: in ([\d.]+) % of imagined windows", card)
+    assert kept is not None
+    assert 90 < float(kept[1]) <= 100
+    (row,) = (line.split(" | ") for line in card.splitlines() if line.startswith("| meld |"))
+    assert row[1] == "20"
+    assert float(row[2]) == float(row[3]) == 100.0
+    assert "goemotions" not in card
     assert main(["evaluate", "--checkpoint", "runs/finetune/checkpoint", "--manifest", "my.csv", "--split", "all"]) == 0
     measured = json.loads(capsys.readouterr().out.split("checkpoint: runs/finetune/checkpoint\n")[1])
     assert (measured["n"], measured["coverage"]) == (3, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -176,10 +177,24 @@ def _fit_utterances(
     folds = None
     if worthwhile(config, examples):
         folds = cross_validated(config, examples, specs, sources.sha256, folder, encoders)
-    written = fit(config, FitData.of(examples, specs, sources.sha256), folder, encoders, start, folds)
+    known = [] if start is None else _known(start, work, sources.sha256)
+    written = fit(config, FitData.of(examples, specs, sources.sha256, known), folder, encoders, start, folds)
     if first():
         print((written / "README.md").read_text(encoding="utf-8"))
         print(f"checkpoint: {written}")
+
+
+def _known(start: Checkpoint, work: Work, learned_from: Collection[str]) -> list[Example]:
+    """Utterances of the test splits of prepared corpora by which to tell what a checkpoint forgets: those whose
+    features are at hand."""
+    from training.data.items import Split
+    from training.inputs import Inputs
+
+    names = [name for name in CORPORA if name not in learned_from and (work.data / f"{name}.csv").is_file()]
+    if not names:
+        return []
+    with Inputs.of(work, names) as sources:
+        return sources.only(Split.TEST).kept(start)
 
 
 def own_of(checkpoint: Checkpoint) -> tuple[Head, ...]:
@@ -313,22 +328,22 @@ def table(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     from dhmd.model import DHMD
-    from training.export import TOLERANCE, Exported, export
+    from training.export.folder import export_checkpoint, export_run
+    from training.export.network import TOLERANCE, Exported
     from training.language import EndToEnd
     from training.learning.fit_sequences import SequenceRun
 
     run = SequenceRun.read(Path(args.checkpoint))
     if run is None:
-        exported = Exported.of(load(args.checkpoint))
+        distance = export_checkpoint(load(args.checkpoint), args.kind, args.out)
     elif isinstance(run.model, EndToEnd):
         raise ConfigInvalid(f"{args.checkpoint} has a language encoder of its own, which is not exported")
     elif isinstance(run.model, DHMD):
-        exported = Exported(run.model, run.steps, run.contract())
+        distance = export_run(Exported(run.model, run.steps, run.contract()), args.kind, args.out)
     else:
         raise ConfigInvalid(
             f"{args.checkpoint} is of a {run.config.model} network; those of `model: dhmd` are exported"
         )
-    distance = export(exported, args.kind, args.out)
     print(f"{args.out}: at most {distance:.1g} off the model (allowed {TOLERANCE:g}) with every set of modalities")
 
 

@@ -74,6 +74,11 @@ Put methods in one table: of each run on the test split the field's measures, th
 their standard deviation. Below it stand the differences from the first method, with p of the paired bootstrap over
 clips and over speakers, as `compare` tells them.
 """
+EXPORT: Final = """\
+Write a checkpoint as a folder. ONNX: the network, those of the extractors, labels, temperatures, the card, licences,
+and example.py, which goes from a face, sound and words to what is published, with numpy and onnxruntime. .pt2: a
+checkpoint with the network as torch.export has it, which `dhmd-live run` takes. Of a run on features: its network.
+"""
 EXAMPLES: Final = {
     name: f"examples:\n{lines}"
     for name, lines in {
@@ -120,8 +125,9 @@ EXAMPLES: Final = {
   dhmd-train table DHMD=runs/mosi 'no dictionary=runs/plain' --format latex
 """,
         "export": """\
-  dhmd-train export --format onnx --out base.onnx              the checkpoint that ships
-  dhmd-train export --checkpoint runs/base/checkpoint --format pt2 --out base.pt2
+  dhmd-train export --out deploy                               the checkpoint that ships, for programs without torch
+  dhmd-train export --checkpoint runs/mine --format pt2 --out mine
+  dhmd-live run --checkpoint mine/network.pt2                  and run what was exported
 """,
         "bench": """\
   dhmd-train bench                                             with CMU-MOSI's constants
@@ -273,11 +279,16 @@ def _add_measures(commands: Commands) -> None:
     _add_table(commands)
 
     export = commands.add_parser(
-        "export", help="write a checkpoint as one file, ONNX or torch.export's .pt2", epilog=EXAMPLES["export"]
+        "export",
+        help="write a folder that runs without this package: networks, labels, card, an example",
+        description=EXPORT,
+        epilog=EXAMPLES["export"],
     )
     _add_checkpoint(export)
-    export.add_argument("--format", required=True, choices=("onnx", "pt2"), dest="kind", help="format of the file")
-    export.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write")
+    export.add_argument(
+        "--format", choices=("onnx", "pt2"), default="onnx", dest="kind", help="of the network (default: %(default)s)"
+    )
+    export.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write, new or empty")
     export.set_defaults(run=does.export)
 
     bench = commands.add_parser(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from dhmd.checkpoint import Calibration
@@ -94,6 +95,16 @@ LIMITS: Final = """\
 DERIVED: Final = "- Valence and arousal of the estimate are derived from the emotions, not learned.\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """What a fine-tuned checkpoint still knows. before, after: of the corpora of the one that it began from, by
+    `by_corpus`; agreement: share of imagined windows in which it finds the same emotion likeliest."""
+
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    agreement: float
+
+
 def model_card(
     config: FitConfig,
     counts: Mapping[str, Mapping[str, int]],
@@ -102,9 +113,11 @@ def model_card(
     calibration: Calibration,
     before: Mapping[str, Any] | None = None,
     folds: Mapping[str, Any] | None = None,
+    retained: Retained | None = None,
 ) -> str:
     """Markdown. counts: utterances by manifest and split; log: of the training; measured: by `evaluate`; before: the
-    corpora by the checkpoint that the run began from; folds: of a cross-validation, where test utterances are few.
+    corpora by the checkpoint that the run began from; folds: of a cross-validation, where test utterances are few;
+    retained: of a fine-tuning.
     """
     temperature, half_width = calibration.temperature, calibration.sentiment_half_width
     best = max(log, key=lambda entry: float(entry["score"]))
@@ -132,6 +145,8 @@ def model_card(
     corpora = measured["corpora"]
     alone = _folded(folds) if folds else _single(corpora)
     compared, own = ("", "") if folds else (_before(before or {}, corpora), _own(config, corpora))
+    if retained is not None:
+        own += _retained(str(config.start), retained)
     return f"""\
 # {config.name}: emotion and sentiment from face, voice and words
 
@@ -219,6 +234,25 @@ def _before(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     return f"Accuracy before and after fine-tuning:\n\n{_table(['manifest', 'n', 'before', 'after'], rows)}\n\n"
+
+
+def _retained(start: str, retained: Retained) -> str:
+    """How well it still does what the checkpoint that it began from could do."""
+    rows = [
+        [name, str(was["n"]), *(_percent(of["emotion"][key]) for key in ("accuracy", "ece") for of in (was, now))]
+        for (name, was), now in zip(retained.before.items(), retained.after.values(), strict=True)
+        if "emotion" in was
+    ]
+    head = ["corpus", "n", "accuracy % before", "after", "ECE % before", "after"]
+    measured = (
+        f"On the test splits of the corpora that `{start}` was measured on:\n\n{_table(head, rows)}"
+        if rows
+        else f"The corpora of `{start}` are not prepared and extracted here, so it was not measured on them."
+    )
+    return (
+        f"What it kept: in {_percent(retained.agreement)} % of imagined windows that it did not rehearse,\n"
+        f"the likeliest emotion is that of `{start}`. {measured}\n\n"
+    )
 
 
 def _own(config: FitConfig, corpora: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.checkpoint import Checkpoint, subset_name
-from dhmd.errors import DHMDError
+from dhmd.errors import DHMDError, extra
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.model import DHMD
@@ -126,16 +126,14 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def require_matplotlib() -> None:
-    """Raise FiguresUnavailable without it."""
-    try:
+    """Raise LibraryMissing without it."""
+    with extra("train", "dhmd-train plot"):
         import matplotlib as mpl  # noqa: F401
-    except ImportError as error:
-        raise FiguresUnavailable(f"{error}; pip install matplotlib") from error
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Our style, for what is drawn inside. Raises FiguresUnavailable without matplotlib."""
+    """Our style, for what is drawn inside. Raises LibraryMissing without matplotlib."""
     require_matplotlib()
     import matplotlib as mpl
 

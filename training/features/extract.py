@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -46,21 +47,47 @@ def extract(
     Raises ContractMismatch for sessions recorded with other extractors; ManifestInvalid when files turn out to be
     unreadable, after everything else was extracted and kept.
     """
-    extractors = LazyExtractors(extraction.encoders)
-    specs = extractors.specs()
+    specs = LazyExtractors(extraction.encoders).specs()
+    pieces = _pieces(utterances, store, specs)
+    faulty = _make((piece for own in pieces for piece in own.values()), store, extraction)
+    return _examples(utterances, pieces, store, specs, faulty), specs
+
+
+def kept(utterances: Sequence[Utterance], store: FeatureStore, encoders: Path) -> list[Example]:
+    """Those whose rows are all in the store already; nothing is extracted. Raises ContractMismatch."""
+    specs = LazyExtractors(encoders).specs()
+    pieces = _pieces(utterances, store, specs)
+    lacking = set(store.missing({piece.key for own in pieces for piece in own.values()}))
+    return _examples(utterances, pieces, store, specs, lacking)
+
+
+def _pieces(
+    utterances: Sequence[Utterance], store: FeatureStore, specs: Mapping[Modality, FeatureSpec]
+) -> list[dict[Modality, Piece]]:
+    """What is to be made of each utterance. Raises ContractMismatch."""
     _check_sessions(utterances, specs)
     digest_of = _digests(utterances, store)
     pieces: list[dict[Modality, Piece]] = []
     for one in utterances:
         recipes = {m: recipe_of(one, m) for m in Modality}
         pieces.append({m: piece_of(one, r, digest_of, specs[m]) for m, r in recipes.items() if r is not None})
-    faulty = _make((piece for own in pieces for piece in own.values()), store, extraction)
+    return pieces
+
+
+def _examples(
+    utterances: Sequence[Utterance],
+    pieces: Sequence[Mapping[Modality, Piece]],
+    store: FeatureStore,
+    specs: Mapping[Modality, FeatureSpec],
+    lacking: AbstractSet[str],
+) -> list[Example]:
+    """The utterances with their rows, but for those of which a piece is lacking, by its key."""
     examples = []
     for one, own in zip(utterances, pieces, strict=True):
-        if not any(piece.key in faulty for piece in own.values()):
+        if not any(piece.key in lacking for piece in own.values()):
             rows = {m: store.get(piece.key, specs[m].width) for m, piece in own.items()}
             examples.append(Example(one, {m: found for m, found in rows.items() if len(found)}))
-    return examples, specs
+    return examples
 
 
 def face_images(utterances: Sequence[Utterance], store: FeatureStore, extraction: Extraction) -> FaceImages:

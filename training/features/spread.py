@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from dhmd.errors import extra
 from dhmd.machine import cores, native_stderr_to
 from training.errors import WorkersUnavailable
 from training.features.pieces import Made, Piece, PieceMaker
@@ -76,11 +77,9 @@ def _ray(jobs: int, address: str | None) -> Iterator[Any]:
     os.environ.update(_QUIET)
     if address is None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on every system: no cluster, so loopback only
-    try:
+    with extra("train", "--jobs above 1"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise WorkersUnavailable(f"{error}; pip install 'ray[data]', or give --jobs 1") from error
     own: dict[str, Any] = {} if address else {"num_cpus": jobs, "include_dashboard": False}
     try:
         # It says there that it obeys RAY_BACKEND_LOG_LEVEL.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dhmd.errors import LibraryMissing
+from dhmd.errors import extra
 from training.learning.run_files import unwritable
 
 FOLDER: Final = "tensorboard"
@@ -17,10 +17,8 @@ class Curves:
 
     def __init__(self, run: Path, epochs: int) -> None:
         """epochs: how many the run is known to have; points of later ones, from before a cut, are dropped."""
-        try:
+        with extra("train", "dhmd-train fit"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise LibraryMissing(f"{error}; pip install 'dhmd[train]'") from error
         self._folder = run / FOLDER
         self._writer = SummaryWriter(self._folder, purge_step=epochs + 1)
 

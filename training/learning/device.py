@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dhmd.errors import DeviceUnavailable, LibraryMissing
+from dhmd.errors import DeviceUnavailable, extra
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -23,10 +23,8 @@ def fabric() -> Fabric:
     averaged over all of them (DDP). Otherwise there is one process, with a GPU where there is one. The network runs in
     bfloat16 where the GPU has it, the losses and the optimiser in float32. Raises DeviceUnavailable, LibraryMissing.
     """
-    try:
+    with extra("train", "dhmd-train fit"):
         from lightning_fabric import Fabric
-    except ImportError as error:
-        raise LibraryMissing(f"{error}; pip install 'dhmd[train]'") from error
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # every process would tell of its start
     cuda = torch.cuda.is_available()
     half = cuda and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from training.data.batch import Batch
 from training.data.compose import SUBSETS, Composer, Sample, collate, statistics
 from training.data.items import Example, Split, counted
 from training.errors import TooLittleData
-from training.evaluation.card import model_card
+from training.evaluation.card import Retained, model_card
 from training.evaluation.evaluate import by_corpus, evaluate, predictions
 from training.evaluation.metrics import correlation, emotion_metrics, sentiment_metrics
 from training.evaluation.predict import FEW, batches, calibrate, predict, predict_head, softmax
@@ -39,11 +39,13 @@ CHECKPOINT: Final = "checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class FitData:
-    """Everything a run learns from and is measured on. manifests: sha256 of each by its name."""
+    """Everything a run learns from and is measured on. manifests: sha256 of each by its name. known: utterances of the
+    test splits that the checkpoint was measured on from which the run begins."""
 
     examples: Mapping[Split, Sequence[Example]]
     specs: Mapping[Modality, FeatureSpec]
     manifests: Mapping[str, str] = field(default_factory=dict)
+    known: Sequence[Example] = ()
 
     @classmethod
     def of(
@@ -51,9 +53,10 @@ class FitData:
         examples: Sequence[Example],
         specs: Mapping[Modality, FeatureSpec],
         manifests: Mapping[str, str] | None = None,
+        known: Sequence[Example] = (),
     ) -> FitData:
         by_split = {split: [e for e in examples if e.utterance.split is split] for split in Split}
-        return cls(by_split, specs, manifests or {})
+        return cls(by_split, specs, manifests or {}, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +187,17 @@ def _finish(
     measured = evaluate(checkpoint, data.examples[Split.TEST])
     record = run_record(config, {"sha256": dict(data.manifests)}, trained)
     told: dict[str, Any] = {"utterances": counts, "test": measured}
-    before = None
+    before, retained = None, None
     if config.start is not None:
-        told["before"] = before = by_corpus(load(config.start), data.examples[Split.TEST])
+        begun = load(config.start)
+        told["before"] = before = by_corpus(begun, data.examples[Split.TEST])
+        retained = Retained(
+            by_corpus(begun, data.known),
+            by_corpus(checkpoint, data.known),
+            # Other windows than those that it rehearsed.
+            Rehearsal(begun.model, data.specs, config.seed + 1).agreement(checkpoint.model),
+        )
+        told["retained"] = asdict(retained)
     if folds is not None:
         told["folds"] = folds
     write_atomically(run / RESULTS, json.dumps(record | told, indent=1) + "\n")
@@ -194,7 +205,8 @@ def _finish(
         name = PREDICTIONS if said.head == EMOTION.name else f"predictions-{said.head}.csv"
         write_atomically(run / name, said.text())
     write_atomically(
-        folder / CARD, model_card(config, counts, trained.log, measured, checkpoint.calibration, before, folds)
+        folder / CARD,
+        model_card(config, counts, trained.log, measured, checkpoint.calibration, before, folds, retained),
     )
     return folder
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
-from dhmd.model import DHMD, Head
+from dhmd.model import DHMD, EMOTION, Head
 from training.data.batch import Batch
 from training.data.compose import SUBSETS
 
@@ -47,6 +47,11 @@ class Rehearsal:
             self._masks[m] = torch.from_numpy(_newest(specs[m].steps, draw) & shown[:, i : i + 1])
             self._inputs[m] = _rows(model, m, specs[m].steps, draw) * self._masks[m][..., None]
         self._said = _said(model, self._inputs, self._masks)
+
+    def agreement(self, model: DHMD) -> float:
+        """Share of the windows in which another model, or this one later, finds the same emotion likeliest."""
+        now = model.split(_said(model, self._inputs, self._masks))[EMOTION.name].argmax(dim=1)
+        return float((now == model.split(self._said)[EMOTION.name].argmax(dim=1)).float().mean())
 
     def beside(self, batch: Batch, count: int, epoch: int, step: int) -> Batch:
         """The batch with so many rehearsed windows after its own."""

@@ -16,6 +16,7 @@ import numpy as np
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import Modality
 from dhmd.session import Session
+from realtime.messages.estimate import ExtraNumber
 from realtime.session.export import look, tables
 from realtime.session.export.look import Drawn
 from realtime.session.export.markup import document, escape, folded
@@ -410,9 +411,10 @@ def _extra(timeline: Timeline) -> str:
     """Return what heads of the checkpoint's own said: means and ranges over the estimates that have it."""
     rows = []
     for name, values in timeline.extra.items():
-        known, unit = values[~np.isnan(values)], timeline.units.get(name)
+        known, head = values[~np.isnan(values)], timeline.heads.get(name)
         shown = [f"{value:.2f}" for value in (known.mean(), known.min(), known.max())]
-        rows.append([escape(name.replace("_", " ")), *shown, escape(unit or "") if unit is not None else "probability"])
+        unit = escape(head.unit) if isinstance(head, ExtraNumber) else "probability"
+        rows.append([escape(name.replace("_", " ")), *shown, unit])
     return folded("Also, by this checkpoint", ("what", "mean", "least", "most", "unit"), rows) if rows else ""
 
 

@@ -105,8 +105,8 @@ def method(timeline: Timeline) -> str:
         else (f" The emotion named is replaced once another has led it by a probability of {margin:g} for a second.")
     )
     smoothing = session.settings.get("smoothing_s")
-    averaged = f" Emotions and sentiment are averaged over {smoothing:g} s." if smoothing else ""
-    derived = [name for name in ("valence", "arousal") if name not in timeline.units]
+    averaged = f" What is said is averaged over {smoothing:g} s." if smoothing else ""
+    derived = [name for name in ("valence", "arousal") if name not in timeline.heads]
     affect = (
         f" {' and '.join(derived).capitalize()} {'are' if len(derived) > 1 else 'is'} the emotions' mean place on the "
         "circumplex, not measured."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from dhmd.errors import LibraryMissing
+from dhmd.errors import extra
 from dhmd.session import Session
 from realtime.errors import SettingsInvalid
 from realtime.session.export.comparison import Compared, page, write_csv
@@ -29,14 +29,8 @@ def export(path: Path, to: str, out: Path | None = None, *, force: bool = False)
     chosen = FORMATS[to]
     module = importlib.import_module(f"{__package__}.{chosen.module}")
     write: Callable[[Session, IO[bytes]], None] = getattr(module, chosen.write)
-    try:
-        with whole_file(out) as file:
-            write(session, file)
-    except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        if library not in {"pyarrow", "matplotlib"}:
-            raise
-        raise LibraryMissing(f"--to {to} needs {library}; pip install 'dhmd[export]'") from None
+    with extra("export", f"--to {to}"), whole_file(out) as file:
+        write(session, file)
     return out
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from dhmd.session import Session
+from realtime.messages.estimate import Extra, ExtraNumber
 from realtime.session.sentences import printable
 from realtime.session.timeline import Floats, Timeline
 
@@ -68,6 +69,9 @@ def _streams(timeline: Timeline) -> list[XdfStream]:
             np.stack([timeline.weight[m] for m in Modality], axis=1),
         ),
     }
+    if timeline.extra:
+        channels = [(name, _unit(timeline.heads.get(name))) for name in timeline.extra]
+        numbers["extra"] = ("Extra", channels, np.stack([*timeline.extra.values()], axis=1))
     streams = [
         XdfStream(name, kind, channels, timeline.t_s, values.astype(np.float32), rate_hz)
         for name, (kind, channels, values) in numbers.items()
@@ -82,6 +86,10 @@ def _streams(timeline: Timeline) -> list[XdfStream]:
         if texts:
             streams.append(XdfStream(name, "Markers", [(name, "")], np.array(times_s, np.float64), texts))
     return streams
+
+
+def _unit(head: Extra | None) -> str:
+    return head.unit if isinstance(head, ExtraNumber) else "probability"
 
 
 def _rate_hz(timeline: Timeline) -> float:

@@ -22,7 +22,14 @@ from pythonosc.dispatcher import Dispatcher
 from pythonosc.osc_server import BlockingOSCUDPServer
 
 from dhmd.labels import EMOTIONS
-from realtime.messages.estimate import Estimate, Modalities, ModalityEstimate, SentimentEstimate
+from realtime.messages.estimate import (
+    Estimate,
+    ExtraClasses,
+    ExtraNumber,
+    Modalities,
+    ModalityEstimate,
+    SentimentEstimate,
+)
 from realtime.outlets.lsl import LslOutlet
 from realtime.outlets.numbers import UNITS
 from realtime.outlets.osc import OscOutlet
@@ -142,6 +149,40 @@ def speaking(seq: int) -> Any:
     return SimpleNamespace(estimate=estimate)
 
 
+def test_heads_of_ones_own_are_sent(osc: OscReceiver) -> None:
+    stream = f"s{uuid.uuid4().hex[:12]}"
+    emission = speaking(0)
+    extra = {
+        "mood": ExtraClasses(top="very bored", probabilities={"engaged": 0.25, "very bored": 0.75}),
+        "rating": ExtraNumber(value=3.5, low=2.5, high=4.5, range=(1, 5), unit="points"),
+    }
+    emission.estimate = emission.estimate.model_copy(update={"extra": extra})
+    with LslOutlet(stream) as lsl, OscOutlet(stream, f"127.0.0.1:{osc.port}") as other:
+        lsl.on_estimate(emission)
+        other.on_estimate(emission)
+        (info,) = pylsl.resolve_byprop("source_id", f"dhmd-{stream}-extra", timeout=PATIENCE_S)
+        received = pylsl.StreamInlet(info, recover=False)
+        channel, described = received.info(PATIENCE_S).desc().child("channels").child("channel"), []
+        while not channel.empty():
+            described.append((channel.child_value("label"), channel.child_value("unit")))
+            channel = channel.next_sibling()
+        received.open_stream(timeout=PATIENCE_S)
+        lsl.on_estimate(emission)
+        values, _ = received.pull_sample(timeout=PATIENCE_S)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not osc.of(f"/dhmd/{stream}/extra_mood") and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+    assert described == [
+        ("mood_engaged", "probability"),
+        ("mood_very bored", "probability"),
+        ("rating", "points"),
+    ]
+    assert values == [0.25, 0.75, 3.5]
+    assert osc.of(f"/dhmd/{stream}/extra_mood") == ["very bored"]
+    assert osc.of(f"/dhmd/{stream}/extra_mood_very_bored") == [0.75]
+    assert osc.of(f"/dhmd/{stream}/extra_rating") == [3.5]
+
+
 @pytest.mark.parametrize("example", ["lsl", "osc"])
 def test_the_examples_of_the_manual_receive_what_happens(example: str) -> None:
     stream = f"s{uuid.uuid4().hex[:12]}"
@@ -189,7 +230,7 @@ def test_what_cannot_be_sent_is_refused(
     ("module", "flags", "line"),
     [
         ("pylsl", ("--lsl",), r"error: --lsl needs pylsl; pip install 'dhmd\[lsl\]'"),
-        ("pythonosc", ("--osc", "127.0.0.1:9"), r"error: --osc needs python-osc; pip install 'dhmd\[osc\]'"),
+        ("pythonosc", ("--osc", "127.0.0.1:9"), r"error: --osc needs pythonosc; pip install 'dhmd\[osc\]'"),
     ],
 )
 def test_a_library_that_is_missing_is_named(talking_clip: Path, module: str, flags: tuple[str, ...], line: str) -> None:

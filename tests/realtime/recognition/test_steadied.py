@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dhmd.labels import EMOTIONS
+from realtime.messages.estimate import ExtraClasses, ExtraNumber
 from realtime.recognition.engine import Inference, Sentiment
 from realtime.recognition.steadied import Hysteresis, Steadied
 from realtime.recognition.steadiness import Steadiness
@@ -97,3 +99,29 @@ def test_probabilities_are_left_as_they_are_and_the_top_follows_the_average() ->
     assert replace(shown, emotions=sad.emotions, sentiment=sad.sentiment) == sad
     assert averaged.of(None, 0.2) == (None, None)
     assert averaged.of(sad, 0.3) == (sad, "sad")
+
+
+def test_heads_of_ones_own_are_averaged_like_all_else() -> None:
+    def said(engaged: float, rating: float) -> Inference:
+        mood = {"engaged": engaged, "bored": 1 - engaged}
+        extra = {
+            "mood": ExtraClasses(top=max(mood, key=lambda name: mood[name]), probabilities=mood),
+            "rating": ExtraNumber(value=rating, low=rating - 1, high=rating + 1, range=(0, 10)),
+        }
+        return replace(inference(happy=0.5), extra=extra)
+
+    steadied = Steadied(Steadiness(1.0, 0.0))
+    steadied.of(said(1.0, 2.0), 0.0)
+    shown, _ = steadied.of(said(0.0, 6.0), 0.1)
+    assert shown is not None
+    kept = math.exp(-0.1)
+    mood, rating = shown.extra["mood"], shown.extra["rating"]
+    assert isinstance(mood, ExtraClasses)
+    assert isinstance(rating, ExtraNumber)
+    assert mood.top == "engaged"
+    assert mood.probabilities == pytest.approx({"engaged": kept, "bored": 1 - kept}, abs=1e-4)
+    assert (rating.value, rating.low) == pytest.approx((2 * kept + 6 * (1 - kept), kept + 5 * (1 - kept)), abs=1e-4)
+    steadied.of(None, 0.2)
+    anew, _ = steadied.of(said(0.0, 6.0), 0.3)
+    assert anew is not None
+    assert anew.extra == said(0.0, 6.0).extra

@@ -23,7 +23,7 @@ from PIL import Image, ImageColor
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
-from realtime.messages.estimate import Estimate
+from realtime.messages.estimate import Estimate, ExtraClasses, ExtraNumber
 from realtime.session.export.formats import FORMATS
 from realtime.session.export.html import page
 from realtime.session.export.look import COLOURS, MOST, Drawn, clock, signed, ticks
@@ -164,6 +164,36 @@ def test_emotionml_of_a_live_session_has_unix_milliseconds(made_session: Session
     first = next(document.getroot().iter(f"{EMOTIONML}emotion"))
     assert int(first.get("end")) == round((made_session.epoch_unix + 0.1) * 1000)
     assert int(first.get("end")) - int(first.get("start")) == 5000
+
+
+def test_heads_of_ones_own_are_in_emotionml_and_xdf(make: Any, estimate: Callable[..., Any], tmp_path: Path) -> None:
+    made = make()
+    for i in range(3):
+        mood = ExtraClasses(top="very bored", probabilities={"engaged": 0.1 * i, "very bored": 1 - 0.1 * i})
+        rating = ExtraNumber(value=2.0 + i, low=1.0, high=5.0, range=(1, 5), unit="points")
+        valence = ExtraNumber(value=4.0, low=1.0, high=5.0, range=(1, 5))
+        extra = {"mood": mood.model_dump(), "rating": rating.model_dump(), "valence": valence.model_dump()}
+        told = estimate(i, 5 + i / 10, extra=json.dumps(extra)) if i else estimate(i, 5.0)  # the first has none
+        made.add(schema.ESTIMATE, 5 + i / 10, told)
+    session = made.finish()
+    document = etree.parse(export(session, "emotionml", tmp_path / "e.emotionml"))
+    etree.RelaxNG(etree.parse(DATA / "emotionml.rng")).assertValid(document)
+    root = document.getroot()
+    own = [one for one in root.iter(f"{EMOTIONML}emotion") if one.get("category-set") == "#own-mood"]
+    said = [{c.get("name"): c.get("confidence") for c in one.iter(f"{EMOTIONML}category")} for one in own]
+    assert said == [{"engaged": "0.1000", "very_bored": "0.9000"}, {"engaged": "0.2000", "very_bored": "0.8000"}]
+    (vocabulary,) = [one for one in root.iter(f"{EMOTIONML}vocabulary") if one.get("id") == "own-mood"]
+    assert [item.get("name") for item in vocabulary.iter(f"{EMOTIONML}item")] == ["engaged", "very_bored"]
+    ratings = [d.get("value") for d in root.iter(f"{EMOTIONML}dimension") if d.get("name") == "rating"]
+    assert ratings == ["0.5000", "0.7500"]
+    assert sum(d.get("name") == "valence" for d in root.iter(f"{EMOTIONML}dimension")) == 3
+
+    streams, _ = pyxdf.load_xdf(export(session, "xdf", tmp_path / "s.xdf"))
+    (stream,) = [one for one in streams if one["info"]["type"] == ["Extra"]]
+    channels = [(one["label"][0], one["unit"][0]) for one in stream["info"]["desc"][0]["channels"][0]["channel"]]
+    assert channels[:3] == [("mood_engaged", "probability"), ("mood_very bored", "probability"), ("rating", "points")]
+    assert np.isnan(stream["time_series"][0]).all()
+    assert stream["time_series"][2][:3].tolist() == pytest.approx([0.2, 0.8, 4.0])
 
 
 def test_pyxdf_reads_the_streams(recorded: Path, timeline: Timeline, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from dhmd.labels import EMOTIONS
 from realtime.messages.estimate import (
     Dropped,
     Estimate,
+    ExtraClasses,
+    ExtraNumber,
     Graph,
     Latency,
     Modalities,
@@ -20,7 +22,7 @@ from realtime.messages.estimate import (
     ModelName,
     SentimentEstimate,
 )
-from realtime.terminal.view import Dashboard
+from realtime.terminal.view import Dashboard, describe_line
 from realtime.workers import WorkerState, WorkerStatus
 
 
@@ -143,3 +145,15 @@ def test_nothing_is_drawn_of_an_earlier_run() -> None:
     dashboard.arrived(begun_again)
     text = "\n".join(drawn(dashboard, begun_again, 80, 24))
     assert not re.search(r"│ +sad +happy +│", text)
+
+
+def test_heads_of_ones_own_have_a_line() -> None:
+    extra = {
+        "mood": ExtraClasses(top="bored", probabilities={"engaged": 0.25, "bored": 0.75}),
+        "self_rating": ExtraNumber(value=3.5, low=2.5, high=4.5, range=(1, 5), unit="points"),
+    }
+    estimate = shown(1_700_000_000, "happy", words="well").model_copy(update={"extra": extra})
+    lines = drawn(Dashboard("dhmd-live · desk", "none"), estimate, 80, 24)
+    assert any("also mood bored 0.75 · self rating 3.50 points" in line for line in lines)
+    assert len(lines) <= 24
+    assert '  mood bored 0.75  self rating 3.50 points  "well"' in describe_line(estimate)

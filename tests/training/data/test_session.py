@@ -17,6 +17,7 @@ from dhmd.checkpoint import encoder_path, load
 from dhmd.contract import Rows, Word
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
+from dhmd.model import Head
 from dhmd.session import Session, schema
 from dhmd.session.reader import rows_of, words_of
 from realtime.clock import MediaClock
@@ -142,6 +143,26 @@ def test_a_manifest_may_name_a_session_where_it_names_a_film(
     # Words that somebody typed end with the voice.
     assert len(typed.rows[Modality.TEXT]) == 3
     assert typed.rows[Modality.TEXT].times_s[-1] == part.rows[Modality.AUDIO].times_s[-1]
+
+
+def test_a_sessions_labels_may_be_ones_own(talk: Path, store: FeatureStore) -> None:
+    heads = (
+        Head("mood", "classification", 2, ("engaged", "bored")),
+        Head("rating", "regression", 1, low=1.0, high=5.0),
+    )
+    label(talk, "0.5,4.1,Bored,", "4.1,8,,4.5", header="start,end,mood,rating")
+    (manifest,) = read_manifests([talk], store.files, heads=heads)
+    first, second = (utterance.extra for utterance in manifest.utterances)
+    assert first == {"mood": 1}
+    assert second == {"rating": 4.5}
+    label(talk, "0.5,4.1,sleepy,", "4.1,8,,7", "4.1,8,,", header="start,end,mood,rating")
+    with pytest.raises(ManifestInvalid) as refused:
+        read_manifests([talk], store.files, heads=heads)
+    told = str(refused.value)
+    assert "row 2: " in told
+    assert "'sleepy'" in told
+    assert "row 3: " in told
+    assert "7" in told
 
 
 def faults(path: Path, store: FeatureStore, **named: Path) -> list[str]:

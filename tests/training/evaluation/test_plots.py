@@ -276,4 +276,4 @@ def test_what_is_missing_is_named_before_any_work(
     assert "log.json" in complaint(tmp_path)
     assert "no corpus is in" in complaint(checkpoint.folder.parent)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "pip install matplotlib" in complaint(checkpoint.folder.parent)
+    assert "dhmd-train plot needs matplotlib; pip install 'dhmd[train]'" in complaint(checkpoint.folder.parent)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +31,7 @@ from training.data.items import Example, Split, Utterance
 from training.errors import EncodersMissing, ManifestInvalid
 from training.features import extract as extraction
 from training.features import spread
-from training.features.extract import Extraction, extract
+from training.features.extract import STORE, Extraction, extract, kept
 from training.features.extractors import ENCODERS, LazyExtractors
 from training.features.pieces import Recipe, recipe_of, typed_words, voiced
 from training.features.store import FeatureStore
@@ -231,3 +237,54 @@ def test_many_processes_make_the_same_rows_and_listen_to_nobody_else(tmp_path: P
         apart, together = (extract(texts, store, Extraction(jobs=1))[0] for store in (many, alone))
     for a, b in zip(apart, together, strict=True):
         np.testing.assert_allclose(a.rows[Modality.TEXT].values, b.rows[Modality.TEXT].values, atol=1e-2)
+
+
+@pytest.fixture
+def ray_cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A Ray cluster of one machine, started as its administrator would; the surroundings of a program that is on it."""
+    if os.environ.get("DHMD_RAY") != "1":
+        pytest.skip("starts a Ray cluster, which takes a minute; DHMD_RAY=1 asks for it")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Not pytest's folder: the path of a socket may be no longer than 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "RAY_TMPDIR": folder}
+        asked = ["--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
+        command = [Path(sys.executable).with_name("ray"), "start", *asked, "--include-dashboard=false"]
+        told = tmp_path / "ray.txt"
+        with told.open("wb") as said:
+            head = subprocess.Popen(
+                [*command, "--disable-usage-stats"], stdout=said, stderr=said, env=surroundings, start_new_session=True
+            )
+        try:
+            while "Ray runtime started" not in told.read_text():
+                assert head.poll() is None, told.read_text()
+                time.sleep(0.1)
+            yield surroundings
+        finally:
+            os.killpg(head.pid, signal.SIGTERM)
+            head.wait()
+            with suppress(ProcessLookupError):  # what the head left behind
+                os.killpg(head.pid, signal.SIGKILL)
+
+
+@pytest.mark.timeout(600)
+def test_a_cluster_makes_the_same_rows(ray_cluster: dict[str, str], tmp_path: Path) -> None:
+    """However little there is to do, all of it is done there."""
+    manifest = tmp_path / "my.csv"
+    manifest.write_text("id,split,emotion,text\n1,train,happy,well done\n2,train,sad,oh no\n")
+    for cache, *where in (("cluster", "--address", "auto"), ("here", "--jobs", "1")):
+        command = [sys.executable, "-m", "training", "extract", manifest, "--cache", tmp_path / cache, *where]
+        done = subprocess.run(command, env=ray_cluster, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "2 utterances have their features" in done.stdout
+    texts = [utterance(str(i), text=text) for i, text in enumerate(("well done", "oh no"))]
+    rows = []
+    for cache in ("cluster", "here"):
+        with FeatureStore(tmp_path / cache / STORE) as store:
+            made = kept(texts, store, ENCODERS)
+        assert len(made) == len(texts)
+        rows.append([example.rows[Modality.TEXT].values for example in made])
+    for there, here in zip(*rows, strict=True):
+        np.testing.assert_allclose(there, here, atol=1e-2)

@@ -193,7 +193,7 @@ def test_after_a_run_every_command_reads_it(
     assert main(["plot", "--checkpoint", one, "--out", str(tmp_path / "figures")]) == 0
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert drawn >= {"edges", "activations", "features", "learning"}
-    assert main(["export", "--checkpoint", one, "--format", "pt2", "--out", str(tmp_path / "x.pt2")]) == 0
+    assert main(["export", "--checkpoint", one, "--format", "pt2", "--out", str(tmp_path / "exported")]) == 0
     assert main(["compare", one, f"{run}/2"]) == 0
     capsys.readouterr()
     for form in ("text", "markdown", "latex"):

@@ -1,4 +1,4 @@
-"""A checkpoint as one file that runs without this package: ONNX, or torch.export's `.pt2`.
+"""A trained network as one file: ONNX, or torch.export's `.pt2`.
 
 The file holds `Predictor` with a free batch dimension, and as JSON what one needs to use it (`contract_of`). It is kept
 only if it says what the model says, for every set of modalities.
@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from dhmd.checkpoint import Checkpoint, subset_name
-from dhmd.errors import DHMDError
+from dhmd.checkpoint import CONTRACT, Checkpoint, subset_name
+from dhmd.errors import DHMDError, extra
+from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
-from dhmd.model import DHMD, Readout, columns
+from dhmd.model import DHMD, Readout, columns, own_heads
 from dhmd.prediction import Predictor
 from training.data.compose import SUBSETS
 
 FORMATS: Final = ("onnx", "pt2")
 TOLERANCE: Final = 1e-4
-CONTRACT: Final = "dhmd.json"
-"""Name of the contract in the file: a key of ONNX's metadata, an extra file of a `.pt2`."""
 INPUTS: Final = (*Modality, *(f"{m}_mask" for m in Modality))
 OUTPUT: Final = "readout"
 FREE_BATCH: Final = {"windows": tuple({0: torch.export.Dim("batch")} for _ in INPUTS)}
@@ -55,21 +54,16 @@ class Exported:
         return cls(checkpoint.model, steps, contract_of(checkpoint))
 
 
-def export(exported: Exported, kind: str, out: Path) -> float:
-    """Write `out` in one of `FORMATS`, replacing what is there. Returns the greatest distance from the model.
+def write_network(exported: Exported, kind: str, path: Path) -> float:
+    """Write a file in one of `FORMATS`. Returns the greatest distance from the model.
 
-    Raises ExportFailed, and leaves `out` as it was, when a number of the file is more than `TOLERANCE` off.
+    Raises ExportFailed when a number of the file is more than `TOLERANCE` off, LibraryMissing.
     """
-    if not out.parent.is_dir():
-        raise ExportFailed(f"{out.parent} is not a folder: create it, or give another file with --out")
     write, read = {"onnx": (_write_onnx, read_onnx), "pt2": (_write_pt2, read_pt2)}[kind]
     predictor, readout = Predictor(exported.model, exported.steps).eval(), Readout(exported.model).eval()
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch, torch.no_grad():
-        unfinished = Path(scratch) / f"model.{kind}"
-        write(predictor, exported, unfinished)
-        distance = distance_from(readout, read(unfinished), exported)
-        unfinished.replace(out)
-    return distance
+    with torch.no_grad():
+        write(predictor, exported, path)
+        return distance_from(readout, read(path), exported)
 
 
 def distance_from(readout: Readout, run: Run, exported: Exported) -> float:
@@ -111,17 +105,23 @@ def windows_of(
 
 
 def contract_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """All that one needs to use the file: names of inputs and output, columns, features, and calibration."""
-    calibration = checkpoint.calibration
+    """All that one needs to use the file: names of inputs and output, columns, features, heads of its own,
+    calibration, and the statistics by which it normalises rows itself."""
+    calibration, model = checkpoint.calibration, checkpoint.model
     return {
         "checkpoint": checkpoint.name,
         "digest": checkpoint.digest,
         "inputs": list(INPUTS),
         "output": OUTPUT,
-        "columns": list(columns(checkpoint.model.config.heads)),
+        "columns": list(columns(model.config.heads)),
+        "emotions": list(EMOTIONS),
+        "heads": [asdict(head) | {"scale": list(head.scale)} for head in own_heads(model.config.heads)],
         "features": {m: checkpoint.features[m].to_dict() for m in Modality},
         "temperature": dict(calibration.temperature),
         "sentiment_half_width": dict(calibration.sentiment_half_width),
+        "normaliser": {
+            m: {name: value.tolist() for name, value in model.normaliser[m].state_dict().items()} for m in Modality
+        },
     }
 
 
@@ -137,26 +137,31 @@ def _write_pt2(predictor: Predictor, exported: Exported, path: Path) -> None:
 
 
 def _write_onnx(predictor: Predictor, exported: Exported, path: Path) -> None:
-    try:
+    contract = json.dumps(exported.contract)
+    save_onnx(lambda: _program(predictor, exported), INPUTS, (OUTPUT,), path, {CONTRACT: contract})
+
+
+def save_onnx(
+    program: Callable[[], ExportedProgram],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    path: Path,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write what `program` makes as ONNX, under these names. Raises ExportFailed, LibraryMissing."""
+    with extra("train", "ONNX"):
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ExportFailed(f"{error}; pip install onnxscript") from error
     # It reports operators of packages that are not installed and not used.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _program(predictor, exported),
-            input_names=list(INPUTS),
-            output_names=[OUTPUT],
-            dynamic_shapes=FREE_BATCH,
-            dynamo=True,
-            verbose=False,
+        made = torch.onnx.export(
+            program(), input_names=list(inputs), output_names=list(outputs), dynamo=True, verbose=False
         )
-    if program is None:
+    if made is None:
         raise ExportFailed("torch made no ONNX program; try --format pt2")
-    program.model.metadata_props[CONTRACT] = json.dumps(exported.contract)
-    program.save(path)
+    made.model.metadata_props.update(metadata)
+    made.save(path)
 
 
 def read_pt2(path: Path) -> Run:
