@@ -212,7 +212,9 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
         import cv2
         import mediapipe
     except ImportError as error:
-        raise ImportError(f"face features need {error.name}: pip install mediapipe==0.10.31 opencv-python") from error
+        raise ImportError(
+            f"face features need {error.name}: pip install mediapipe==0.10.31 opencv-python-headless"
+        ) from error
     return mediapipe, cv2
 
 

@@ -66,7 +66,9 @@ class Camera:
         try:
             import cv2
         except ImportError:
-            raise CameraUnavailable("OpenCV, which reads cameras, is missing; pip install opencv-python") from None
+            raise CameraUnavailable(
+                "OpenCV, which reads cameras, is missing; pip install opencv-python-headless"
+            ) from None
         import cv2.utils.logging
 
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

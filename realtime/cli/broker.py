@@ -8,6 +8,7 @@ from dhmd.command_line import Commands
 from realtime.cli.flags import (
     access_of,
     add_broker_flags,
+    add_config_flag,
     add_device_flag,
     add_metrics_flags,
     add_prefix_flag,
@@ -62,11 +63,12 @@ def add_edge(commands: Commands) -> None:
         epilog=EDGE_EXAMPLES,
     )
     edge.set_defaults(command=_edge, goes_on=True)
+    add_config_flag(edge, hop_s=1.0)
     add_stream_flags(edge, hop="1")
 
 
 def _edge(options: argparse.Namespace) -> int:
-    settings = without_page(settings_of(options, hop_s=1.0))
+    settings = without_page(settings_of(options))
 
     from realtime.programs.edge import edge
 
@@ -92,24 +94,28 @@ def add_serve(commands: Commands) -> None:
         epilog=SERVE_EXAMPLES,
     )
     serve.set_defaults(command=_serve, goes_on=True)
-    add_broker_flags(serve)
+    add_config_flag(serve)
+    add_broker_flags(serve, required=False)
     add_metrics_flags(serve)
-    serve.add_argument("--group", default="dhmd-serve", metavar="NAME", help="who shares work (default: %(default)s)")
-    serve.add_argument("--checkpoint", default="base", metavar="base|DIR", help="the model (default: %(default)s)")
+    serve.add_argument("--group", metavar="NAME", help="who shares work (default: dhmd-serve)")
+    serve.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base)")
     add_device_flag(serve)
 
 
 def _serve(options: argparse.Namespace) -> int:
-
-    from realtime.messages.topics import check_stream_name
+    from realtime.errors import SettingsInvalid
     from realtime.metrics.prometheus import exposed
     from realtime.mqtt.broker import named_broker
+
+    settings = settings_of(options)
+    if settings.broker in {"none", "embedded"}:
+        raise SettingsInvalid("--broker: edge and servers meet at one; give --broker mqtt://host[:port]")
+
     from realtime.programs.serve import serve
 
-    broker, group = named_broker(options.broker, access_of(options)), check_stream_name(options.group, "--group")
-    console = PlainConsole()
-    with exposed(options.metrics_host, options.metrics_port, console) as registry:
-        return serve(broker, group, options.checkpoint, options.device or "auto", console, registry)
+    broker, console = named_broker(settings.broker, settings.access), PlainConsole()
+    with exposed(settings.metrics_host, settings.metrics_port, console) as registry:
+        return serve(broker, settings.group, settings.checkpoint, settings.device, console, registry)
 
 
 def add_watch(commands: Commands) -> None:

@@ -18,10 +18,9 @@ from realtime.errors import DHMDLiveError, MicrophoneUnavailable
 
 LIBRARIES = {
     "torch": "torch",
-    "opencv-python": "cv2",
+    "opencv-python-headless": "cv2",
     "mediapipe": "mediapipe",
     "faster-whisper": "faster_whisper",
-    "transformers": "transformers",
     "av": "av",
     "sounddevice": "sounddevice",
     "aiomqtt": "aiomqtt",
