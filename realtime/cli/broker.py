@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from dhmd.command_line import Commands
+from dhmd.untrusted import plain
 from realtime.cli.flags import (
     access_of,
     add_broker_flags,
@@ -17,6 +19,10 @@ from realtime.cli.flags import (
     without_page,
 )
 from realtime.cli.output import PlainConsole
+
+if TYPE_CHECKING:
+    from realtime.mqtt.broker import BrokerAddress
+    from realtime.settings import RunSettings
 
 EDGE_EXAMPLES = """examples:
   dhmd-live edge --broker mqtt://broker.local --stream hall
@@ -52,6 +58,15 @@ FORGET_EXAMPLES = """examples:
   dhmd-live forget hall --broker mqtt://broker.local       nothing of it is retained any more
 
 exit status: as for `dhmd-live run`; 1 also for a stream that still runs.
+"""
+
+
+HEALTH_EXAMPLES = """examples:
+  dhmd-live health --broker mqtt://broker.local --stream hall
+  DHMD_BROKER=mqtt://broker.local DHMD_STREAM=hall dhmd-live health
+                                                           as a container asks, which has both for its run
+
+exit status: 0 the stream is online and its workers work, 1 not, 2 the request is wrong, 3 the broker refuses.
 """
 
 
@@ -103,17 +118,13 @@ def add_serve(commands: Commands) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from realtime.errors import SettingsInvalid
     from realtime.metrics.prometheus import exposed
-    from realtime.mqtt.broker import named_broker
 
     settings = settings_of(options)
-    if settings.broker in {"none", "embedded"}:
-        raise SettingsInvalid("--broker: edge and servers meet at one; give --broker mqtt://host[:port]")
+    broker, console = _named_broker(settings), PlainConsole()
 
     from realtime.programs.serve import serve
 
-    broker, console = named_broker(settings.broker, settings.access), PlainConsole()
     with exposed(settings.metrics_host, settings.metrics_port, console) as registry:
         return serve(broker, settings.group, settings.checkpoint, settings.device, console, registry)
 
@@ -138,6 +149,37 @@ def _watch(options: argparse.Namespace) -> int:
 
     stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
     return watch(named_broker(options.broker, access_of(options)), stream, PlainConsole())
+
+
+def add_health(commands: Commands) -> None:
+    health = commands.add_parser(
+        "health",
+        help="tell whether a stream is online, and all of it works",
+        description="Ask the broker whether a stream is online, and all of its workers work.",
+        epilog=HEALTH_EXAMPLES,
+    )
+    health.set_defaults(command=_health)
+    add_config_flag(health)
+    add_broker_flags(health, required=False)
+    health.add_argument("--stream", metavar="NAME", help="name of the stream (default: default)")
+
+
+def _health(options: argparse.Namespace) -> int:
+    from realtime.programs.health import health
+
+    settings = settings_of(options)
+    print(plain(health(_named_broker(settings), settings.stream)))
+    return 0
+
+
+def _named_broker(settings: RunSettings) -> BrokerAddress:
+    """Return the address of a broker that others reach, too. Raises SettingsInvalid."""
+    from realtime.errors import SettingsInvalid
+    from realtime.mqtt.broker import named_broker
+
+    if settings.broker in {"none", "embedded"}:
+        raise SettingsInvalid("--broker: this command meets others at one; give --broker mqtt://host[:port]")
+    return named_broker(settings.broker, settings.access)
 
 
 def add_forget(commands: Commands) -> None:

@@ -33,6 +33,7 @@ COMMANDS = (
     broker.add_serve,
     replay.add_replay,
     broker.add_watch,
+    broker.add_health,
     broker.add_forget,
     sessions.add_export,
     sessions.add_info,
