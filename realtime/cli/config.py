@@ -28,7 +28,7 @@ def add_config(commands: Commands) -> None:
         description="Show the settings that a command would have, and where each comes from; start nothing.",
         epilog=CONFIG_EXAMPLES,
     )
-    config.set_defaults(command=_config)
+    config.set_defaults(command=_config, commands=commands.choices)
     config.add_argument("--schema", action="store_true", help="print the JSON Schema of a configuration file instead")
     config.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help=f"{', '.join(SHOWN)}, with its flags (default: run)"
@@ -42,7 +42,6 @@ def _config(options: argparse.Namespace) -> int:
         print(json.dumps(RunSettings.model_json_schema(), indent=2))
         return 0
 
-    from realtime.cli.entry import parser
     from realtime.cli.flags import layers_of
     from realtime.errors import SettingsInvalid
     from realtime.settings import checked
@@ -50,7 +49,7 @@ def _config(options: argparse.Namespace) -> int:
     words = options.words or ["run"]
     if words[0] not in SHOWN:
         raise SettingsInvalid(f"config {words[0]}: has no settings; expected {', '.join(SHOWN)}")
-    layers = layers_of(parser().parse_args(words))
+    layers = layers_of(options.commands[words[0]].parse_args(words[1:]))
     came = {key: layer.of(key) for layer in layers for key in layer.values}
     for key, value in checked(layers).shown().items():
         line = plain(f"{key}: {json.dumps(value, ensure_ascii=False)}")
