@@ -45,8 +45,6 @@ SYSTEMS: Final = {
     "Linux aarch64": [tag.format("aarch64") for tag in MANYLINUX],
 }
 """Platform tags that Windows 10, macOS 14 and Debian 12 take."""
-ANY_BUILD: Final = {"torch"}
-"""Its lock names the builds that were tried; which there are is told by the version."""
 KIND: Final = "application/vnd.pypi.simple.v1+json"
 LARGEST: Final = 64 * 2**20
 
@@ -72,7 +70,7 @@ def tags(pin: Pin) -> frozenset[Tag]:
     request = urllib.request.Request(f"{index}/{canonicalize_name(pin.name)}/", headers={"Accept": KIND})
     with urllib.request.urlopen(request, timeout=60) as reply:
         files = read_json(reply.read(), largest=LARGEST)["files"]
-    own = [file for file in files if pin.name in ANY_BUILD or file["hashes"].get("sha256") in pin.hashes]
+    own = [file for file in files if file["hashes"].get("sha256") in pin.hashes]
     wheels = [parse_wheel_filename(file["filename"]) for file in own if file["filename"].endswith(".whl")]
     return frozenset(tag for _, version, _, of in wheels if str(version) == pin.version for tag in of)
 
