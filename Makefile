@@ -84,6 +84,11 @@ bench: setup $(EXTRAS)  ## measure rate, latency and memory on this machine, and
 accuracy: setup system $(EXTRAS)  ## read clips of talkers: how steady and how robust the label is (minutes)
 	@$(BIN)/dhmd-live accuracy ../shared/clips --into docs/accuracy.md
 
+.PHONY: image
+image: setup  ## carry out deploy/Dockerfile in a root made by debootstrap, and run what it makes (as root; minutes)
+	@command -v debootstrap mosquitto >/dev/null || { $(call apt_install,debootstrap mosquitto); }
+	@$(BIN)/python tests/image.py $(foreach arg,$(BUILD_ARGS),--arg $(arg))
+
 .PHONY: clip
 clip: setup $(DEV)  ## make the demo clip again (needs Debian's espeak-ng)
 	@$(BIN)/python realtime/demo/make_clip.py
