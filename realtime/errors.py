@@ -41,6 +41,10 @@ class StreamAlive(DHMDLiveError):
     """The stream that is to be forgotten still runs."""
 
 
+class StreamAils(DHMDLiveError):
+    """A stream is away, or a part of it does not work."""
+
+
 class BrokerRefused(DHMDLiveError):
     """The broker rejects our credentials: trying again would not help."""
 

@@ -1,13 +1,21 @@
-"""Settings of a run: from the command line, over a configuration file, over the defaults."""
+"""Settings of a run, an edge, a server, a page: from the command line, over the environment, over a configuration file,
+over the defaults.
+
+`python -m realtime.settings` writes docs/config.schema.json, by which editors complete and check a configuration file.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from dhmd.untrusted import Untrusted, quoted, read_yaml_text
 from dhmd.yaml_config import explain, read_config
 from realtime.capture.camera import is_camera
 from realtime.capture.network import ENCRYPTED, Trust, is_stream, masked
@@ -21,7 +29,7 @@ from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 
 
 class RunSettings(BaseModel):
-    """Each key is also a flag of `dhmd-live run`."""
+    """Each key is also a flag of the commands that it concerns, and a variable of the environment: DHMD_STREAM."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -77,6 +85,24 @@ class RunSettings(BaseModel):
         strict=False,
         description="probability by which another emotion has to lead for a second before it is the top one; 0: any",
     )
+
+    host: str = Field("127.0.0.1", description="of the page: address to serve on")
+    port: int = Field(8765, ge=0, le=65535, description="of the page; 0: a free one")
+    tls_cert: str | None = Field(None, description="of the page: certificate to serve it over TLS with, PEM")
+    tls_key: str | None = Field(None, description="of the page: the certificate's private key, PEM")
+    proxy: str | None = Field(
+        None, description="of the page: address of a proxy that lets in whom it knows; nobody else is answered"
+    )
+    max_streams: int | None = Field(None, gt=0, description="of the page: most visitors at a time; unset: measured")
+    group: str = Field("dhmd-serve", description="of servers: who shares work")
+
+    @field_validator("group")
+    @classmethod
+    def _a_group(cls, group: str) -> str:
+        try:
+            return check_stream_name(group)
+        except SettingsInvalid as error:
+            raise ValueError(str(error).removeprefix("--stream: ")) from None
 
     @field_validator("stream")
     @classmethod
@@ -152,22 +178,86 @@ BROWSER = "browser"
 """The source that visitors bring along: see `realtime.programs.visitors`."""
 
 
+ENVIRONMENT: Final = "DHMD_"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Values from one place. origin: the place, as people know it, to which `of` adds the key."""
+
+    values: Mapping[str, Any]
+    origin: str
+
+    def of(self, key: str) -> str:
+        """Where a value comes from."""
+        match self.origin:
+            case "environment":
+                return ENVIRONMENT + key.upper()
+            case "flag":
+                return f"--{key.removesuffix('_s').replace('_', '-')}"
+        return self.origin
+
+
+def layers(
+    config: Path | None,
+    flags: Mapping[str, object],
+    defaults: Mapping[str, object],
+    environment: Mapping[str, str],
+) -> list[Layer]:
+    """The places of values, those that others override first. Raises ConfigInvalid, SettingsInvalid."""
+    below = read_config(config, RunSettings).model_dump(exclude_unset=True) if config else {}
+    return [
+        Layer({key: field.default for key, field in RunSettings.model_fields.items()}, "default"),
+        Layer(defaults, "default of the command"),
+        Layer(below, str(config)),
+        Layer(_from_environment(environment), "environment"),
+        Layer(flags, "flag"),
+    ]
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    """Values of variables; an empty one is none, as containers pass on what is not set. Raises SettingsInvalid."""
+    from yaml import YAMLError
+
+    values: dict[str, object] = {}
+    for key, field in RunSettings.model_fields.items():
+        if not (text := environment.get(ENVIRONMENT + key.upper())):
+            continue
+        if field.annotation is str or any(one is str or isinstance(one, str) for one in get_args(field.annotation)):
+            values[key] = text
+            continue
+        try:
+            values[key] = read_yaml_text(text)
+        except (YAMLError, Untrusted):
+            raise SettingsInvalid(f"{ENVIRONMENT}{key.upper()}: not a value, {quoted(text)}") from None
+    return values
+
+
 def read_settings(
-    config: Path | None, flags: dict[str, object], defaults: dict[str, object] | None = None
+    config: Path | None,
+    flags: Mapping[str, object],
+    defaults: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> RunSettings:
-    """The configuration file's values under the flags that were given, over the command's own defaults.
+    """The flags that were given, over the environment, over the configuration file, over the command's own defaults.
 
     Raises SettingsInvalid, ConfigInvalid.
     """
+    return checked(layers(config, flags, defaults or {}, environment or {}))
+
+
+def checked(found: list[Layer]) -> RunSettings:
+    """The settings of these layers. Raises SettingsInvalid."""
     from pydantic import ValidationError
 
-    below = read_config(config, RunSettings).model_dump(exclude_unset=True) if config else {}
+    given = {key: layer for layer in found[1:] for key in layer.values}
     try:
-        settings = RunSettings.model_validate({**(defaults or {}), **below, **flags})
+        settings = RunSettings.model_validate({key: layer.values[key] for key, layer in given.items()})
     except ValidationError as error:
         first = error.errors()[0]
-        flag = str(first["loc"][0]).removesuffix("_s").replace("_", "-")
-        raise SettingsInvalid(f"--{flag}: {explain(first)}") from None
+        key = str(first["loc"][0])
+        where = given[key] if given[key].origin == "environment" else Layer({}, "flag")
+        raise SettingsInvalid(f"{where.of(key)}: {explain(first)}") from None
     if settings.pace == "max" and settings.is_live:
         raise SettingsInvalid(f"--pace max is for files; --source {masked(settings.source)} is live, leave it out")
     _check_trust(settings)
@@ -245,3 +335,7 @@ def _check_visitors(settings: RunSettings) -> None:
                 f"{flag}: each visitor brings camera and microphone, and records by the page's own button; "
                 "leave it out, or name a --source"
             )
+
+
+if __name__ == "__main__":
+    print(json.dumps(RunSettings.model_json_schema(), indent=2))

@@ -11,7 +11,7 @@ import training.cli
 from realtime.cli import entry
 from realtime.settings import RunSettings
 
-PROGRAMS = {"dhmd-live": entry._parser, "dhmd-train": training.cli.parser}
+PROGRAMS = {"dhmd-live": entry.parser, "dhmd-train": training.cli.parser}
 
 
 def commands_of(program: str) -> dict[str, argparse.ArgumentParser]:
@@ -48,7 +48,9 @@ def test_every_flag_tells_its_default_in_one_style(program: str, name: str) -> N
 
 
 def test_the_flags_of_a_run_tell_the_defaults_of_its_settings() -> None:
-    flags = {action.dest: action for action in commands_of("dhmd-live")["run"]._actions}
+    """Of a run, a page and a server."""
+    commands = commands_of("dhmd-live")
+    flags = {action.dest: action for name in ("serve", "web", "run") for action in commands[name]._actions}
     for name, field in RunSettings.model_fields.items():
         flag = flags[name]
         if flag.nargs == 0 or field.default is None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 TOP = Path(__file__).parents[1]
+LOCKS = ("requirements.lock", "requirements-extras.lock", "requirements-dev.lock")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs Debian's package make")
 
@@ -21,8 +23,8 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs Debi
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A folder with what the set-up reads, and no environment yet."""
-    for name in ("Makefile", "requirements.lock", "requirements-torch.lock", "pyproject.toml"):
-        shutil.copy(TOP / name, tmp_path)
+    for path in (TOP / "Makefile", TOP / "pyproject.toml", *TOP.glob("requirements*.lock")):
+        shutil.copy(path, tmp_path)
     return tmp_path
 
 
@@ -46,20 +48,39 @@ def python_that(folder: Path, script: str) -> str:
     return f"PYTHON={path}"
 
 
-def locked() -> dict[str, str]:
-    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (TOP / "requirements.lock").read_text(), re.MULTILINE)
+def locked(name: str) -> dict[str, str]:
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (TOP / name).read_text(), re.MULTILINE)
     return {canonicalize_name(name): version for name, version in pins}
 
 
-def declared() -> list[Requirement]:
+LIVE, EXTRAS, DEV = map(locked, LOCKS)
+TORCH = locked("requirements-torch.lock")
+
+
+def declared(*extras: str) -> dict[str, Requirement]:
+    """What pyproject.toml names, of a live run or of extras."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"].values()
-    return [Requirement(line) for lines in (project["dependencies"], *extras) for line in lines]
+    optional = project["optional-dependencies"]
+    lines = [line for extra in extras for line in optional[extra]] if extras else project["dependencies"]
+    return {canonicalize_name(wanted.name): wanted for wanted in map(Requirement, lines)}
 
 
 def test_make_alone_lists_every_target() -> None:
     listed = set(re.findall(r"^make (\w+) +\S", make(TOP).stdout, re.MULTILINE))
-    assert listed == {"help", "setup", "demo", "test", "lint", "soak", "bench", "accuracy", "clip", "lock", "clean"}
+    assert listed == {
+        "help",
+        "setup",
+        "extras",
+        "demo",
+        "test",
+        "lint",
+        "soak",
+        "bench",
+        "accuracy",
+        "clip",
+        "lock",
+        "clean",
+    }
 
 
 def test_an_old_python_is_named(clone: Path) -> None:
@@ -87,31 +108,57 @@ def test_a_missing_venv_module_is_named(clone: Path) -> None:
 def test_finished_steps_are_not_repeated_until_their_input_changes(clone: Path) -> None:
     environment = clone / ".venv"
     environment.mkdir()
-    for stamp in ("created", "locked", "installed"):
+    for age, stamp in enumerate(("dev", "extras", "installed", "locked", "created")):
         (environment / stamp).touch()
+        os.utime(environment / stamp, (time.time() + 60 - age,) * 2)
     assert "pip install" not in make(clone, "--dry-run", "setup").stdout
+    assert "pip install" not in make(clone, "--dry-run", "lint").stdout
     os.utime(environment / "locked", (0, 0))
     again = make(clone, "--dry-run", "setup").stdout
     assert re.search(r"--require-hashes .*-r requirements\.lock", again)
     assert "-m venv" not in again
 
 
-def test_every_requirement_is_locked_within_its_range() -> None:
-    torch = Requirement(re.findall(r"^torch==\S+", (TOP / "requirements-torch.lock").read_text(), re.MULTILINE)[0])
-    pins = {**locked(), torch.name: next(iter(torch.specifier)).version}
-    missing = [str(wanted) for wanted in declared() if canonicalize_name(wanted.name) not in pins]
-    outside = [
-        str(wanted) for wanted in declared() if not wanted.specifier.contains(pins[canonicalize_name(wanted.name)])
-    ]
-    assert not missing
-    assert not outside
+@pytest.mark.parametrize(("target", "read"), [("demo", 1), ("setup", 1), ("extras", 2), ("test", 3), ("lint", 3)])
+def test_each_target_installs_what_it_needs(clone: Path, target: str, read: int) -> None:
+    """The demo needs nothing of training and tests."""
+    assert tuple(re.findall(r"pip install .*-r (\S+\.lock)", make(clone, "--dry-run", target).stdout)) == LOCKS[:read]
 
 
-def test_every_pin_has_hashes_and_no_address_is_recorded() -> None:
-    text = (TOP / "requirements.lock").read_text()
+@pytest.mark.parametrize(
+    ("extras", "pins"),
+    [
+        ((), {**TORCH, **LIVE}),
+        (("export", "lsl", "osc", "train"), {**LIVE, **EXTRAS}),
+        (("dev",), {**LIVE, **EXTRAS, **DEV}),
+    ],
+    ids=["live", "extras", "dev"],
+)
+def test_every_requirement_is_locked_within_its_range(extras: tuple[str, ...], pins: dict[str, str]) -> None:
+    wanted = declared(*extras)
+    assert wanted.keys() <= pins.keys()
+    assert [str(one) for name, one in wanted.items() if not one.specifier.contains(pins[name])] == []
+
+
+def test_a_live_run_needs_nothing_of_training_and_tests() -> None:
+    assert not LIVE.keys() & (declared("export", "lsl", "osc", "train").keys() | {"pytest", "mypy", "playwright"})
+    assert len(LIVE | EXTRAS | DEV) == len(LIVE) + len(EXTRAS) + len(DEV)
+
+
+def test_there_is_one_opencv_and_it_draws_no_windows() -> None:
+    """Two overwrite each other's files."""
+    assert [name for pins in (LIVE, EXTRAS, DEV) for name in pins if "opencv" in name] == ["opencv-python-headless"]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_pin_has_hashes_and_no_address_is_recorded(name: str) -> None:
+    text = (TOP / name).read_text()
     entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
-    assert len(entries) == len(locked()) > len(declared())
+    assert len(entries) == len(locked(name)) > 5
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
-    assert "torch" not in locked()
-    assert "--hash=sha256:" in (TOP / "requirements-torch.lock").read_text()
+    assert "torch" not in locked(name)
     assert not re.search(r"://|^-", text, re.MULTILINE)
+
+
+def test_torch_has_hashes() -> None:
+    assert "--hash=sha256:" in (TOP / "requirements-torch.lock").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from typing import IO, Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dhmd.errors import LibraryMissing
 from dhmd.features.subject import Box
 from dhmd.machine import native_stderr_to
 
@@ -212,7 +214,11 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
         import cv2
         import mediapipe
     except ImportError as error:
-        raise ImportError(f"face features need {error.name}: pip install mediapipe==0.10.31 opencv-python") from error
+        if (error.name or "").partition(".")[0] == "mediapipe" and platform.machine() == "aarch64":
+            remedy = "there is no build of it for Linux on ARM, which can serve what other machines capture (serve)"
+        else:
+            remedy = "pip install mediapipe==0.10.31 opencv-python-headless"
+        raise LibraryMissing(f"face features need {error.name}: {remedy}") from error
     return mediapipe, cv2
 
 

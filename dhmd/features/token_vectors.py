@@ -157,7 +157,7 @@ class HubVectors:
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
         except ImportError as error:
-            raise TextEncoderUnavailable(f"{error}; pip install transformers") from error
+            raise TextEncoderUnavailable(f"{error}; pip install 'dhmd[train]'") from error
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()

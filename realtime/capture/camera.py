@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from dhmd.untrusted import read_json_object
 from realtime.capture.network import is_stream
 from realtime.capture.samples import VideoFrame
 from realtime.clock import StreamClock
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     import cv2
 
 V4L_DEVICES = Path("/sys/class/video4linux")
+PROFILER_S: Final = 10.0
+BACKENDS: Final = {"Linux": "CAP_V4L2", "Windows": "CAP_DSHOW", "Darwin": "CAP_AVFOUNDATION"}
+"""Of OpenCV. The system's other one, Media Foundation on Windows, takes many seconds to open a camera."""
 _INDEX = re.compile(r"camera:(\d{1,3})")
 
 
@@ -66,12 +71,14 @@ class Camera:
         try:
             import cv2
         except ImportError:
-            raise CameraUnavailable("OpenCV, which reads cameras, is missing; pip install opencv-python") from None
+            raise CameraUnavailable(
+                "OpenCV, which reads cameras, is missing; pip install opencv-python-headless"
+            ) from None
         import cv2.utils.logging
 
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         index = _INDEX.fullmatch(self.name)
-        backend = cv2.CAP_V4L2 if platform.system() == "Linux" else cv2.CAP_ANY
+        backend = getattr(cv2, BACKENDS.get(platform.system(), "CAP_ANY"))
         capture = cv2.VideoCapture(int(index[1]), backend) if index else cv2.VideoCapture(self.name, backend)
         # What waits in the driver is old: keep one picture.
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
@@ -86,7 +93,7 @@ def is_camera(source: str) -> bool:
 
 
 def list_cameras() -> list[CameraInfo]:
-    """Cameras of this machine. Linux names them without opening them; elsewhere the first few indices are tried."""
+    """Cameras of this machine, by the names that the system has for them; none is opened. Raises CameraUnavailable."""
     if platform.system() == "Linux":
         nodes = sorted(V4L_DEVICES.glob("video*"), key=lambda node: int(node.name.removeprefix("video")))
         # A camera has several nodes; the first is the one that delivers pictures.
@@ -95,23 +102,45 @@ def list_cameras() -> list[CameraInfo]:
             for node in nodes
             if (node / "index").read_text().strip() == "0"
         ]
-    import cv2
+    try:
+        names = _of_directshow() if platform.system() == "Windows" else _of_macos()
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise CameraUnavailable(f"cameras cannot be listed ({error}); name one by its number: camera:0") from error
+    return [CameraInfo(f"camera:{index}", name) for index, name in enumerate(names)]
 
-    found = []
-    for index in range(4):
-        capture = cv2.VideoCapture(index)
-        if capture.isOpened():
-            found.append(CameraInfo(f"camera:{index}", "camera"))
-        capture.release()
-    return found
+
+def _of_directshow() -> list[str]:
+    """FFmpeg asks DirectShow as OpenCV does, so both count alike. Raises OSError, ValueError."""
+    from av.device import enumerate_input_devices
+
+    return [one.description or one.name for one in enumerate_input_devices("dshow") if "video" in one.media_types]
+
+
+def _of_macos() -> list[str]:
+    """OpenCV counts cameras in the order of their ids, which the system's own report has, too.
+
+    Raises OSError, SubprocessError, ValueError.
+    """
+    report = ["system_profiler", "-json", "SPCameraDataType"]
+    told = subprocess.run(report, capture_output=True, timeout=PROFILER_S, check=True).stdout
+    cameras = [one for one in read_json_object(told).get("SPCameraDataType", []) if isinstance(one, dict)]
+    ordered = sorted(cameras, key=lambda one: str(one.get("spcamera_unique-id")))
+    return [str(one.get("_name", "camera")) for one in ordered]
 
 
 def _device_trouble(source: str) -> str:
     device = Path(source.replace("camera:", "/dev/video"))
-    cameras = ", ".join(f"{camera.source} ({camera.name})" for camera in list_cameras())
+    try:
+        cameras = ", ".join(f"{camera.source} ({camera.name})" for camera in list_cameras())
+    except CameraUnavailable as error:
+        return str(error)
     found = f"found: {cameras}" if cameras else "no camera was found here; connect one or name a file or stream"
     if platform.system() == "Linux" and not device.exists():
         return f"no such camera; {found}"
     if platform.system() == "Linux" and not os.access(device, os.R_OK | os.W_OK):
         return f"permission denied on {device}; add yourself to its group: sudo usermod -aG video $USER, log in again"
-    return f"cannot be opened; another program may be using it ({found})"
+    hint = {
+        "Darwin": "; or this terminal may not: System Settings, Privacy & Security, Camera",
+        "Windows": "; or programs may not: Settings, Privacy & security, Camera, desktop apps",
+    }.get(platform.system(), "")
+    return f"cannot be opened; another program may be using it ({found}){hint}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from dhmd.command_line import Commands
+from dhmd.untrusted import plain
 from realtime.cli.flags import (
     access_of,
     add_broker_flags,
+    add_config_flag,
     add_device_flag,
     add_metrics_flags,
     add_prefix_flag,
@@ -17,6 +20,10 @@ from realtime.cli.flags import (
 )
 from realtime.cli.output import PlainConsole
 from realtime.cli.page import add_address_flags, address_of
+
+if TYPE_CHECKING:
+    from realtime.mqtt.broker import BrokerAddress
+    from realtime.settings import RunSettings
 
 EDGE_EXAMPLES = """examples:
   dhmd-live edge --broker mqtt://broker.local --stream hall
@@ -56,6 +63,15 @@ exit status: as for `dhmd-live run`; 1 also for a stream that still runs.
 """
 
 
+HEALTH_EXAMPLES = """examples:
+  dhmd-live health --broker mqtt://broker.local --stream hall
+  DHMD_BROKER=mqtt://broker.local DHMD_STREAM=hall dhmd-live health
+                                                           as a container asks, which has both for its run
+
+exit status: 0 the stream is online and its workers work, 1 not, 2 the request is wrong, 3 the broker refuses.
+"""
+
+
 def add_edge(commands: Commands) -> None:
     edge = commands.add_parser(
         "edge",
@@ -64,11 +80,12 @@ def add_edge(commands: Commands) -> None:
         epilog=EDGE_EXAMPLES,
     )
     edge.set_defaults(command=_edge, goes_on=True)
+    add_config_flag(edge, hop_s=1.0)
     add_stream_flags(edge, hop="1")
 
 
 def _edge(options: argparse.Namespace) -> int:
-    settings = without_page(settings_of(options, hop_s=1.0))
+    settings = without_page(settings_of(options))
 
     from realtime.programs.edge import edge
 
@@ -94,24 +111,24 @@ def add_serve(commands: Commands) -> None:
         epilog=SERVE_EXAMPLES,
     )
     serve.set_defaults(command=_serve, goes_on=True)
-    add_broker_flags(serve)
+    add_config_flag(serve)
+    add_broker_flags(serve, required=False)
     add_metrics_flags(serve)
-    serve.add_argument("--group", default="dhmd-serve", metavar="NAME", help="who shares work (default: %(default)s)")
-    serve.add_argument("--checkpoint", default="base", metavar="base|DIR", help="the model (default: %(default)s)")
+    serve.add_argument("--group", metavar="NAME", help="who shares work (default: dhmd-serve)")
+    serve.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base)")
     add_device_flag(serve)
 
 
 def _serve(options: argparse.Namespace) -> int:
-
-    from realtime.messages.topics import check_stream_name
     from realtime.metrics.prometheus import exposed
-    from realtime.mqtt.broker import named_broker
+
+    settings = settings_of(options)
+    broker, console = _named_broker(settings), PlainConsole()
+
     from realtime.programs.serve import serve
 
-    broker, group = named_broker(options.broker, access_of(options)), check_stream_name(options.group, "--group")
-    console = PlainConsole()
-    with exposed(options.metrics_host, options.metrics_port, console) as registry:
-        return serve(broker, group, options.checkpoint, options.device or "auto", console, registry)
+    with exposed(settings.metrics_host, settings.metrics_port, console) as registry:
+        return serve(broker, settings.group, settings.checkpoint, settings.device, console, registry)
 
 
 def add_watch(commands: Commands) -> None:
@@ -140,6 +157,37 @@ def _watch(options: argparse.Namespace) -> int:
         return watch_all(broker, address_of(options, camera=False), PlainConsole())
     stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
     return watch(broker, stream, PlainConsole())
+
+
+def add_health(commands: Commands) -> None:
+    health = commands.add_parser(
+        "health",
+        help="tell whether a stream is online, and all of it works",
+        description="Ask the broker whether a stream is online, and all of its workers work.",
+        epilog=HEALTH_EXAMPLES,
+    )
+    health.set_defaults(command=_health)
+    add_config_flag(health)
+    add_broker_flags(health, required=False)
+    health.add_argument("--stream", metavar="NAME", help="name of the stream (default: default)")
+
+
+def _health(options: argparse.Namespace) -> int:
+    from realtime.programs.health import health
+
+    settings = settings_of(options)
+    print(plain(health(_named_broker(settings), settings.stream)))
+    return 0
+
+
+def _named_broker(settings: RunSettings) -> BrokerAddress:
+    """Return the address of a broker that others reach, too. Raises SettingsInvalid."""
+    from realtime.errors import SettingsInvalid
+    from realtime.mqtt.broker import named_broker
+
+    if settings.broker in {"none", "embedded"}:
+        raise SettingsInvalid("--broker: this command meets others at one; give --broker mqtt://host[:port]")
+    return named_broker(settings.broker, settings.access)
 
 
 def add_forget(commands: Commands) -> None:

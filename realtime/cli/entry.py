@@ -18,7 +18,7 @@ from dhmd.command_line import Parser
 from dhmd.errors import DHMDError
 from dhmd.untrusted import plain
 from realtime.allowance import Allowance
-from realtime.cli import broker, live, machine, replay, sessions
+from realtime.cli import broker, config, live, machine, replay, sessions
 from realtime.cli.output import flush_output, let_output_fail
 
 logger = logging.getLogger(__name__)
@@ -33,10 +33,12 @@ COMMANDS = (
     broker.add_serve,
     replay.add_replay,
     broker.add_watch,
+    broker.add_health,
     broker.add_forget,
     sessions.add_export,
     sessions.add_info,
     sessions.add_repair,
+    config.add_config,
     machine.add_devices,
     machine.add_doctor,
     machine.add_assets,
@@ -72,7 +74,7 @@ def program() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     # The pipeline's own threads fill the cores: a BLAS thread that spins beside them takes a third of one for nothing.
     os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
     # Fewer messages of the libraries underneath.
@@ -102,15 +104,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="dhmd-live", description=DESCRIPTION)
-    parser.add_argument("--verbose", action="store_true", help="log what happens inside")
-    parser.add_argument("--version", action="version", version=f"dhmd-live {version('dhmd')}")
-    parser.set_defaults(goes_on=False)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+def parser() -> Parser:
+    """All commands and their flags."""
+    top = Parser(prog="dhmd-live", description=DESCRIPTION)
+    top.add_argument("--verbose", action="store_true", help="log what happens inside")
+    top.add_argument("--version", action="version", version=f"dhmd-live {version('dhmd')}")
+    top.set_defaults(goes_on=False)
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
-    return parser
+    return top
 
 
 def _known(error: BaseException) -> DHMDError | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +14,12 @@ from realtime.recognition.steadiness import MARGIN
 if TYPE_CHECKING:
     from realtime.mqtt.broker import BrokerAccess
     from realtime.recognition.steadiness import Steadiness
-    from realtime.settings import RunSettings
+    from realtime.settings import Layer, RunSettings
 
 
-def add_run_flags(run: Parser, source: str = "camera:0") -> None:
+def add_run_flags(run: Parser, source: str = "camera:0", below: Mapping[str, object] | None = None) -> None:
     """Add one flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
+    add_config_flag(run, **(below or {}))
     add_stream_flags(run, hop="0.1", source=source, brokers="URL|embedded|none", devices=True)
     add_control_flags(run)
     add_record_flags(run)
@@ -26,7 +29,6 @@ def add_stream_flags(
     run: Parser, hop: str, source: str = "camera:0", brokers: str = "URL", *, devices: bool = False
 ) -> None:
     """Add the flags of a source and its stream. devices: also that of where the model runs."""
-    run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same keys; flags override it")
     _add_source_flags(run.add_argument_group("what is perceived"), source)
     model = run.add_argument_group("the model and its answer")
     model.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
@@ -141,9 +143,9 @@ def add_control_flags(run: Parser) -> None:
     group.add_argument("--record-dir", metavar="DIR", help="folder of the recordings that a command starts")
 
 
-def add_broker_flags(command: Flags) -> None:
-    """Add the flags of a command that is nothing without a broker."""
-    command.add_argument("--broker", required=True, metavar="URL", help="mqtt[s]:// or ws[s]://[user@]host[:port]")
+def add_broker_flags(command: Flags, *, required: bool = True) -> None:
+    """Add the flags of a command that is nothing without a broker. required: no other place can name it."""
+    command.add_argument("--broker", required=required, metavar="URL", help="mqtt[s]:// or ws[s]://[user@]host[:port]")
     add_access_flags(command)
 
 
@@ -183,12 +185,32 @@ def add_record_flags(command: Parser) -> None:
     group.add_argument("--notes", metavar="TEXT", help="what else the report shall tell")
 
 
-def settings_of(options: argparse.Namespace, **defaults: object) -> RunSettings:
-    """Return what was asked for, as far as the command has flags for it, over the command's own defaults."""
-    from realtime.settings import RunSettings, read_settings
+def add_config_flag(command: Flags, **below: object) -> None:
+    """Let a command read a configuration file and the environment. below: its own defaults, by their keys."""
+    command.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with the same keys; the environment (DHMD_STREAM=hall) overrides it, flags override both",
+    )
+    command.set_defaults(below=below)
+
+
+def layers_of(options: argparse.Namespace, **below: object) -> list[Layer]:
+    """Return where the settings of a command come from, as far as it has flags for them. below: its own defaults."""
+    from realtime.settings import RunSettings, layers
 
     flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
-    return read_settings(getattr(options, "config", None), flags, defaults)
+    if "config" not in options:
+        return layers(None, flags, below, {})
+    return layers(options.config, flags, {**options.below, **below}, os.environ)
+
+
+def settings_of(options: argparse.Namespace, **below: object) -> RunSettings:
+    """Return what was asked for, as far as the command has flags for it. below: its own defaults."""
+    from realtime.settings import checked
+
+    return checked(layers_of(options, **below))
 
 
 def steadiness_of(options: argparse.Namespace) -> Steadiness | None:

@@ -116,12 +116,17 @@ def add_web(commands: Commands) -> None:
     web.set_defaults(command=_web, goes_on=True)
     page = add_address_flags(web)
     page.add_argument(
+        "--proxy",
+        metavar="ADDRESS",
+        help="a proxy that lets in whom it knows: only it is answered, and no token is asked",
+    )
+    page.add_argument(
         "--max-streams",
         type=_positive,
         metavar="N",
         help="most visitors at a time (default: what this machine can follow, measured at the start)",
     )
-    add_run_flags(web, source="browser, that of each visitor")
+    add_run_flags(web, source="browser, that of each visitor", below={"source": "browser"})
 
 
 def _positive(text: str) -> int:
@@ -133,14 +138,14 @@ def _positive(text: str) -> int:
 def _web(options: argparse.Namespace) -> int:
     from realtime.settings import BROWSER
 
-    settings = settings_of(options, source=BROWSER)
-    address = address_of(options)
+    settings = settings_of(options)
+    address = address_of(settings)
 
     console = PlainConsole()
     if settings.source == BROWSER:
         from realtime.programs.visitors import host
 
-        visits = host(settings, address, options.max_streams, console)
+        visits = host(settings, address, settings.max_streams, console)
         console.print(f"{visits} {'visit' if visits == 1 else 'visits'}", highlight=False)
         return 0
     from realtime.programs.run import run

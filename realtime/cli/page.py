@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dhmd.command_line import Flags, Parser
 
 if TYPE_CHECKING:
+    from realtime.settings import RunSettings
     from realtime.web.address import WebAddress
     from realtime.web.server import WebServer
     from realtime.web.viewers import Viewers
@@ -23,23 +24,29 @@ def add_address_flags(command: Parser) -> Flags:
     group.add_argument(
         "--host",
         metavar="ADDRESS",
-        default="127.0.0.1",
-        help="address to serve on (default: %(default)s, this machine only)",
+        help="address to serve on (default: 127.0.0.1, this machine only)",
     )
-    group.add_argument(
-        "--port", type=int, metavar="PORT", default=8765, help="port; 0 takes a free one (default: %(default)s)"
-    )
-    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate, PEM")
-    group.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
+    group.add_argument("--port", type=int, metavar="PORT", help="port; 0 takes a free one (default: 8765)")
+    group.add_argument("--tls-cert", metavar="FILE", help="serve over TLS with this certificate, PEM")
+    group.add_argument("--tls-key", metavar="FILE", help="the certificate's private key, PEM")
     return group
 
 
-def address_of(options: argparse.Namespace, *, camera: bool = True) -> WebAddress:
-    """Return what `add_address_flags` asked for. camera: whether the page may want one."""
+def address_settings(options: argparse.Namespace) -> RunSettings:
+    """Return what `add_address_flags` asked for. Raises SettingsInvalid."""
+    from realtime.settings import read_settings
+
+    keys = ("host", "port", "tls_cert", "tls_key")
+    return read_settings(None, {key: value for key in keys if (value := getattr(options, key)) is not None})
+
+
+def address_of(settings: RunSettings, *, camera: bool = True) -> WebAddress:
+    """Return where the page is. camera: whether it may want one. Raises SettingsInvalid."""
     from realtime.web.address import WebAddress
     from realtime.web.certificate import Certificate
 
-    address = WebAddress.of(options.host, options.port, Certificate.of(options.tls_cert, options.tls_key))
+    cert, key = (None if path is None else Path(path) for path in (settings.tls_cert, settings.tls_key))
+    address = WebAddress.of(settings.host, settings.port, Certificate.of(cert, key), settings.proxy)
     if camera and not address.is_secure:
         logger.warning(
             "browsers give a camera only to secure pages, so on other machines this page has none; serve it over TLS "

@@ -9,7 +9,7 @@ from pathlib import Path
 from dhmd.command_line import Commands
 from realtime.cli.flags import access_of, add_access_flags, add_device_flag, add_steadiness_flags, steadiness_of
 from realtime.cli.output import PlainConsole
-from realtime.cli.page import add_address_flags, address_of
+from realtime.cli.page import add_address_flags, address_of, address_settings
 
 EXAMPLES = """examples:
   dhmd-live run --record talk.mcap                         record a session: features, words, estimates
@@ -120,7 +120,7 @@ def _play(options: argparse.Namespace) -> int:
             raise SettingsInvalid(f"--{name}: --web plays sessions as they were recorded; leave one of the two out")
     if options.broker != "none":
         raise SettingsInvalid("--broker: --web plays to those who look at the page; leave one of the two out")
-    play(options.paths, address_of(options, camera=False), steadiness_of(options), PlainConsole())
+    play(options.paths, address_of(address_settings(options), camera=False), steadiness_of(options), PlainConsole())
     return 0
 
 

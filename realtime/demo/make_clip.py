@@ -92,7 +92,7 @@ def load_puppet() -> Puppet:
         from skimage import data
     except ImportError as error:
         raise ClipUnmakeable(
-            f"the demo clip needs {error.name}: pip install scikit-image mediapipe==0.10.31 opencv-python"
+            f"the demo clip needs {error.name}: pip install scikit-image mediapipe==0.10.31 opencv-python-headless"
         ) from error
     from dhmd.features.landmarks import FaceLandmarks
 

@@ -5,6 +5,7 @@ Loads nothing of the recogniser: no torch, no camera, no models.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -15,18 +16,21 @@ from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ValidationError
 
 from dhmd.untrusted import shown, within
-from realtime.errors import BrokerRefused
+from realtime import event_loop
+from realtime.errors import BrokerRefused, BrokerUnavailable
 from realtime.messages.estimate import Estimate
 from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, ROOT, TRANSCRIPT, Topic, check_stream_name
 from realtime.mqtt.broker import BrokerAddress, named_broker
-from realtime.mqtt.connection import Client
-from realtime.mqtt.reasons import in_words_of
+from realtime.mqtt.connection import Client, connect
+from realtime.mqtt.reasons import in_words, in_words_of, refusal
 from realtime.mqtt.reconnection import LOST, Reconnection
 
 logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 
 MOST_TOLD: Final = 100
+QUIET_S: Final = 1.0
+"""Silence after which all retained messages have come: they come at once."""
 ALL_STREAMS: Final = "+"
 LIVE: Final[dict[type[BaseModel], Topic]] = {
     topic.payload: topic for topic in (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS)
@@ -107,6 +111,35 @@ async def received(
                     yield message
         except LOST as error:
             await again.after(error, on_away)
+
+
+def kept(broker: BrokerAddress, names: Sequence[str]) -> dict[str, bytes]:
+    """Return what the broker keeps on these topics. Raises BrokerRefused, BrokerUnavailable."""
+
+    async def ask() -> dict[str, bytes]:
+        async with connect(broker) as client:
+            return await retained(client, names)
+
+    try:
+        return event_loop.run(ask())
+    except LOST as error:
+        raise refusal(broker, error) or BrokerUnavailable(f"{broker} is away ({in_words(error)})") from error
+
+
+async def retained(client: Client, names: Sequence[str]) -> dict[str, bytes]:
+    """Return what the broker keeps on these topics, by topic."""
+    for name in names:
+        await client.subscribe(name, qos=1)
+    found: dict[str, bytes] = {}
+    messages = aiter(client.messages)
+    while True:
+        try:
+            async with asyncio.timeout(QUIET_S):
+                message = await anext(messages)
+        except TimeoutError:
+            return found
+        if message.retain and isinstance(message.payload, bytes):
+            found[message.topic.value] = message.payload
 
 
 async def _join(client: Client, broker: BrokerAddress, name: str) -> None:

@@ -6,7 +6,6 @@ says on `PREFIX/status` that it has started: https://www.home-assistant.io/integ
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
@@ -23,7 +22,8 @@ from realtime.messages.estimate import Extra, ExtraNumber, Part
 from realtime.messages.stream import AnyEvent
 from realtime.messages.topics import EVENT, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.connection import Client, connect
+from realtime.mqtt.client import retained
+from realtime.mqtt.connection import connect
 from realtime.mqtt.publisher import Publisher
 from realtime.mqtt.reasons import in_words, refusal
 from realtime.mqtt.reconnection import LOST
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from realtime.pipeline.outputs import Emitted
 
 PREFIX: Final = "homeassistant"
-QUIET_S: Final = 1.0
-"""Silence after which all retained messages have come: they come at once."""
 PERCENT: Final = "{{ value if value == 'None' else (100 * value | float) | round | int }}"
 LONGEST_STATE: Final = 255
 """Characters that Home Assistant takes as a state, at most."""
@@ -244,27 +242,12 @@ async def _forget(broker: BrokerAddress, stream: str, prefix: str) -> list[str]:
     status = f"{base}/{STATUS.levels}"
     patterns = (status, f"{base}/{WORKER.levels.format(worker='+')}", f"{base}/{STATE.levels.format(value='+')}")
     async with connect(broker) as client:
-        for pattern in (*patterns, announced_at(stream, prefix)):
-            await client.subscribe(pattern, qos=1)
-        kept = await _retained(client)
+        kept = await retained(client, (*patterns, announced_at(stream, prefix)))
         if kept.get(status) == b"online":
             raise StreamAlive(f"{stream} is online and would be announced again; end its run first")
         for name in kept:
             await client.publish(name, b"", qos=1, retain=True)
     return sorted(kept)
-
-
-async def _retained(client: Client) -> dict[str, bytes]:
-    kept: dict[str, bytes] = {}
-    messages = aiter(client.messages)
-    while True:
-        try:
-            async with asyncio.timeout(QUIET_S):
-                message = await anext(messages)
-        except TimeoutError:
-            return kept
-        if message.retain and isinstance(message.payload, bytes):
-            kept[message.topic.value] = message.payload
 
 
 def _object_id(stream: str) -> str:

@@ -19,8 +19,9 @@ def stop_when_asked(stop: asyncio.Event | None = None) -> asyncio.Event:
         if not loop.is_closed():
             loop.call_soon_threadsafe(asked.set)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Windows' own, of Ctrl-Break and of supervisors
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, ask)
     return asked
 
 

@@ -14,14 +14,13 @@ from rich.table import Column, Table
 from dhmd.assets.store import ASSETS, AssetUnavailable, FileState, fetch, verify
 from realtime.capture.camera import list_cameras
 from realtime.capture.microphone import list_microphones
-from realtime.errors import DHMDLiveError, MicrophoneUnavailable
+from realtime.errors import CameraUnavailable, DHMDLiveError, MicrophoneUnavailable
 
 LIBRARIES = {
     "torch": "torch",
-    "opencv-python": "cv2",
+    "opencv-python-headless": "cv2",
     "mediapipe": "mediapipe",
     "faster-whisper": "faster_whisper",
-    "transformers": "transformers",
     "av": "av",
     "sounddevice": "sounddevice",
     "aiomqtt": "aiomqtt",
@@ -42,11 +41,14 @@ class Check(NamedTuple):
 def show_devices(console: Console) -> int:
     """Cameras, microphones and compute devices, by the names that `run` takes."""
     table = Table("what", "give", "name", box=None, padding=(0, 2), header_style="bold")
-    cameras = list_cameras()
-    for camera in cameras:
-        table.add_row("camera", f"--source {camera.source}", camera.name)
-    if not cameras:
-        table.add_row("camera", "-", "none found; a file, rtsp:// or http:// stream does as well")
+    try:
+        cameras = list_cameras()
+        for camera in cameras:
+            table.add_row("camera", f"--source {camera.source}", camera.name)
+        if not cameras:
+            table.add_row("camera", "-", "none found; a file, rtsp:// or http:// stream does as well")
+    except CameraUnavailable as error:
+        table.add_row("camera", "-", str(error))
     try:
         microphones = list_microphones()
         for microphone in microphones:

@@ -18,15 +18,19 @@ from realtime.web.certificate import Certificate
 
 @dataclass(frozen=True, slots=True)
 class WebAddress:
-    """Address of the page. token: asked of every page; None on loopback. certificate: of TLS, where it is on."""
+    """Address of the page. token: asked of every page; None on loopback. certificate: of TLS, where it is on.
+
+    proxy: address of a proxy that knows whom it lets in. Only it is answered, and no token is asked.
+    """
 
     host: str
     port: int
     token: str | None = None
     certificate: Certificate | None = None
+    proxy: str | None = None
 
     @classmethod
-    def of(cls, host: str, port: int, certificate: Certificate | None = None) -> WebAddress:
+    def of(cls, host: str, port: int, certificate: Certificate | None = None, proxy: str | None = None) -> WebAddress:
         """Return an address, with a token of its own where others can reach it. Raises SettingsInvalid."""
         if not 0 <= port <= 65535:
             raise SettingsInvalid(f"--port: expected 0 to 65535, found {port}")
@@ -34,7 +38,13 @@ class WebAddress:
             loopback = host == "localhost" or ip_address(host).is_loopback
         except ValueError:
             raise SettingsInvalid(f"--host: expected an address such as 127.0.0.1 or 0.0.0.0, found {host!r}") from None
-        return cls(host, port, None if loopback else secrets.token_urlsafe(16), certificate)
+        if proxy is not None:
+            try:
+                proxy = str(ip_address(proxy))
+            except ValueError:
+                raise SettingsInvalid(f"--proxy: expected an address such as 172.30.32.2, found {proxy!r}") from None
+        open_to_all = loopback or proxy is not None
+        return cls(host, port, None if open_to_all else secrets.token_urlsafe(16), certificate, proxy)
 
     def url(self, port: int) -> str:
         host = _outward(self.host) if self.host != "localhost" and ip_address(self.host).is_unspecified else self.host
@@ -58,7 +68,7 @@ class WebAddress:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return self.token is not None or name in {"localhost", "127.0.0.1", "::1", self.host}
+        return self.token is not None or self.proxy is not None or name in {"localhost", "127.0.0.1", "::1", self.host}
 
     def is_own_page(self, request: HTTPConnection) -> bool:
         """Tell whether a request is from a page that we served: same host and port, and over TLS where that is on."""
@@ -68,7 +78,10 @@ class WebAddress:
             return False
         # Without TLS of our own there may be a proxy in front of us that has it.
         scheme = {"https"} if self.certificate is not None else {"http", "https"}
-        return origin.scheme in scheme and origin.netloc == request.headers.get("host", "")
+        ours = {request.headers.get("host", "")}
+        if self.proxy is not None and (outside := request.headers.get("x-forwarded-host")):
+            ours.add(outside)
+        return origin.scheme in scheme and origin.netloc in ours
 
     def admits(self, token: str | None) -> bool:
         return self.token is None or (token is not None and hmac.compare_digest(token.encode(), self.token.encode()))

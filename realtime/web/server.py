@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -26,6 +26,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from realtime.allowance import Allowances
 from realtime.errors import SettingsInvalid
@@ -52,6 +53,10 @@ HEADERS: Final = {
     "Permissions-Policy": "camera=(self), microphone=(self)",
     "Cache-Control": "no-store",
 }
+FRAMED: Final = {
+    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace("ancestors 'none'", "ancestors 'self'")
+}
+"""Behind a proxy the page may stand in a frame of a page that has the same origin, as in Home Assistant."""
 
 
 class Audience(Protocol):
@@ -98,6 +103,7 @@ class WebServer(Generic[A]):
             http=HttpConnection,
             ws=WebSocketConnection,
             ws_max_size=LARGEST_MESSAGE,
+            proxy_headers=False,  # they are read behind the door
             ws_per_message_deflate=False,  # a few bytes would unpack to the largest message; pictures do not shrink
             timeout_graceful_shutdown=1,
             ssl_certfile=certificate.cert if certificate else None,
@@ -141,7 +147,11 @@ class WebServer(Generic[A]):
                 *([self.recordings.route] if self.recordings else []),
                 *([Route("/streams", self._streams), Route("/streams/events", self._told)] if self.streams else []),
             ],
-            middleware=[Middleware(_Guard)],
+            middleware=[
+                *([Middleware(_Door, proxy)] if (proxy := self.address.proxy) else []),
+                Middleware(ProxyHeadersMiddleware, proxy or "127.0.0.1"),
+                Middleware(_Guard, HEADERS | (FRAMED if proxy else {})),
+            ],
         )
 
     def _index(self, request: Request) -> Response:
@@ -216,18 +226,36 @@ def _host(connection: HTTPConnection) -> str:
     return connection.client.host if connection.client is not None else ""
 
 
+class _Door:
+    """Answers one proxy alone."""
+
+    def __init__(self, app: ASGIApp, proxy: str) -> None:
+        self._app = app
+        self._proxy = proxy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _host(HTTPConnection(scope)) != self._proxy:
+            refusal = PlainTextResponse("this page is for those whom its proxy lets in: ask there", 403)
+            await refusal(scope, receive, send)
+        elif scope["type"] == "websocket" and _host(HTTPConnection(scope)) != self._proxy:
+            await WebSocket(scope, receive, send).close(REFUSED)
+        else:
+            await self._app(scope, receive, send)
+
+
 class _Guard:
     """Adds the headers that keep a page to itself, and lets who asks too fast wait."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
         self._app = app
+        self._headers = headers
         self._pace = Allowances(REQUESTS_HZ, REQUESTS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = {name for name, _ in message["headers"]}
-                added = ((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
+                added = ((name.lower().encode(), value.encode()) for name, value in self._headers.items())
                 message["headers"] = [*message["headers"], *(one for one in added if one[0] not in own)]
             await send(message)
 

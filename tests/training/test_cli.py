@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_a_bad_configuration_is_named_by_its_line(
     with pytest.raises(ConfigInvalid):
         read_config(path)
     assert told in complaint(["fit", str(path)], 2, capsys)
+
+
+def test_what_an_extra_would_add_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object) -> None:
+        import transformers  # noqa: F401
+
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr("training.cli.flags.does.fit", run)
+    assert complaint(["fit", "x.yaml"], 1, capsys).endswith("; pip install 'dhmd[train]'")
 
 
 def test_missing_things_are_named_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

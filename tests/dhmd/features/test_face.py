@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dhmd.assets.store import sha256_of
 from dhmd.contract import ContractMismatch, Rows
+from dhmd.errors import LibraryMissing
 from dhmd.features.expression import ExpressionNet, aligned_crop
 from dhmd.features.face import SIGHTINGS, WIDTH, FaceExtractor, FaceObservation
 from dhmd.features.finder import SMALLEST_TILE, tiles
@@ -405,7 +406,7 @@ def test_silence_lets_errors_through(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_a_missing_library_is_named_with_its_remedy(network: ExpressionNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mediapipe", None)
-    with pytest.raises(ImportError, match=r"need mediapipe: pip install mediapipe==0\.10\.31 opencv-python"):
+    with pytest.raises(LibraryMissing, match=r"need mediapipe: pip install mediapipe==0\.10\.31 opencv"):
         FaceExtractor(network)
 
 

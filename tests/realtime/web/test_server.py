@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from realtime.capture.samples import VideoFrame
 from realtime.errors import SettingsInvalid
@@ -385,3 +386,33 @@ def test_where_few_files_may_be_open_there_is_room_for_another_page() -> None:
             held.setblocking(False)
             held.connect_ex(("127.0.0.1", port))
         assert process.communicate("go\n") == ("200\n", "")
+
+
+async def test_behind_a_proxy_nobody_else_is_answered() -> None:
+    """Home Assistant's ingress knows whom it lets in, and shows the page in a frame under its own name."""
+    address = WebAddress.of("127.0.0.1", 0, proxy="127.0.0.2")
+    async with WebServer(Viewers(Feed("hall")), address).open() as printed:
+        assert "token" not in printed
+        assert (await asyncio.to_thread(fetched, printed))[0] == 403
+        parts = urlsplit(printed)
+        uri, outside = f"ws://{parts.netloc}/stream", {"X-Forwarded-Host": "home.example"}
+        with pytest.raises(InvalidStatus):
+            async with connect(uri, origin=Origin(f"http://{parts.netloc}")):
+                pass
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, local_addr=("127.0.0.2", 0))
+        writer.write(f"GET / HTTP/1.1\r\nHost: {parts.netloc}\r\nX-Forwarded-For: 10.1.1.1\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        writer.close()
+        assert head.startswith("HTTP/1.1 200")
+        assert "frame-ancestors 'self'" in head
+        for origin, answered in (("https://home.example", True), ("https://elsewhere.example", False)):
+            async with connect(
+                uri, origin=Origin(origin), additional_headers=outside, local_addr=("127.0.0.2", 0)
+            ) as socket:
+                if answered:
+                    await told(socket, "hello")
+                else:
+                    with pytest.raises(ConnectionClosed):
+                        await socket.recv()
+    with pytest.raises(SettingsInvalid, match="--proxy: expected an address"):
+        WebAddress.of("127.0.0.1", 0, proxy="home")
