@@ -21,7 +21,7 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-from dhmd.contract import FeatureSpec
+from dhmd.contract import ENGLISH, FeatureSpec
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.model import DHMD, DHMDConfig, Head
@@ -93,6 +93,8 @@ class Checkpoint:
     features: Mapping[Modality, FeatureSpec]
     calibration: Calibration
     training: Mapping[str, Any]
+    languages: tuple[str, ...] = (ENGLISH,)
+    """Those in which its words were tested."""
 
 
 def locate(name_or_folder: str | Path) -> Path:
@@ -149,6 +151,7 @@ def load(name_or_folder: str | Path) -> Checkpoint:
             features={m: FeatureSpec.from_dict(config["features"][m]) for m in Modality},
             calibration=Calibration.from_dict(config["calibration"]),
             training=dict(config["training"]),
+            languages=tuple(texts({code: code for code in config.get("languages", (ENGLISH,))})),
         )
     try:
         checkpoint.model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))

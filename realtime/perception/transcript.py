@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.contract import Word
+from dhmd.contract import Language, Word
 from dhmd.features.speech import VOICE_FRAME, SpeechModel, VoiceActivity
 from dhmd.features.timeline import SampleTimeline
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
@@ -30,6 +30,8 @@ _LEAD: Final = _frames(0.64)  # sound before the first frame of speech; activity
 _STEP: Final = _frames(0.64)  # new sound between two hypotheses
 _PAUSE: Final = _frames(0.6)  # silence that ends an utterance
 _TAIL: Final = _frames(0.2)  # silence after the last speech that is recognised with it
+_MISSED: Final = _frames(0.8)  # speech without a word, of an utterance that has ended, that was not understood
+_LONG: Final = _frames(3.0)  # likewise of one that goes on
 _LEAST_SPEECH: Final = 3  # frames of speech below which a sound is no utterance
 _CATCH_UP: Final = _frames(3.0)  # further behind than this, hypotheses in between are left out
 _BUFFER: Final = _frames(BUFFER_S)
@@ -43,12 +45,16 @@ class TranscriptUpdate:
     """A change that one recognition made.
 
     final: words that became final; they never change. partial: words heard after the final ones, which still may.
-    skipped_s: seconds of speech left out so far because recognition fell behind.
+    skipped_s: seconds of speech left out so far because recognition fell behind. language: the one that was found to be
+    spoken; None where none was looked for. missed_s: end of the newest speech in which no word was understood, stream
+    clock.
     """
 
     final: tuple[Word, ...]
     partial: tuple[Word, ...]
     skipped_s: float
+    language: Language | None = None
+    missed_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -99,6 +105,8 @@ class StreamingTranscript:
         self._utterances: deque[_Utterance] = deque()
         self._unreported: list[Word] = []
         self._skipped_s = 0.0
+        self._language = speech.spoken()
+        self._missed_s: float | None = None
 
     def push(self, block: AudioBlock) -> None:
         """Take in sound. Recognises nothing; costs about 2 ms a second of sound."""
@@ -139,6 +147,7 @@ class StreamingTranscript:
             utterance.heard = ahead
             if new_speech and sum(utterance.speaking[:ahead]) >= _LEAST_SPEECH:
                 self._unreported.extend(utterance.agreement.update(self._recognise(utterance, ahead)))
+                self._note_missed(utterance, ahead, _LONG)
                 self._trim(utterance)
                 return self._update(tuple(utterance.agreement.partial))
         return self._update(()) if self._unreported else None
@@ -149,7 +158,7 @@ class StreamingTranscript:
         final: list[Word] = []
         while update := self.step():
             final.extend(update.final)
-        return TranscriptUpdate(tuple(final), (), self._skipped_s)
+        return TranscriptUpdate(tuple(final), (), self._skipped_s, self._language.found, self._missed_s)
 
     def _take(self, frame: NDArray[np.float32], speaking: bool) -> None:
         self._framed += 1
@@ -170,7 +179,7 @@ class StreamingTranscript:
             self._utterances[-1].closed = True
 
     def _recognise(self, utterance: _Utterance, end: int) -> list[Word]:
-        return self.speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s)
+        return self.speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s, self._language)
 
     def _conclude(self, utterance: _Utterance) -> None:
         """Let the last hypothesis of an utterance stand: it has ended."""
@@ -178,6 +187,14 @@ class StreamingTranscript:
         if utterance.heard < end and sum(utterance.speaking) >= _LEAST_SPEECH:
             self._unreported.extend(utterance.agreement.update(self._recognise(utterance, end)))
         self._unreported.extend(utterance.agreement.settle())
+        self._language.utterance_ended()
+        self._note_missed(utterance, end, _MISSED)
+
+    def _note_missed(self, utterance: _Utterance, end: int, least: int) -> None:
+        """Note that somebody spoke for at least so many frames, up to `end`, and no word was understood."""
+        agreement = utterance.agreement
+        if not (agreement.final or agreement.partial) and sum(utterance.speaking[:end]) >= least:
+            self._missed_s = utterance.time_of(end)
 
     def _trim(self, utterance: _Utterance) -> None:
         """Keep a long utterance short: let go of sound up to a pause between final words."""
@@ -214,4 +231,4 @@ class StreamingTranscript:
 
     def _update(self, partial: tuple[Word, ...]) -> TranscriptUpdate:
         final, self._unreported = tuple(self._unreported), []
-        return TranscriptUpdate(final, partial, self._skipped_s)
+        return TranscriptUpdate(final, partial, self._skipped_s, self._language.found, self._missed_s)

@@ -93,7 +93,7 @@ def show_assets(action: str, names: Sequence[str], console: Console) -> int:
         states = verify(asset.name)
         if asset not in needed and set(states.values()) == {FileState.MISSING}:
             megabytes = f"{asset.size / 1e6:.1f}"
-            table.add_row(asset.name, "all", megabytes, asset.licence, "only when chosen", style="grey50")
+            table.add_row(asset.name, "all", megabytes, asset.licence, "on demand", style="grey50")
             continue
         for file in asset.files:
             state = states[file.name]

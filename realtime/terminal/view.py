@@ -71,8 +71,16 @@ def describe_line(e: Estimate) -> str:
         what = nothing_perceived(e)
     else:
         what = f"{e.top} {e.emotions[e.top]:.2f}  sentiment {e.sentiment.value:+.2f}"
-    words = f'  "{e.transcript}"' if e.transcript else ""
+    said = ", ".join(heard(e))
+    words = (f'  "{e.transcript}"' if e.transcript else "") + (f"  ({said})" if said else "")
     return f"{present}  {what}{words}"
+
+
+def heard(e: Estimate) -> list[str]:
+    """Describe what is known of the speech: its language, and whether it is read."""
+    known = [] if e.language is None else [e.language.code]
+    unread = "not read: no language that this model was tested in" if e.transcript else "speech heard, not understood"
+    return [*known, unread] if e.modalities.text.unread else known
 
 
 def alone(part: ModalityEstimate) -> str:
@@ -127,7 +135,7 @@ class Dashboard:
             _Part(8, len(COLOURS), _emotions(e, width)),
             _Part(5, 1, _sentiment(e, width)),
             _Part(7, 1 + len(CHANNELS), _channels(e, width)),
-            _Part(4, 1, _last_words(e.transcript, width)),
+            _Part(4, 1, _last_words(e, width)),
             _Part(3, 2, None),
             *self._health(e, width),
         ]
@@ -237,7 +245,8 @@ def _channels(e: Estimate, width: int) -> RenderableType:
         part = getattr(e.modalities, m)
         label = Text(name.rjust(LABEL - 1))
         if not part.present:
-            why = Text("◌ late", "yellow") if part.late else Text("○ too far" if part.far else "○ absent", "grey50")
+            absent = "○ too far" if part.far else "○ not read" if part.unread else "○ absent"
+            why = Text("◌ late", "yellow") if part.late else Text(absent, "grey50")
             table.add_row(label, why, "-", "-", "-", "-", style="grey50")
             continue
         table.add_row(
@@ -251,10 +260,13 @@ def _channels(e: Estimate, width: int) -> RenderableType:
     return table
 
 
-def _last_words(transcript: str, width: int) -> Text:
-    """The newest words that fit a line."""
-    quoted = f"“{transcript}”" if transcript else "…"
-    return Text(quoted if len(quoted) <= width else f"…{quoted[len(quoted) - width + 1 :]}", style="italic")
+def _last_words(e: Estimate, width: int) -> Text:
+    """The newest words that fit a line, after what is known of them."""
+    known = Text("".join(f"{one} · " for one in heard(e)), "grey50")
+    known.truncate(width)
+    room = max(1, width - len(known))
+    quoted = f"“{e.transcript}”" if e.transcript else "…"
+    return known.append(quoted if len(quoted) <= room else f"…{quoted[len(quoted) - room + 1 :]}", style="italic")
 
 
 class TerminalView:
