@@ -92,6 +92,8 @@ class SpeechModel:
     is spoken, "auto" finds it. Raises SpeechUnavailable, AssetUnavailable.
     """
 
+    multilingual = False
+
     def __init__(self, model: str = DEFAULT_SPEECH, language: str = AUTO) -> None:
         try:
             import ctranslate2
@@ -108,7 +110,7 @@ class SpeechModel:
             if model in SPEECH_MODELS:
                 raise
             raise SpeechUnavailable(f"--speech {model}: {str(error).splitlines()[0]}; see docs/languages.md") from error
-        self.multilingual: bool = self._whisper.is_multilingual
+        self.multilingual = self._whisper.is_multilingual
         self._tokens_a_second = 16 if self.multilingual else 8  # some scripts take several a letter
         self._tokenizers: dict[str, Tokenizer] = {}
         self.language: Final = language if self.multilingual else ENGLISH

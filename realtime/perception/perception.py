@@ -87,6 +87,7 @@ class Perception:
         self._revision_of_words = 0
         self._unread_s = -math.inf
         """End of the newest speech of which nothing is read."""
+        self._words_last_s = extractors.specs[Modality.TEXT].absent_after_s
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
         """Hold a turn while something of a modality is computed."""
@@ -170,7 +171,7 @@ class Perception:
             face = None
         if face is not None and face.too_far:
             attention = replace(attention, far=True)
-        unread_s = end_s - self.extractors.text.spec.absent_after_s
+        unread_s = end_s - self._words_last_s
         attention = replace(attention, unread=unread_s < self._unread_s <= end_s, language=self._entered.language)
         with self._entering:
             cut = self.window.cut(end_s, attention)

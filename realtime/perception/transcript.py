@@ -39,6 +39,14 @@ _KEPT: Final = _frames(5.0)  # what is kept of the buffer when skipping ahead, o
 _TRIM: Final = _frames(8.0)  # longer utterances let go of sound whose words are final
 _FORCED_S: Final = 3.0  # in an utterance about to fill the buffer, words older than this become final unagreed
 
+# Mean probability of a hypothesis' words from which on an utterance is understood: speech in a language that the model
+# does not know becomes words of one that it knows, of which it is never sure. So where nothing was said before, after
+# an utterance that was clearly understood, as short ones are improbable in any language, and after one that was not.
+_SURE: Final = 0.5
+_SURE_AFTER_CLEAR: Final = 0.4
+_SURE_AFTER_MISSED: Final = 0.66
+_CLEAR: Final = 0.7
+
 
 @dataclass(frozen=True, slots=True)
 class TranscriptUpdate:
@@ -62,6 +70,8 @@ class _Utterance:
     """A stretch of speech with the pauses inside it, growing until `closed`.
 
     frames: sound of 512 samples each. speaking: the decision on each. heard: frames that a hypothesis has covered.
+    sureness: of the newest hypothesis, the mean probability of its words. understood: whether one was sure enough.
+    withheld: final words that wait for one that is.
     """
 
     start_s: float
@@ -70,6 +80,9 @@ class _Utterance:
     heard: int = 0
     closed: bool = False
     agreement: LocalAgreement = field(default_factory=LocalAgreement)
+    sureness: float = 0.0
+    understood: bool = False
+    withheld: list[Word] = field(default_factory=list)
 
     def time_of(self, frame: int) -> float:
         return self.start_s + frame * FRAME_S
@@ -106,6 +119,7 @@ class StreamingTranscript:
         self._unreported: list[Word] = []
         self._skipped_s = 0.0
         self._language = speech.spoken()
+        self._sure = _SURE
         self._missed_s: float | None = None
 
     def push(self, block: AudioBlock) -> None:
@@ -146,10 +160,10 @@ class StreamingTranscript:
             new_speech = any(utterance.speaking[utterance.heard : ahead])
             utterance.heard = ahead
             if new_speech and sum(utterance.speaking[:ahead]) >= _LEAST_SPEECH:
-                self._unreported.extend(utterance.agreement.update(self._recognise(utterance, ahead)))
+                self._recognise(utterance, ahead)
                 self._note_missed(utterance, ahead, _LONG)
                 self._trim(utterance)
-                return self._update(tuple(utterance.agreement.partial))
+                return self._update(tuple(utterance.agreement.partial) if utterance.understood else ())
         return self._update(()) if self._unreported else None
 
     def finish(self) -> TranscriptUpdate:
@@ -178,23 +192,37 @@ class StreamingTranscript:
         if self._utterances:
             self._utterances[-1].closed = True
 
-    def _recognise(self, utterance: _Utterance, end: int) -> list[Word]:
-        return self.speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s, self._language)
+    def _recognise(self, utterance: _Utterance, end: int) -> None:
+        sound = np.concatenate(utterance.frames[:end])
+        hypothesis = self.speech.transcribe(sound, utterance.start_s, self._language)
+        if hypothesis:
+            utterance.sureness = sum(word.probability for word in hypothesis) / len(hypothesis)
+            utterance.understood = utterance.understood or utterance.sureness >= self._sure
+        self._accept(utterance, utterance.agreement.update(hypothesis))
+
+    def _accept(self, utterance: _Utterance, words: tuple[Word, ...]) -> None:
+        """Report words that are final, once the utterance is understood."""
+        utterance.withheld.extend(words)
+        if utterance.understood:
+            self._unreported.extend(utterance.withheld)
+            utterance.withheld.clear()
 
     def _conclude(self, utterance: _Utterance) -> None:
         """Let the last hypothesis of an utterance stand: it has ended."""
         end = min(utterance.speech_end + _TAIL, len(utterance.frames))
         if utterance.heard < end and sum(utterance.speaking) >= _LEAST_SPEECH:
-            self._unreported.extend(utterance.agreement.update(self._recognise(utterance, end)))
-        self._unreported.extend(utterance.agreement.settle())
+            self._recognise(utterance, end)
+        self._accept(utterance, utterance.agreement.settle())
         self._language.utterance_ended()
         self._note_missed(utterance, end, _MISSED)
+        if utterance.understood and utterance.sureness >= _CLEAR:
+            self._sure = _SURE_AFTER_CLEAR
 
     def _note_missed(self, utterance: _Utterance, end: int, least: int) -> None:
         """Note that somebody spoke for at least so many frames, up to `end`, and no word was understood."""
-        agreement = utterance.agreement
-        if not (agreement.final or agreement.partial) and sum(utterance.speaking[:end]) >= least:
+        if not utterance.understood and sum(utterance.speaking[:end]) >= least:
             self._missed_s = utterance.time_of(end)
+            self._sure = _SURE_AFTER_MISSED
 
     def _trim(self, utterance: _Utterance) -> None:
         """Keep a long utterance short: let go of sound up to a pause between final words."""
@@ -203,7 +231,7 @@ class StreamingTranscript:
         agreement = utterance.agreement
         full = utterance.heard + _STEP + _CATCH_UP > _BUFFER
         if full:
-            self._unreported.extend(agreement.settle(utterance.time_of(utterance.heard) - _FORCED_S))
+            self._accept(utterance, agreement.settle(utterance.time_of(utterance.heard) - _FORCED_S))
         following = [*agreement.final[1:], *agreement.partial[:1]]
         pauses = [
             (before.text[-1] in ".?!", (before.end_s + after.start_s) / 2)
@@ -225,7 +253,7 @@ class StreamingTranscript:
                 _Utterance(oldest.time_of(cut), oldest.frames[cut:], oldest.speaking[cut:], closed=oldest.closed)
             )
             del oldest.frames[cut:], oldest.speaking[cut:]
-        self._unreported.extend(oldest.agreement.settle())
+        self._accept(oldest, oldest.agreement.settle())
         self._skipped_s += max(0, len(oldest.frames) - oldest.heard) * FRAME_S
         self._utterances.popleft()
 
