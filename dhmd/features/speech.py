@@ -265,6 +265,11 @@ def _spans(tokenizer: Tokenizer, tokens: list[int]) -> list[tuple[str, int]]:
             for i in range(1, len(parts))
             if tokenizer.decode(parts[:i])[-1:].isalpha() and tokenizer.decode(parts[i:])[:1].isdigit()
         ]
+        if spans and word.startswith("'") and word[1:2].isalpha() and tokenizer.language_code != ENGLISH:
+            # French m'as, Italian l'amico, where those of English stay one word.
+            text, before = spans.pop()
+            spans.append((text + word.strip(), before + len(parts)))
+            continue
         for begin, end in zip(starts, [*starts[1:], len(parts)], strict=True):
             text = tokenizer.decode(parts[begin:end]).strip() if len(starts) > 1 else word.strip()
             if spans and not any(character.isalnum() for character in text):

@@ -46,6 +46,8 @@ _SURE: Final = 0.5
 _SURE_AFTER_CLEAR: Final = 0.4
 _SURE_AFTER_MISSED: Final = 0.66
 _CLEAR: Final = 0.7
+_EASE: Final = 0.1
+"""By so much less sure is a model that knows many languages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class _Utterance:
 
     frames: sound of 512 samples each. speaking: the decision on each. heard: frames that a hypothesis has covered.
     sureness: of the newest hypothesis, the mean probability of its words. understood: whether one was sure enough.
-    withheld: final words that wait for one that is.
+    withheld: final words that wait for one that is. told: whether any were reported.
     """
 
     start_s: float
@@ -82,6 +84,7 @@ class _Utterance:
     agreement: LocalAgreement = field(default_factory=LocalAgreement)
     sureness: float = 0.0
     understood: bool = False
+    told: bool = False
     withheld: list[Word] = field(default_factory=list)
 
     def time_of(self, frame: int) -> float:
@@ -172,7 +175,7 @@ class StreamingTranscript:
         final: list[Word] = []
         while update := self.step():
             final.extend(update.final)
-        return TranscriptUpdate(tuple(final), (), self._skipped_s, self._language.found, self._missed_s)
+        return TranscriptUpdate(tuple(final), (), self._skipped_s, self._found, self._missed_s)
 
     def _take(self, frame: NDArray[np.float32], speaking: bool) -> None:
         self._framed += 1
@@ -196,14 +199,16 @@ class StreamingTranscript:
         sound = np.concatenate(utterance.frames[:end])
         hypothesis = self.speech.transcribe(sound, utterance.start_s, self._language)
         if hypothesis:
-            utterance.sureness = sum(word.probability for word in hypothesis) / len(hypothesis)
+            ease = _EASE if self.speech.multilingual else 0.0
+            utterance.sureness = ease + sum(word.probability for word in hypothesis) / len(hypothesis)
             utterance.understood = utterance.understood or utterance.sureness >= self._sure
         self._accept(utterance, utterance.agreement.update(hypothesis))
 
     def _accept(self, utterance: _Utterance, words: tuple[Word, ...]) -> None:
         """Report words that are final, once the utterance is understood."""
         utterance.withheld.extend(words)
-        if utterance.understood:
+        if utterance.understood and utterance.withheld:
+            utterance.told = True
             self._unreported.extend(utterance.withheld)
             utterance.withheld.clear()
 
@@ -215,12 +220,13 @@ class StreamingTranscript:
         self._accept(utterance, utterance.agreement.settle())
         self._language.utterance_ended()
         self._note_missed(utterance, end, _MISSED)
-        if utterance.understood and utterance.sureness >= _CLEAR:
+        if utterance.told and utterance.sureness >= _CLEAR:
             self._sure = _SURE_AFTER_CLEAR
 
     def _note_missed(self, utterance: _Utterance, end: int, least: int) -> None:
         """Note that somebody spoke for at least so many frames, up to `end`, and no word was understood."""
-        if not utterance.understood and sum(utterance.speaking[:end]) >= least:
+        told = utterance.told or (utterance.understood and utterance.agreement.partial)
+        if not told and sum(utterance.speaking[:end]) >= least:
             self._missed_s = utterance.time_of(end)
             self._sure = _SURE_AFTER_MISSED
 
@@ -259,4 +265,8 @@ class StreamingTranscript:
 
     def _update(self, partial: tuple[Word, ...]) -> TranscriptUpdate:
         final, self._unreported = tuple(self._unreported), []
-        return TranscriptUpdate(final, partial, self._skipped_s, self._language.found, self._missed_s)
+        return TranscriptUpdate(final, partial, self._skipped_s, self._found, self._missed_s)
+
+    @property
+    def _found(self) -> Language | None:
+        return self._language.found if self.speech.multilingual else None

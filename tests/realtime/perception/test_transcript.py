@@ -166,6 +166,7 @@ def test_sound_in_which_nothing_is_understood_is_let_go(say: Callable[[str], Sou
 
     class Foreigner:
         longest_s = 0.0
+        multilingual = False
 
         def spoken(self) -> SpokenLanguage:
             return SpokenLanguage("en")
