@@ -21,7 +21,7 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-from dhmd.contract import FeatureSpec
+from dhmd.contract import ENGLISH, FeatureSpec
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.model import DHMD, DHMDConfig, Head
@@ -100,6 +100,8 @@ class Checkpoint:
     training: Mapping[str, Any]
     program: Path | None = None
     """The file to run in place of the network's own code: its network as torch.export wrote it."""
+    languages: tuple[str, ...] = (ENGLISH,)
+    """Those in which its words were tested."""
 
 
 def locate(name_or_folder: str | Path) -> Path:
@@ -160,6 +162,7 @@ def load(name_or_folder: str | Path) -> Checkpoint:
             calibration=Calibration.from_dict(config["calibration"]),
             training=dict(config["training"]),
             program=Path(name_or_folder) if Path(name_or_folder).suffix == PROGRAM_SUFFIX else None,
+            languages=tuple(texts({code: code for code in config.get("languages", (ENGLISH,))})),
         )
     try:
         checkpoint.model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))

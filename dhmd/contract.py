@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,29 @@ from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.untrusted import number, texts, whole
 
+ENGLISH: Final = "en"
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A recognised word. Times are seconds on the stream clock; probability is in [0, 1]."""
+    """A recognised word. Times are seconds on the stream clock; probability is in [0, 1].
+
+    language: its code in ISO 639-1, or 639-3 where there is none.
+    """
 
     text: str
     start_s: float
     end_s: float
     probability: float = 1.0
+    language: str = ENGLISH
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A language that was found to be spoken, by its code, and how probable it is, 1 where it was given."""
+
+    code: str
+    probability: float
 
 
 @dataclass(frozen=True, slots=True)

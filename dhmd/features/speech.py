@@ -6,6 +6,7 @@ Model: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supe
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from functools import cache
 from pathlib import Path
@@ -15,14 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.assets.store import fetch
-from dhmd.contract import Word
+from dhmd.contract import ENGLISH, Word
 from dhmd.errors import DHMDError
+from dhmd.features.spoken_language import SpokenLanguage
 from dhmd.features.timeline import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     import ctranslate2
+    from faster_whisper.tokenizer import Tokenizer
 
 SPEECH_ASSET: Final = "faster-whisper-tiny.en"
+"""The English model; its first layers also hear the voice, whatever words are recognised with."""
+SPEECH_MODELS: Final = {name: f"faster-whisper-{name}" for name in ("tiny.en", "tiny", "base", "small")}
+"""Models by name, smallest first: their assets."""
+DEFAULT_SPEECH: Final = "tiny.en"
+AUTO: Final = "auto"
+"""The language is found in what is said."""
+
 ENCODER_HOP: Final = 320
 """Samples an encoder frame: 50 frames a second."""
 
@@ -78,34 +88,63 @@ class LogMel:
 
 
 class SpeechModel:
-    """The speech model, safe to call from two threads at once."""
+    """A speech model, safe to call from two threads at once.
 
-    def __init__(self) -> None:
+    model: a name of SPEECH_MODELS, a folder with Whisper for CTranslate2, or a name on its hub. language: the one that
+    is spoken, "auto" finds it. Raises SpeechUnavailable, AssetUnavailable.
+    """
+
+    multilingual = False
+
+    def __init__(self, model: str = DEFAULT_SPEECH, language: str = AUTO) -> None:
         try:
             import ctranslate2
             import tokenizers
-            from faster_whisper.tokenizer import Tokenizer
         except ImportError as error:
             raise SpeechUnavailable(f"{error}; pip install faster-whisper") from error
-        folder = fetch(SPEECH_ASSET)
-        self._whisper = ctranslate2.models.Whisper(
-            str(folder), device="cpu", compute_type="int8", inter_threads=2, intra_threads=1
-        )
-        self._tokenizer = Tokenizer(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), multilingual=False)
+        folder = _folder_of(model)
+        try:
+            self._whisper = ctranslate2.models.Whisper(
+                str(folder), device="cpu", compute_type="int8", inter_threads=2, intra_threads=1
+            )
+            self._vocabulary = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # plain ones, of tokenizers
+            if model in SPEECH_MODELS:
+                raise
+            raise SpeechUnavailable(f"--speech {model}: {str(error).splitlines()[0]}; see docs/languages.md") from error
+        self.multilingual = self._whisper.is_multilingual
+        self._tokens_a_second = 16 if self.multilingual else 8  # some scripts take several a letter
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self.language: Final = language if self.multilingual else ENGLISH
+        """The language that is spoken, or "auto"."""
+        if language not in {AUTO, self.language} or not self._knows(self.language):
+            raise SpeechUnavailable(
+                f"--language {language}: {model} does not know it; " + "see docs/languages.md for those that it does"
+                if self.multilingual
+                else f"--language {language}: {model} hears English only; choose --speech base"
+            )
         self._log_mel = LogMel()
         self._storage = ctranslate2.StorageView.from_array
 
-    def transcribe(self, samples: NDArray[np.float32], start_s: float = 0.0) -> list[Word]:
+    def spoken(self) -> SpokenLanguage:
+        """Returns the language of a stream that begins."""
+        return SpokenLanguage(None if self.language == AUTO else self.language)
+
+    def transcribe(
+        self, samples: NDArray[np.float32], start_s: float = 0.0, spoken: SpokenLanguage | None = None
+    ) -> list[Word]:
         """Words of at most 20 s of speech, with times; none when the model is not confident that it heard any.
 
-        samples: (N,) 16 kHz mono in [-1, 1], the first captured at `start_s`. Greedy, with no text from before.
+        samples: (N,) 16 kHz mono in [-1, 1], the first captured at `start_s`. spoken: the language of the stream, which
+        takes in what these samples tell of it; None: of these samples alone. Greedy, with no text from before.
         """
         if len(samples) > LONGEST_S * SAMPLE_RATE_HZ:
             raise ValueError(f"{len(samples) / SAMPLE_RATE_HZ:.1f} s of speech at once; cut it into {LONGEST_S:.0f} s")
         if len(samples) < ENCODER_HOP:
             return []
+        spoken = spoken or self.spoken()
         for silence in _TRAILING:
-            words = self._hypothesis(samples, silence, start_s)
+            words = self._hypothesis(samples, silence, start_s, spoken)
             if words is not None:
                 return words
         return []
@@ -118,77 +157,129 @@ class SpeechModel:
         """
         if len(samples) > LONGEST_S * SAMPLE_RATE_HZ:
             raise ValueError(f"{len(samples) / SAMPLE_RATE_HZ:.1f} s of speech at once; cut it into {LONGEST_S:.0f} s")
-        tokens = self._tokenizer.encode(f" {' '.join(text.split())}")
+        tokenizer = self._tokenizer(ENGLISH if self.language == AUTO else self.language)
+        tokens = tokenizer.encode(f" {' '.join(text.split())}")
         if len(samples) < ENCODER_HOP or not tokens:
             return []
         encoded = self._encode(np.pad(samples, (0, _TRAILING[0])))
-        return self._words(tokens, encoded, samples, start_s)
+        return self._words(tokenizer, tokens, encoded, samples, start_s)
 
-    def _hypothesis(self, samples: NDArray[np.float32], silence: int, start_s: float) -> list[Word] | None:
+    def _hypothesis(
+        self, samples: NDArray[np.float32], silence: int, start_s: float, spoken: SpokenLanguage
+    ) -> list[Word] | None:
         """Words heard with that much silence after the samples; None when the model is not confident of them."""
         encoded = self._encode(np.pad(samples, (0, silence)))
+        if spoken.asks(seconds := len(samples) / SAMPLE_RATE_HZ):
+            told = self._whisper.detect_language(encoded)[0]
+            spoken.heard({token.strip("<|>"): probability for token, probability in told}, seconds)
+        tokenizer = self._tokenizer(ENGLISH if spoken.found is None else spoken.found.code)
         result = self._whisper.generate(
             encoded,
-            [[*self._tokenizer.sot_sequence, self._tokenizer.no_timestamps]],
+            [[*tokenizer.sot_sequence, tokenizer.no_timestamps]],
             beam_size=1,
             no_repeat_ngram_size=3,
-            max_length=12 + 8 * len(samples) // SAMPLE_RATE_HZ,
+            max_length=12 + self._tokens_a_second * len(samples) // SAMPLE_RATE_HZ,
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
         if result.no_speech_prob >= _NO_SPEECH:
             return []
-        tokens = [token for token in result.sequences_ids[0] if token < self._tokenizer.eot]
-        if not tokens or not self._confident(tokens, result.scores[0]):
+        tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
+        if not tokens or not _confident(tokenizer.decode(tokens), result.scores[0]):
             return None
-        words = self._words(tokens, encoded, samples, start_s)
+        words = self._words(tokenizer, tokens, encoded, samples, start_s)
         squeezed = sum(word.end_s - word.start_s < _FRAME_S for word in words)
         return words if squeezed < _SQUEEZED else None
 
     def _encode(self, samples: NDArray[np.float32]) -> ctranslate2.StorageView:
         return self._whisper.encode(self._storage(self._log_mel(samples)[None]))
 
-    def _confident(self, tokens: list[int], score: float) -> bool:
-        text = self._tokenizer.decode(tokens).strip().encode()
-        compression = len(text) / len(zlib.compress(text))
-        return score > _LIKELIHOOD and compression < _COMPRESSION
+    def _knows(self, language: str) -> bool:
+        return language == AUTO or not self.multilingual or self._vocabulary.token_to_id(f"<|{language}|>") is not None
+
+    def _tokenizer(self, language: str) -> Tokenizer:
+        from faster_whisper.tokenizer import Tokenizer
+
+        if language not in self._tokenizers:
+            kind = {"task": "transcribe", "language": language} if self.multilingual else {}
+            self._tokenizers[language] = Tokenizer(self._vocabulary, self.multilingual, **kind)
+        return self._tokenizers[language]
 
     def _words(
-        self, tokens: list[int], encoded: ctranslate2.StorageView, samples: NDArray[np.float32], start_s: float
+        self,
+        tokenizer: Tokenizer,
+        tokens: list[int],
+        encoded: ctranslate2.StorageView,
+        samples: NDArray[np.float32],
+        start_s: float,
     ) -> list[Word]:
         """Tokens joined to words; a token lasts from its first frame in the alignment to that of the next."""
-        start, frames = list(self._tokenizer.sot_sequence), len(samples) // ENCODER_HOP * 2
+        start, frames = list(tokenizer.sot_sequence), len(samples) // ENCODER_HOP * 2
         aligned = self._whisper.align(encoded, start, [tokens], frames)[0]
         token, frame = np.array(aligned.alignments).T  # the end of text is the last token
         begins = frame[np.searchsorted(token, np.arange(len(tokens) + 1))]  # (tokens + 1,)
         power = np.square(samples[: len(samples) // ENCODER_HOP * ENCODER_HOP]).reshape(-1, ENCODER_HOP).mean(1)
         words: list[Word] = []
         first = 0
-        for text, count in self._spans(tokens):
+        for text, count in _spans(tokenizer, tokens):
             probability = float(np.mean(aligned.text_token_probs[first : first + count]))
             begin, end = _audible(power, int(begins[first]), int(begins[first + count]))
             if any(character.isalnum() for character in text):  # a hypothesis may open with a dash or dots
-                words.append(Word(text, start_s + begin * _FRAME_S, start_s + end * _FRAME_S, probability))
+                times_s = (start_s + begin * _FRAME_S, start_s + end * _FRAME_S)
+                words.append(Word(text, *times_s, probability, tokenizer.language_code))
             first += count
         return words
 
-    def _spans(self, tokens: list[int]) -> list[tuple[str, int]]:
-        """Words with their number of tokens. Punctuation stays with the word before; "K7" is said as two words."""
-        spans: list[tuple[str, int]] = []
-        for word, parts in zip(*self._tokenizer.split_to_word_tokens(tokens), strict=True):
-            starts = [0] + [
-                i
-                for i in range(1, len(parts))
-                if self._tokenizer.decode(parts[:i])[-1:].isalpha() and self._tokenizer.decode(parts[i:])[:1].isdigit()
-            ]
-            for begin, end in zip(starts, [*starts[1:], len(parts)], strict=True):
-                text = self._tokenizer.decode(parts[begin:end]).strip() if len(starts) > 1 else word.strip()
-                if spans and not any(character.isalnum() for character in text):
-                    text, before = spans[-1][0] + text, spans.pop()[1]
-                    spans.append((text, before + end - begin))
-                else:
-                    spans.append((text, end - begin))
-        return spans
+
+def _folder_of(model: str) -> Path:
+    """The folder of a speech model. Raises SpeechUnavailable, AssetUnavailable."""
+    if model in SPEECH_MODELS:
+        return fetch(SPEECH_MODELS[model])
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "model.bin").is_file():
+            raise SpeechUnavailable(f"--speech {model}: no model.bin in it; give a folder with Whisper for CTranslate2")
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        names = ", ".join(SPEECH_MODELS)
+        raise SpeechUnavailable(f"--speech {model}: give {names}, a folder, or a name on the hub (owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "model.bin"]))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SpeechUnavailable(f"--speech {model}: neither a folder nor fetched from the hub ({reason})") from error
+
+
+def _confident(text: str, score: float) -> bool:
+    said = text.strip().encode()
+    compression = len(said) / len(zlib.compress(said))
+    return score > _LIKELIHOOD and compression < _COMPRESSION
+
+
+def _spans(tokenizer: Tokenizer, tokens: list[int]) -> list[tuple[str, int]]:
+    """Words with their number of tokens. Punctuation stays with the word before; "K7" is said as two words."""
+    spans: list[tuple[str, int]] = []
+    for word, parts in zip(*tokenizer.split_to_word_tokens(tokens), strict=True):
+        starts = [0] + [
+            i
+            for i in range(1, len(parts))
+            if tokenizer.decode(parts[:i])[-1:].isalpha() and tokenizer.decode(parts[i:])[:1].isdigit()
+        ]
+        if spans and word.startswith("'") and word[1:2].isalpha() and tokenizer.language_code != ENGLISH:
+            # French m'as, Italian l'amico, where those of English stay one word.
+            text, before = spans.pop()
+            spans.append((text + word.strip(), before + len(parts)))
+            continue
+        for begin, end in zip(starts, [*starts[1:], len(parts)], strict=True):
+            text = tokenizer.decode(parts[begin:end]).strip() if len(starts) > 1 else word.strip()
+            if spans and not any(character.isalnum() for character in text):
+                text, before = spans[-1][0] + text, spans.pop()[1]
+                spans.append((text, before + end - begin))
+            else:
+                spans.append((text, end - begin))
+    return spans
 
 
 def _audible(power: NDArray[np.float32], begin: int, end: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +28,13 @@ class TextExtractor:
     encoder: the default, a folder in the Hugging Face layout, or a name on its hub; it needs `model.safetensors` and a
         fast tokenizer.
     adapter: file of a low-rank adapter learned for that encoder; None takes the encoder as it is.
+    languages: words of others are left out; None reads all.
     """
 
-    def __init__(self, encoder: str = DEFAULT_ENCODER, adapter: Path | None = None) -> None:
+    def __init__(
+        self, encoder: str = DEFAULT_ENCODER, adapter: Path | None = None, languages: Collection[str] | None = None
+    ) -> None:
+        self._languages = languages
         folder, digest = _weights(encoder)
         try:
             self._encoder = open_encoder(folder)
@@ -66,7 +70,7 @@ class TextExtractor:
 
         Only as many of the newest words as fill the steps are read, so that older ones change nothing.
         """
-        read = self._newest(words)
+        read = self._newest([word for word in words if self.reads(word)])
         text = " ".join(word.text for word in read)
         word_of = np.repeat(np.arange(len(read)), [len(word.text) + 1 for word in read])  # of each character
         if not text.strip():
@@ -75,6 +79,10 @@ class TextExtractor:
         ends_s = np.array([word.end_s for word in read], np.float64)
         newest = slice(-self.spec.steps, None)
         return Rows(ends_s[word_of[last_character[newest]]], vectors[newest])
+
+    def reads(self, word: Word) -> bool:
+        """Returns whether the word is of a language that is read."""
+        return self._languages is None or word.language in self._languages
 
     def _newest(self, words: Sequence[Word]) -> list[Word]:
         """The newest words that fill the steps, the oldest of them perhaps in part."""

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from dhmd import protobuf
-from dhmd.contract import FeatureSpec, Rows, Word
+from dhmd.contract import ENGLISH, FeatureSpec, Rows, Word
 from dhmd.errors import DHMDError
 from dhmd.modality import Modality
 from dhmd.session import schema
@@ -293,7 +293,9 @@ def rows_of(message: Any) -> Rows:
 
 def words_of(words: Any) -> tuple[Word, ...]:
     """The words of the `final` or `partial` of a Words message."""
-    return tuple(Word(word.text, word.start_s, word.end_s, word.probability) for word in words)
+    return tuple(
+        Word(word.text, word.start_s, word.end_s, word.probability, word.language or ENGLISH) for word in words
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "width": "uint32",
         "values": "bytes",
     },
-    "Word": {"text": "string", "start_s": "double", "end_s": "double", "probability": "float"},
+    "Word": {"text": "string", "start_s": "double", "end_s": "double", "probability": "float", "language": "string"},
     # What one recognition changed: words that are final now, and all that are not yet. Text features follow from them.
     "Words": {
         "timestamp": "Timestamp",
@@ -55,7 +55,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "Sentiment": {"value": "float", "low": "float", "high": "float"},
     "Emotions": dict.fromkeys(EMOTIONS, "float"),
     # as_of_s, late: how far perception had come, missing where it had come as far as the window. far: the face that is
-    # seen is too far away. See Attention.
+    # seen is too far away. unread: of the speech that is heard nothing is read. See Attention.
     "ModalityState": {
         "present": "bool",
         "newest_s": "double",
@@ -66,6 +66,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "emotions": "Emotions",
         "influence": "float",
         "far": "bool",
+        "unread": "bool",
     },
     "Modalities": dict.fromkeys((m.value for m in Modality), "ModalityState"),
     "Edges": {f"{edge.source}_to_{edge.target}": "float" for edge in EDGES},
@@ -93,6 +94,8 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "dropped_video": "uint64",
         "dropped_audio": "uint64",
         "extra": "string",
+        "language": "string",
+        "language_probability": "float",
     },
     "Status": {
         "timestamp": "Timestamp",

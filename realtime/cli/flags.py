@@ -88,6 +88,7 @@ def _add_source_flags(group: Flags, source: str) -> None:
     group.add_argument(
         "--duration", type=float, metavar="S", help="stop after S seconds (default: at the source's end)"
     )
+    add_speech_flags(group)
     said = group.add_mutually_exclusive_group()
     said.add_argument(
         "--no-words",
@@ -98,6 +99,26 @@ def _add_source_flags(group: Flags, source: str) -> None:
     )
     said.add_argument(
         "--no-transcript", dest="words", action="store_const", const="off", help="recognise no speech at all"
+    )
+
+
+def add_speech_flags(group: Flags) -> None:
+    """Add the flags of what words are recognised with."""
+    group.add_argument(
+        "--speech",
+        metavar="tiny.en|tiny|base|small|DIR|NAME",
+        help="what recognises words; all but tiny.en know about a hundred languages (default: tiny.en, English only)",
+    )
+    group.add_argument(
+        "--language",
+        metavar="auto|en|de|...",
+        help="what is spoken (default: auto, found in the first seconds of speech and followed)",
+    )
+    group.add_argument(
+        "--untested-words",
+        action="store_true",
+        default=None,
+        help="read words of languages, too, in which the model was not tested; else they are only shown",
     )
 
 

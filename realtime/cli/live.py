@@ -11,6 +11,7 @@ from realtime.cli.flags import (
     add_outlet_flags,
     add_record_flags,
     add_run_flags,
+    add_speech_flags,
     settings_of,
     without_page,
 )
@@ -88,6 +89,7 @@ def add_demo(commands: Commands) -> None:
         epilog=DEMO_EXAMPLES,
     )
     demo.set_defaults(command=_demo, goes_on=True)
+    add_speech_flags(demo.add_argument_group("what is perceived"))
     add_record_flags(demo)
     out = demo.add_argument_group("where it goes")
     add_outlet_flags(out)

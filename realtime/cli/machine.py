@@ -38,7 +38,8 @@ exit status: 0 a run can start, 1 it cannot.
 """
 ASSETS_EXAMPLES = """examples:
   dhmd-live assets                                         what there is, and its licences
-  dhmd-live assets fetch                                   what is missing or damaged, 174 MB in all
+  dhmd-live assets fetch                                   what every run needs, 174 MB in all
+  dhmd-live assets fetch faster-whisper-base               another one: what --speech base recognises words with
   dhmd-live assets verify                                  their sha256
 
 exit status: 0 all are here and intact (list: always), 1 not.
@@ -83,13 +84,14 @@ def add_assets(commands: Commands) -> None:
     assets.add_argument(
         "action", nargs="?", choices=["list", "fetch", "verify"], default="list", help="(default: list)"
     )
+    assets.add_argument("names", nargs="*", metavar="NAME", help="these alone (default: those that every run needs)")
 
 
 def _assets(options: argparse.Namespace) -> int:
 
     from realtime.programs.doctor import show_assets
 
-    return show_assets(options.action, PlainConsole())
+    return show_assets(options.action, options.names, PlainConsole())
 
 
 def add_bench(commands: Commands) -> None:

@@ -85,6 +85,11 @@ class ModalityEstimate(Part):
     )
     late: bool = Field(default=False, description="absent because the machine has not come to look: nobody knows")
     far: bool = Field(default=False, description="absent because the face that is seen is too far away to be read")
+    unread: bool = Field(
+        default=False,
+        description="absent although somebody speaks: no word was understood, or the model was not tested in the "
+        "language of the words",
+    )
 
 
 class Modalities(Part):
@@ -98,6 +103,13 @@ class Graph(Part):
 
     homo: dict[str, Probability]
     hetero: dict[str, Probability]
+
+
+class SpokenLanguage(Part):
+    """The language that is spoken."""
+
+    code: str = Field(pattern="^[a-z]{2,3}$", description="ISO 639-1, or 639-3 where there is none")
+    probability: Probability = Field(description="1 where the language was given")
 
 
 class Latency(Part):
@@ -136,6 +148,9 @@ class Estimate(Part):
     graph: Graph
     faces: int = Field(ge=0)
     transcript: str = Field(description="words of the window, partial ones included")
+    language: SpokenLanguage | None = Field(
+        default=None, description="found in what was said so far; null before, and where only English is listened to"
+    )
     latency_ms: Latency
     dropped: Dropped
     model: ModelName

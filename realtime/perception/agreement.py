@@ -7,6 +7,7 @@ is final once two successive hypotheses of the growing sound agree on it and on 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,8 +45,7 @@ class LocalAgreement:
     def _accept(self, words: list[Word], count: int) -> tuple[Word, ...]:
         last_s = self.final[-1].end_s if self.final else -float("inf")
         accepted = tuple(
-            Word(word.text, max(word.start_s, last_s), max(word.end_s, last_s), word.probability)
-            for word in words[:count]
+            replace(word, start_s=max(word.start_s, last_s), end_s=max(word.end_s, last_s)) for word in words[:count]
         )
         self.final.extend(accepted)
         self.partial = words[count:]

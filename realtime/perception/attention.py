@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from dhmd.contract import Language
 from dhmd.modality import Modality
 
 
@@ -31,12 +32,15 @@ class Attention:
     """How far perception had come when a window was cut; whoever cuts it again needs it, too.
 
     as_of_s: moment at which the presence of a modality is judged; none: at the end of the window. late: modalities of
-    which something waits that is too old to stand for now. far: whether the face that is seen is too far away.
+    which something waits that is too old to stand for now. far: whether the face that is seen is too far away. unread:
+    whether speech is heard of which the model reads nothing. language: the one that was found to be spoken.
     """
 
     as_of_s: Mapping[Modality, float] = field(default_factory=dict)
     late: frozenset[Modality] = frozenset()
     far: bool = False
+    unread: bool = False
+    language: Language | None = None
 
 
 WHOLE: Final = Attention()

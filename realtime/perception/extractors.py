@@ -17,6 +17,7 @@ from dhmd.features.text import TextExtractor
 from dhmd.features.voice import VoiceExtractor
 from dhmd.features.voice_network import VoiceNetwork
 from dhmd.modality import Modality
+from realtime.perception.listening import BY_DEFAULT, Listening
 from realtime.perception.transcript import StreamingTranscript
 
 T = TypeVar("T")
@@ -33,13 +34,17 @@ class StreamExtractors:
     text: TextExtractor
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, *, transcript: bool = True) -> StreamExtractors:
-        """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
+    def load(cls, checkpoint: Checkpoint, listening: Listening | None = BY_DEFAULT) -> StreamExtractors:
+        """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others.
+
+        listening: None recognises no speech.
+        """
         path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
         face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
         voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
-        speech = _started(SpeechModel) if transcript else None
-        text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT]))
+        speech = _started(lambda: SpeechModel(listening.speech, listening.language)) if listening else None
+        languages = None if listening is not None and listening.untested_words else checkpoint.languages
+        text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT], languages=languages))
         try:
             loaded = cls(
                 face.result(),

@@ -7,6 +7,7 @@ and leave from any thread while they do.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -84,6 +85,9 @@ class Perception:
         self._words = SpokenWords()
         self._entered = TranscriptUpdate((), (), 0.0)
         self._revision_of_words = 0
+        self._unread_s = -math.inf
+        """End of the newest speech of which nothing is read."""
+        self._words_last_s = extractors.specs[Modality.TEXT].absent_after_s
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
         """Hold a turn while something of a modality is computed."""
@@ -149,7 +153,7 @@ class Perception:
                 for words in (self._entered.final, self._entered.partial)
             )
             if final or partial:
-                observer.on_words(TranscriptUpdate(final, partial, self._entered.skipped_s), self._revision_of_words)
+                observer.on_words(replace(self._entered, final=final, partial=partial), self._revision_of_words)
             self._observers = (*self._observers, observer)
             return revision
 
@@ -167,6 +171,8 @@ class Perception:
             face = None
         if face is not None and face.too_far:
             attention = replace(attention, far=True)
+        unread_s = end_s - self._words_last_s
+        attention = replace(attention, unread=unread_s < self._unread_s <= end_s, language=self._entered.language)
         with self._entering:
             cut = self.window.cut(end_s, attention)
         words = () if self._private else self._words.within(cut.start_s, end_s)
@@ -193,9 +199,12 @@ class Perception:
         # Words that are withdrawn before any is final leave the window, too.
         rows = text.extract(words) if words else Rows.empty(text.spec.width)
         spoken = self._words.since(words[-1].end_s - 2 * self.window.window_s) if words else ((), ())
+        missed_s = -math.inf if update.missed_s is None else update.missed_s
+        self._unread_s = max([missed_s, *(word.end_s for word in words if not text.reads(word))])
         with self._entering:
             self._revision_of_words = self.window.replace(Modality.TEXT, rows)
-            self._entered = TranscriptUpdate(*(((), ()) if self._private else spoken), update.skipped_s)
+            final, partial = ((), ()) if self._private else spoken
+            self._entered = replace(update, final=final, partial=partial)
             for observer in () if self._private else self._observers:
                 observer.on_words(update, self._revision_of_words)
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.contract import Word
+from dhmd.contract import Language, Word
 from dhmd.features.speech import VOICE_FRAME, SpeechModel, VoiceActivity
 from dhmd.features.timeline import SampleTimeline
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
@@ -30,6 +30,8 @@ _LEAD: Final = _frames(0.64)  # sound before the first frame of speech; activity
 _STEP: Final = _frames(0.64)  # new sound between two hypotheses
 _PAUSE: Final = _frames(0.6)  # silence that ends an utterance
 _TAIL: Final = _frames(0.2)  # silence after the last speech that is recognised with it
+_MISSED: Final = _frames(0.8)  # speech without a word, of an utterance that has ended, that was not understood
+_LONG: Final = _frames(3.0)  # likewise of one that goes on
 _LEAST_SPEECH: Final = 3  # frames of speech below which a sound is no utterance
 _CATCH_UP: Final = _frames(3.0)  # further behind than this, hypotheses in between are left out
 _BUFFER: Final = _frames(BUFFER_S)
@@ -37,18 +39,32 @@ _KEPT: Final = _frames(5.0)  # what is kept of the buffer when skipping ahead, o
 _TRIM: Final = _frames(8.0)  # longer utterances let go of sound whose words are final
 _FORCED_S: Final = 3.0  # in an utterance about to fill the buffer, words older than this become final unagreed
 
+# Mean probability of a hypothesis' words from which on an utterance is understood: speech in a language that the model
+# does not know becomes words of one that it knows, of which it is never sure. So where nothing was said before, after
+# an utterance that was clearly understood, as short ones are improbable in any language, and after one that was not.
+_SURE: Final = 0.5
+_SURE_AFTER_CLEAR: Final = 0.4
+_SURE_AFTER_MISSED: Final = 0.66
+_CLEAR: Final = 0.7
+_EASE: Final = 0.1
+"""By so much less sure is a model that knows many languages."""
+
 
 @dataclass(frozen=True, slots=True)
 class TranscriptUpdate:
     """A change that one recognition made.
 
     final: words that became final; they never change. partial: words heard after the final ones, which still may.
-    skipped_s: seconds of speech left out so far because recognition fell behind.
+    skipped_s: seconds of speech left out so far because recognition fell behind. language: the one that was found to be
+    spoken; None where none was looked for. missed_s: end of the newest speech in which no word was understood, stream
+    clock.
     """
 
     final: tuple[Word, ...]
     partial: tuple[Word, ...]
     skipped_s: float
+    language: Language | None = None
+    missed_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +72,8 @@ class _Utterance:
     """A stretch of speech with the pauses inside it, growing until `closed`.
 
     frames: sound of 512 samples each. speaking: the decision on each. heard: frames that a hypothesis has covered.
+    sureness: of the newest hypothesis, the mean probability of its words. understood: whether one was sure enough.
+    withheld: final words that wait for one that is. told: whether any were reported.
     """
 
     start_s: float
@@ -64,6 +82,10 @@ class _Utterance:
     heard: int = 0
     closed: bool = False
     agreement: LocalAgreement = field(default_factory=LocalAgreement)
+    sureness: float = 0.0
+    understood: bool = False
+    told: bool = False
+    withheld: list[Word] = field(default_factory=list)
 
     def time_of(self, frame: int) -> float:
         return self.start_s + frame * FRAME_S
@@ -99,6 +121,9 @@ class StreamingTranscript:
         self._utterances: deque[_Utterance] = deque()
         self._unreported: list[Word] = []
         self._skipped_s = 0.0
+        self._language = speech.spoken()
+        self._sure = _SURE
+        self._missed_s: float | None = None
 
     def push(self, block: AudioBlock) -> None:
         """Take in sound. Recognises nothing; costs about 2 ms a second of sound."""
@@ -138,9 +163,10 @@ class StreamingTranscript:
             new_speech = any(utterance.speaking[utterance.heard : ahead])
             utterance.heard = ahead
             if new_speech and sum(utterance.speaking[:ahead]) >= _LEAST_SPEECH:
-                self._unreported.extend(utterance.agreement.update(self._recognise(utterance, ahead)))
+                self._recognise(utterance, ahead)
+                self._note_missed(utterance, ahead, _LONG)
                 self._trim(utterance)
-                return self._update(tuple(utterance.agreement.partial))
+                return self._update(tuple(utterance.agreement.partial) if utterance.understood else ())
         return self._update(()) if self._unreported else None
 
     def finish(self) -> TranscriptUpdate:
@@ -149,7 +175,7 @@ class StreamingTranscript:
         final: list[Word] = []
         while update := self.step():
             final.extend(update.final)
-        return TranscriptUpdate(tuple(final), (), self._skipped_s)
+        return TranscriptUpdate(tuple(final), (), self._skipped_s, self._found, self._missed_s)
 
     def _take(self, frame: NDArray[np.float32], speaking: bool) -> None:
         self._framed += 1
@@ -169,15 +195,40 @@ class StreamingTranscript:
         if self._utterances:
             self._utterances[-1].closed = True
 
-    def _recognise(self, utterance: _Utterance, end: int) -> list[Word]:
-        return self.speech.transcribe(np.concatenate(utterance.frames[:end]), utterance.start_s)
+    def _recognise(self, utterance: _Utterance, end: int) -> None:
+        sound = np.concatenate(utterance.frames[:end])
+        hypothesis = self.speech.transcribe(sound, utterance.start_s, self._language)
+        if hypothesis:
+            ease = _EASE if self.speech.multilingual else 0.0
+            utterance.sureness = ease + sum(word.probability for word in hypothesis) / len(hypothesis)
+            utterance.understood = utterance.understood or utterance.sureness >= self._sure
+        self._accept(utterance, utterance.agreement.update(hypothesis))
+
+    def _accept(self, utterance: _Utterance, words: tuple[Word, ...]) -> None:
+        """Report words that are final, once the utterance is understood."""
+        utterance.withheld.extend(words)
+        if utterance.understood and utterance.withheld:
+            utterance.told = True
+            self._unreported.extend(utterance.withheld)
+            utterance.withheld.clear()
 
     def _conclude(self, utterance: _Utterance) -> None:
         """Let the last hypothesis of an utterance stand: it has ended."""
         end = min(utterance.speech_end + _TAIL, len(utterance.frames))
         if utterance.heard < end and sum(utterance.speaking) >= _LEAST_SPEECH:
-            self._unreported.extend(utterance.agreement.update(self._recognise(utterance, end)))
-        self._unreported.extend(utterance.agreement.settle())
+            self._recognise(utterance, end)
+        self._accept(utterance, utterance.agreement.settle())
+        self._language.utterance_ended()
+        self._note_missed(utterance, end, _MISSED)
+        if utterance.told and utterance.sureness >= _CLEAR:
+            self._sure = _SURE_AFTER_CLEAR
+
+    def _note_missed(self, utterance: _Utterance, end: int, least: int) -> None:
+        """Note that somebody spoke for at least so many frames, up to `end`, and no word was understood."""
+        told = utterance.told or (utterance.understood and utterance.agreement.partial)
+        if not told and sum(utterance.speaking[:end]) >= least:
+            self._missed_s = utterance.time_of(end)
+            self._sure = _SURE_AFTER_MISSED
 
     def _trim(self, utterance: _Utterance) -> None:
         """Keep a long utterance short: let go of sound up to a pause between final words."""
@@ -186,7 +237,7 @@ class StreamingTranscript:
         agreement = utterance.agreement
         full = utterance.heard + _STEP + _CATCH_UP > _BUFFER
         if full:
-            self._unreported.extend(agreement.settle(utterance.time_of(utterance.heard) - _FORCED_S))
+            self._accept(utterance, agreement.settle(utterance.time_of(utterance.heard) - _FORCED_S))
         following = [*agreement.final[1:], *agreement.partial[:1]]
         pauses = [
             (before.text[-1] in ".?!", (before.end_s + after.start_s) / 2)
@@ -208,10 +259,14 @@ class StreamingTranscript:
                 _Utterance(oldest.time_of(cut), oldest.frames[cut:], oldest.speaking[cut:], closed=oldest.closed)
             )
             del oldest.frames[cut:], oldest.speaking[cut:]
-        self._unreported.extend(oldest.agreement.settle())
+        self._accept(oldest, oldest.agreement.settle())
         self._skipped_s += max(0, len(oldest.frames) - oldest.heard) * FRAME_S
         self._utterances.popleft()
 
     def _update(self, partial: tuple[Word, ...]) -> TranscriptUpdate:
         final, self._unreported = tuple(self._unreported), []
-        return TranscriptUpdate(final, partial, self._skipped_s)
+        return TranscriptUpdate(final, partial, self._skipped_s, self._found, self._missed_s)
+
+    @property
+    def _found(self) -> Language | None:
+        return self._language.found if self.speech.multilingual else None

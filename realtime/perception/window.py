@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dhmd.contract import FeatureSpec, Rows
+from dhmd.contract import FeatureSpec, Language, Rows
 from dhmd.modality import Modality
 from realtime.perception.attention import WHOLE, Attention
 
@@ -44,6 +44,16 @@ class WindowCut:
     def far(self) -> frozenset[Modality]:
         """Modalities that are not present because the subject is too far away."""
         return frozenset({Modality.VISION} if self.attention.far else ()) - self.present
+
+    @property
+    def unread(self) -> frozenset[Modality]:
+        """Modalities that are not present because what is said is not read."""
+        return frozenset({Modality.TEXT} if self.attention.unread else ()) - self.present
+
+    @property
+    def language(self) -> Language | None:
+        """The language that was found to be spoken."""
+        return self.attention.language
 
     @property
     def newest_present_s(self) -> float | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Column, Table
 
-from dhmd.assets.store import ASSETS, AssetUnavailable, FileState, fetch, verify
+from dhmd.assets.store import ASSETS, AssetUnavailable, FileState, asset_named, fetch, verify
 from realtime.capture.camera import list_cameras
 from realtime.capture.microphone import list_microphones
 from realtime.errors import CameraUnavailable, DHMDLiveError, MicrophoneUnavailable
@@ -68,7 +68,7 @@ def show_devices(console: Console) -> int:
 def show_checks(console: Console) -> int:
     """Everything a run needs, with the remedy for what is missing. 0 when a run can start."""
     checks = [Check("Python", platform.python_version()), *(_library(*pair) for pair in LIBRARIES.items())]
-    checks += [*map(_weights, ASSETS), _checkpoint(), _listed("cameras", list_cameras)]
+    checks += [*(_weights(name) for name in ASSETS if _wanted(name)), _checkpoint(), _listed("cameras", list_cameras)]
     checks += [_listed("microphones", list_microphones), _broker()]
     table = Table(box=None, padding=(0, 2), show_header=False)
     for check in checks:
@@ -78,25 +78,39 @@ def show_checks(console: Console) -> int:
     return int(any(check.problem and check.needed for check in checks))
 
 
-def show_assets(action: str, console: Console) -> int:
-    """List, fetch or verify the third-party weights. 0 when all are here and intact."""
+def show_assets(action: str, names: Sequence[str], console: Console) -> int:
+    """List, fetch or verify third-party weights: those named, else those of every run. 0 when they are here and intact.
+
+    Raises AssetUnavailable.
+    """
+    needed = [asset_named(name) for name in names] or [asset for asset in ASSETS.values() if not asset.chosen]
     if action == "fetch":
-        for name in ASSETS:
-            fetch(name)
+        for asset in needed:
+            fetch(asset.name)
     size = Column("MB", justify="right")
-    table = Table("asset", "file", size, "licence", "state", box=None, padding=(0, 2), header_style="bold")
+    asset_name = Column("asset", no_wrap=True)
+    table = Table(asset_name, "file", size, "licence", "state", box=None, padding=(0, 2), header_style="bold")
     whole = True
-    for name, asset in ASSETS.items():
-        states = verify(name)
+    for asset in needed if names else ASSETS.values():
+        states = verify(asset.name)
+        if asset not in needed and set(states.values()) == {FileState.MISSING}:
+            megabytes = f"{asset.size / 1e6:.1f}"
+            table.add_row(asset.name, "all", megabytes, asset.licence, "on demand", style="grey50")
+            continue
         for file in asset.files:
             state = states[file.name]
             whole &= state is FileState.INTACT
             colour = "green" if state is FileState.INTACT else "red"
-            table.add_row(name, file.name, f"{file.size / 1e6:.1f}", asset.licence, f"[{colour}]{state}[/]")
+            table.add_row(asset.name, file.name, f"{file.size / 1e6:.1f}", asset.licence, f"[{colour}]{state}[/]")
     console.print(table)
     if not whole and action != "fetch":
         console.print("fetch what is missing or damaged with: dhmd-live assets fetch")
     return 0 if whole or action == "list" else 1
+
+
+def _wanted(name: str) -> bool:
+    """Tells whether every run needs an asset, or somebody has chosen it."""
+    return not ASSETS[name].chosen or ASSETS[name].folder.is_dir()
 
 
 def _library(distribution: str, module: str) -> Check:

@@ -119,7 +119,7 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         asked = stack.enter_context(destinations(settings, console, "dhmd-live edge"))
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
-        extractors = StreamExtractors.load(checkpoint, transcript=settings.words != "off")
+        extractors = StreamExtractors.load(checkpoint, settings.listening)
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(
             Perception(extractors, torch.device("cpu"), [log], private=settings.words == "private")

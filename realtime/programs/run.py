@@ -88,7 +88,7 @@ def prepared(
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = StreamExtractors.load(checkpoint, transcript=settings.words != "off")
+            extractors = StreamExtractors.load(checkpoint, settings.listening)
         engine = Engine(checkpoint, device, activations=web is not None)
         clock = MediaClock() if settings.pace == "max" else StreamClock()
         timed = settings.pace == "realtime"

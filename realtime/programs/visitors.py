@@ -49,7 +49,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = StreamExtractors.load(checkpoint, transcript=settings.words != "off")
+            extractors = StreamExtractors.load(checkpoint, settings.listening)
             engine = Engine(checkpoint, device, activations=True)
             if most is None:
                 most = streams_at_once(extractors, engine, settings.hop_s)

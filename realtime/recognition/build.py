@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
+from dhmd.contract import Language
 from dhmd.labels import CIRCUMPLEX, EMOTIONS
 from dhmd.modality import EDGES, Modality
 from realtime.messages.estimate import (
@@ -19,6 +20,7 @@ from realtime.messages.estimate import (
     ModalityEstimate,
     ModelName,
     SentimentEstimate,
+    SpokenLanguage,
 )
 from realtime.recognition.engine import Inference, Share, rounded_to_one
 
@@ -40,6 +42,10 @@ class WindowSummary(Protocol):
     def late(self) -> AbstractSet[Modality]: ...
     @property
     def far(self) -> AbstractSet[Modality]: ...
+    @property
+    def unread(self) -> AbstractSet[Modality]: ...
+    @property
+    def language(self) -> Language | None: ...
 
 
 def build_estimate(
@@ -88,6 +94,8 @@ def build_estimate(
         ),
         faces=faces,
         transcript=transcript,
+        language=cut.language
+        and SpokenLanguage(code=cut.language.code, probability=round(cut.language.probability, 4)),
         latency_ms=Latency(
             capture_to_estimate=None
             if capture_to_estimate_ms is None or not timed
@@ -126,4 +134,5 @@ def _modality(m: Modality, cut: WindowSummary, inference: Inference | None) -> M
         influence=None if share.influence is None else round(share.influence, 4),
         late=m in cut.late,
         far=m in cut.far,
+        unread=m in cut.unread,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -12,7 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from dhmd import protobuf
-from dhmd.contract import FeatureSpec, Rows, Word
+from dhmd.contract import ENGLISH, FeatureSpec, Language, Rows, Word
 from dhmd.modality import Modality
 from dhmd.untrusted import read_json
 from realtime.messages.commands import LONGEST_SMOOTHING_S
@@ -28,6 +29,8 @@ LONGEST_WORD: Final = 256
 AHEAD_S: Final = 10.0
 """Seconds that rows and words may lie ahead: what lies further behind the end of its window was never captured."""
 LATEST_UNIX: Final = 1e11
+CODE: Final = re.compile(r"[a-z]{2,3}")
+"""A language."""
 
 APPENDED: Final = (Modality.VISION, Modality.AUDIO)
 """Modalities whose new rows travel; those of the words are revised, and travel anew."""
@@ -36,7 +39,7 @@ APPENDED: Final = (Modality.VISION, Modality.AUDIO)
 _MESSAGES: Final = {
     # (len(times_s), width) half precision, little-endian, row by row.
     "Rows": {"times_s": "repeated double", "width": "uint32", "values": "bytes"},
-    "Word": {"text": "string", "start_s": "double", "end_s": "double", "probability": "float"},
+    "Word": {"text": "string", "start_s": "double", "end_s": "double", "probability": "float", "language": "string"},
     # All words of the window and the rows of their tokens; missing where they are those of the message before.
     "Words": {"words": "repeated Word", "rows": "Rows"},
     # previous: seq of the message to whose window this one adds; missing in a full window, which names its features.
@@ -63,6 +66,10 @@ _MESSAGES: Final = {
         "smoothing_s": "double",
         "margin": "double",
         "far": "bool",
+        "unread": "bool",
+        # See Language.
+        "language": "string",
+        "language_probability": "float",
     },
 }
 _CLASSES: Final = protobuf.message_classes("dhmd/window.proto", "dhmd.window", _MESSAGES)
@@ -118,7 +125,10 @@ class WindowMessage:
             smoothing_s=self.steadiness.smoothing_s,
             margin=self.steadiness.margin,
             far=self.attention.far,
+            unread=self.attention.unread,
         )
+        if (language := self.attention.language) is not None:
+            message.language, message.language_probability = language.code, language.probability
         if self.attention.as_of_s:
             message.as_of_s.extend(self.attention.as_of_s.get(m, math.nan) for m in Modality)
         if self.features is not None:
@@ -192,7 +202,12 @@ def _attention(message: Any) -> Attention:
         raise WindowInvalid("an attention to other modalities")
     as_of_s = dict(zip(Modality, message.as_of_s, strict=False))
     as_of_s = {m: s for m, s in as_of_s.items() if not math.isnan(s)}
-    return Attention(as_of_s, frozenset(map(Modality, message.late)), message.far)
+    language = None
+    if message.HasField("language"):
+        if not CODE.fullmatch(message.language) or not 0 <= message.language_probability <= 1:
+            raise WindowInvalid("a language that none speaks")
+        language = Language(message.language, message.language_probability)
+    return Attention(as_of_s, frozenset(map(Modality, message.late)), message.far, message.unread, language)
 
 
 def _steadiness(message: Any) -> Steadiness:
@@ -224,7 +239,11 @@ def _rows(part: Any, end_s: float) -> Rows:
 def _words(words: Any, end_s: float) -> tuple[Word, ...]:
     if len(words) > MOST_WORDS or any(len(word.text) > LONGEST_WORD for word in words):
         raise WindowInvalid(f"more than {MOST_WORDS} words, or one of more than {LONGEST_WORD} letters")
-    read = tuple(Word(word.text, word.start_s, word.end_s, word.probability) for word in words)
+    read = tuple(
+        Word(word.text, word.start_s, word.end_s, word.probability, word.language or ENGLISH) for word in words
+    )
+    if not all(CODE.fullmatch(word.language) for word in read):
+        raise WindowInvalid("words of no language")
     if not all(math.isfinite(word.start_s) and word.end_s <= end_s + AHEAD_S for word in read):
         raise WindowInvalid("words that no clock times")
     return read

@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import TypeAdapter, ValidationError
 
-from dhmd.contract import Rows
+from dhmd.contract import Language, Rows
 from dhmd.features.face import FaceObservation
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
@@ -112,6 +112,8 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
         dropped_video=published.dropped.video,
         dropped_audio=published.dropped.audio,
     )
+    if cut.language is not None:
+        message.language, message.language_probability = cut.language.code, cut.language.probability
     for m in Modality:
         _write_state(m, cut, inference, getattr(message.modalities, m.value))
     if inference is not None:
@@ -135,10 +137,9 @@ def _write_state(m: Modality, cut: WindowCut, inference: Inference | None, state
         state.newest_s = newest_s
     if (as_of_s := cut.attention.as_of_s.get(m)) is not None:
         state.as_of_s = as_of_s
-    if m in cut.late:
-        state.late = True
-    if m in cut.far:
-        state.far = True
+    for why, modalities in (("late", cut.late), ("far", cut.far), ("unread", cut.unread)):
+        if m in modalities:
+            setattr(state, why, True)
     if inference is not None:
         state.weight = inference.weights.get(m, 0.0)
         if m in inference.modality_sentiment:
@@ -208,6 +209,12 @@ class RecordedWindow:
     present: frozenset[Modality]
     late: frozenset[Modality]
     far: frozenset[Modality]
+    unread: frozenset[Modality]
+    language: Language | None
+
+
+def _language_of(message: Any) -> Language | None:
+    return Language(message.language, message.language_probability) if message.HasField("language") else None
 
 
 def attention_of(message: Any) -> Attention:
@@ -217,6 +224,8 @@ def attention_of(message: Any) -> Attention:
         as_of_s={m: state.as_of_s for m, state in states.items() if state.HasField("as_of_s")},
         late=frozenset(m for m, state in states.items() if state.late),
         far=states[Modality.VISION].far,
+        unread=states[Modality.TEXT].unread,
+        language=_language_of(message),
     )
 
 
@@ -230,6 +239,8 @@ def window_of(message: Any) -> RecordedWindow:
         present=frozenset(m for m, state in states.items() if state.present),
         late=attention_of(message).late,
         far=frozenset(m for m, state in states.items() if state.far),
+        unread=frozenset(m for m, state in states.items() if state.unread),
+        language=_language_of(message),
     )
 
 

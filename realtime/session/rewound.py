@@ -50,7 +50,8 @@ class Rewound:
     def __init__(self, session: Session, checkpoint: Checkpoint, device: torch.device) -> None:
         require_features(session.features, checkpoint)
         self._session = session
-        self._text = TextExtractor(adapter=encoder_path(checkpoint.folder, Modality.TEXT))
+        languages = None if session.settings.get("untested_words") is True else checkpoint.languages
+        self._text = TextExtractor(adapter=encoder_path(checkpoint.folder, Modality.TEXT), languages=languages)
         checkpoint.features[Modality.TEXT].require(self._text.spec)
         self._window = SlidingWindow(checkpoint.features, device)
         self._words = SpokenWords()

@@ -72,7 +72,8 @@ def describe_line(e: Estimate) -> str:
     else:
         what = f"{e.top} {e.emotions[e.top]:.2f}  sentiment {e.sentiment.value:+.2f}"
     own = "".join(f"  {one}" for one in own_heads(e))
-    words = f'  "{e.transcript}"' if e.transcript else ""
+    said = ", ".join(heard(e))
+    words = (f'  "{e.transcript}"' if e.transcript else "") + (f"  ({said})" if said else "")
     return f"{present}  {what}{own}{words}"
 
 
@@ -84,6 +85,13 @@ def own_heads(e: Estimate) -> list[str]:
         else f"{name.replace('_', ' ')} {one.top} {one.probabilities[one.top]:.2f}"
         for name, one in e.extra.items()
     ]
+
+
+def heard(e: Estimate) -> list[str]:
+    """Describe what is known of the speech: its language, and whether it is read."""
+    known = [] if e.language is None else [e.language.code]
+    unread = "not read: no language that this model was tested in" if e.transcript else "speech heard, not understood"
+    return [*known, unread] if e.modalities.text.unread else known
 
 
 def alone(part: ModalityEstimate) -> str:
@@ -139,7 +147,7 @@ class Dashboard:
             _Part(5, 1, _sentiment(e, width)),
             *([_Part(6, 1, _own(e, width))] if e.extra else []),
             _Part(7, 1 + len(CHANNELS), _channels(e, width)),
-            _Part(4, 1, _last_words(e.transcript, width)),
+            _Part(4, 1, _last_words(e, width)),
             _Part(3, 2, None),
             *self._health(e, width),
         ]
@@ -255,7 +263,8 @@ def _channels(e: Estimate, width: int) -> RenderableType:
         part = getattr(e.modalities, m)
         label = Text(name.rjust(LABEL - 1))
         if not part.present:
-            why = Text("◌ late", "yellow") if part.late else Text("○ too far" if part.far else "○ absent", "grey50")
+            absent = "○ too far" if part.far else "○ not read" if part.unread else "○ absent"
+            why = Text("◌ late", "yellow") if part.late else Text(absent, "grey50")
             table.add_row(label, why, "-", "-", "-", "-", style="grey50")
             continue
         table.add_row(
@@ -269,10 +278,13 @@ def _channels(e: Estimate, width: int) -> RenderableType:
     return table
 
 
-def _last_words(transcript: str, width: int) -> Text:
-    """The newest words that fit a line."""
-    quoted = f"“{transcript}”" if transcript else "…"
-    return Text(quoted if len(quoted) <= width else f"…{quoted[len(quoted) - width + 1 :]}", style="italic")
+def _last_words(e: Estimate, width: int) -> Text:
+    """The newest words that fit a line, after what is known of them."""
+    known = Text("".join(f"{one} · " for one in heard(e)), "grey50")
+    known.truncate(width)
+    room = max(1, width - len(known))
+    quoted = f"“{e.transcript}”" if e.transcript else "…"
+    return known.append(quoted if len(quoted) <= room else f"…{quoted[len(quoted) - room + 1 :]}", style="italic")
 
 
 class TerminalView:

@@ -57,7 +57,7 @@ function drawCards(modalities) {
     const one = modalities?.[key], [, is, alone, influence] = card.children;
     card.className = `card ${one?.present ? (key === leader ? "leads" : "") : "away"}`;
     is.className = one?.present ? "present" : "absent";
-    put(is, !one ? "-" : one.present ? `● ${PERCEIVED[key]}` : one.late ? "◌ behind" : `○ ${one.far ? "too far away" : whyAbsent(key)}`);
+    put(is, !one ? "-" : one.present ? `● ${PERCEIVED[key]}` : one.late ? "◌ behind" : `○ ${one.far ? "too far away" : one.unread ? "not understood" : whyAbsent(key)}`);
     const said = one?.emotions && strongest(one.emotions);
     put(alone, said ? `${SIGNS[said]} ${said} ${percent(one.emotions[said])}` : "");
     influence.hidden = one?.influence == null;

@@ -1,11 +1,13 @@
 // What was said. Final words keep their place in the page; only what is still heard is written again.
 
 import { at, put } from "./dom.js";
-import { isUnread, state } from "./state.js";
+import { state } from "./state.js";
 
 const SHOWN = 60;
 const PLAIN = 0.25; // sentiment nearer to 0 is none
-const UNREAD = "Speech is heard, and no English words in it: another language, singing, or too unclear.";
+const UNREAD = "Speech is heard, and not understood: another language, singing, or too unclear.";
+const UNTESTED = "These words are shown, and not read: the model was not tested in their language.";
+const names = new Intl.DisplayNames([navigator.language], { type: "language", fallback: "code" });
 
 const [none, final, partial] = at("words").children;
 const spans = new Map(); // by final word
@@ -27,7 +29,9 @@ export function drawWords() {
     if (word.sentiment !== undefined) show(span, word.sentiment);
   }
   put(partial, state.partial.map((word) => word.text).join(" "));
-  put(at("unread"), isUnread() ? UNREAD : "");
+  const { language, transcript, modalities } = state.estimate ?? {};
+  put(at("language"), language ? names.of(language.code) : "");
+  put(at("unread"), modalities?.text.unread ? (transcript ? UNTESTED : UNREAD) : "");
   none.hidden = shown.length + state.partial.length > 0;
 }
 

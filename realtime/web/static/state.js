@@ -5,7 +5,6 @@ export const GAP_S = 1; // longer without an estimate: the connection was cut
 const WORDS = 80;
 const SLACK_S = 0.1;
 const PAUSE_S = 0.8; // silence that ends a sentence
-const UNREAD_S = 4; // speech that gives no word for so long gives none
 
 /** What is known of one session, and forgotten with it. */
 const nothing = () => ({
@@ -14,7 +13,6 @@ const nothing = () => ({
   history: [[], [], [], []], // x and three series, as uPlot takes them
   tops: [], // of the last minute: {start, end, top, share}
   historyStart: null, arrivals: [],
-  speechSince: null, wordsAt: -Infinity, // stream time
   clock: null, // {offset, rtt}: stream time = page time + offset
   level: 0, // loudest sample of the microphone's last block, 0 to 1
 });
@@ -55,9 +53,8 @@ export function estimated({ data: estimate, end, disagreement }) {
   topped(estimate, x);
   const first = state.history[0].findIndex((t) => t >= x - SPAN_S);
   if (first > 0) state.history.forEach((column) => column.splice(0, first));
-  const { text, audio } = estimate.modalities;
+  const { text } = estimate.modalities;
   if (text.present) judge(text, end);
-  state.speechSince = audio.present ? state.speechSince ?? end : null;
   touch("answer", "plot", "timeline", "words", "model", "health", "position");
 }
 
@@ -66,13 +63,6 @@ function topped({ top, emotions }, x) {
   if (before && x - before.start <= GAP_S) before.end = x;
   if (top) tops.push({ start: x, end: x, top, share: emotions[top] });
   while (tops.length && tops[0].end < x - SPAN_S) tops.shift();
-}
-
-/** Whether somebody speaks, and no word is made out of it. */
-export function isUnread() {
-  const { speechSince, wordsAt, estimate, estimateEnd } = state, words = state.statuses.get("transcript");
-  return speechSince !== null && !estimate.modalities.text.present && (words ? words.state === "running" : state.recorded) &&
-    estimateEnd - Math.max(speechSince, wordsAt) > UNREAD_S;
 }
 
 /** The newest sentence that the words' own estimate has read takes its sentiment, until the next one begins. */
@@ -97,6 +87,5 @@ export function heard({ final, partial }) {
   state.final.push(...final.map(made));
   state.final.splice(0, state.final.length - WORDS);
   state.partial = partial.map(made);
-  if (final.length + partial.length) state.wordsAt = state.estimateEnd;
   touch("words");
 }

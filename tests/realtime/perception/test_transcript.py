@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dhmd.contract import Word
 from dhmd.features.speech import SpeechModel
+from dhmd.features.spoken_language import SpokenLanguage
 from realtime.capture.samples import AudioBlock
 from realtime.perception.transcript import BUFFER_S, StreamingTranscript, TranscriptUpdate
 
@@ -75,10 +76,13 @@ class Remembering(SpeechModel):
         self._speech = speech
         self._heard: dict[tuple[bytes, float], list[Word]] = {}
 
-    def transcribe(self, samples: Sound, start_s: float = 0.0) -> list[Word]:
+    def spoken(self) -> SpokenLanguage:
+        return self._speech.spoken()
+
+    def transcribe(self, samples: Sound, start_s: float = 0.0, spoken: SpokenLanguage | None = None) -> list[Word]:
         asked = samples.tobytes(), start_s
         if asked not in self._heard:
-            self._heard[asked] = self._speech.transcribe(samples, start_s)
+            self._heard[asked] = self._speech.transcribe(samples, start_s, spoken)
         return self._heard[asked]
 
 
@@ -162,8 +166,12 @@ def test_sound_in_which_nothing_is_understood_is_let_go(say: Callable[[str], Sou
 
     class Foreigner:
         longest_s = 0.0
+        multilingual = False
 
-        def transcribe(self, samples: Sound, start_s: float) -> list[Word]:
+        def spoken(self) -> SpokenLanguage:
+            return SpokenLanguage("en")
+
+        def transcribe(self, samples: Sound, start_s: float, _: SpokenLanguage) -> list[Word]:
             self.longest_s = max(self.longest_s, len(samples) / RATE)
             return []
 
@@ -171,6 +179,7 @@ def test_sound_in_which_nothing_is_understood_is_let_go(say: Callable[[str], Sou
     updates = transcribe(foreigner, say(", and ".join(LINES)))  # type: ignore[arg-type]
     assert final(updates) == []
     assert 5.0 < foreigner.longest_s < 9.0
+    assert updates[-1].missed_s is not None
     assert updates[-1].skipped_s == 0.0
 
 

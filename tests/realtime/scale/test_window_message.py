@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dhmd.contract import Rows, Word
+from dhmd.contract import Language, Rows, Word
 from dhmd.modality import Modality
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import Attention
@@ -61,6 +61,8 @@ def a_message(**changed: Any) -> WindowMessage:
         {"words": ()},
         {"timed": False, "epoch_unix": 0.0},
         {"attention": LATE},
+        {"attention": Attention(unread=True, language=Language("de", 0.5))},
+        {"words": (Word("früh", 1.0, 1.25, 0.5, "de"), Word("up", 2.0, 2.5, 1.0))},
         {"steadiness": Steadiness(1.5, 0.0)},
     ],
 )

@@ -21,6 +21,7 @@ from realtime.messages.estimate import (
     ModalityEstimate,
     ModelName,
     SentimentEstimate,
+    SpokenLanguage,
 )
 from realtime.terminal.view import Dashboard, describe_line
 from realtime.workers import WorkerState, WorkerStatus
@@ -137,6 +138,23 @@ def test_a_machine_that_is_behind_is_not_told_as_an_empty_room() -> None:
     text = "\n".join(drawn(dashboard, shown(0.0, None), 80, 24))
     assert "this machine is behind: face and voice and words too late" in text
     assert "nobody" not in text
+
+
+def test_the_language_is_told_and_whether_it_is_read() -> None:
+    dashboard = Dashboard("dhmd-live · desk", "no broker")
+    happy = shown(0.0, "happy", words="Wir haben gewonnen")
+    told = happy.model_copy(update={"language": SpokenLanguage(code="de", probability=0.98)})
+    assert "de · “Wir haben gewonnen”" in "\n".join(drawn(dashboard, told, 80, 24))
+    unread = happy.modalities.text.model_copy(update={"unread": True})
+    told = told.model_copy(update={"modalities": happy.modalities.model_copy(update={"text": unread})})
+    text = "\n".join(drawn(dashboard, told, 80, 24))
+    assert "de · not read: no language that this model was tested in · …" in text
+    assert re.search(r"words +○ not read", text)
+    assert describe_line(told).endswith(
+        '"Wir haben gewonnen"  (de, not read: no language that this model was tested in)'
+    )
+    silent = told.model_copy(update={"transcript": "", "language": None})
+    assert "speech heard, not understood" in "\n".join(drawn(dashboard, silent, 80, 24))
 
 
 def test_nothing_is_drawn_of_an_earlier_run() -> None:
