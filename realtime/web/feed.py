@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dhmd.contract import Word
 from dhmd.features.face import FaceObservation
-from dhmd.features.subject import Box
+from dhmd.features.tracks import Box
 from dhmd.modality import Modality
 from realtime.capture.samples import VideoFrame
 from realtime.perception.transcript import TranscriptUpdate
