@@ -16,12 +16,14 @@ from dhmd.untrusted import number, texts, whole
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A recognised word. Times are seconds on the stream clock; probability is in [0, 1]."""
+    """A recognised word. Times are seconds on the stream clock; probability is in [0, 1]. person: who said it, where
+    several are followed and it is known."""
 
     text: str
     start_s: float
     end_s: float
     probability: float = 1.0
+    person: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.yaml_config import explain, read_config
 from realtime.capture.camera import is_camera
 from realtime.capture.network import ENCRYPTED, Trust, is_stream, masked
@@ -32,6 +33,9 @@ class RunSettings(BaseModel):
     source_insecure: bool = Field(False, description="take any certificate of an https:// or rtsps:// camera")
     microphone: str | None = Field(
         None, description="a device's name, default, or none; unset: default with a camera, none with a file"
+    )
+    people: int | Literal["all"] = Field(
+        1, description=f"most people that are followed, each with an estimate of their own; all: {MOST_PEOPLE}"
     )
     pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
     broker: str = Field("embedded", description="mqtt[s]:// or ws[s]://[user@]host[:port], embedded, none")
@@ -77,6 +81,13 @@ class RunSettings(BaseModel):
         strict=False,
         description="probability by which another emotion has to lead for a second before it is the top one; 0: any",
     )
+
+    @field_validator("people", mode="before")
+    @classmethod
+    def _a_number(cls, people: object) -> object:
+        if people != "all" and not (type(people) is int and 1 <= people <= MOST_PEOPLE):
+            raise ValueError(f"expected a number of people from 1 to {MOST_PEOPLE}, or all, found {people!r}")
+        return people
 
     @field_validator("stream")
     @classmethod
@@ -129,6 +140,10 @@ class RunSettings(BaseModel):
         if self.broker not in {"embedded", "none"}:
             values["broker"] = str(BrokerAddress.parse(self.broker))
         return values
+
+    @property
+    def most_people(self) -> int:
+        return MOST_PEOPLE if self.people == "all" else self.people
 
     @property
     def access(self) -> BrokerAccess:

@@ -33,10 +33,13 @@ class StreamExtractors:
     text: TextExtractor
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, *, transcript: bool = True) -> StreamExtractors:
-        """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others."""
+    def load(cls, checkpoint: Checkpoint, *, transcript: bool = True, people: int = 1) -> StreamExtractors:
+        """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others.
+
+        people: how many are followed at most.
+        """
         path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
-        face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
+        face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION]), people=people))
         voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
         speech = _started(SpeechModel) if transcript else None
         text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT]))
@@ -58,7 +61,7 @@ class StreamExtractors:
     def another(self) -> StreamExtractors:
         """Extractors for another stream, with the same models behind them."""
         return StreamExtractors(
-            FaceExtractor(self.face.expression),
+            FaceExtractor(self.face.expression, people=self.face.people),
             VoiceExtractor(self.voice.network),
             None if self.transcript is None else StreamingTranscript(self.transcript.speech),
             self.text,
