@@ -85,8 +85,7 @@ class RunSettings(BaseModel):
     @field_validator("people", mode="before")
     @classmethod
     def _a_number(cls, people: object) -> object:
-        if people != "all" and not (type(people) is int and 1 <= people <= MOST_PEOPLE):
-            raise ValueError(f"expected a number of people from 1 to {MOST_PEOPLE}, or all, found {people!r}")
+        most_people(people)
         return people
 
     @field_validator("stream")
@@ -143,7 +142,8 @@ class RunSettings(BaseModel):
 
     @property
     def most_people(self) -> int:
-        return MOST_PEOPLE if self.people == "all" else self.people
+        """How many people are followed at most."""
+        return most_people(self.people)
 
     @property
     def access(self) -> BrokerAccess:
@@ -161,6 +161,15 @@ class RunSettings(BaseModel):
     def is_live(self) -> bool:
         """Whether the source is a camera, a stream or nothing, rather than a file."""
         return self.source == "none" or is_camera(self.source)
+
+
+def most_people(people: object) -> int:
+    """Return how many people a value of the setting lets follow. Raises ValueError."""
+    if people == "all":
+        return MOST_PEOPLE
+    if type(people) is not int or not 1 <= people <= MOST_PEOPLE:
+        raise ValueError(f"expected a number of people from 1 to {MOST_PEOPLE}, or all, found {people!r}")
+    return people
 
 
 BROWSER = "browser"

@@ -59,8 +59,8 @@ class FaceObservation:
     rows: one row (see WIDTH) when the subject is in sight, else none.
     faces: how many faces there are, the subject's included, counted up to MAX_FACES, or all people that are read.
     others: boxes of those that are not read.
-    people: all that are read and in sight, by number; the subject is one of them.
-    tracked: numbers of all that are read, those out of sight for a moment too.
+    people: where several are read, all that are in sight, by number; the subject is one of them.
+    tracked: numbers of these and of those out of sight for a moment.
     Of the subject, or None:
     box: x0, y0, x1, y1 as fractions of the picture.
     landmarks: (478, 3) float32; x and y as fractions of the picture, z in the scale of x.
@@ -128,12 +128,13 @@ class FaceExtractor:
             None if followed is None else faces[followed], [faces[at] for at in found.values()], captured_s
         )
         people = self._sighted(image, faces, found, captured_s)
-        tracked = tuple(found) if self._tracks is None else self._tracks.ids
         others = tuple(face.box for i, face in enumerate(faces) if i not in found.values())
         one = next((person for person in people if person.person == subject), None)
+        several = people if self.people > 1 else ()
+        tracked = self._tracks.ids if self._tracks is not None and self.people > 1 else ()
         if one is None:
             return FaceObservation(
-                captured_s, Rows.empty(WIDTH), len(faces), others=others, people=people, tracked=tracked
+                captured_s, Rows.empty(WIDTH), len(faces), others=others, people=several, tracked=tracked
             )
         return FaceObservation(
             captured_s,
@@ -144,7 +145,7 @@ class FaceExtractor:
             one.emotions,
             one.too_far,
             others,
-            people,
+            several,
             tracked,
         )
 

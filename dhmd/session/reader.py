@@ -293,7 +293,10 @@ def rows_of(message: Any) -> Rows:
 
 def words_of(words: Any) -> tuple[Word, ...]:
     """The words of the `final` or `partial` of a Words message."""
-    return tuple(Word(word.text, word.start_s, word.end_s, word.probability) for word in words)
+    return tuple(
+        Word(word.text, word.start_s, word.end_s, word.probability, word.person if word.HasField("person") else None)
+        for word in words
+    )
 
 
 @dataclass(frozen=True, slots=True)

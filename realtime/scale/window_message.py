@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -129,7 +129,9 @@ class WindowMessage:
             message.words.SetInParent()
             _write(self.rows.get(Modality.TEXT), message.words.rows)
             for word in self.words:
-                message.words.words.add(**asdict(word))
+                message.words.words.add(
+                    text=word.text, start_s=word.start_s, end_s=word.end_s, probability=word.probability
+                )
         payload: bytes = message.SerializeToString()
         return payload
 
