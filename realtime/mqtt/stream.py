@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from dhmd.contract import Word
 from dhmd.labels import CHANNELS
@@ -14,6 +14,7 @@ from realtime.clock import StreamClock
 from realtime.memory import resident_mb
 from realtime.messages.estimate import Dropped, Estimate, ExtraNumber
 from realtime.messages.stream import (
+    SPEECH,
     Compact,
     Latencies,
     Metrics,
@@ -114,6 +115,9 @@ class PublisherSink:
         if before is not None and not _differ(before, people):
             return
         self._people = people
+        if self._state is not None:
+            self._state.keep("people", str(len(people.people)))
+            self._state.keep("speaker", people.speech)
         self._publisher.keep(PEOPLE, people.model_dump_json().encode())
         for event in self._people_events.take(people):
             self._publisher.publish(EVENT, event.model_dump_json().encode())
@@ -238,7 +242,7 @@ def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> T
 def people_of(view: PeopleInView, unix: Callable[[float], float]) -> People:
     """Return who is in view as it is published. unix: turns stream time into unix seconds."""
     turn, speaker = view.turn, view.speaker
-    speech: Literal["nobody", "person", "outside", "overlap"] = "person"
+    speech: SPEECH = "person"
     if turn is None:
         speech = "nobody"
     elif turn.overlapped:
