@@ -20,7 +20,8 @@ ENGLISH: Final = "en"
 class Word:
     """A recognised word. Times are seconds on the stream clock; probability is in [0, 1].
 
-    language: its code in ISO 639-1, or 639-3 where there is none.
+    language: its code in ISO 639-1, or 639-3 where there is none. person: who said it, where several are followed and
+    it is known.
     """
 
     text: str
@@ -28,6 +29,7 @@ class Word:
     end_s: float
     probability: float = 1.0
     language: str = ENGLISH
+    person: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

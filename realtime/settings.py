@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.features.speech import AUTO, DEFAULT_SPEECH, SPEECH_MODELS
 from dhmd.untrusted import Untrusted, quoted, read_yaml_text
 from dhmd.yaml_config import explain, read_config
@@ -42,6 +43,9 @@ class RunSettings(BaseModel):
     source_insecure: bool = Field(False, description="take any certificate of an https:// or rtsps:// camera")
     microphone: str | None = Field(
         None, description="a device's name, default, or none; unset: default with a camera, none with a file"
+    )
+    people: int | Literal["all"] = Field(
+        1, description=f"most people that are followed, each with an estimate of their own; all: {MOST_PEOPLE}"
     )
     pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
     broker: str = Field("embedded", description="mqtt[s]:// or ws[s]://[user@]host[:port], embedded, none")
@@ -115,6 +119,12 @@ class RunSettings(BaseModel):
         except SettingsInvalid as error:
             raise ValueError(str(error).removeprefix("--stream: ")) from None
 
+    @field_validator("people", mode="before")
+    @classmethod
+    def _a_number(cls, people: object) -> object:
+        most_people(people)
+        return people
+
     @field_validator("stream")
     @classmethod
     def _one_level(cls, stream: str) -> str:
@@ -175,6 +185,11 @@ class RunSettings(BaseModel):
         return values
 
     @property
+    def most_people(self) -> int:
+        """How many people are followed at most."""
+        return most_people(self.people)
+
+    @property
     def access(self) -> BrokerAccess:
         return BrokerAccess(self.broker_ca, self.broker_cert, self.broker_key, self.broker_password_file)
 
@@ -195,6 +210,15 @@ class RunSettings(BaseModel):
     def is_live(self) -> bool:
         """Whether the source is a camera, a stream or nothing, rather than a file."""
         return self.source == "none" or is_camera(self.source)
+
+
+def most_people(people: object) -> int:
+    """Return how many people a value of the setting lets follow. Raises ValueError."""
+    if people == "all":
+        return MOST_PEOPLE
+    if type(people) is not int or not 1 <= people <= MOST_PEOPLE:
+        raise ValueError(f"expected a number of people from 1 to {MOST_PEOPLE}, or all, found {people!r}")
+    return people
 
 
 BROWSER = "browser"

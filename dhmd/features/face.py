@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -16,7 +16,7 @@ from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.expression import EMBEDDING_WIDTH, ExpressionNet, aligned_crop, eye_centres
 from dhmd.features.finder import FaceFinder
 from dhmd.features.landmarks import BLENDSHAPES, POSE, Face, RunningMode, pixel_boxes
-from dhmd.features.subject import Box, Subject, largest
+from dhmd.features.tracks import Box, Tracks, largest, proportions
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 
@@ -35,13 +35,32 @@ _ASSET, _WEIGHTS = "face-landmarker", "face_landmarker.task"
 
 
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """One person in one picture.
+
+    person: number of the track. rows: one row (see WIDTH), none of a face too far away. box, landmarks, emotions,
+    too_far: as in FaceObservation. blendshapes: (52,), order of BLENDSHAPES.
+    """
+
+    person: int
+    rows: Rows
+    box: Box
+    landmarks: NDArray[np.float32]
+    blendshapes: NDArray[np.float32]
+    emotions: NDArray[np.float32] | None = None
+    too_far: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FaceObservation:
     """Holds what one picture shows.
 
     captured_s: capture time of the picture, seconds on the stream clock.
     rows: one row (see WIDTH) when the subject is in sight, else none.
-    faces: how many faces there are, the subject's included, counted up to MAX_FACES.
+    faces: how many faces there are, the subject's included, counted up to MAX_FACES, or all people that are read.
     others: boxes of those that are not read.
+    people: where several are read, all that are in sight, by number; the subject is one of them.
+    tracked: numbers of these and of those out of sight for a moment.
     Of the subject, or None:
     box: x0, y0, x1, y1 as fractions of the picture.
     landmarks: (478, 3) float32; x and y as fractions of the picture, z in the scale of x.
@@ -57,6 +76,8 @@ class FaceObservation:
     emotions: NDArray[np.float32] | None = None
     too_far: bool = False
     others: tuple[Box, ...] = ()
+    people: tuple[Sighting, ...] = ()
+    tracked: tuple[int, ...] = ()
 
     @property
     def blendshapes(self) -> dict[str, float]:
@@ -68,17 +89,23 @@ class FaceExtractor:
     """Rows of the vision modality from the pictures of one stream, or of unrelated stills.
 
     expression: the trained network; its embedding is part of the row.
-    running_mode: "video" follows one subject through a stream; "image" takes the largest face of each still.
+    running_mode: "video" follows people through a stream; "image" takes the largest face of each still.
     min_detection_confidence: in [0, 1]; lower it for tiny or cut-off faces.
+    people: how many are read at most.
     Not for use from several threads at once.
     """
 
     def __init__(
-        self, expression: ExpressionNet, running_mode: RunningMode = "video", min_detection_confidence: float = 0.5
+        self,
+        expression: ExpressionNet,
+        running_mode: RunningMode = "video",
+        min_detection_confidence: float = 0.5,
+        people: int = 1,
     ) -> None:
         self.expression = expression.eval()
-        self._finder = FaceFinder(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence)
-        self._subject = Subject(SIGHTINGS) if running_mode == "video" else None
+        self.people = people
+        self._finder = FaceFinder(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence, people)
+        self._tracks = Tracks(people, SIGHTINGS) if running_mode == "video" else None
         self._cell: int | None = None
         self._asked: tuple[float, float] | None = None
         self.spec = face_spec(expression)
@@ -94,35 +121,86 @@ class FaceExtractor:
         """Observe one picture. image: (H, W, 3) uint8, BGR, any size."""
         self._cell = _cell(captured_s)
         faces = self._finder.find(image, captured_s)
-        boxes = pixel_boxes(faces, image)
-        asked, self._asked = self._asked, None
-        pointed_at = None if asked is None else _around(asked, [face.box for face in faces])
-        chosen = largest(boxes) if self._subject is None else self._subject.among(boxes, captured_s, pointed_at)
-        followed = largest(boxes) if chosen is None else chosen
-        self._finder.follow(None if followed is None else faces[followed], captured_s)
-        others = tuple(face.box for i, face in enumerate(faces) if i != chosen)
-        if chosen is None:
-            return FaceObservation(captured_s, Rows.empty(WIDTH), len(faces), others=others)
-        face = faces[chosen]
-        if self._subject is not None and _eye_distance(face, image) < READABLE_PX:
+        found, subject = self._found(image, faces, captured_s)
+        chosen = found.get(subject) if subject is not None else None
+        followed = largest(pixel_boxes(faces, image)) if chosen is None else chosen
+        self._finder.follow(
+            None if followed is None else faces[followed], [faces[at] for at in found.values()], captured_s
+        )
+        people = self._sighted(image, faces, found, captured_s)
+        others = tuple(face.box for i, face in enumerate(faces) if i not in found.values())
+        one = next((person for person in people if person.person == subject), None)
+        several = people if self.people > 1 else ()
+        tracked = self._tracks.ids if self._tracks is not None and self.people > 1 else ()
+        if one is None:
             return FaceObservation(
-                captured_s, Rows.empty(WIDTH), len(faces), face.box, face.landmarks, others=others, too_far=True
+                captured_s, Rows.empty(WIDTH), len(faces), others=others, people=several, tracked=tracked
             )
-        row, emotions = self._row(image, face)
-        rows = Rows(np.array([captured_s]), row[None])
-        return FaceObservation(captured_s, rows, len(faces), face.box, face.landmarks, emotions, others=others)
+        return FaceObservation(
+            captured_s,
+            one.rows,
+            len(faces),
+            one.box,
+            one.landmarks,
+            one.emotions,
+            one.too_far,
+            others,
+            several,
+            tracked,
+        )
 
     def choose(self, x: float, y: float) -> None:
-        """Read the person at a place of the next picture, fractions of it, if a face is there. For any thread."""
+        """Read the person at a place of the next picture, fractions of it, if a face is there. For any thread.
+
+        Where several are read, that one is the subject from then on.
+        """
         self._asked = (x, y)
 
-    def _row(self, image: NDArray[np.uint8], face: Face) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The row (WIDTH,) and the network's probabilities (7,) of one face."""
-        crop = torch.from_numpy(aligned_crop(image, face.landmarks))
-        with torch.inference_mode():
-            embedding, logits = self.expression.perceive(crop[None])
-        row = np.concatenate([face.blendshapes, face.pose, embedding[0].numpy(), logits[0].numpy()])
-        return row, logits[0].softmax(dim=0).numpy()
+    def _found(
+        self, image: NDArray[np.uint8], faces: Sequence[Face], captured_s: float
+    ) -> tuple[Mapping[int, int], int | None]:
+        """Which face each person is that is read, by number; and the number of the subject."""
+        boxes = pixel_boxes(faces, image)
+        asked, self._asked = self._asked, None
+        if self._tracks is None:
+            first = largest(boxes)
+            return ({} if first is None else {1: first}), 1
+        pointed_at = None if asked is None else _around(asked, [face.box for face in faces])
+        height, width = image.shape[:2]
+        shapes = [proportions(face.landmarks, width, height) for face in faces]
+        return self._tracks.among(boxes, captured_s, pointed_at, shapes), self._tracks.subject
+
+    def _sighted(
+        self, image: NDArray[np.uint8], faces: Sequence[Face], found: Mapping[int, int], captured_s: float
+    ) -> tuple[Sighting, ...]:
+        """Those that are read, their crops in one pass through the network."""
+        far = {
+            person
+            for person, at in found.items()
+            if self._tracks is not None and _eye_distance(faces[at], image) < READABLE_PX
+        }
+        near = [(person, at) for person, at in found.items() if person not in far]
+        made: dict[int, tuple[Rows, NDArray[np.float32]]] = {}
+        if near:
+            crops = torch.from_numpy(np.stack([aligned_crop(image, faces[at].landmarks) for _, at in near]))
+            with torch.inference_mode():
+                embeddings, logits = self.expression.perceive(crops)
+            shares = logits.softmax(dim=1).numpy()
+            for i, (person, at) in enumerate(near):
+                parts = [faces[at].blendshapes, faces[at].pose, embeddings[i].numpy(), logits[i].numpy()]
+                made[person] = Rows(np.array([captured_s]), np.concatenate(parts)[None]), shares[i]
+        return tuple(
+            Sighting(
+                person,
+                made[person][0] if person in made else Rows.empty(WIDTH),
+                faces[at].box,
+                faces[at].landmarks,
+                faces[at].blendshapes,
+                made[person][1] if person in made else None,
+                too_far=person in far,
+            )
+            for person, at in found.items()
+        )
 
     def close(self) -> None:
         self._finder.close()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.features.landmarks import Face, FaceLandmarks, RunningMode, within_max_side
-from dhmd.features.subject import Box
+from dhmd.features.tracks import Box, apart, overlap
 
 KNOWN_S: Final = 1.0
 """Where a face was seen is looked at again for so long; only after that everywhere else."""
@@ -33,6 +33,10 @@ TILES_AT_ONCE: Final = 2
 """Tiles a picture: as much work as a face that is followed."""
 FINEST_AT_ONCE: Final = 30
 """Of the smallest tiles, which are many, between two turns of all others."""
+SEARCHED_EVERY: Final = 2
+"""Pictures from one tile to the next while there is room for more people beside those in sight."""
+SHOWN: Final = 0.2
+"""Overlap of a face with where one was, from which on it is that one."""
 
 Region = tuple[int, int, int]
 """x, y of the upper left corner and side, in pixels."""
@@ -42,17 +46,26 @@ class FaceFinder:
     """Finds the faces of the successive pictures of one stream ("video"), or of unrelated stills ("image").
 
     Stills are looked at as a whole alone. A second landmarker is loaded when parts are first looked at.
+
+    people: how many are to be found at most. One is looked for in parts where the whole picture shows nobody; of
+    several, each that the whole picture does not show, and with room for more, others beside them.
     """
 
-    def __init__(self, model: Path, running_mode: RunningMode, min_detection_confidence: float) -> None:
+    def __init__(
+        self, model: Path, running_mode: RunningMode, min_detection_confidence: float, people: int = 1
+    ) -> None:
         self._model = model
         self._confidence = min_detection_confidence
-        self._whole = FaceLandmarks(model, running_mode, min_detection_confidence)
+        self._people = people
+        self._whole = FaceLandmarks(model, running_mode, min_detection_confidence, people)
         self._part: FaceLandmarks | None = None
         self._searches = running_mode == "video"
         self._known: Box | None = None
         """Of the face that is followed, as fractions of the picture."""
         self._known_s = -math.inf
+        self._others: list[tuple[Box, float]] = []
+        """Of all that are followed where several are, with when each was seen."""
+        self._pictures = 0
         self._whole_due_s = -math.inf
         self._shape: tuple[int, ...] = ()
         self._tiles: Iterator[Region] = iter(())
@@ -62,6 +75,9 @@ class FaceFinder:
         if image.shape != self._shape or captured_s < self._known_s:
             self._shape, self._tiles = image.shape, iter(tiles(image.shape[1], image.shape[0]))
             self._known, self._known_s, self._whole_due_s = None, captured_s, -math.inf
+            self._others = []
+        if self._people > 1 and self._searches:
+            return self._find_several(image, captured_s)
         if captured_s >= self._whole_due_s:
             faces = self._whole.find(within_max_side(image), captured_s)
             if faces or not self._searches:
@@ -77,22 +93,41 @@ class FaceFinder:
         searched = (self._look(image, tile) for tile in itertools.islice(self._tiles, TILES_AT_ONCE))
         return next((faces for faces in searched if faces), [])
 
-    def follow(self, face: Face | None, captured_s: float) -> None:
-        """Tell which of the faces found is to be followed."""
+    def _find_several(self, image: NDArray[np.uint8], captured_s: float) -> list[Face]:
+        faces = self._whole.find(within_max_side(image), captured_s)
+        for box, _ in self._others:
+            if self._small(box) and all(overlap(box, face.box) < SHOWN for face in faces):
+                faces += self._look(image, around(box, image.shape[1], image.shape[0]))
+        self._pictures += 1
+        if len(faces) < self._people and self._pictures % SEARCHED_EVERY == 0:
+            faces += (face for tile in itertools.islice(self._tiles, 1) for face in self._look(image, tile))
+        return [faces[i] for i in apart([face.box for face in faces])]
+
+    def follow(self, face: Face | None, people: Sequence[Face], captured_s: float) -> None:
+        """Tell which of the faces found is to be followed where one is; and those of several."""
         if face is not None:
             self._known, self._known_s = face.box, captured_s
+        if self._people > 1:
+            seen = [(one.box, captured_s) for one in people]
+            hidden = [
+                (box, seen_s)
+                for box, seen_s in self._others
+                if captured_s - seen_s < KNOWN_S and all(overlap(box, one.box) < SHOWN for one in people)
+            ]
+            self._others = seen + hidden
 
     @property
     def _is_small(self) -> bool:
-        if self._known is None:
-            return False
-        x0, y0, x1, y1 = self._known
+        return self._known is not None and self._small(self._known)
+
+    def _small(self, box: Box) -> bool:
+        x0, y0, x1, y1 = box
         height, width = self._shape[:2]
         return max((x1 - x0) * width, (y1 - y0) * height) < SMALL * max(width, height)
 
     def _look(self, image: NDArray[np.uint8], region: Region) -> list[Face]:
         if self._part is None:
-            self._part = FaceLandmarks(self._model, "image", self._confidence)
+            self._part = FaceLandmarks(self._model, "image", self._confidence, self._people)
         x, y, side = region
         part = image[y : y + side, x : x + side]
         return [_placed(face, region, part.shape, image.shape) for face in self._part.find(np.ascontiguousarray(part))]

@@ -18,13 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhmd.errors import LibraryMissing
-from dhmd.features.subject import Box
+from dhmd.features.tracks import Box
 from dhmd.machine import native_stderr_to
 
 RunningMode = Literal["video", "image"]
 
 MAX_FACES: Final = 4
-"""Faces found in one picture at most. Looking for more than one costs about 2 ms a frame, each face found 7 ms more."""
+"""Faces found in one picture at most, unless more people are to be read. Looking for more than one costs about 2 ms a
+frame, each face found 7 ms more."""
+MOST_PEOPLE: Final = 16
+"""People that are read at most: with more, a picture takes longer to look at than a face may be old."""
 
 MAX_SIDE: Final = 1920
 """Larger pictures are shrunk to this longest side in pixels; below it shrinking costs more than it saves."""
@@ -123,15 +126,22 @@ class FaceLandmarks:
 
     model: the file face_landmarker.task.
     min_detection_confidence: in [0, 1]; lower it for tiny or cut-off faces.
+    people: how many are to be found at least; MAX_FACES are, in any case.
     """
 
-    def __init__(self, model: Path, running_mode: RunningMode = "video", min_detection_confidence: float = 0.5) -> None:
+    def __init__(
+        self,
+        model: Path,
+        running_mode: RunningMode = "video",
+        min_detection_confidence: float = 0.5,
+        people: int = 1,
+    ) -> None:
         self._mediapipe, self._cv2 = _libraries()
         vision = self._mediapipe.tasks.vision
         options = vision.FaceLandmarkerOptions(
             base_options=self._mediapipe.tasks.BaseOptions(model_asset_buffer=model.read_bytes()),
             running_mode=vision.RunningMode.VIDEO if running_mode == "video" else vision.RunningMode.IMAGE,
-            num_faces=MAX_FACES,
+            num_faces=max(MAX_FACES, people),
             min_face_detection_confidence=min_detection_confidence,
             output_face_blendshapes=True,
             output_facial_transformation_matrixes=True,
@@ -144,7 +154,7 @@ class FaceLandmarks:
             self.find(np.zeros((64, 64, 3), np.uint8), 0.0)
 
     def find(self, image_bgr: NDArray[np.uint8], captured_s: float = 0.0) -> list[Face]:
-        """Faces of `image_bgr` ((H, W, 3) uint8), at most MAX_FACES.
+        """Faces of `image_bgr` ((H, W, 3) uint8), at most MAX_FACES or as many as `people`.
 
         In VIDEO mode the task demands strictly rising milliseconds, so equal or rewinding times are moved to the next
         one. Nothing else depends on them: it smooths over time only when it looks for a single face.

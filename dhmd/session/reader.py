@@ -294,7 +294,15 @@ def rows_of(message: Any) -> Rows:
 def words_of(words: Any) -> tuple[Word, ...]:
     """The words of the `final` or `partial` of a Words message."""
     return tuple(
-        Word(word.text, word.start_s, word.end_s, word.probability, word.language or ENGLISH) for word in words
+        Word(
+            word.text,
+            word.start_s,
+            word.end_s,
+            word.probability,
+            word.language or ENGLISH,
+            word.person if word.HasField("person") else None,
+        )
+        for word in words
     )
 
 

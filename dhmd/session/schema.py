@@ -34,24 +34,48 @@ def checksum(head: Mapping[str, str]) -> str:
 _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     # Rows of one modality as they entered the window: (len(times_s), width) half precision, little-endian, row by row.
     # revision: counts what entered the window, all modalities together.
+    # person, replaces: of the window of one person; then rows may replace all that were there of their modality.
     "Features": {
         "timestamp": "Timestamp",
         "revision": "uint64",
         "times_s": "repeated double",
         "width": "uint32",
         "values": "bytes",
+        "person": "uint32",
+        "replaces": "bool",
     },
-    "Word": {"text": "string", "start_s": "double", "end_s": "double", "probability": "float", "language": "string"},
+    # person: who said it, where several are followed and it was known.
+    "Word": {
+        "text": "string",
+        "start_s": "double",
+        "end_s": "double",
+        "probability": "float",
+        "language": "string",
+        "person": "uint32",
+    },
     # What one recognition changed: words that are final now, and all that are not yet. Text features follow from them.
+    # Of one person: all words that stand in the window, as `final`.
     "Words": {
         "timestamp": "Timestamp",
         "revision": "uint64",
         "final": "repeated Word",
         "partial": "repeated Word",
         "skipped_s": "double",
+        "person": "uint32",
     },
-    # One picture. box: x0, y0, x1, y1 of the subject as fractions of the picture; empty without one.
-    "Face": {"timestamp": "Timestamp", "captured_s": "double", "faces": "uint32", "box": "repeated float"},
+    "Sighting": {"person": "uint32", "box": "repeated float"},
+    # One picture. box: x0, y0, x1, y1 of the subject as fractions of the picture; empty without one. people: where
+    # several are followed, those that are in sight.
+    "Face": {
+        "timestamp": "Timestamp",
+        "captured_s": "double",
+        "faces": "uint32",
+        "box": "repeated float",
+        "people": "repeated Sighting",
+    },
+    "Turn": {"start_s": "double", "end_s": "double", "person": "uint32", "overlapped": "bool"},
+    # Who spoke in the last seconds, as it was known by then. A turn without a person is of nobody in view.
+    "Turns": {"timestamp": "Timestamp", "turns": "repeated Turn"},
     "Sentiment": {"value": "float", "low": "float", "high": "float"},
     "Emotions": dict.fromkeys(EMOTIONS, "float"),
     # as_of_s, late: how far perception had come, missing where it had come as far as the window. far: the face that is
@@ -72,7 +96,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "Edges": {f"{edge.source}_to_{edge.target}": "float" for edge in EDGES},
     # A window and what the model made of it. revision: of the newest thing that had entered the window.
     # sentiment, emotions, homo and hetero are missing where nothing was perceived. extra: JSON of what the heads of the
-    # checkpoint's own said, as it was published.
+    # checkpoint's own said, as it was published. person, silent: of one person, why they have no voice.
     "Estimate": {
         "timestamp": "Timestamp",
         "seq": "uint64",
@@ -96,6 +120,8 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "extra": "string",
         "language": "string",
         "language_probability": "float",
+        "person": "uint32",
+        "silent": "string",
     },
     "Status": {
         "timestamp": "Timestamp",
@@ -126,6 +152,9 @@ Estimate: Final = _CLASSES["Estimate"]
 Status: Final = _CLASSES["Status"]
 Mark: Final = _CLASSES["Mark"]
 Lost: Final = _CLASSES["Lost"]
+Turn: Final = _CLASSES["Turn"]
+Turns: Final = _CLASSES["Turns"]
+Sighting: Final = _CLASSES["Sighting"]
 
 FEATURES: Final[Mapping[Modality, str]] = {Modality.VISION: "/features/vision", Modality.AUDIO: "/features/audio"}
 """Topic of each modality's rows. Those of the words are made again from WORDS: each revision of a sentence changes all
@@ -137,6 +166,11 @@ ESTIMATE: Final = "/estimate"
 STATUS: Final = "/status"
 MARK: Final = "/mark"
 LOST: Final = "/lost"
+PERSON_FEATURES: Final[Mapping[Modality, str]] = {m: f"/person{topic}" for m, topic in FEATURES.items()}
+"""What entered the windows of people, where several are followed; theirs are the voice and the words they spoke."""
+PERSON_WORDS: Final = "/person/words"
+PERSON_ESTIMATE: Final = "/person/estimate"
+TURNS: Final = "/turns"
 VIDEO: Final = "/video"
 SOUND: Final = "/sound"
 
@@ -148,10 +182,11 @@ def message_classes() -> Mapping[str, Any]:
     from foxglove_schemas_protobuf.RawAudio_pb2 import RawAudio
 
     return {
-        **dict.fromkeys(FEATURES.values(), Features),
-        WORDS: Words,
+        **dict.fromkeys((*FEATURES.values(), *PERSON_FEATURES.values()), Features),
+        **dict.fromkeys((WORDS, PERSON_WORDS), Words),
         FACE: Face,
-        ESTIMATE: Estimate,
+        **dict.fromkeys((ESTIMATE, PERSON_ESTIMATE), Estimate),
+        TURNS: Turns,
         STATUS: Status,
         MARK: Mark,
         LOST: Lost,

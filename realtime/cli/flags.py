@@ -82,6 +82,7 @@ def _add_source_flags(group: Flags, source: str) -> None:
         metavar="NAME|default|none",
         help="see `dhmd-live devices` (default: with a camera the default one, with a file its own sound)",
     )
+    add_people_flag(group)
     group.add_argument(
         "--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)"
     )
@@ -119,6 +120,15 @@ def add_speech_flags(group: Flags) -> None:
         action="store_true",
         default=None,
         help="read words of languages, too, in which the model was not tested; else they are only shown",
+    )
+
+
+def add_people_flag(command: Flags) -> None:
+    command.add_argument(
+        "--people",
+        type=lambda text: int(text) if text.isdecimal() and len(text) < 9 else text,
+        metavar="N|all",
+        help="follow up to N people, each with an estimate of their own (default: 1)",
     )
 
 

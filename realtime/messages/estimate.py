@@ -23,6 +23,15 @@ _AFFECT: Final = (
 EmotionName = Literal["neutral", "happy", "sad", "angry", "fear", "disgust", "surprise"]
 
 
+Silence = Literal["quiet", "another", "outside", "overlap"]
+"""Reason why a person has no voice: nobody speaks, another in view does, somebody outside does, several at once do."""
+
+
+def unset(value: object) -> bool:
+    """Tell whether a field that streams of one person lack is to be left out."""
+    return value is None
+
+
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -156,6 +165,18 @@ class Estimate(Part):
     model: ModelName
     extra: dict[str, Extra] = Field(
         default_factory=dict, description="what the heads of the checkpoint's own say, by their name; empty without any"
+    )
+    person: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=unset,
+        description="number of the person, where several are followed; missing in the estimate of the stream itself",
+    )
+    silent: Silence | None = Field(
+        default=None,
+        exclude_if=unset,
+        description="why a person has no voice: nobody speaks, another in view does, somebody outside the picture "
+        "does, or several at once do; missing while they speak",
     )
 
     @property

@@ -10,13 +10,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dhmd.labels import EMOTIONS
-from realtime.messages.estimate import Dropped, EmotionName, Estimate, Part, Probability, SentimentValue
+from realtime.messages.estimate import Dropped, EmotionName, Estimate, Part, Probability, SentimentValue, unset
 from realtime.workers import WorkerState
 
 COMPACT_LIMIT = 200
 """Bytes that a compact estimate takes at most."""
 
 Unix = Annotated[float, Field(description="unix seconds")]
+SPEECH = Literal["nobody", "person", "outside", "overlap"]
 Percent = Annotated[int, Field(ge=0, le=100)]
 
 
@@ -62,6 +63,11 @@ class SpokenWord(Part):
     start: Unix
     end: Unix
     final: bool = Field(description="final words never change, partial ones may")
+    person: int | None = Field(
+        default=None,
+        exclude_if=unset,
+        description="number of who said it, where several are followed; missing where it is nobody in view, or unknown",
+    )
 
 
 class Transcript(Part):
@@ -104,11 +110,55 @@ class SpeechEnded(Happening):
     event: Literal["speech_ended"] = "speech_ended"
 
 
-AnyEvent = EmotionChanged | FaceAppeared | FaceLeft | SpeechBegan | SpeechEnded
+class PersonHappening(Happening):
+    person: int = Field(ge=1, description="number of the person; told only where several are followed")
+
+
+class PersonAppeared(PersonHappening):
+    event: Literal["person_appeared"] = "person_appeared"
+
+
+class PersonLeft(PersonHappening):
+    event: Literal["person_left"] = "person_left"
+
+
+class PersonSpeaks(PersonHappening):
+    """A turn of speech is a person's, from its beginning."""
+
+    event: Literal["person_speaks"] = "person_speaks"
+
+
+AnyEvent = (
+    EmotionChanged | FaceAppeared | FaceLeft | SpeechBegan | SpeechEnded | PersonAppeared | PersonLeft | PersonSpeaks
+)
 
 
 class Event(RootModel[Annotated[AnyEvent, Field(discriminator="event")]]):
     """One of the things that happen; told apart by `event`."""
+
+
+Side = Annotated[float, Field(ge=0, le=1)]
+
+
+class Person(Part):
+    """One person in view. Numbers count up from 1, tell nobody from before, and end with the run."""
+
+    person: int = Field(ge=1)
+    since: Unix = Field(description="unix seconds at which they came into view")
+    box: tuple[Side, Side, Side, Side] = Field(description="x0, y0, x1, y1 of the face, as fractions of the picture")
+
+
+class People(Part):
+    """Who is in view and who speaks, where several are followed; told when it changes."""
+
+    v: Literal[1] = 1
+    t: Unix
+    people: tuple[Person, ...]
+    speech: SPEECH = Field(
+        description="who speaks: nobody, a person in view, somebody outside the picture, or several at once"
+    )
+    speaker: int | None = Field(description="number of the person who speaks")
+    since: Unix | None = Field(description="unix seconds at which the speech began; null without any")
 
 
 class Percentiles(Part):

@@ -15,6 +15,7 @@ from realtime.messages.stream import (
     Compact,
     Event,
     Metrics,
+    People,
     StateValue,
     StreamStatus,
     Transcript,
@@ -135,8 +136,25 @@ SPOKEN: Final = Topic(
     expiry_s=60,
 )
 
-TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE, SPOKEN)
-"""Topics that every run publishes on."""
+PERSON: Final = Topic(
+    "person",
+    "person/{person}/emotion",
+    Estimate,
+    0,
+    "as the estimate of the stream",
+    expiry_s=10,
+)
+PEOPLE: Final = Topic(
+    "people",
+    "people",
+    People,
+    1,
+    "it is told when it changes, so it must arrive, and who comes later must find it",
+    retain=True,
+)
+
+TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE, SPOKEN, PERSON, PEOPLE)
+"""Topics that runs publish on; the last two where several people are followed."""
 
 CLAIM: Final = Topic(
     "claim",

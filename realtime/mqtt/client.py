@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Final, TypeVar, overload
+from typing import Final, Literal, TypeVar, overload
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
@@ -19,7 +19,18 @@ from dhmd.untrusted import shown, within
 from realtime import event_loop
 from realtime.errors import BrokerRefused, BrokerUnavailable
 from realtime.messages.estimate import Estimate
-from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, ROOT, TRANSCRIPT, Topic, check_stream_name
+from realtime.messages.topics import (
+    COMPACT,
+    EMOTION,
+    EVENT,
+    METRICS,
+    PEOPLE,
+    PERSON,
+    ROOT,
+    TRANSCRIPT,
+    Topic,
+    check_stream_name,
+)
 from realtime.mqtt.broker import BrokerAddress, named_broker
 from realtime.mqtt.connection import Client, connect
 from realtime.mqtt.reasons import in_words, in_words_of, refusal
@@ -33,23 +44,31 @@ QUIET_S: Final = 1.0
 """Silence after which all retained messages have come: they come at once."""
 ALL_STREAMS: Final = "+"
 LIVE: Final[dict[type[BaseModel], Topic]] = {
-    topic.payload: topic for topic in (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS)
+    topic.payload: topic for topic in (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, PEOPLE)
 }
 
 
 @overload
-def subscribe(broker: str | BrokerAddress, stream: str = ALL_STREAMS) -> AsyncGenerator[Estimate, None]: ...
+def subscribe(
+    broker: str | BrokerAddress, stream: str = ALL_STREAMS, *, person: int | Literal["all"] | None = None
+) -> AsyncGenerator[Estimate, None]: ...
 @overload
 def subscribe(broker: str | BrokerAddress, stream: str = ALL_STREAMS, *, what: type[M]) -> AsyncGenerator[M, None]: ...
 def subscribe(
-    broker: str | BrokerAddress, stream: str = ALL_STREAMS, *, what: type[BaseModel] = Estimate
+    broker: str | BrokerAddress,
+    stream: str = ALL_STREAMS,
+    *,
+    what: type[BaseModel] = Estimate,
+    person: int | Literal["all"] | None = None,
 ) -> AsyncGenerator[BaseModel, None]:
     """Yield the live messages of one stream, or of all, each as a model; never end by itself.
 
     broker: `mqtt[s]://[user@]host[:port]`; user and password also from DHMD_BROKER_USER and DHMD_BROKER_PASSWORD.
-    what: Estimate, Compact, Transcript, Event or Metrics. A broker that is away is waited for, and what it was sent
-    meanwhile is not made up for; who takes messages in too slowly misses the oldest. Malformed messages, and those of
-    another version, are told once and left out.
+    what: Estimate, Compact, Transcript, Event, Metrics or People. person: where several are followed, the estimates of
+    that one, or of all, in place of the stream's own; which one it is of stands in `person`.
+
+    A broker that is away is waited for, and what it was sent meanwhile is not made up for; who takes messages in too
+    slowly misses the oldest. Malformed messages, and those of another version, are told once and left out.
 
     Raises SettingsInvalid for a malformed address or name; BrokerRefused, while iterating, where trying again
     would not help.
@@ -59,7 +78,12 @@ def subscribe(
     address = named_broker(broker) if isinstance(broker, str) else broker
     if stream != ALL_STREAMS:
         check_stream_name(stream)
-    return _typed(address, f"{ROOT}/{stream}/{LIVE[what].levels}", what)
+    levels = LIVE[what].levels
+    if person is not None:
+        if what is not Estimate or (person != "all" and person < 1):
+            raise TypeError(f"person: a number from 1, or all, whose estimates are meant; found {person!r}")
+        levels = PERSON.levels.format(person="+" if person == "all" else person)
+    return _typed(address, f"{ROOT}/{stream}/{levels}", what)
 
 
 async def _typed(broker: BrokerAddress, name: str, what: type[M]) -> AsyncGenerator[M, None]:

@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from realtime.messages.topics import RESPONSE, Topic
+from realtime.messages.topics import PERSON, RESPONSE, Topic
 from realtime.mqtt.aiomqtt_hooks import HookedClient
 from realtime.mqtt.broker import BrokerAddress, tls_context
 from realtime.mqtt.reasons import REASONS, UNSPECIFIED, ClosedEarly, in_words, in_words_of, of_tls, speaks_another
@@ -130,7 +130,7 @@ class Client(HookedClient):
         correlated = 0 if correlation is None else 3 + len(correlation)
         if self._largest is None:
             return True
-        described = properties_of(topic) if topic is RESPONSE else self._properties_for(name, topic)
+        described = properties_of(topic) if topic in {RESPONSE, PERSON} else self._properties_for(name, topic)
         properties: bytes = described.pack()  # type: ignore[no-untyped-call]
         head = 1 + 4 + 2 + len(name.encode()) + 2 + correlated
         return head + len(properties) + len(payload) <= self._largest
@@ -161,8 +161,8 @@ class Client(HookedClient):
         if not self.mqtt5:
             await self.publish(name, payload, topic.qos, topic.retain)
             return
-        if topic is RESPONSE:
-            # Its names and what belongs to it are the callers'; nothing of it is remembered.
+        if topic in {RESPONSE, PERSON}:
+            # Their names are the callers', or those of ever new people; nothing of them is remembered.
             properties = properties_of(topic)
             if correlation is not None:
                 properties.CorrelationData = correlation

@@ -19,8 +19,8 @@ from dhmd.labels import CHANNELS, EMOTIONS
 from realtime import event_loop
 from realtime.errors import BrokerUnavailable, StreamAlive
 from realtime.messages.estimate import Extra, ExtraNumber, Part
-from realtime.messages.stream import AnyEvent
-from realtime.messages.topics import EVENT, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.messages.stream import SPEECH, AnyEvent
+from realtime.messages.topics import EVENT, PEOPLE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.client import retained
 from realtime.mqtt.connection import connect
@@ -29,6 +29,7 @@ from realtime.mqtt.reasons import in_words, refusal
 from realtime.mqtt.reconnection import LOST
 
 if TYPE_CHECKING:
+    from realtime.perception.people import PeopleInView
     from realtime.pipeline.outputs import Emitted
 
 PREFIX: Final = "homeassistant"
@@ -114,10 +115,11 @@ def announced_at(stream: str, prefix: str = PREFIX) -> str:
     return DISCOVERY.at(prefix=prefix, device=_object_id(stream))
 
 
-def announcement(stream: str, extra: Mapping[str, Extra] | None = None) -> Announcement:
+def announcement(stream: str, extra: Mapping[str, Extra] | None = None, *, several: bool = False) -> Announcement:
     """Returns the device that a stream is to Home Assistant: its flat values, face and speech, and its events.
 
-    extra: what heads of the checkpoint's own say, from any estimate.
+    extra: what heads of the checkpoint's own say, from any estimate. several: people are followed. They are counted,
+    and it is told who speaks; none of them becomes a device.
 
     All is unavailable while the stream is not online. What face, voice or words alone say is so, too, while the
     workers that perceive them do not run, be it that a camera was pulled out or that there never was one, or are too
@@ -157,6 +159,12 @@ def announcement(stream: str, extra: Mapping[str, Extra] | None = None) -> Annou
         made = value(topic, "sensor", device_class="enum", options=options, icon="mdi:shape-outline")
         return made.model_copy(update={"name": title})
 
+    people: dict[str, Component] = {}
+    if several:
+        people["people"] = measured("people", "account-group-outline", 0)
+        people["speaker"] = value(
+            "speaker", "sensor", device_class="enum", options=get_args(SPEECH), icon="mdi:account-voice"
+        )
     happening = Component(
         platform="event",
         unique_id=f"{identity}_event",
@@ -193,6 +201,7 @@ def announcement(stream: str, extra: Mapping[str, Extra] | None = None) -> Annou
                 for channel in CHANNELS.values()
             },
             **{f"extra_{name}": own(name, said) for name, said in (extra or {}).items()},
+            **people,
             "event": happening,
         },
     )
@@ -208,6 +217,7 @@ class Announcer:
     def __init__(self, publisher: Publisher, stream: str, prefix: str = PREFIX) -> None:
         self._publisher, self._stream, self._prefix = publisher, stream, prefix
         self._known: dict[str, Extra] = {}
+        self._several = False
         self._announce()
         publisher.listen(BIRTH.at(prefix=prefix), self._on_status)
 
@@ -217,8 +227,14 @@ class Announcer:
             self._known |= new
             self._announce()
 
+    def on_people(self, _: PeopleInView) -> None:
+        if not self._several:
+            self._several = True
+            self._announce()
+
     def _announce(self) -> None:
-        payload = announcement(self._stream, self._known).model_dump_json(exclude_none=True).encode()
+        device = announcement(self._stream, self._known, several=self._several)
+        payload = device.model_dump_json(exclude_none=True).encode()
         self._publisher.announce(announced_at(self._stream, self._prefix), DISCOVERY, payload)
 
     def _on_status(self, message: MQTTMessage) -> None:
@@ -240,9 +256,10 @@ def forget(broker: BrokerAddress, stream: str, prefix: str = PREFIX) -> list[str
 async def _forget(broker: BrokerAddress, stream: str, prefix: str) -> list[str]:
     base = base_topic(stream)
     status = f"{base}/{STATUS.levels}"
-    patterns = (status, f"{base}/{WORKER.levels.format(worker='+')}", f"{base}/{STATE.levels.format(value='+')}")
+    levels = STATUS.levels, PEOPLE.levels, WORKER.levels.format(worker="+"), STATE.levels.format(value="+")
     async with connect(broker) as client:
-        kept = await retained(client, (*patterns, announced_at(stream, prefix)))
+        patterns = (*(f"{base}/{level}" for level in levels), announced_at(stream, prefix))
+        kept = await retained(client, patterns)
         if kept.get(status) == b"online":
             raise StreamAlive(f"{stream} is online and would be announced again; end its run first")
         for name in kept:

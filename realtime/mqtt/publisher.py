@@ -18,7 +18,18 @@ from pydantic import ValidationError
 from dhmd.untrusted import Untrusted, within
 from realtime.errors import StreamHeld, StreamTaken
 from realtime.messages.stream import Claim, WorkerReport
-from realtime.messages.topics import CLAIM, EMOTION, NO_VALUE, RESPONSE, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.messages.topics import (
+    CLAIM,
+    EMOTION,
+    NO_VALUE,
+    PEOPLE,
+    RESPONSE,
+    STATE,
+    STATUS,
+    WORKER,
+    Topic,
+    base_topic,
+)
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import Client
 from realtime.mqtt.reconnection import LOST, Reconnection
@@ -134,9 +145,14 @@ class Publisher:
             f"{self.base}/{CLAIM.levels}": self._on_claim,
         }
 
-    def publish(self, topic: Topic, payload: bytes, on_published: Callable[[], None] | None = None) -> None:
-        """Hand over one live message; `on_published` is called once it is on the wire."""
-        self._hand_over(Message(f"{self.base}/{topic.levels}", topic, payload, on_published))
+    def publish(
+        self, topic: Topic, payload: bytes, on_published: Callable[[], None] | None = None, **levels: str
+    ) -> None:
+        """Hand over one live message; `on_published` is called once it is on the wire.
+
+        levels: what stands for the levels in braces.
+        """
+        self._hand_over(Message(f"{self.base}/{topic.levels.format(**levels)}", topic, payload, on_published))
 
     def respond(self, name: str, payload: bytes, correlation: bytes | None) -> None:
         """Answer a request, on the topic that it named; under MQTT 5 with what it gave to know the answer by."""
@@ -208,6 +224,8 @@ class Publisher:
         for name, (topic, _) in list(self._kept.items()):
             if topic is STATE:
                 self._keep(name, topic, NO_VALUE.encode())
+            elif topic is PEOPLE:
+                self._keep(name, topic, b"")
         self._wake.set()
 
     async def _serve(self, client: Client) -> None:

@@ -13,15 +13,37 @@ from dhmd.labels import CHANNELS
 from realtime.clock import StreamClock
 from realtime.memory import resident_mb
 from realtime.messages.estimate import Dropped, Estimate, ExtraNumber
-from realtime.messages.stream import Compact, Latencies, Metrics, Percentiles, SpokenWord, Transcript
-from realtime.messages.topics import COMPACT, EMOTION, EVENT, METRICS, NO_VALUE, SPOKEN, STATE, TRANSCRIPT
+from realtime.messages.stream import (
+    SPEECH,
+    Compact,
+    Latencies,
+    Metrics,
+    People,
+    Percentiles,
+    Person,
+    SpokenWord,
+    Transcript,
+)
+from realtime.messages.topics import (
+    COMPACT,
+    EMOTION,
+    EVENT,
+    METRICS,
+    NO_VALUE,
+    PEOPLE,
+    PERSON,
+    SPOKEN,
+    STATE,
+    TRANSCRIPT,
+)
 from realtime.mqtt.publisher import Publisher
 from realtime.percentiles import percentiles
-from realtime.recognition.events import Events
+from realtime.recognition.events import Events, PeopleEvents
 from realtime.workers import WorkerStatus
 
 if TYPE_CHECKING:
     # Who takes a stream in loads nothing of what makes one.
+    from realtime.perception.people import PeopleInView
     from realtime.perception.transcript import TranscriptUpdate
     from realtime.pipeline.outputs import Emitted
     from realtime.pipeline.pipeline import Statistics
@@ -29,6 +51,10 @@ if TYPE_CHECKING:
 STATE_EVERY_S: Final = 1.0
 """The flat values follow the estimates no faster than this: they are for displays and rules, not for curves."""
 LATENCIES_KEPT: Final = 4096
+BOXES_EVERY_S: Final = 1.0
+"""Faces that only move are told no faster than this."""
+MOVED: Final = 0.1
+"""Of its side, by which a face has to have moved to be told."""
 
 
 class PublisherSink:
@@ -53,6 +79,8 @@ class PublisherSink:
         self._statistics = statistics
         self._state = _State(publisher) if state else None
         self._events = Events()
+        self._people: People | None = None
+        self._people_events = PeopleEvents()
         self._loop = asyncio.get_running_loop()
         self._dropped = Dropped(video=0, audio=0)
         self._estimated_ms, self._published_ms, self._inference_ms = (
@@ -76,6 +104,23 @@ class PublisherSink:
             publisher.publish(COMPACT, Compact.of(estimate).model_dump_json().encode())
         elif not self._published_elsewhere:
             publisher.undelivered += 1
+
+    def on_person(self, emission: Emitted) -> None:
+        if self._publisher.connected:
+            self._publisher.publish(PERSON, emission.payload, person=str(emission.estimate.person))
+
+    def on_people(self, view: PeopleInView) -> None:
+        """Publish who is in view and who speaks, if that has changed."""
+        people, before = people_of(view, self._clock.unix), self._people
+        if before is not None and not _differ(before, people):
+            return
+        self._people = people
+        if self._state is not None:
+            self._state.keep("people", str(len(people.people)))
+            self._state.keep("speaker", people.speech)
+        self._publisher.keep(PEOPLE, people.model_dump_json().encode())
+        for event in self._people_events.take(people):
+            self._publisher.publish(EVENT, event.model_dump_json().encode())
 
     def _follow(self, estimate: Estimate) -> None:
         self._dropped = estimate.dropped
@@ -176,7 +221,13 @@ def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> T
 
     def told(words: Sequence[Word], *, final: bool) -> list[SpokenWord]:
         return [
-            SpokenWord(text=word.text, start=round(unix(word.start_s), 3), end=round(unix(word.end_s), 3), final=final)
+            SpokenWord(
+                text=word.text,
+                start=round(unix(word.start_s), 3),
+                end=round(unix(word.end_s), 3),
+                final=final,
+                person=word.person,
+            )
             for word in words
         ]
 
@@ -185,6 +236,46 @@ def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> T
         partial=" ".join(word.text for word in update.partial),
         words=(*told(update.final, final=True), *told(update.partial, final=False)),
         skipped_s=round(update.skipped_s, 2),
+    )
+
+
+def people_of(view: PeopleInView, unix: Callable[[float], float]) -> People:
+    """Return who is in view as it is published. unix: turns stream time into unix seconds."""
+    turn, speaker = view.turn, view.speaker
+    speech: SPEECH = "person"
+    if turn is None:
+        speech = "nobody"
+    elif turn.overlapped:
+        speech = "overlap"
+    elif speaker is None:
+        speech = "outside"
+    return People(
+        t=round(unix(view.at_s), 3),
+        people=tuple(
+            Person(
+                person=one.person,
+                since=round(unix(one.since_s), 3),
+                box=(round(one.box[0], 4), round(one.box[1], 4), round(one.box[2], 4), round(one.box[3], 4)),
+            )
+            for one in view.people
+        ),
+        speech=speech,
+        speaker=speaker,
+        since=None if turn is None else round(unix(turn.start_s), 3),
+    )
+
+
+def _differ(before: People, now: People) -> bool:
+    """Whether what is told of people has changed: who is there and who speaks at once, where they are in a while."""
+    was, there = ({one.person: one.box for one in people.people} for people in (before, now))
+    if was.keys() != there.keys() or (before.speech, before.speaker) != (now.speech, now.speaker):
+        return True
+    if now.since is not None and before.since is not None and now.since > before.since + BOXES_EVERY_S:
+        return True
+    return now.t - before.t >= BOXES_EVERY_S and any(
+        abs(here[side] - was[person][side]) > MOVED * (here[2 + side % 2] - here[side % 2])
+        for person, here in there.items()
+        for side in range(4)
     )
 
 

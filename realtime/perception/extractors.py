@@ -34,13 +34,15 @@ class StreamExtractors:
     text: TextExtractor
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, listening: Listening | None = BY_DEFAULT) -> StreamExtractors:
+    def load(
+        cls, checkpoint: Checkpoint, listening: Listening | None = BY_DEFAULT, *, people: int = 1
+    ) -> StreamExtractors:
         """Load side by side what the checkpoint asks for. Raises ContractMismatch when the features are others.
 
-        listening: None recognises no speech.
+        listening: None recognises no speech. people: how many are followed at most.
         """
         path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
-        face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
+        face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION]), people=people))
         voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
         speech = _started(lambda: SpeechModel(listening.speech, listening.language)) if listening else None
         languages = None if listening is not None and listening.untested_words else checkpoint.languages
@@ -63,7 +65,7 @@ class StreamExtractors:
     def another(self) -> StreamExtractors:
         """Extractors for another stream, with the same models behind them."""
         return StreamExtractors(
-            FaceExtractor(self.face.expression),
+            FaceExtractor(self.face.expression, people=self.face.people),
             VoiceExtractor(self.voice.network),
             None if self.transcript is None else StreamingTranscript(self.transcript.speech),
             self.text,

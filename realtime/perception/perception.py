@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Final, Protocol, Self, runtime_checkable
 
 import torch
 
@@ -24,12 +25,16 @@ from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.perception.attention import Progress
 from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.extractors import StreamExtractors
+from realtime.perception.people import People, PeopleInView, PeopleObserver, PerceivedPerson
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.perception.words import SpokenWords
 
 logger = logging.getLogger(__name__)
+
+LOOKING_NEW: Final = 0.1
+"""Weight of the newest picture in the mean of the time that one takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,10 @@ class Perceived:
     faces: int
     words: tuple[Word, ...]
     """Words that were spoken within the window, partial ones included."""
+    people: tuple[PerceivedPerson, ...] = ()
+    """Where several are followed: each with a window of their own."""
+    view: PeopleInView | None = None
+    """Where several are followed: who is in view, and who speaks."""
 
 
 @runtime_checkable
@@ -60,6 +69,9 @@ class Observer(Protocol):
 class Perception:
     """Feeds one window from one stream. Rows enter it in the precision in which they are recorded.
 
+    The window is the stream's: the subject's face, every voice and all words. With `people` above 1 each of them has
+    another, with their own voice and words alone.
+
     turns: taken by `hear` and `listen` when there is much to compute, and by who calls `see`; None: no other stream is
     perceived here. private: words are read by the model and told to nobody else.
     """
@@ -72,6 +84,7 @@ class Perception:
         turns: Turns | None = None,
         *,
         private: bool = False,
+        people: int = 1,
     ) -> None:
         self.extractors = extractors
         self._shares = {m: turns.share() for m in Modality} if turns else {}
@@ -81,6 +94,8 @@ class Perception:
         self.picture = AwaitedPicture()
         self.progress = Progress()
         self._face: FaceObservation | None = None
+        self._looking_s = 0.0
+        """Time that a picture takes, in the mean."""
         self._private = private
         self._words = SpokenWords()
         self._entered = TranscriptUpdate((), (), 0.0)
@@ -88,6 +103,11 @@ class Perception:
         self._unread_s = -math.inf
         """End of the newest speech of which nothing is read."""
         self._words_last_s = extractors.specs[Modality.TEXT].absent_after_s
+        self._people = (
+            People(extractors.specs, device, extractors.text, self._entering, self._tell_of_people)
+            if people > 1
+            else None
+        )
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
         """Hold a turn while something of a modality is computed."""
@@ -99,8 +119,12 @@ class Perception:
             self.progress.looked(Modality.VISION, frame.captured_s)
             return
         with self.picture.looked_at(frame.captured_s):
+            begun_s = time.monotonic()
             observation = self.extractors.face.push(frame.image, frame.captured_s)
+            self._looking_s += LOOKING_NEW * (time.monotonic() - begun_s - self._looking_s)
             self._append(Modality.VISION, observation.rows)
+            if self._people is not None:
+                self._people.see(observation)
             self._face = observation
             self.progress.looked(Modality.VISION, frame.captured_s)
         for observer in self._observers:
@@ -112,7 +136,9 @@ class Perception:
         voice = self.extractors.voice
         with self.turn(Modality.AUDIO) if voice.due(len(block.samples)) and not overtaken else nullcontext():
             rows = voice.push(block.samples, block.captured_s, overtaken=overtaken)
-        self._append(Modality.AUDIO, rows)
+        rows = self._append(Modality.AUDIO, rows)
+        if self._people is not None:
+            self._people.hear(block, rows)
         self.progress.looked(Modality.AUDIO, block.end_s)
         for observer in self._observers:
             observer.on_sound(block)
@@ -154,6 +180,8 @@ class Perception:
             )
             if final or partial:
                 observer.on_words(replace(self._entered, final=final, partial=partial), self._revision_of_words)
+            if self._people is not None and isinstance(observer, PeopleObserver):
+                self._people.join(observer, now_s)
             self._observers = (*self._observers, observer)
             return revision
 
@@ -176,22 +204,37 @@ class Perception:
         with self._entering:
             cut = self.window.cut(end_s, attention)
         words = () if self._private else self._words.within(cut.start_s, end_s)
-        return Perceived(cut, 0 if face is None else face.faces, words)
+        faces = 0 if face is None else face.faces
+        if self._people is None:
+            return Perceived(cut, faces, words)
+        people, view = self._people.at(end_s, attention, self._words, private=self._private)
+        view = replace(view, faces_hz=min(self.extractors.face.spec.rate_hz or 0.0, 1 / max(self._looking_s, 1e-3)))
+        return Perceived(cut, faces, words, people, view)
 
     @property
     def words(self) -> tuple[Word, ...]:
         """The newest words of the session, oldest first; none where they are private."""
         return () if self._private else self._words.all
 
-    def _append(self, modality: Modality, rows: Rows) -> None:
+    def _append(self, modality: Modality, rows: Rows) -> Rows:
+        """Let rows enter the window; returns them as they did."""
         if len(rows):
             rows = rows.halved()
             with self._entering:
                 revision = self.window.append(modality, rows)
                 for observer in self._observers:
                     observer.on_rows(modality, rows, revision)
+        return rows
+
+    def _tell_of_people(self, tell: Callable[[PeopleObserver], None]) -> None:
+        for observer in self._observers:
+            if isinstance(observer, PeopleObserver):
+                tell(observer)
 
     def _read(self, update: TranscriptUpdate) -> None:
+        if self._people is not None:
+            final, partial = (self._people.who_said(words) for words in (update.final, update.partial))
+            update = replace(update, final=final, partial=partial)
         words = self._words.update(update.final, update.partial, self.window.window_s)
         if update.skipped_s > self._entered.skipped_s:
             logger.warning("words fell behind the speech: %.1f s of it left out so far", update.skipped_s)

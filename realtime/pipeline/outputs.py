@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from realtime.clock import StreamClock
 from realtime.messages.estimate import Estimate
+from realtime.perception.people import PeopleInView
 from realtime.perception.perception import Observer, Perception
 from realtime.workers import WorkerStatus
 
@@ -36,6 +37,21 @@ class Sink(Protocol[E_contra]):
     """Takes each estimate, without waiting."""
 
     def on_estimate(self, emission: E_contra, /) -> None: ...
+
+
+@runtime_checkable
+class PersonSink(Protocol[E_contra]):
+    """Takes each estimate of each person, where several are followed, without waiting: those of a hop come after the
+    stream's own."""
+
+    def on_person(self, emission: E_contra, /) -> None: ...
+
+
+@runtime_checkable
+class PeopleListener(Protocol):
+    """Is told, at each hop, who is in view and who speaks, where several are followed."""
+
+    def on_people(self, view: PeopleInView, /) -> None: ...
 
 
 @runtime_checkable
@@ -73,15 +89,23 @@ class Outputs(Generic[E]):
         self._perception = perception
         self._clock = clock
         self._sinks: list[Sink[E]] = []
+        self._person_sinks: list[PersonSink[E]] = []
+        self._people_listeners: list[PeopleListener] = []
         self._worker_listeners: list[WorkerListener] = []
         self._connection_listeners: list[ConnectionListener] = []
         self._unhurried: list[Unhurried] = []
 
-    def add(self, output: Sink[E] | WorkerListener | ConnectionListener | Observer) -> None:
+    def add(
+        self, output: Sink[E] | PersonSink[E] | PeopleListener | WorkerListener | ConnectionListener | Observer
+    ) -> None:
         """Tell an output, from now on, all that it has a method for, and what it missed of workers and connection; an
         Observer also what is perceived."""
         if isinstance(output, Sink):
             self._sinks.append(output)
+        if isinstance(output, PersonSink):
+            self._person_sinks.append(output)
+        if isinstance(output, PeopleListener):
+            self._people_listeners.append(output)
         if isinstance(output, WorkerListener):
             self._worker_listeners.append(output)
             for status in self.workers.values():
@@ -98,6 +122,14 @@ class Outputs(Generic[E]):
     def on_estimate(self, emission: E) -> None:
         for sink in self._sinks:
             sink.on_estimate(emission)
+
+    def on_person(self, emission: E) -> None:
+        for sink in self._person_sinks:
+            sink.on_person(emission)
+
+    def on_people(self, view: PeopleInView) -> None:
+        for listener in self._people_listeners:
+            listener.on_people(view)
 
     async def settled(self) -> None:
         """Return once all have room for more."""

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from dhmd.checkpoint import Checkpoint
+from dhmd.features.face import RATE_HZ as FACES_HZ
 from realtime.clock import StreamClock
-from realtime.messages.estimate import Dropped, Estimate, ModelName
+from realtime.messages.estimate import Dropped, Estimate, ModelName, Silence
 from realtime.perception.perception import Perceived, Perception
 from realtime.perception.window import WindowCut
+from realtime.pipeline.fair import FairTurns
 from realtime.pipeline.outputs import Outputs
-from realtime.recognition.attribution import Attribution
+from realtime.recognition.attribution import Attribution, measure
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Inference
 from realtime.recognition.steadied import Steadied
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
+from realtime.workers import WorkerState, WorkerStatus
 
 logger = logging.getLogger(__name__)
 
 LATENCIES_KEPT = 36_000
+PEOPLE: Final = "people"
+"""Name under which it is told how often people are followed."""
+SLOW: Final = 0.75
+"""Of the full rate, below which it is told."""
 Due = TypeVar("Due")
 """A thing that comes due at a hop."""
 
@@ -39,6 +47,10 @@ class Emission:
     """Capture time of the newest thing perceived, on the stream clock."""
     timed: bool
     """Whether the stream clock is the machine's, so that latencies mean something."""
+    people: tuple[Emission, ...] = ()
+    """Of those in view, where several are followed, as far as it was their turn."""
+    took_s: float = 0.0
+    """Time that all these took."""
 
     @cached_property
     def payload(self) -> bytes:
@@ -51,6 +63,7 @@ class Recogniser(Protocol):
     checkpoint: Checkpoint
 
     def infer(self, cut: WindowCut, /) -> Inference | None: ...
+    def infer_many(self, cuts: Sequence[WindowCut], /) -> list[Inference | None]: ...
 
 
 @dataclass(slots=True)
@@ -86,6 +99,14 @@ class HopPipeline(Protocol[Due]):
     def afterwards(self, due: Due, /) -> None: ...
 
 
+@dataclass(slots=True)
+class _Followed:
+    """What goes on from estimate to estimate of the stream, or of one person."""
+
+    steadied: Steadied
+    attribution: Attribution = field(default_factory=Attribution)
+
+
 class Pipeline:
     """Perception, engine and sinks of one stream.
 
@@ -111,18 +132,57 @@ class Pipeline:
         self.statistics = Statistics()
         self.outputs = Outputs[Emission](perception, clock)
         self.steadied = Steadied(steadiness)
-        self._attribution = Attribution()
+        self._stream = _Followed(self.steadied)
+        self._persons: dict[int, _Followed] = {}
+        self._turns = FairTurns()
+        self._people_status = WorkerStatus(PEOPLE, WorkerState.RUNNING)
         self._dropped = dropped
         self._model = ModelName(name=engine.checkpoint.name, checkpoint=engine.checkpoint.digest)
         self._seq = 0
 
     def estimate(self, end_s: float) -> Emission:
-        """Cut the window that ends at `end_s`, run the model, build the estimate."""
+        """Cut the windows that end at `end_s`, run the model, build the estimates."""
         perceived = self.perception.perceive(end_s)
-        inference = self._attribution.known(perceived.cut, self.engine.infer(perceived.cut))
+        if perceived.view is None:
+            emission = self._emission(self._stream, perceived, self.engine.infer(perceived.cut))
+        else:
+            emission = self._estimate_people(perceived, end_s)
+        self._seq += 1
+        if emission.inference is not None:
+            self.statistics.inference_ms.append(emission.inference.inference_ms)
+        if self.timed and emission.newest_s is not None:
+            self.statistics.capture_to_estimate_ms.append((self.clock.now() - emission.newest_s) * 1000)
+        return emission
+
+    def _estimate_people(self, perceived: Perceived, end_s: float) -> Emission:
+        """The stream's estimate, and with it those of the people whose turn it is, in one batch."""
+        here = {one.person: one for one in perceived.people}
+        self._persons = {
+            person: self._persons.get(person) or _Followed(Steadied(self.steadied.steadiness)) for person in here
+        }
+        due = self._turns.at(end_s, list(here)) if self.timed else list(here)
+        begun_s = time.monotonic()
+        first, *others = self.engine.infer_many([perceived.cut, *(here[person].cut for person in due)])
+        emission = self._emission(self._stream, perceived, first)
+        told = []
+        for person, inference in zip(due, others, strict=True):
+            followed, one = self._persons[person], here[person]
+            followed.steadied.keep(self.steadied.steadiness)
+            own = replace(perceived, cut=one.cut, words=one.words)
+            told.append(self._emission(followed, own, inference, person, one.silent))
+        return replace(emission, people=tuple(told), took_s=time.monotonic() - begun_s)
+
+    def _emission(
+        self,
+        followed: _Followed,
+        perceived: Perceived,
+        inference: Inference | None,
+        person: int | None = None,
+        silent: Silence | None = None,
+    ) -> Emission:
+        inference = followed.attribution.known(perceived.cut, inference)
         newest_s = perceived.cut.newest_present_s
-        latency_ms = None if newest_s is None else (self.clock.now() - newest_s) * 1000
-        shown, top = self.steadied.of(inference, end_s)
+        shown, top = followed.steadied.of(inference, perceived.cut.end_s)
         estimate = build_estimate(
             perceived.cut,
             shown,
@@ -132,27 +192,58 @@ class Pipeline:
             epoch_unix=self.clock.epoch_unix,
             faces=perceived.faces,
             transcript=" ".join(word.text for word in perceived.words),
-            capture_to_estimate_ms=latency_ms,
+            capture_to_estimate_ms=None if newest_s is None else (self.clock.now() - newest_s) * 1000,
             timed=self.timed,
             dropped=self._dropped(),
             model=self._model,
+            person=person,
+            silent=silent,
         )
-        self._seq += 1
-        if inference is not None:
-            self.statistics.inference_ms.append(inference.inference_ms)
-        if self.timed and latency_ms is not None:
-            self.statistics.capture_to_estimate_ms.append(latency_ms)
         return Emission(estimate, perceived, inference, newest_s, self.timed)
 
     def emit(self, emission: Emission) -> None:
-        """Hand the estimate to the outputs."""
+        """Hand the estimates to the outputs."""
         end_s = emission.perceived.cut.end_s
         self.statistics.estimates += 1
         self.statistics.last_estimate_s = end_s
         if self.statistics.first_estimate_s is None:
             self.statistics.first_estimate_s = end_s
         self.outputs.on_estimate(emission)
+        if (view := emission.perceived.view) is not None:
+            self.outputs.on_people(view)
+            for one in emission.people:
+                self.outputs.on_person(one)
+            if self.timed:
+                self._tell_of_rate(len(view.people), view.faces_hz)
 
     def afterwards(self, emission: Emission) -> None:
         """Do what the estimate need not wait for: measure what a modality has to do with it."""
-        self._attribution.measure(self.engine, emission.perceived.cut, emission.inference)
+        if emission.perceived.view is None:
+            self._stream.attribution.measure(self.engine, emission.perceived.cut, emission.inference)
+            return
+        begun_s = time.monotonic()
+        followed = [self._persons[person] for one in emission.people if (person := one.estimate.person) is not None]
+        measure(
+            self.engine,
+            [
+                (who.attribution, one.perceived.cut, one.inference)
+                for who, one in zip((self._stream, *followed), (emission, *emission.people), strict=True)
+            ],
+        )
+        self._turns.took(1 + len(followed), emission.took_s + time.monotonic() - begun_s)
+
+    def _tell_of_rate(self, people: int, faces_hz: float) -> None:
+        """Tell, as a worker's status, where there are more people than the machine can follow at the full rate."""
+        slow = [
+            f"{what} {rate_hz:.0f} times a second"
+            for what, rate_hz, full_hz in (
+                ("looks at each", faces_hz, FACES_HZ),
+                ("estimates each", self._turns.rate_hz(people), self._turns.rate_hz(1)),
+            )
+            if people > 1 and rate_hz < SLOW * full_hz
+        ]
+        state = WorkerState.BEHIND if slow else WorkerState.RUNNING
+        if state is not self._people_status.state:
+            reason = f"{people} people share the processor: {' and '.join(slow)}" if slow else ""
+            self._people_status = WorkerStatus(PEOPLE, state, reason)
+            self.outputs.on_worker(self._people_status)

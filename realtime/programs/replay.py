@@ -40,6 +40,7 @@ from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
 from realtime.session.messages import estimate_again, inference_of, top_of
 from realtime.session.rewound import TOLERANCE, Agreement, Moment, Rewound, require_features
+from realtime.settings import most_people
 
 ENGINES = 2
 """Batches under way at a time, each in a thread of its own."""
@@ -185,8 +186,8 @@ class Replay:
         self._outputs = Outputs[Emission](None, self._clock)
         self._steadiness = request.steadiness or BY_DEFAULT
         recorded = request.steadiness is None and checkpoint.digest == session.metadata["checkpoint"]
-        self._steadied = None if recorded else Steadied(self._steadiness)
-        """None where what was recorded is shown as it was published."""
+        self._steadied: dict[int, Steadied] | None = None if recorded else {}
+        """Of the stream (0), and of each person; None where what was recorded is shown as it was published."""
         self._stop = asyncio.Event()
         first = next(session.records({schema.ESTIMATE}), None)
         if first is None:
@@ -230,8 +231,11 @@ class Replay:
                         await _until(started_s + passed_s / pace, self._stop)
                     if self._stop.is_set():
                         break
-                    outcome.estimates += 1
                     outcome.agreement.add(moment.recorded, moment.cut, inference)
+                    if moment.recorded.person:
+                        self._outputs.on_person(self._emission(moment, inference))
+                        continue
+                    outcome.estimates += 1
                     told_s = end_s - self._session.start_s
                     outcome.comparison.add(told_s, inference_of(moment.recorded), inference)
                     self._outputs.on_estimate(self._emission(moment, inference))
@@ -247,17 +251,28 @@ class Replay:
         if inference and recorded and self._session.metadata["checkpoint"] == model.checkpoint:
             inference = replace(inference, shares=recorded.shares)
         if self._steadied is not None:
-            shown, top = self._steadied.of(inference, moment.cut.end_s)
+            steadied = self._steadied.setdefault(moment.recorded.person, Steadied(self._steadiness))
+            shown, top = steadied.of(inference, moment.cut.end_s)
         else:
             shown, top = inference, top_of(moment.recorded, self._session)
         estimate = estimate_again(moment.recorded, moment.cut, shown, top, self._session, self._stream, model)
         return Emission(estimate, Perceived(moment.cut, moment.recorded.faces, ()), inference, None, timed=False)
 
+    @property
+    def _people(self) -> int:
+        """How many people the recorded run followed at most."""
+        try:
+            return most_people(self._session.settings.get("people", 1))
+        except ValueError:
+            raise SessionInvalid(f"{self._session.path}: damaged, the number of people cannot be read") from None
+
     async def _extracted_again(self) -> Outcome:
         """Extract again, as from a file at --pace max; compared with the recorded estimates nearest in time."""
         outcome = Outcome()
         with (
-            Perception(StreamExtractors.load(self._checkpoint), self._device) as perception,
+            Perception(
+                StreamExtractors.load(self._checkpoint, people=self._people), self._device, people=self._people
+            ) as perception,
             Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as progress,
         ):
             engine = Engine(self._checkpoint, self._device)

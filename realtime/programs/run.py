@@ -88,7 +88,7 @@ def prepared(
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = StreamExtractors.load(checkpoint, settings.listening)
+            extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
         engine = Engine(checkpoint, device, activations=web is not None)
         clock = MediaClock() if settings.pace == "max" else StreamClock()
         timed = settings.pace == "realtime"
@@ -100,7 +100,8 @@ def prepared(
             video, sound = settings.record_video, settings.record_audio
             recorder = Recorder(session, clock, description, video=video, sound=sound, patient=not timed)
             stack.enter_context(recorder.emptied_if_blank())
-        perception = stack.enter_context(Perception(extractors, device, private=settings.words == "private"))
+        private, people = settings.words == "private", settings.most_people
+        perception = stack.enter_context(Perception(extractors, device, private=private, people=people))
         source = open_source(settings.source, settings.microphone, media, clock, settings.trust)
         delivery = Delivery(source, words=settings.words != "off")
         pipeline = Pipeline(

@@ -95,7 +95,7 @@ async def _host(
             registry.register(StreamCollector(visits.figures))
         others = None
         # Visitors from elsewhere are not shown one another.
-        if broker is not None and address.token is None:
+        if broker is not None and address.token is None and address.proxy is None:
             others = Streams(broker)
             following = (await stack.enter_async_context(asyncio.TaskGroup())).create_task(others.follow())
             stack.callback(following.cancel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -17,6 +18,10 @@ KEPT: Final = 12
 
 class Infers(Protocol):
     def infer(self, cut: WindowCut, /) -> Inference | None: ...
+
+
+class InfersMany(Protocol):
+    def infer_many(self, cuts: Sequence[WindowCut], /) -> list[Inference | None]: ...
 
 
 class Attribution:
@@ -77,6 +82,19 @@ class Attribution:
         if len(part) == 1:
             return next(iter(part)) in self._alone
         return not any(m not in part for m in Modality if m not in self._influence)
+
+
+def measure(engine: InfersMany, estimated: Sequence[tuple[Attribution, WindowCut, Inference | None]]) -> None:
+    """Measure on several windows, in one batch, as Attribution.measure does on one."""
+    asked = [
+        (attribution, cut, inference, attribution.next_part(cut.present))
+        for attribution, cut, inference in estimated
+        if inference is not None and len(cut.present) > 1
+    ]
+    found = engine.infer_many([replace(cut, present=part) for _, cut, _, part in asked])
+    for (attribution, cut, inference, part), of_part in zip(asked, found, strict=True):
+        if of_part is not None:
+            attribution.learn(cut.present, inference, part, of_part)
 
 
 def parts_of(present: frozenset[Modality]) -> list[frozenset[Modality]]:

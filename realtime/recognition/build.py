@@ -20,6 +20,7 @@ from realtime.messages.estimate import (
     ModalityEstimate,
     ModelName,
     SentimentEstimate,
+    Silence,
     SpokenLanguage,
 )
 from realtime.recognition.engine import Inference, Share, rounded_to_one
@@ -62,9 +63,12 @@ def build_estimate(
     timed: bool,
     dropped: Dropped,
     model: ModelName,
+    person: int | None = None,
+    silent: Silence | None = None,
 ) -> Estimate:
     """Put together what goes out.
 
+    person: number of whom it is, where several are followed; silent: why there is no voice of theirs.
     top: the emotion to name, see Steadied. timed: false where the clock is the media's own and latencies mean nothing.
     """
     emotions: dict[EmotionName, float] | None = None
@@ -88,6 +92,8 @@ def build_estimate(
         valence=valence,
         arousal=arousal,
         modalities=Modalities(**{m.value: _modality(m, cut, inference) for m in Modality}),
+        person=person,
+        silent=silent,
         graph=Graph(
             homo=_edges(inference.homo_edges if inference else (0.0,) * len(EDGES)),
             hetero=_edges(inference.hetero_edges if inference else (0.0,) * len(EDGES)),

@@ -9,7 +9,18 @@ from __future__ import annotations
 from typing import Final, Generic, TypeVar
 
 from realtime.messages.estimate import Estimate
-from realtime.messages.stream import AnyEvent, EmotionChanged, FaceAppeared, FaceLeft, SpeechBegan, SpeechEnded
+from realtime.messages.stream import (
+    AnyEvent,
+    EmotionChanged,
+    FaceAppeared,
+    FaceLeft,
+    People,
+    PersonAppeared,
+    PersonLeft,
+    PersonSpeaks,
+    SpeechBegan,
+    SpeechEnded,
+)
 
 T = TypeVar("T")
 
@@ -83,4 +94,25 @@ class Events:
         if not voice.late and (since_s := self._speech.see(voice.present, now_s, held_s)) is not None:
             # It ended with the last voice that was heard, long before it was sure to have ended.
             happened.append(SpeechBegan(t=since_s) if voice.present else SpeechEnded(t=self._voice_s))
+        return happened
+
+
+class PeopleEvents:
+    """Turns who is in view and who speaks, as it changes, into events."""
+
+    def __init__(self) -> None:
+        self._here: frozenset[int] = frozenset()
+        self._speaking: tuple[int | None, float | None] = (None, None)
+
+    def take(self, people: People) -> list[AnyEvent]:
+        """Take in what is told of people now; returns what has happened since."""
+        here = {one.person: one.since for one in people.people}
+        happened: list[AnyEvent] = [
+            PersonAppeared(t=since, person=person) for person, since in here.items() if person not in self._here
+        ]
+        happened += [PersonLeft(t=people.t, person=person) for person in sorted(self._here - here.keys())]
+        speaking = people.speaker, people.since
+        if people.speaker is not None and people.since is not None and speaking != self._speaking:
+            happened.append(PersonSpeaks(t=people.since, person=people.speaker))
+        self._here, self._speaking = frozenset(here), speaking
         return happened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Final, Self
 
@@ -42,15 +43,17 @@ class SharedEngine:
 
     def infer(self, cut: WindowCut) -> Inference | None:
         """Infer as Engine.infer does, in turn. Raises what the engine raised, and RuntimeError once closed."""
-        if not cut.present:
-            return None
-        answer: Future[Inference | None] = Future()
+        return self.infer_many([cut])[0]
+
+    def infer_many(self, cuts: Sequence[WindowCut]) -> list[Inference | None]:
+        """Infer several as `infer` does, in one batch unless there are too many."""
+        asked: list[Future[Inference | None] | None] = [Future() if cut.present else None for cut in cuts]
         with self._asked:
-            if self._closing:
+            if self._closing and any(asked):
                 raise RuntimeError("the shared engine is closed")
-            self._waiting.append((cut, answer))
+            self._waiting += [(cut, answer) for cut, answer in zip(cuts, asked, strict=True) if answer is not None]
             self._asked.notify()
-        return answer.result()
+        return [None if answer is None else answer.result() for answer in asked]
 
     def _work(self) -> None:
         while batch := self._next():

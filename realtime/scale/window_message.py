@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -139,7 +139,9 @@ class WindowMessage:
             message.words.SetInParent()
             _write(self.rows.get(Modality.TEXT), message.words.rows)
             for word in self.words:
-                message.words.words.add(**asdict(word))
+                message.words.words.add(
+                    text=word.text, start_s=word.start_s, end_s=word.end_s, probability=word.probability
+                )
         payload: bytes = message.SerializeToString()
         return payload
 

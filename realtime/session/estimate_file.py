@@ -40,6 +40,8 @@ class EstimateFile:
             logger.warning("%s: %s; nothing more is written to it, recognition continues", self._path, error.strerror)
             self._file.close()
 
+    on_person = on_estimate
+
     def __enter__(self) -> Self:
         return self
 

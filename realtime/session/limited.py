@@ -112,6 +112,10 @@ class LimitedRecording(abc.ABC):
             if reason := self._limit(recorder, end_s):
                 self.end(reason)
 
+    def on_person(self, emission: Emission) -> None:
+        if self.recorder is not None:
+            self.recorder.on_person(emission)
+
     def on_worker(self, status: WorkerStatus) -> None:
         if self.recorder is not None and status.worker != WORKER:
             self.recorder.on_worker(status)

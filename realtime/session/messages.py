@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import TypeAdapter, ValidationError
 
-from dhmd.contract import Language, Rows
+from dhmd.contract import Language, Rows, Word
 from dhmd.features.face import FaceObservation
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
@@ -20,6 +20,7 @@ from dhmd.untrusted import within
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.messages.estimate import Dropped, EmotionName, Estimate, Extra, ModelName
 from realtime.perception.attention import Attention
+from realtime.perception.speaking import Turn
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.window import WindowCut
 from realtime.pipeline.pipeline import Emission
@@ -30,9 +31,13 @@ from realtime.workers import WorkerStatus
 _EXTRA: Final = TypeAdapter(dict[str, Extra])
 
 
-def features(rows: Rows, revision: int, when: Timestamp) -> Any:
+def features(
+    rows: Rows, revision: int, when: Timestamp, person: int | None = None, replaces: bool | None = None
+) -> Any:
     """Return a Features message. rows: in half precision already, see Rows.halved."""
     return schema.Features(
+        person=person,
+        replaces=replaces,
         timestamp=when,
         revision=revision,
         times_s=rows.times_s.tolist(),
@@ -45,15 +50,43 @@ def words(update: TranscriptUpdate, revision: int, when: Timestamp) -> Any:
     return schema.Words(
         timestamp=when,
         revision=revision,
-        final=map(asdict, update.final),
-        partial=map(asdict, update.partial),
+        final=map(_word, update.final),
+        partial=map(_word, update.partial),
         skipped_s=update.skipped_s,
     )
 
 
+def person_words(person: int, words: Sequence[Word], revision: int, when: Timestamp) -> Any:
+    """Return a Words message of all that stand in the window of one person."""
+    return schema.Words(timestamp=when, revision=revision, final=map(_word, words), person=person)
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {name: value for name, value in asdict(word).items() if value is not None}
+
+
+def turns(of_late: Sequence[Turn], when: Timestamp) -> Any:
+    return schema.Turns(
+        timestamp=when,
+        turns=[
+            schema.Turn(start_s=one.start_s, end_s=one.end_s, person=one.person, overlapped=one.overlapped)
+            for one in of_late
+        ],
+    )
+
+
 def face(observation: FaceObservation, when: Timestamp) -> Any:
-    box = [round(float(side), 4) for side in observation.box or ()]
-    return schema.Face(timestamp=when, captured_s=observation.captured_s, faces=observation.faces, box=box)
+    return schema.Face(
+        timestamp=when,
+        captured_s=observation.captured_s,
+        faces=observation.faces,
+        box=_rounded(observation.box or ()),
+        people=[schema.Sighting(person=one.person, box=_rounded(one.box)) for one in observation.people],
+    )
+
+
+def _rounded(box: Sequence[float]) -> list[float]:
+    return [round(float(side), 4) for side in box]
 
 
 def landmarks(observation: FaceObservation, when: Timestamp) -> Any:
@@ -111,6 +144,8 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
         inference_ms=published.latency_ms.inference,
         dropped_video=published.dropped.video,
         dropped_audio=published.dropped.audio,
+        person=published.person,
+        silent=published.silent,
     )
     if cut.language is not None:
         message.language, message.language_probability = cut.language.code, cut.language.probability
@@ -284,4 +319,6 @@ def estimate_again(
         timed=session.timed,
         dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),
         model=model,
+        person=message.person if message.HasField("person") else None,
+        silent=message.silent if message.HasField("silent") else None,
     )

@@ -14,20 +14,21 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
 
 from dhmd.checkpoint import Checkpoint
-from dhmd.contract import Rows
+from dhmd.contract import Rows, Word
 from dhmd.features.face import FaceObservation
 from dhmd.modality import Modality
 from dhmd.session import schema
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import StreamClock
 from realtime.errors import SettingsInvalid
+from realtime.perception.speaking import Turn
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
 from realtime.session import messages
@@ -169,6 +170,25 @@ class Recorder:
         topic, captured_s = schema.FEATURES[modality], float(rows.times_s[-1])
         self._put(topic, captured_s, lambda when: messages.features(rows, revision, when), rows.values.nbytes)
 
+    def on_person_rows(self, person: int, modality: Modality, rows: Rows, revision: int, replaces: bool) -> None:
+        topic, captured_s = (
+            schema.PERSON_FEATURES[modality],
+            float(rows.times_s[-1]) if len(rows) else self._clock.now(),
+        )
+        self._put(
+            topic,
+            captured_s,
+            lambda when: messages.features(rows, revision, when, person, replaces),
+            rows.values.nbytes,
+        )
+
+    def on_person_words(self, person: int, words: Sequence[Word], revision: int) -> None:
+        now_s = self._clock.now()
+        self._put(schema.PERSON_WORDS, now_s, lambda when: messages.person_words(person, words, revision, when))
+
+    def on_turns(self, turns: Sequence[Turn]) -> None:
+        self._put(schema.TURNS, self._clock.now(), lambda when: messages.turns(turns, when))
+
     def on_words(self, update: TranscriptUpdate, revision: int) -> None:
         if not update.final and self._words is not None and update.partial == self._words.partial:
             return
@@ -180,6 +200,11 @@ class Recorder:
         if cut.revision < self.from_revision or cut.end_s < self.start_s:
             return
         self._put(schema.ESTIMATE, cut.end_s, lambda when: messages.estimate(emission, when))
+
+    def on_person(self, emission: Emission) -> None:
+        end_s = emission.perceived.cut.end_s
+        if end_s >= self.start_s:
+            self._put(schema.PERSON_ESTIMATE, end_s, lambda when: messages.estimate(emission, when))
 
     def on_worker(self, status: WorkerStatus) -> None:
         self._put(schema.STATUS, self._clock.now(), lambda when: messages.status(status, when))

@@ -29,7 +29,13 @@ from realtime.session.messages import attention_of, inference_of
 SETTLED_S = 2.0
 """Longest time by which a row may be written after an estimate that saw it."""
 
+FORGOTTEN_S = 60.0
+"""Time without a message of a person after which their window is let go of."""
+
 TOLERANCE = 1e-5
+
+_WORDS = {schema.WORDS, schema.PERSON_WORDS}
+_ESTIMATES = {schema.ESTIMATE, schema.PERSON_ESTIMATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +46,19 @@ class Moment:
     recorded: Any
 
 
+@dataclass(slots=True)
+class _Owner:
+    """The stream, or one person: a window, and what is to enter it. newest_s: arrival of the newest message of it."""
+
+    window: SlidingWindow
+    words: SpokenWords
+    entering: list[tuple[int, int, SessionMessage]] = field(default_factory=list)
+    newest_s: float = 0.0
+
+
 class Rewound:
-    """Windows of a session, one for each recorded estimate, as a checkpoint would have seen them.
+    """Windows of a session, one for each recorded estimate, as a checkpoint would have seen them: those of the stream,
+    and where several people were followed, after each those of the people.
 
     Raises ContractMismatch unless the recorded features are those the checkpoint takes. Words are encoded again, so
     their encoder may be another.
@@ -53,46 +70,61 @@ class Rewound:
         languages = None if session.settings.get("untested_words") is True else checkpoint.languages
         self._text = TextExtractor(adapter=encoder_path(checkpoint.folder, Modality.TEXT), languages=languages)
         checkpoint.features[Modality.TEXT].require(self._text.spec)
-        self._window = SlidingWindow(checkpoint.features, device)
-        self._words = SpokenWords()
-        self._modality = {topic: m for m, topic in schema.FEATURES.items()}
+        self._features, self._device = checkpoint.features, device
+        self._owners: dict[int, _Owner] = {}
+        """By the person's number; 0 is the stream."""
+        self._modality = {
+            topic: m for topics in (schema.FEATURES, schema.PERSON_FEATURES) for m, topic in topics.items()
+        }
         self.lost: dict[str, int] = {}
         """Messages that the recorder had to leave out, by topic."""
 
     def __iter__(self) -> Iterator[Moment]:
-        entering: list[tuple[int, int, SessionMessage]] = []
         estimates: deque[SessionMessage] = deque()
-        topics = {*self._modality, schema.WORDS, schema.ESTIMATE, schema.LOST}
+        topics = {*self._modality, *_WORDS, *_ESTIMATES, schema.LOST}
         for number, record in enumerate(self._session.records(topics)):
             if record.topic == schema.LOST:
                 self.lost[record.message.topic] = self.lost.get(record.message.topic, 0) + record.message.count
-            elif record.topic == schema.ESTIMATE:
+            elif record.topic in _ESTIMATES:
                 estimates.append(record)
             else:
-                heapq.heappush(entering, (record.message.revision, number, record))
+                heapq.heappush(self._owner(record).entering, (record.message.revision, number, record))
             while estimates and record.arrived_s > estimates[0].arrived_s + SETTLED_S:
-                yield self._moment(estimates.popleft(), entering)
+                yield self._moment(estimates.popleft())
         while estimates:
-            yield self._moment(estimates.popleft(), entering)
+            yield self._moment(estimates.popleft())
 
-    def _moment(self, estimate: SessionMessage, entering: list[tuple[int, int, SessionMessage]]) -> Moment:
-        message = estimate.message
-        while entering and entering[0][0] <= message.revision:
-            self._enter(heapq.heappop(entering)[2])
-        return Moment(self._window.cut(message.end_s, attention_of(message)), message)
+    def _owner(self, record: SessionMessage) -> _Owner:
+        """Whose message it is; people who are not told of any more are forgotten."""
+        person = record.message.person
+        if person not in self._owners:
+            for gone in [p for p, o in self._owners.items() if p and o.newest_s < record.arrived_s - FORGOTTEN_S]:
+                del self._owners[gone]
+            self._owners[person] = _Owner(SlidingWindow(self._features, self._device), SpokenWords())
+        owner = self._owners[person]
+        owner.newest_s = record.arrived_s
+        return owner
 
-    def _enter(self, record: SessionMessage) -> None:
+    def _moment(self, estimate: SessionMessage) -> Moment:
+        message, owner = estimate.message, self._owner(estimate)
+        while owner.entering and owner.entering[0][0] <= message.revision:
+            self._enter(owner, heapq.heappop(owner.entering)[2])
+        return Moment(owner.window.cut(message.end_s, attention_of(message)), message)
+
+    def _enter(self, owner: _Owner, record: SessionMessage) -> None:
         message = record.message
-        if record.topic != schema.WORDS:
+        if record.topic not in _WORDS:
+            put = owner.window.replace if message.replaces else owner.window.append
             try:
-                self._window.append(self._modality[record.topic], rows_of(message))
+                put(self._modality[record.topic], rows_of(message))
             except ValueError as error:
                 raise SessionInvalid(f"{self._session.path}: damaged, {error}") from None
             return
         final, partial = words_of(message.final), words_of(message.partial)
-        words = self._words.update(final, partial, self._window.window_s)
+        whole = record.topic == schema.PERSON_WORDS
+        words = list(final) if whole else owner.words.update(final, partial, owner.window.window_s)
         rows = self._text.extract(words) if words else Rows.empty(self._text.spec.width)
-        self._window.replace(Modality.TEXT, rows)
+        owner.window.replace(Modality.TEXT, rows)
 
 
 def require_features(recorded: Mapping[Modality, FeatureSpec], checkpoint: Checkpoint) -> None:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from dhmd.labels import CHANNELS
 from realtime.messages.estimate import Estimate, ExtraNumber, ModalityEstimate
+from realtime.perception.people import PeopleInView
 from realtime.pipeline.outputs import Emitted
 from realtime.terminal.history import COLOURS, History
 from realtime.workers import WorkerState, WorkerStatus
@@ -116,6 +117,9 @@ class Dashboard:
         self.workers: dict[str, WorkerStatus] = {}
         self.marks = ""
         self.over = False
+        self.view: PeopleInView | None = None
+        """Who is in view; None where one person is read."""
+        self._persons: dict[int, Estimate] = {}
         self.history = History()
         self._arrivals: deque[float] = deque(maxlen=50)
 
@@ -124,6 +128,25 @@ class Dashboard:
 
     def set_worker(self, status: WorkerStatus) -> None:
         self.workers[status.worker] = status
+
+    def set_people(self, view: PeopleInView) -> None:
+        self.view = view
+        here = {one.person for one in view.people}
+        self._persons = {person: e for person, e in self._persons.items() if person in here}
+
+    def person_arrived(self, e: Estimate) -> None:
+        if e.person is not None:
+            self._persons[e.person] = e
+
+    def people(self) -> list[Text]:
+        """Return a line each of those in view, where there are several."""
+        if self.view is None or len(self.view.people) < 2:
+            return []
+        lines = [_person(one.person, self._persons.get(one.person), self.view.speaker) for one in self.view.people]
+        if self.view.turn is not None and self.view.speaker is None:
+            several = self.view.turn.overlapped
+            lines.append(Text("several speak at once" if several else "speech from outside the picture", "grey50"))
+        return lines
 
     def arrived(self, e: Estimate) -> None:
         self.history.add(e)
@@ -141,8 +164,12 @@ class Dashboard:
 
     def parts(self, e: Estimate, width: int) -> list[_Part]:
         """Return what there is to draw of an estimate, in `width` columns, from the top down."""
+        people = self.people()
+        for line in people:
+            line.truncate(width, overflow="ellipsis")
         return [
             _Part(10, 1, _headline(e, width)),
+            *(_Part(9, 1, line, apart=line is people[0]) for line in people),
             _Part(8, len(COLOURS), _emotions(e, width)),
             _Part(5, 1, _sentiment(e, width)),
             *([_Part(6, 1, _own(e, width))] if e.extra else []),
@@ -229,6 +256,20 @@ def _headline(e: Estimate, width: int) -> Text:
     return line
 
 
+def _person(number: int, e: Estimate | None, speaker: int | None) -> Text:
+    line = Text(f"person {number}".rjust(LABEL - 1) + " ")
+    if e is None or e.emotions is None or e.top is None:
+        line.append("-" if e is None else nothing_perceived(e), "grey50")
+    else:
+        line.append(f"{e.top} {e.emotions[e.top]:.0%}".ljust(14), f"bold {COLOURS[e.top]}")
+        line.append(
+            "  " + ", ".join(name for m, name in CHANNELS.items() if getattr(e.modalities, m).present), "grey70"
+        )
+    if number == speaker:
+        line.append("  speaks", "green")
+    return line
+
+
 def _emotions(e: Estimate, width: int) -> RenderableType:
     table = Table.grid(padding=(0, 1))
     for name, colour in COLOURS.items():
@@ -301,6 +342,12 @@ class TerminalView:
     def on_estimate(self, emission: Emitted) -> None:
         self.show(emission.estimate)
 
+    def on_person(self, emission: Emitted) -> None:
+        self.dashboard.person_arrived(emission.estimate)
+
+    def on_people(self, view: PeopleInView) -> None:
+        self.dashboard.set_people(view)
+
     def on_worker(self, status: WorkerStatus) -> None:
         self.dashboard.set_worker(status)
 
@@ -319,7 +366,7 @@ class TerminalView:
             self._live.update(self.dashboard.render(estimate), refresh=True)
         else:
             self.console.print(
-                f"{_moment(estimate.t)}  {describe_line(estimate)}",
+                " | ".join([f"{_moment(estimate.t)}  {describe_line(estimate)}", *map(str, self.dashboard.people())]),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

@@ -11,7 +11,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from dhmd.contract import Word
 from dhmd.features.face import FaceObservation
-from dhmd.features.subject import Box
+from dhmd.features.tracks import Box
 from dhmd.modality import Modality
 from realtime.capture.samples import VideoFrame
+from realtime.perception.people import PeopleInView
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.pipeline.pipeline import Emission
 from realtime.recognition.events import Events
@@ -101,6 +102,30 @@ class Feed:
             homo, hetero = _shades(activations.homo), _shades(activations.hetero)
             self._each(message("activations", {"end": round(end_s, 4), "homo": homo, "hetero": hetero}))
 
+    def on_person(self, emission: Emission) -> None:
+        if self._pages:
+            end_s, data = emission.perceived.cut.end_s, emission.payload.decode()
+            differs = json.dumps(emission.estimate.disagreement)
+            self._each(f'{{"type":"estimate","end":{end_s:.4f},"disagreement":{differs},"data":{data}}}')
+
+    def on_people(self, view: PeopleInView) -> None:
+        """Show who is in view, and who speaks: a person, somebody outside the picture, or several at once."""
+        if not self._pages:
+            return
+        people = [{"id": one.person, "since": round(one.since_s, 3), "box": _rounded(one.box)} for one in view.people]
+        speech = None
+        if (turn := view.turn) is not None:
+            speech = "overlap" if turn.overlapped else "outside" if turn.person is None else "person"
+        self._each(message("people", {"people": people, "speaker": view.speaker, "speech": speech}))
+
+    def on_person_rows(self, *_: object) -> None:
+        """Rows are not shown; nor are turns by themselves."""
+
+    on_turns = on_person_rows
+
+    def on_person_words(self, person: int, words: Sequence[Word], _: int) -> None:
+        self._each(message("said", {"person": person, "words": _words(words)}))
+
     def on_worker(self, status: WorkerStatus) -> None:
         self.statuses[status.worker] = status
         self._each(message("status", _status(status)))
@@ -173,7 +198,7 @@ def _rounded(box: Box) -> list[float]:
     return [round(float(side), 4) for side in box]
 
 
-def _words(words: tuple[Word, ...]) -> list[list[Any]]:
+def _words(words: Sequence[Word]) -> list[list[Any]]:
     return [[word.text, round(word.start_s, 3), round(word.end_s, 3)] for word in words]
 
 

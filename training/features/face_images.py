@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from dhmd.features.expression import CROP_SIDE, ExpressionNet, aligned_crop
 from dhmd.features.landmarks import BLENDSHAPES, POSE, FaceLandmarks, pixel_boxes, within_max_side
-from dhmd.features.subject import largest
+from dhmd.features.tracks import largest
 from dhmd.labels import EMOTIONS
 from training.data.items import Split, Utterance
 

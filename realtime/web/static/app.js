@@ -10,7 +10,7 @@ import { delays, startDrawing } from "./draw.js";
 import { Player } from "./player.js";
 import { Recording } from "./recording.js";
 import { Settings } from "./settings.js";
-import { estimated, forget, heard, state, touch } from "./state.js";
+import { choose, estimated, forget, gathered, heard, said, state, touch } from "./state.js";
 import { Visit } from "./visit.js";
 
 function say(text, bad = false) {
@@ -44,7 +44,7 @@ const visit = new Visit(connection, say, settings);
 const recording = new Recording(connection);
 const player = new Player(connection);
 
-const OF_A_SESSION = new Set(["estimate", "event", "activations", "face", "words", "status", "marks", "refused"]);
+const OF_A_SESSION = new Set(["estimate", "event", "activations", "face", "people", "said", "words", "status", "marks", "refused"]);
 
 const TOLD = {
   hello(message) {
@@ -79,7 +79,9 @@ const TOLD = {
     [state.face, state.faceAt] = [message, performance.now()];
     touch("picture");
   },
+  people: gathered,
   words: heard,
+  said,
   status(message) {
     state.statuses.set(message.worker, message);
     touch("answer", "health");
@@ -127,5 +129,5 @@ async function pictured(buffer) {
 Object.defineProperty(window, "dhmd", { value: Object.freeze({ state, delays }) });
 
 if (new URLSearchParams(location.search).has("overlay")) document.documentElement.classList.add("overlay");
-startDrawing((x, y) => connection.send({ type: "choose", x, y }));
+startDrawing((x, y) => connection.send({ type: "choose", x, y }), choose);
 connection.open();

@@ -2,10 +2,11 @@
 
 import { at, put } from "./dom.js";
 import { EMOTIONS, MODALITIES, percent, SIGNS, strongest } from "./emotions.js";
-import { state } from "./state.js";
+import { shown, state } from "./state.js";
 
 const NOT_PERCEIVED = { vision: "no face in sight", audio: "no voice", text: "no words" };
 const PERCEIVED = { vision: "seen", audio: "heard", text: "read" };
+const SILENT = { another: "another speaks", outside: "speech from outside the picture", overlap: "several speak at once" };
 const SENDERS = { vision: { device: "video", name: "camera", worker: "face" }, audio: { device: "audio", name: "microphone", worker: "voice" },
   text: { device: "audio", name: "microphone", worker: "transcript" } };
 const BROKEN = ["failed", "restarting", "paused"];
@@ -41,7 +42,8 @@ export function drawAnswer() {
 }
 
 function drawTop(estimate) {
-  const [sign, strong, sure, differs] = at("top").children, top = estimate?.top;
+  const [who, sign, strong, sure, differs] = at("top").children, top = estimate?.top, person = shown();
+  put(who, person === null ? "" : `Person ${person}`);
   put(sign, top ? SIGNS[top] : "");
   sign.style.color = top ? `var(--${top})` : "";
   put(strong, estimate ? top ?? nothingPerceived(estimate) : "…");
@@ -75,6 +77,8 @@ function nothingPerceived({ modalities }) {
 function whyAbsent(modality) {
   const { device, name, worker } = SENDERS[modality], { statuses } = state, own = state.sources[device];
   if (!state.viewing && own && own.state !== "on") return own.reason.includes(name) ? own.reason.split(":")[0] : `${name}: ${own.reason}`;
+  const silent = modality !== "vision" && SILENT[state.estimate?.silent];
+  if (silent) return silent;
   for (const one of [device, worker]) {
     const status = statuses.get(one);
     if (BROKEN.includes(status?.state)) return status.reason || status.state;

@@ -1,6 +1,7 @@
 // The picture, of the visitor's own camera or as the server sends it, the face that is read in it, and the others.
 
 import { at, put } from "./dom.js";
+import { colourOf, inShort } from "./draw-people.js";
 import { state } from "./state.js";
 
 const FACE_MS = 1000; // a face that was read longer ago is somewhere else by now
@@ -12,14 +13,14 @@ const read = at("read");
 const context = canvas.getContext("2d", { alpha: false });
 const others = [];
 
-/** chosen(x, y): somebody points at a person, at fractions of the picture. */
-export function buildPicture(chosen) {
+/** chosen(x, y): somebody points at a person who is not read, at fractions of the picture; look(id): at one who is. */
+export function buildPicture(chosen, look) {
   for (let i = 0; i < OTHERS; i++) {
     const button = document.createElement("button");
     button.className = "person";
     button.hidden = true;
     button.append(document.createElement("span"));
-    button.onclick = () => chosen(+button.dataset.x, +button.dataset.y);
+    button.onclick = () => (button.dataset.id ? look(+button.dataset.id) : chosen(+button.dataset.x, +button.dataset.y));
     at("others").append(button);
     others.push(button);
   }
@@ -81,24 +82,31 @@ function drawFace(face, w, h) {
 
 /** Who is read and who is not, once there are several. The buttons stay, so that one can be pressed while people move. */
 function drawPeople(face) {
-  const there = (face?.others ?? []).toSorted((a, b) => a[0] - b[0]);
-  read.hidden = !(there.length && face.box);
+  const followed = face && state.people.length > 1 ? state.people : [];
+  const unread = followed.length ? [] : (face?.others ?? []).toSorted((a, b) => a[0] - b[0]);
+  read.hidden = !(unread.length && face.box);
   if (!read.hidden) {
     const [x0, , x1, y1] = face.box;
     read.style.left = `${100 * across((x0 + x1) / 2)}%`;
     read.style.top = `${100 * Math.min(y1, 0.94)}%`;
   }
+  const there = [...followed, ...unread.map((box) => ({ box }))];
   others.forEach((button, i) => {
-    const box = there[i];
-    button.hidden = !box;
-    if (!box) return;
-    const [x0, y0, x1, y1] = box.map((side) => Math.min(1, Math.max(0, side)));
-    button.disabled = !state.choosing;
-    Object.assign(button.dataset, { x: (x0 + x1) / 2, y: (y0 + y1) / 2 });
+    const one = there[i];
+    button.hidden = !one;
+    if (!one) return;
+    const [x0, y0, x1, y1] = one.box.map((side) => Math.min(1, Math.max(0, side)));
     Object.assign(button.style, {
       left: `${100 * (state.mirror ? 1 - x1 : x0)}%`, top: `${100 * y0}%`, width: `${100 * (x1 - x0)}%`, height: `${100 * (y1 - y0)}%`,
     });
-    put(button.firstChild, state.choosing ? "read this person" : "not read");
+    const isRead = one.id !== undefined;
+    button.classList.toggle("followed", isRead);
+    button.classList.toggle("speaks", isRead && one.id === state.speaker);
+    button.style.setProperty("--who", isRead ? colourOf(one.id) : "");
+    button.disabled = !isRead && !state.choosing;
+    button.dataset.id = one.id ?? "";
+    Object.assign(button.dataset, { x: (x0 + x1) / 2, y: (y0 + y1) / 2 });
+    put(button.firstChild, isRead ? inShort(one.id) : state.choosing ? "read this person" : "not read");
   });
 }
 

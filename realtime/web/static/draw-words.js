@@ -1,6 +1,7 @@
 // What was said. Final words keep their place in the page; only what is still heard is written again.
 
 import { at, put } from "./dom.js";
+import { colourOf } from "./draw-people.js";
 import { state } from "./state.js";
 
 const SHOWN = 60;
@@ -18,6 +19,7 @@ export function drawWords() {
     span.remove();
     spans.delete(word);
   }
+  let who = null; // each change of speaker is told
   for (const word of shown) {
     if (!spans.has(word)) {
       const span = document.createElement("span");
@@ -26,10 +28,13 @@ export function drawWords() {
       spans.set(word, span);
     }
     const span = spans.get(word);
+    if (word.person !== null && word.person !== who) span.dataset.who = who = word.person;
+    else delete span.dataset.who;
+    span.style.setProperty("--who", word.person === null ? "" : colourOf(word.person));
     if (word.sentiment !== undefined) show(span, word.sentiment);
   }
   put(partial, state.partial.map((word) => word.text).join(" "));
-  const { language, transcript, modalities } = state.estimate ?? {};
+  const { language, transcript, modalities } = state.stream.estimate ?? {};
   put(at("language"), language ? names.of(language.code) : "");
   put(at("unread"), modalities?.text.unread ? (transcript ? UNTESTED : UNREAD) : "");
   none.hidden = shown.length + state.partial.length > 0;

@@ -3,6 +3,7 @@
 import { at, put } from "./dom.js";
 import { buildAnswer, drawAnswer } from "./draw-answer.js";
 import { buildModel, drawModel } from "./draw-model.js";
+import { buildPeople, drawPeople } from "./draw-people.js";
 import { buildPicture, drawPicture } from "./draw-picture.js";
 import { buildNumbers, buildPlot, drawPlot } from "./draw-plot.js";
 import { drawExtra } from "./draw-extra.js";
@@ -14,7 +15,7 @@ const DELAYS = 200;
 const SILENT_MS = 2000; // a picture that is older is not shown as if it were now
 const NAMES = { video: "camera", audio: "microphone", transcript: "words" }; // of workers, where people have another
 const PARTS = { // how each is drawn, and its shortest span in ms: nobody reads a number ten times a second
-  picture: [drawPicture, 0], answer: [() => { drawAnswer(); measureDelay(); }, 0], words: [drawWords, 0], model: [drawModel, 0],
+  picture: [drawPicture, 0], answer: [() => { drawAnswer(); drawPeople(); measureDelay(); }, 0], words: [drawWords, 0], model: [drawModel, 0],
   level: [drawLevel, 60], timeline: [drawTimeline, 95], plot: [() => { drawPlot(); drawExtra(); }, 95], health: [drawHealth, 250],
 };
 
@@ -23,10 +24,11 @@ export const delays = [];
 
 const drawnAt = {};
 
-/** chosen(x, y): somebody points at a person in the picture. */
-export function startDrawing(chosen) {
-  buildPicture(chosen);
+/** chosen(x, y): somebody points at a person in the picture who is not read; look(id): at one who is. */
+export function startDrawing(chosen, look) {
+  buildPicture(chosen, look);
   buildAnswer();
+  buildPeople(look);
   buildNumbers();
   buildModel();
   const again = () => { buildPlot(); touch("timeline", "model", "player"); };
@@ -71,7 +73,7 @@ function drawLevel() {
 }
 
 function drawHealth() {
-  const { estimate, arrivals, broker } = state, parts = [], wrong = [];
+  const { arrivals, broker, stream: { estimate } } = state, parts = [], wrong = [];
   if (arrivals.length > 1) parts.push(`${((arrivals.length - 1) / (arrivals.at(-1) - arrivals[0]) * 1000).toFixed(1)} estimates a second`);
   if (estimate) {
     const delay = estimate.latency_ms.capture_to_estimate;

@@ -16,15 +16,18 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dhmd.labels import EMOTIONS
+from realtime.clock import StreamClock
 from realtime.demo import CLIP
 from realtime.messages.estimate import ExtraClasses, ExtraNumber
 from realtime.messages.stream import EmotionChanged, FaceAppeared, WorkerReport
 from realtime.messages.topics import STATE
 from realtime.mqtt.broker import BrokerAddress
-from realtime.mqtt.discovery import Announcer, announced_at, announcement
+from realtime.mqtt.discovery import Announcer, announced_at, announcement, forget
 from realtime.mqtt.publisher import Publisher
-from realtime.mqtt.stream import _State
-from realtime.pipeline.pipeline import Emission
+from realtime.mqtt.stream import PublisherSink, _State
+from realtime.perception.people import PeopleInView, PersonInView
+from realtime.perception.speaking import Turn
+from realtime.pipeline.pipeline import Emission, Statistics
 from realtime.recognition.events import Events
 from realtime.settings import read_settings
 from realtime.workers import WorkerState, WorkerStatus
@@ -238,6 +241,15 @@ class Announced:
 
         self._loop.call_soon_threadsafe(told)
 
+    def people(self, view: PeopleInView) -> None:
+        """Somebody is in view."""
+
+        def told() -> None:
+            self._announcer.on_people(view)
+            PublisherSink(self._publisher, StreamClock(), Statistics(), state=True).on_people(view)
+
+        self._loop.call_soon_threadsafe(told)
+
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._publisher.close)
         self._thread.join(60)
@@ -290,6 +302,29 @@ def test_what_heads_of_ones_own_say_becomes_entities_with_the_first_estimate(
     assert (ratings.name, ratings.unit_of_measurement) == ("Self rating", "points")
     listener.wait_for(lambda: listener.payloads(moods.state_topic)[:1] == [b"bored"])
     listener.wait_for(lambda: listener.payloads(ratings.state_topic)[:1] == [b"3.25"])
+
+
+def test_people_are_counted_and_none_of_them_becomes_a_device(mosquitto: Any, subscribe: Callable[..., Any]) -> None:
+    listener = subscribe(mosquitto.port)
+    stream = Announced(mosquitto.url)
+    listener.wait_for(lambda: listener.payloads(CONFIG))
+    two = tuple(PersonInView(number, 1.0, (0.1 * number, 0.2, 0.1 * number + 0.1, 0.4)) for number in (1, 2))
+    stream.people(PeopleInView(2.0, two, Turn(1.5, 2.0, None, overlapped=False)))
+    listener.wait_for(lambda: len(listener.payloads(CONFIG)) == 2)
+    stream.people(PeopleInView(2.5, two))
+    listener.wait_for(lambda: listener.payloads("dhmd/hall/state/speaker")[1:])
+    stream.close()
+    before, after = (HADiscovery.model_validate_json(told) for told in listener.payloads(CONFIG))
+    assert after.components.keys() - before.components.keys() == {"people", "speaker"}
+    assert after.device == before.device
+    speaker, people = after.components["speaker"], after.components["people"]
+    assert isinstance(speaker, HASensor)
+    assert listener.payloads(people.state_topic)[0] == b"2"
+    said = [payload.decode() for payload in listener.payloads(speaker.state_topic)]
+    assert said[:2] == ["outside", "nobody"]
+    assert set(said[:2]) <= set(speaker.options or ())
+    assert forget(BrokerAddress.parse(mosquitto.url), "hall")
+    assert not forget(BrokerAddress.parse(mosquitto.url), "hall"), "nothing is left"
 
 
 def _only_311(parse: Callable[[str], BrokerAddress]) -> Callable[[str], BrokerAddress]:

@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from dhmd.features.subject import HANDOVER_S, Box, Subject, largest
+from dhmd.features.tracks import HANDOVER_S, Box, Tracks, largest
+
+
+class Subject:
+    """The one person who is read: tracks of which there is one."""
+
+    def __init__(self, sightings: int = 1) -> None:
+        self._tracks = Tracks(1, sightings)
+
+    def among(self, boxes: list[Box], captured_s: float, pointed_at: int | None = None) -> int | None:
+        return next(iter(self._tracks.among(boxes, captured_s, pointed_at).values()), None)
 
 
 def square(x: float, y: float, side: float) -> Box:
