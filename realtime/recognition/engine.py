@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -230,7 +231,7 @@ def program_of(checkpoint: Checkpoint, device: torch.device) -> nn.Module | None
     try:
         program = torch.export.load(str(checkpoint.program), extra_files=contract)
         digest = read_json_object(contract[CONTRACT].encode()).get("digest")
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = shown(" ".join(str(error).split()))
         raise CheckpointInvalid(f"{checkpoint.program} is no exported program ({reason}); export it again") from error
     if digest != checkpoint.digest:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 import realtime.demo
-from dhmd.checkpoint import Calibration, Checkpoint, encoder_path, load, save, subset_name
+from dhmd.checkpoint import Calibration, Checkpoint, CheckpointInvalid, encoder_path, load, save, subset_name
 from dhmd.contract import Word
 from dhmd.features.expression import ExpressionNet, aligned_crop
 from dhmd.features.face import FaceExtractor
@@ -238,6 +238,36 @@ def test_the_example_says_what_a_live_run_says(
     assert alone.modalities.audio.influence == 1.0
     nothing = Estimate.model_validate(example(plain_python, folder))
     assert (nothing.emotions, nothing.top, nothing.valence, nothing.extra) == (None, None, None, {})
+
+
+@pytest.mark.parametrize("exported", ["pt2"], indirect=True)
+def test_a_program_runs_live(exported: Opened, base: Checkpoint, tmp_path: Path) -> None:
+    *_, folder = exported
+    program = folder / "network.pt2"
+    cpu = torch.device("cpu")
+    plain, other = Engine(load(folder), cpu), Engine(load(program), cpu)
+    for present in SUBSETS:
+        windows = windows_of(Exported.of(base), frozenset(Modality), 1, 1.0, ANY)
+        inputs, masks = (dict(zip(Modality, part, strict=True)) for part in (windows[:3], windows[3:]))
+        # What an attribution asks for: a part of a window that shows more.
+        cut = WindowCut(0.0, 5.0, inputs, masks, dict.fromkeys(Modality, 5.0), present)
+        expected, found = plain.infer(cut), other.infer(cut)
+        assert expected is not None
+        assert found is not None
+        assert found.emotions == pytest.approx(expected.emotions, abs=1e-5)
+        assert found.extra == expected.extra
+        (again,) = other.infer_many([cut])
+        assert again is not None
+        assert again.emotions == pytest.approx(expected.emotions, abs=1e-5)
+
+    shutil.copytree(folder, tmp_path / "mixed")
+    config = json.loads((folder / "config.json").read_text()) | {"name": "another"}
+    (tmp_path / "mixed" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointInvalid, match=r"network.pt2 was exported of another checkpoint; export it again"):
+        Engine(load(tmp_path / "mixed" / "network.pt2"), cpu)
+    (tmp_path / "mixed" / "network.pt2").write_bytes(b"PK no program")
+    with pytest.raises(CheckpointInvalid, match=r"network.pt2 is no exported program \(.*; export it again"):
+        Engine(load(tmp_path / "mixed" / "network.pt2"), cpu)
 
 
 @pytest.mark.parametrize("present", SUBSETS, ids=subset_name)

@@ -279,7 +279,7 @@ def test_a_cluster_makes_the_same_rows(ray_cluster: dict[str, str], tmp_path: Pa
         done = subprocess.run(command, env=ray_cluster, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "2 utterances have their features" in done.stdout
-    texts = [utterance(str(i), text=text) for i, text in enumerate(("well done", "oh no"))]
+    texts = [utterance(str(i), text=text) for i, text in ((1, "well done"), (2, "oh no"))]
     rows = []
     for cache in ("cluster", "here"):
         with FeatureStore(tmp_path / cache / STORE) as store:
