@@ -21,6 +21,7 @@ from typing import Final
 
 from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from pip._internal.models.index import PyPI
 
 from dhmd.untrusted import read_json
 
@@ -66,7 +67,7 @@ def pins(lock: Path) -> Iterator[Pin]:
 
 def tags(pin: Pin) -> frozenset[Tag]:
     """The tags of all wheels of a pin."""
-    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
+    index = os.environ.get("PIP_INDEX_URL", PyPI.simple_url).rstrip("/")
     request = urllib.request.Request(f"{index}/{canonicalize_name(pin.name)}/", headers={"Accept": KIND})
     with urllib.request.urlopen(request, timeout=60) as reply:
         files = read_json(reply.read(), largest=LARGEST)["files"]

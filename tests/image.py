@@ -3,7 +3,7 @@
 .venv/bin/python tests/image.py [--into DIR] [--arg TORCH_INDEX=ADDRESS]
 
 Its steps are done in a root of Debian, with the network and pip's configuration of this machine. Then, as its user and
-with its file system read-only, it reads a file, serves a page beside Mosquitto, tells its health, and is stopped.
+with its file system read-only, it reads a file, serves a page beside Mosquitto, is asked how it fares, and is stopped.
 """
 
 from __future__ import annotations
