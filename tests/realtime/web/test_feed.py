@@ -58,6 +58,8 @@ def emission(
     *,
     present: frozenset[Modality] = PRESENT,
     late: frozenset[Modality] = frozenset(),
+    attention: Attention | None = None,
+    transcript: str = "",
     says: Mapping[Modality, str] | None = None,
     top: EmotionName = "neutral",
     extra: Mapping[str, Extra] | None = None,
@@ -68,7 +70,13 @@ def emission(
     }
     nothing = {m: torch.zeros(1, 1, 1) for m in Modality}
     cut = WindowCut(
-        end_s - 5.0, end_s, nothing, nothing, dict.fromkeys(Modality), present, attention=Attention({}, late)
+        end_s - 5.0,
+        end_s,
+        nothing,
+        nothing,
+        dict.fromkeys(Modality),
+        present,
+        attention=attention or Attention({}, late),
     )
     inference = Inference(
         sentiment=Sentiment(0.0, -1.0, 1.0),
@@ -85,7 +93,7 @@ def emission(
     said = inference if present else None
     estimate = build_estimate(
         cut, said, top if present else None,
-        stream="hall", seq=0, epoch_unix=0.0, faces=0, transcript="", capture_to_estimate_ms=None,
+        stream="hall", seq=0, epoch_unix=0.0, faces=0, transcript=transcript, capture_to_estimate_ms=None,
         timed=False, dropped=Dropped(video=0, audio=0), model=ModelName(name="m", checkpoint="0" * 12),
     )  # fmt: skip
     return Emission(estimate, Perceived(cut, 0, ()), said, None, timed=False)

@@ -7,6 +7,7 @@ import io
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from dhmd.contract import Word
+from dhmd.contract import Language, Word
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 from realtime.messages.estimate import ExtraClasses, ExtraNumber
+from realtime.perception.attention import Attention
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.session.export import look
 from realtime.web import pages
@@ -155,23 +157,22 @@ def test_what_heads_of_ones_own_say_is_shown_as_long_as_there_is_something(brows
 
 
 @needs_chromium
-def test_speech_that_gives_no_word_is_told(browser: Any, stage: Stage) -> None:
+def test_speech_that_is_not_read_is_told_and_its_language(browser: Any, stage: Stage) -> None:
     page = looking(browser, stage)
-    for worker in ("audio", "voice", "transcript"):
-        stage.feed.on_worker(WorkerStatus(worker, WorkerState.RUNNING))
-    hearing = frozenset({Modality.AUDIO})
-    for tick in range(30):
-        stage.feed.on_estimate(emission(tick / 10, present=hearing))
-    stage.feed.on_words(TranscriptUpdate((), (Word("hello", 2.0, 2.4, 1.0),), 0.0), 1)
-    for tick in range(30, 60):
-        stage.feed.on_estimate(emission(tick / 10, present=hearing))
-    page.locator("#words").get_by_text("hello").wait_for()
-    page.wait_for_function("() => dhmd.state.estimateEnd > 5.8")
-    assert page.locator("#unread").inner_text() == ""
-    for tick in range(60, 90):
-        stage.feed.on_estimate(emission(tick / 10, present=hearing))
-    page.locator("#unread").get_by_text("Speech is heard, and no English words in it").wait_for()
-    stage.feed.on_estimate(emission(9.0, present=EVERYTHING))
+    hearing, unread, told = frozenset({Modality.AUDIO}), Attention(unread=True), page.locator("#unread")
+    stage.feed.on_estimate(emission(1.0, present=hearing))
+    page.locator("#channels .absent").last.wait_for()
+    assert told.inner_text() == ""
+    stage.feed.on_estimate(emission(1.1, present=hearing, attention=unread))
+    told.get_by_text("Speech is heard, and not understood").wait_for()
+    page.locator("#channels .absent", has_text="not understood").wait_for()
+    stage.feed.on_words(TranscriptUpdate((), (Word("hallo", 1.0, 1.4, 1.0, "de"),), 0.0), 1)
+    german = replace(unread, language=Language("de", 0.98))
+    stage.feed.on_estimate(emission(1.2, present=hearing, attention=german, transcript="hallo"))
+    told.get_by_text("These words are shown, and not read").wait_for()
+    assert page.locator("#language").inner_text() == "German"
+    accessible(page)
+    stage.feed.on_estimate(emission(1.3, present=EVERYTHING))
     page.wait_for_function("() => document.querySelector('#unread').textContent === ''")
     assert page.complaints == []
 
