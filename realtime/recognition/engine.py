@@ -229,6 +229,8 @@ def program_of(checkpoint: Checkpoint, device: torch.device) -> nn.Module | None
         return None
     contract = {CONTRACT: ""}
     try:
+        with zipfile.ZipFile(checkpoint.program):  # which torch tells of in many lines
+            pass
         program = torch.export.load(str(checkpoint.program), extra_files=contract)
         digest = read_json_object(contract[CONTRACT].encode()).get("digest")
     except (OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
