@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
@@ -229,9 +230,10 @@ def program_of(checkpoint: Checkpoint, device: torch.device) -> nn.Module | None
         return None
     contract = {CONTRACT: ""}
     try:
+        _refuse_pickles(checkpoint.program)
         program = torch.export.load(str(checkpoint.program), extra_files=contract)
         digest = read_json_object(contract[CONTRACT].encode()).get("digest")
-    except (OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = shown(" ".join(str(error).split()))
         raise CheckpointInvalid(f"{checkpoint.program} is no exported program ({reason}); export it again") from error
     if digest != checkpoint.digest:
@@ -244,6 +246,17 @@ def program_of(checkpoint: Checkpoint, device: torch.device) -> nn.Module | None
     for part in module.modules():  # which refuses `eval`, though it was exported so
         part.training = False
     return module
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Raise ValueError where loading would run what a tensor's pickle says; BadZipFile, which torch tells in many
+    lines."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(("weights_config.json", "constants_config.json")):
+                entries = read_json_object(archive.read(name), largest=2**24)["config"].values()
+                if any(entry.get("use_pickle") is not False for entry in entries):
+                    raise ValueError("it holds pickled objects")
 
 
 def traced(predictor: nn.Module, windows: Windows) -> Callable[..., Tensor]:

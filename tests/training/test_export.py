@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 import wave
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -264,6 +265,10 @@ def test_a_program_runs_live(exported: Opened, base: Checkpoint, tmp_path: Path)
     config = json.loads((folder / "config.json").read_text()) | {"name": "another"}
     (tmp_path / "mixed" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointInvalid, match=r"network.pt2 was exported of another checkpoint; export it again"):
+        Engine(load(tmp_path / "mixed" / "network.pt2"), cpu)
+    with zipfile.ZipFile(tmp_path / "mixed" / "network.pt2", "a") as archive:
+        archive.writestr("network/data/constants/more_constants_config.json", '{"config": {"x": {"use_pickle": true}}}')
+    with pytest.raises(CheckpointInvalid, match=r"no exported program \(it holds pickled objects\)"):
         Engine(load(tmp_path / "mixed" / "network.pt2"), cpu)
     (tmp_path / "mixed" / "network.pt2").write_bytes(b"PK no program")
     with pytest.raises(CheckpointInvalid, match=r"network.pt2 is no exported program \(.*; export it again"):
