@@ -27,7 +27,10 @@ def add_stream_flags(
 ) -> None:
     """Add the flags of a source and its stream. devices: also that of where the model runs."""
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same keys; flags override it")
-    _add_source_flags(run.add_argument_group("what is perceived"), source)
+    perceived = run.add_argument_group("what is perceived")
+    _add_source_flags(perceived, source)
+    if devices:
+        add_people_flag(perceived)
     model = run.add_argument_group("the model and its answer")
     model.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
     if devices:
@@ -80,7 +83,6 @@ def _add_source_flags(group: Flags, source: str) -> None:
         metavar="NAME|default|none",
         help="see `dhmd-live devices` (default: with a camera the default one, with a file its own sound)",
     )
-    add_people_flag(group)
     group.add_argument(
         "--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)"
     )
