@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from realtime.messages.estimate import Estimate
-    from realtime.messages.stream import Compact, Event, Metrics, Transcript
+    from realtime.messages.stream import Compact, Event, Metrics, People, Transcript
     from realtime.mqtt.client import subscribe
     from realtime.programs.recognise import recognise, recognising
 
@@ -30,11 +30,12 @@ _LATE = {
     "Compact": "realtime.messages.stream",
     "Event": "realtime.messages.stream",
     "Metrics": "realtime.messages.stream",
+    "People": "realtime.messages.stream",
     "Transcript": "realtime.messages.stream",
 }
 """Imported when first asked for: who runs a part of the live path does not wait for what takes one in."""
 
-__all__ = ["Compact", "Estimate", "Event", "Metrics", "Transcript", "recognise", "recognising", "subscribe"]
+__all__ = ["Compact", "Estimate", "Event", "Metrics", "People", "Transcript", "recognise", "recognising", "subscribe"]
 
 
 def __getattr__(name: str) -> Any:

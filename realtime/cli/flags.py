@@ -29,7 +29,10 @@ def add_stream_flags(
     run: Parser, hop: str, source: str = "camera:0", brokers: str = "URL", *, devices: bool = False
 ) -> None:
     """Add the flags of a source and its stream. devices: also that of where the model runs."""
-    _add_source_flags(run.add_argument_group("what is perceived"), source)
+    perceived = run.add_argument_group("what is perceived")
+    _add_source_flags(perceived, source)
+    if devices:
+        add_people_flag(perceived)
     model = run.add_argument_group("the model and its answer")
     model.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
     if devices:
@@ -82,7 +85,6 @@ def _add_source_flags(group: Flags, source: str) -> None:
         metavar="NAME|default|none",
         help="see `dhmd-live devices` (default: with a camera the default one, with a file its own sound)",
     )
-    add_people_flag(group)
     group.add_argument(
         "--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)"
     )

@@ -9,6 +9,7 @@ from dhmd.command_line import Commands
 from realtime.cli.flags import (
     add_metrics_flags,
     add_outlet_flags,
+    add_people_flag,
     add_record_flags,
     add_run_flags,
     add_speech_flags,
@@ -29,6 +30,7 @@ RUN_EXAMPLES = """examples:
                                                            a file as fast as the machine allows
   dhmd-live run --source rtsp://camera.local/live --broker mqtts://me@broker.local --broker-password-file secret
                                                            or by DHMD_BROKER_USER and DHMD_BROKER_PASSWORD
+  dhmd-live run --source interview.mp4 --people 2          each person has an estimate of their own
   dhmd-live run --osc 127.0.0.1:9000 --lsl                 also to programs of stages and laboratories
   dhmd-live run --config configs/live.yaml                 the same keys from a file; flags override it
 
@@ -91,6 +93,7 @@ def add_demo(commands: Commands) -> None:
     demo.set_defaults(command=_demo, goes_on=True)
     add_speech_flags(demo.add_argument_group("what is perceived"))
     add_record_flags(demo)
+    add_people_flag(demo)
     out = demo.add_argument_group("where it goes")
     add_outlet_flags(out)
     add_metrics_flags(out)

@@ -191,7 +191,7 @@ class Metrics(Part):
 
 
 class WorkerReport(Part):
-    """The state of one worker: video, audio, face, voice, transcript, recording."""
+    """The state of one worker: video, audio, face, voice, transcript, recording; people, where several are followed."""
 
     state: WorkerState
     reason: str = Field(description="why it restarts, is paused, or failed; empty otherwise")

@@ -138,7 +138,7 @@ SPOKEN: Final = Topic(
 
 PERSON: Final = Topic(
     "person",
-    "person/{person}/emotion",
+    "person/{id}/emotion",
     Estimate,
     0,
     "as the estimate of the stream",
@@ -153,8 +153,10 @@ PEOPLE: Final = Topic(
     retain=True,
 )
 
-TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE, SPOKEN, PERSON, PEOPLE)
-"""Topics that runs publish on; the last two where several people are followed."""
+TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE, SPOKEN)
+"""Topics that every run publishes on."""
+PEOPLES: Final = (PERSON, PEOPLE)
+"""Topics that a run which follows several people publishes on, too."""
 
 CLAIM: Final = Topic(
     "claim",

@@ -82,7 +82,7 @@ def subscribe(
     if person is not None:
         if what is not Estimate or (person != "all" and person < 1):
             raise TypeError(f"person: a number from 1, or all, whose estimates are meant; found {person!r}")
-        levels = PERSON.levels.format(person="+" if person == "all" else person)
+        levels = PERSON.levels.format(id="+" if person == "all" else person)
     return _typed(address, f"{ROOT}/{stream}/{levels}", what)
 
 

@@ -107,7 +107,7 @@ class PublisherSink:
 
     def on_person(self, emission: Emitted) -> None:
         if self._publisher.connected:
-            self._publisher.publish(PERSON, emission.payload, person=str(emission.estimate.person))
+            self._publisher.publish(PERSON, emission.payload, id=str(emission.estimate.person))
 
     def on_people(self, view: PeopleInView) -> None:
         """Publish who is in view and who speaks, if that has changed."""

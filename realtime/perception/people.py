@@ -171,7 +171,6 @@ class People:
         final, partial = words.since(end_s - 2 * self._window_s)
         spoken = (*final, *partial)
         judged_s = attention.as_of_s.get(Modality.VISION, end_s)
-        turn = next((one for one in reversed(self._turns) if one.start_s <= end_s <= one.end_s + TAIL_S), None)
         heard = next((one for one in reversed(self._turns) if one.start_s <= end_s), None)
         if heard is not None and end_s - heard.end_s > self._specs[Modality.AUDIO].absent_after_s:
             heard = None
@@ -191,7 +190,7 @@ class People:
             silent = None if Modality.AUDIO in cut.present else _why(heard, number)
             perceived.append(PerceivedPerson(number, cut, () if private else said, silent))
         view = tuple(PersonInView(number, person.since_s, person.box) for number, person in here.items())
-        return tuple(perceived), PeopleInView(end_s, view, turn)
+        return tuple(perceived), PeopleInView(end_s, view, turn_at(self._turns, end_s))
 
     def join(self, observer: PeopleObserver, now_s: float) -> None:
         """Tell an observer what the windows hold. To be called while nothing can enter them."""
@@ -258,6 +257,11 @@ class People:
         put = person.window.replace if replaces else person.window.append
         revision = put(modality, rows)
         self._tell(lambda observer: observer.on_person_rows(number, modality, rows, revision, replaces))
+
+
+def turn_at(turns: Sequence[Turn], at_s: float) -> Turn | None:
+    """Return the turn that is under way at a moment, if one is."""
+    return next((turn for turn in reversed(turns) if turn.start_s <= at_s <= turn.end_s + TAIL_S), None)
 
 
 def _person_of(turns: Sequence[Turn], start_s: float, end_s: float) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from realtime.messages.topics import CLAIM, COMMANDS, EMOTION, RESPONSE, TOPICS, Topic
+from realtime.messages.topics import CLAIM, COMMANDS, EMOTION, PEOPLES, RESPONSE, TOPICS, Topic
 from realtime.mqtt.discovery import BIRTH, DISCOVERY
 from realtime.scale.topics import DIRECTED, PRESENCE, REFUSED, RESYNC, WINDOW
 
@@ -22,7 +22,8 @@ BINDING: Final = "0.2.0"
 PROTOBUF: Final = "application/vnd.google.protobuf;version=2"
 PARAMETERS: Final = {
     "stream": "name of the stream, --stream of the publisher; visitors of a page are STREAM-1, STREAM-2, ...",
-    "worker": "video, audio, face, voice, transcript or recording",
+    "worker": "video, audio, face, voice, transcript, recording or people",
+    "id": "number of a person, counted up from 1 in each run",
     "value": "emotion, probability, sentiment, valence, arousal, face, speech or words",
     "server": "name of a server: twelve random digits",
     "prefix": "below which Home Assistant looks for devices: --discovery-prefix, homeassistant",
@@ -39,6 +40,7 @@ Sides = Sequence[tuple[Topic, tuple[str, ...]]]
 SENT: Final[Sides] = (
     (EMOTION, (RUN, SERVE)),
     *((topic, (RUN, EDGE)) for topic in TOPICS if topic is not EMOTION),
+    *((topic, (RUN,)) for topic in PEOPLES),
     (CLAIM, (RUN, EDGE)),
     (RESPONSE, (RUN,)),
     (DISCOVERY, (RUN,)),

@@ -114,6 +114,8 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
     for key in OF_RUN:
         if getattr(settings, key):
             raise SettingsInvalid(f"{key}: an edge takes no commands and records nothing; leave it out")
+    if settings.most_people > 1:
+        raise SettingsInvalid("people: an edge sends the window of one person; leave it out, or use dhmd-live run")
     with ExitStack() as stack:
         media = None if settings.is_live else MediaFile(settings.source)
         asked = stack.enter_context(destinations(settings, console, "dhmd-live edge"))

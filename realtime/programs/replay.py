@@ -239,6 +239,8 @@ class Replay:
                     told_s = end_s - self._session.start_s
                     outcome.comparison.add(told_s, inference_of(moment.recorded), inference)
                     self._outputs.on_estimate(self._emission(moment, inference))
+                    if moment.view is not None:
+                        self._outputs.on_people(moment.view)
                     if pace is None:
                         await self._outputs.settled()
                     outcome.session_s, outcome.wall_s = passed_s, time.monotonic() - started_s

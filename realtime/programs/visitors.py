@@ -49,7 +49,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = StreamExtractors.load(checkpoint, settings.listening)
+            extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
             engine = Engine(checkpoint, device, activations=True)
             if most is None:
                 most = streams_at_once(extractors, engine, settings.hop_s)
@@ -87,6 +87,7 @@ async def _host(
             assembling(broker, state=settings.state),
             settings.steadiness,
             private=settings.words == "private",
+            people=settings.most_people,
         )
         visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
         if registry is not None:

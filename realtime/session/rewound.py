@@ -21,10 +21,12 @@ from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, SessionMessage, schema
 from dhmd.session.reader import rows_of, words_of
+from realtime.perception.people import PeopleInView
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.perception.words import SpokenWords
 from realtime.recognition.engine import Inference
 from realtime.session.messages import attention_of, inference_of
+from realtime.session.people import RecordedPeople
 
 SETTLED_S = 2.0
 """Longest time by which a row may be written after an estimate that saw it."""
@@ -44,6 +46,8 @@ class Moment:
 
     cut: WindowCut
     recorded: Any
+    view: PeopleInView | None = None
+    """Of the stream's, where several people were followed."""
 
 
 @dataclass(slots=True)
@@ -76,15 +80,18 @@ class Rewound:
         self._modality = {
             topic: m for topics in (schema.FEATURES, schema.PERSON_FEATURES) for m, topic in topics.items()
         }
+        self._people = RecordedPeople(session)
         self.lost: dict[str, int] = {}
         """Messages that the recorder had to leave out, by topic."""
 
     def __iter__(self) -> Iterator[Moment]:
         estimates: deque[SessionMessage] = deque()
-        topics = {*self._modality, *_WORDS, *_ESTIMATES, schema.LOST}
+        topics = {*self._modality, *_WORDS, *_ESTIMATES, *RecordedPeople.TOPICS, schema.LOST}
         for number, record in enumerate(self._session.records(topics)):
             if record.topic == schema.LOST:
                 self.lost[record.message.topic] = self.lost.get(record.message.topic, 0) + record.message.count
+            elif record.topic in RecordedPeople.TOPICS:
+                self._people.take(record.captured_s, record.message)
             elif record.topic in _ESTIMATES:
                 estimates.append(record)
             else:
@@ -109,7 +116,8 @@ class Rewound:
         message, owner = estimate.message, self._owner(estimate)
         while owner.entering and owner.entering[0][0] <= message.revision:
             self._enter(owner, heapq.heappop(owner.entering)[2])
-        return Moment(owner.window.cut(message.end_s, attention_of(message)), message)
+        view = None if message.person else self._people.at(message.end_s)
+        return Moment(owner.window.cut(message.end_s, attention_of(message)), message, view)
 
     def _enter(self, owner: _Owner, record: SessionMessage) -> None:
         message = record.message

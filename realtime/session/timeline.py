@@ -82,20 +82,25 @@ class Timeline:
         return len(self.t_s)
 
     @classmethod
-    def read(cls, session: Session) -> Self:
-        """Read a session. Raises SessionInvalid, also for one without a single estimate."""
+    def read(cls, session: Session, person: int | None = None) -> Self:
+        """Read a session. Raises SessionInvalid, also for one without a single estimate.
+
+        person: read the estimates of one of several people in place of the stream's own.
+        """
         estimates: list[dict[str, Any]] = []
         words: list[Word] = []
         marks: list[Mark] = []
         statuses: list[tuple[float, WorkerStatus]] = []
         lost: list[Lost] = []
         start_s = session.start_s
-        topics = (schema.ESTIMATE, schema.WORDS, schema.MARK, schema.STATUS, schema.LOST)
+        estimate = schema.ESTIMATE if person is None else schema.PERSON_ESTIMATE
+        topics = (estimate, schema.WORDS, schema.MARK, schema.STATUS, schema.LOST)
         for record in session.records(topics):
             message = record.message
             match record.topic:
-                case schema.ESTIMATE:
-                    estimates.append(_numbers(message, session))
+                case schema.ESTIMATE | schema.PERSON_ESTIMATE:
+                    if person is None or message.person == person:
+                        estimates.append(_numbers(message, session))
                 case schema.WORDS:
                     words += _since(start_s, words_of(message.final))
                 case schema.MARK:

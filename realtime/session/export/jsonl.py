@@ -9,5 +9,5 @@ from realtime.session.messages import estimate_of
 
 
 def write(session: Session, file: IO[bytes]) -> None:
-    for record in session.records([schema.ESTIMATE]):
+    for record in session.records([schema.ESTIMATE, schema.PERSON_ESTIMATE]):
         file.write(estimate_of(record.message, session).model_dump_json().encode() + b"\n")

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import EDGES
-from dhmd.session import Session
+from dhmd.session import Session, schema
 from realtime.session.timeline import Timeline
 
 TEXTS = {"top", "transcript"}
@@ -56,8 +56,26 @@ def columns(timeline: Timeline) -> Mapping[str, Sequence[Any]]:
     return table
 
 
+def table_of(session: Session) -> Mapping[str, Sequence[Any]]:
+    """Return the columns of a session. Where several people were followed there is one more, `person`, and a row for
+    each estimate of theirs after that of the stream, in which it is empty."""
+    people = sorted({record.message.person for record in session.records([schema.PERSON_ESTIMATE])})
+    if not people:
+        return columns(Timeline.read(session))
+    tables = [(person, columns(Timeline.read(session, person))) for person in (None, *people)]
+    names = dict.fromkeys(name for _, table in tables for name in table)
+    joined: dict[str, list[Any]] = {name: [] for name in ("person", *names)}
+    for person, table in tables:
+        count = len(table["seq"])
+        joined["person"] += [person] * count
+        for name in names:
+            joined[name] += list(table[name]) if name in table else [math.nan] * count
+    order = sorted(range(len(joined["seq"])), key=lambda row: (joined["seq"][row], joined["person"][row] or 0))
+    return {name: [values[row] for row in order] for name, values in joined.items()}
+
+
 def write_csv(session: Session, file: IO[bytes]) -> None:
-    table = columns(Timeline.read(session))
+    table = table_of(session)
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     rows = csv.writer(text)
     rows.writerow(table)
@@ -82,11 +100,10 @@ def write_parquet(session: Session, file: IO[bytes]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    timeline = Timeline.read(session)
     # NaN is written as null, so that every reader takes it for missing.
     arrays = {
         name: pa.array(values, type=pa.string() if name in TEXTS else None, from_pandas=True)
-        for name, values in columns(timeline).items()
+        for name, values in table_of(session).items()
     }
     table = pa.table(arrays)
     description = {f"dhmd.{key}": value for key, value in session.metadata.items()}

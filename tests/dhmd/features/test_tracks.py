@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from dhmd.features.tracks import HANDOVER_S, Box, Tracks, largest
+from dhmd.features.tracks import HANDOVER_S, Box, Shape, Tracks, largest
 
 
 class Subject:
@@ -87,3 +88,64 @@ def test_time_running_backwards_starts_anew() -> None:
     subject = Subject()
     subject.among([square(100, 100, 80)], 60.0)
     assert subject.among([square(300, 100, 90)], 0.0) == 0
+
+
+def looks(*numbers: float) -> list[Shape]:
+    """Proportions, told apart by a number each."""
+    return [np.full(4, number) * (-1.0, 1.0, -1.0, 1.0) for number in numbers]
+
+
+def test_numbers_count_up_and_are_never_given_again() -> None:
+    tracks, one, other, third = Tracks(2), square(100, 100, 80), square(300, 100, 60), square(500, 100, 50)
+    assert tracks.among([other, one, third], 0.0) == {1: 1, 2: 0}
+    assert tracks.among([third, one], 0.5) == {1: 1}
+    assert tracks.among([third, one], 1.1) == {1: 1, 3: 0}
+    assert tracks.among([one], 0.0) == {4: 0}  # the film begins again
+
+
+def test_two_who_pass_keep_their_motion() -> None:
+    tracks = Tracks(2)
+    for i in range(25):
+        left, right = square(100 + 10 * i, 100, 80), square(340 - 10 * i, 100, 80)
+        # While they lie on each other one face alone is found, now here and now there.
+        boxes = [left, right] if abs(100 + 20 * i - 340) > 60 else [left if i % 2 else right]
+        found = tracks.among(boxes, i / 15)
+    assert found == {1: 0, 2: 1}
+
+
+def test_where_places_say_nothing_looks_tell_who_is_who() -> None:
+    tracks, here, there = Tracks(2), square(100, 100, 80), square(130, 100, 80)
+    for i in range(3):
+        tracks.among([square(100, 100, 80), square(400, 100, 70)], i / 15, shapes=looks(0.0, 0.06))
+    for i in range(3, 12):
+        tracks.among([square(100, 100, 80), square(400 - 30 * (i - 2), 100, 70)], i / 15, shapes=looks(0.0, 0.06))
+    assert tracks.among([there, here], 12 / 15, shapes=looks(0.0, 0.06)) == {1: 0, 2: 1}
+
+
+def test_one_of_several_comes_back_elsewhere() -> None:
+    tracks, stays = Tracks(2, sightings=3), square(100, 100, 80)
+    for i in range(6):
+        tracks.among([stays, square(300, 100, 60)], i / 15, shapes=looks(0.0, 0.06))
+    for i in range(6, 12):
+        tracks.among([stays], i / 15, shapes=looks(0.0))
+    back = [tracks.among([stays, square(500, 100, 60)], i / 15, shapes=looks(0.0, 0.065)) for i in range(12, 16)]
+    assert back == [{1: 0}, {1: 0}, {1: 0, 2: 1}, {1: 0, 2: 1}]
+
+
+def test_the_subject_is_the_largest_until_gone_and_then_the_largest_that_is_there() -> None:
+    tracks, one, other, third = Tracks(3), square(100, 100, 80), square(300, 100, 60), square(500, 100, 70)
+    tracks.among([one, other, third], 0.0)
+    assert tracks.subject == 1
+    tracks.among([other, third], 0.9)
+    assert tracks.subject == 1
+    tracks.among([other, third], 1.1)
+    assert tracks.subject == 2  # numbered by size
+
+
+def test_who_is_pointed_at_takes_the_place_of_the_subject_where_there_is_no_room() -> None:
+    tracks, one, other, third = Tracks(2), square(100, 100, 80), square(300, 100, 60), square(500, 100, 40)
+    tracks.among([one, other, third], 0.0)
+    assert tracks.among([one, other, third], 0.1, pointed_at=1) == {1: 0, 2: 1}
+    assert tracks.subject == 2
+    assert tracks.among([one, other, third], 0.2, pointed_at=2) == {1: 0, 3: 2}
+    assert tracks.subject == 3

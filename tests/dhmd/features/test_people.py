@@ -1,0 +1,93 @@
+"""People keep their numbers through a film: real faces, found by the real landmarker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dhmd.checkpoint import encoder_path, load
+from dhmd.features.expression import ExpressionNet
+from dhmd.features.face import FaceExtractor, FaceObservation
+from dhmd.modality import Modality
+from realtime.capture.media import MediaFile
+from tests import composites
+
+HALFWAY = 0.5
+
+
+@pytest.fixture(scope="module")
+def network() -> ExpressionNet:
+    return ExpressionNet.load(encoder_path(load("base").folder, Modality.VISION))
+
+
+def observed(film: Path, network: ExpressionNet, people: int = 2) -> list[FaceObservation]:
+    with FaceExtractor(network, people=people) as faces:
+        frames = [frame for frame in MediaFile(film).frames() if faces.due(frame.captured_s)]
+        return [faces.push(frame.image, frame.captured_s) for frame in frames]
+
+
+def sides(observation: FaceObservation) -> dict[int, str]:
+    """Where each person is."""
+    middle = {one.person: (one.box[0] + one.box[2]) / 2 for one in observation.people}
+    return {person: "left" if x < HALFWAY else "right" for person, x in middle.items()}
+
+
+def at(observations: list[FaceObservation], t_s: float) -> FaceObservation:
+    return min(observations, key=lambda one: abs(one.captured_s - t_s))
+
+
+def test_those_who_pass_each_other_keep_their_numbers(shared: Path, tmp_path: Path, network: ExpressionNet) -> None:
+    seen = observed(composites.crossing(tmp_path / "film.mp4", shared), network)
+    before, after = sides(at(seen, 0.5)), sides(seen[-1])
+    assert set(before) == {1, 2}
+    assert after == {1: before[2], 2: before[1]}
+    assert {one.tracked for one in seen[5:]} == {(1, 2)}
+
+
+def test_one_hidden_for_a_moment_is_the_same_afterwards(shared: Path, tmp_path: Path, network: ExpressionNet) -> None:
+    seen = observed(composites.hidden(tmp_path / "film.mp4", shared), network)
+    before, behind, after = (sides(at(seen, t_s)) for t_s in (0.8, 1.4, 2.2))
+    assert before == after
+    assert set(before.values()) == {"left", "right"}
+    assert set(behind.values()) == {"left"}
+    assert all(set(one.tracked) == {1, 2} for one in seen[5:])
+
+
+def test_who_comes_after_another_has_left_is_somebody_new(shared: Path, tmp_path: Path, network: ExpressionNet) -> None:
+    seen = observed(composites.leaving(tmp_path / "film.mp4", shared), network)
+    (stays,) = (person for person, side in sides(at(seen, 0.5)).items() if side == "left")
+    assert sides(at(seen, 1.8)) == {stays: "left"}
+    assert sides(seen[-1]) == {stays: "left", 3: "right"}
+    assert seen[-1].tracked == (stays, 3)
+
+
+def test_crops_that_pass_together_say_what_each_says_alone(
+    shared: Path, network: ExpressionNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture of the same face twice, mirrored once, and of one too small to be read: one pass for all of it."""
+    (clip,) = composites.grid(shared, composites.FIRST)
+    face = next(iter(MediaFile(clip).frames())).image
+    small = np.zeros_like(face)
+    small[60:96, 60:105] = face[::8, ::8]
+    picture: NDArray[np.uint8] = np.concatenate([face, face[:, ::-1], small], axis=1)
+    passes: list[int] = []
+    perceive = ExpressionNet.perceive
+
+    def counted(self: ExpressionNet, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        passes.append(len(crops))
+        return perceive(self, crops)
+
+    monkeypatch.setattr(ExpressionNet, "perceive", counted)
+    with FaceExtractor(network, people=3) as several:
+        seen = [several.push(picture, i / 15) for i in range(4)][-1]
+    with FaceExtractor(network) as one:
+        alone = [one.push(picture, i / 15) for i in range(4)][-1]
+    assert passes[1] == 2
+    assert len(seen.people) == len({person.person for person in seen.people}) == 2
+    assert (alone.people, alone.tracked) == ((), ())
+    assert alone.box == pytest.approx(seen.box)
+    assert np.allclose(alone.rows.values, seen.rows.values, atol=1e-4)
