@@ -1,6 +1,7 @@
 // The picture, of the visitor's own camera or as the server sends it, the face that is read in it, and the others.
 
 import { at, put } from "./dom.js";
+import { t } from "./language.js";
 import { state } from "./state.js";
 
 const FACE_MS = 1000; // a face that was read longer ago is somewhere else by now
@@ -54,16 +55,16 @@ export function drawPicture() {
 function drawUnpictured(face) {
   context.fillStyle = "#000";
   context.fillRect(0, 0, canvas.width, canvas.height);
-  put(nobody, "no pictures in this recording");
+  put(nobody, t("no pictures in this recording"));
   nobody.hidden = Boolean(face?.box);
   if (face?.box) drawFace(face, canvas.width, canvas.height);
 }
 
 function whyDark() {
   const camera = state.sources.video;
-  if (!camera) return "no picture";
+  if (!camera) return t("no picture");
   if (camera.state === "on" || camera.reason === "the tab is hidden") return "";
-  return camera.reason === "switched off" ? "camera off" : "no picture";
+  return camera.reason === "switched off" ? t("camera off") : t("no picture");
 }
 
 function drawFace(face, w, h) {
@@ -98,7 +99,7 @@ function drawPeople(face) {
     Object.assign(button.style, {
       left: `${100 * (state.mirror ? 1 - x1 : x0)}%`, top: `${100 * y0}%`, width: `${100 * (x1 - x0)}%`, height: `${100 * (y1 - y0)}%`,
     });
-    put(button.firstChild, state.choosing ? "read this person" : "not read");
+    put(button.firstChild, state.choosing ? t("read this person") : t("not read"));
   });
 }
 
