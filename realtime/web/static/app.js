@@ -7,6 +7,7 @@
 import { Connection } from "./connection.js";
 import { at } from "./dom.js";
 import { delays, startDrawing } from "./draw.js";
+import { t } from "./language.js";
 import { Player } from "./player.js";
 import { Recording } from "./recording.js";
 import { Settings } from "./settings.js";
@@ -14,7 +15,7 @@ import { choose, estimated, forget, gathered, heard, said, state, touch } from "
 import { Visit } from "./visit.js";
 
 function say(text, bad = false) {
-  at("connection").textContent = text;
+  at("connection").textContent = t(text);
   at("connection").className = bad ? "bad" : "";
 }
 
@@ -108,7 +109,7 @@ const TOLD = {
     recording.stop();
     if (state.viewing) {
       recording.withdraw("what was recorded is gone with the run");
-      say(state.ended = `the run has ended${reason ? `: ${reason}` : ""}`);
+      say(state.ended = reason ? t("the run has ended: {reason}", { reason }) : t("the run has ended"));
     } else {
       recording.keepFor(KEPT_S);
       visit.over(reason || "the session has ended");

@@ -1,6 +1,7 @@
 // Emotions over time: a column a moment, in the colour of its emotion and the higher the surer, and each stretch by its name.
 
 import { css, EMOTIONS, percent, SIGNS } from "./emotions.js";
+import { t } from "./language.js";
 
 const LABELS = 20; // height of the row of names, in CSS pixels
 
@@ -9,7 +10,7 @@ export function drawBand(canvas, spans, from, to) {
   const scale = devicePixelRatio, [w, h] = [canvas.clientWidth, canvas.clientHeight];
   if (!w) return;
   if (canvas.width !== Math.round(w * scale) || canvas.height !== Math.round(h * scale)) [canvas.width, canvas.height] = [Math.round(w * scale), Math.round(h * scale)];
-  const context = canvas.getContext("2d"), x = (t) => ((t - from) / (to - from)) * w;
+  const context = canvas.getContext("2d"), x = (at) => ((at - from) / (to - from)) * w;
   const colours = Object.fromEntries(EMOTIONS.map((name) => [name, css(name)]));
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.clearRect(0, 0, w, h);
@@ -22,7 +23,7 @@ export function drawBand(canvas, spans, from, to) {
   }
   context.fillStyle = css("ink");
   for (const { start, end, top } of runs(spans)) {
-    const [left, right] = [Math.max(0, x(start)), x(end)], text = `${SIGNS[top]} ${top}`;
+    const [left, right] = [Math.max(0, x(start)), x(end)], text = `${SIGNS[top]} ${t(top)}`;
     const fitting = [text, SIGNS[top]].find((one) => context.measureText(one).width < right - left - 4);
     if (fitting) context.fillText(fitting, left + 2, h - LABELS / 2);
     context.fillRect(left, high, 1, LABELS);
@@ -45,6 +46,6 @@ export function shares(spans) {
   const seconds = {};
   for (const { start, end, top } of spans) seconds[top] = (seconds[top] ?? 0) + end - start;
   const all = Object.values(seconds).reduce((a, b) => a + b, 0);
-  if (!all) return "nothing yet";
-  return Object.entries(seconds).sort(([, a], [, b]) => b - a).map(([name, one]) => `${name} ${percent(one / all)}`).join(", ");
+  if (!all) return t("nothing yet");
+  return Object.entries(seconds).sort(([, a], [, b]) => b - a).map(([name, one]) => `${t(name)} ${percent(one / all)}`).join(", ");
 }

@@ -2,6 +2,7 @@
 
 import { at } from "./dom.js";
 import { MODALITIES } from "./emotions.js";
+import { t } from "./language.js";
 
 const NODES = { vision: [110, 35], audio: [185, 155], text: [35, 155] };
 const SPACES = ["homo", "hetero"];
@@ -17,7 +18,7 @@ export function drawGraphs(graphs) {
     const edges = graphs?.[space] ?? {};
     for (const [edge, path] of Object.entries(paths[space])) path.setAttribute("stroke-width", (14 * (edges[edge] ?? 0)).toFixed(1));
     const strongest = Object.entries(edges).sort(([, a], [, b]) => b - a)[0];
-    at(space).setAttribute("aria-label", strongest ? `strongest: ${strongest[0]} ${strongest[1].toFixed(2)}` : "nothing yet");
+    at(space).setAttribute("aria-label", strongest ? t("strongest: {edge}", { edge: `${strongest[0]} ${strongest[1].toFixed(2)}` }) : t("nothing yet"));
   }
 }
 

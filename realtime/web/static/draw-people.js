@@ -2,10 +2,11 @@
 
 import { at, put } from "./dom.js";
 import { EMOTIONS, MODALITIES, percent, SIGNS } from "./emotions.js";
+import { t } from "./language.js";
 import { shown, state } from "./state.js";
 
 const COLOURS = 6;
-const SPEECH = { outside: "speech from outside the picture", overlap: "several speak at once" };
+const SPEECH = { outside: t("speech from outside the picture"), overlap: t("several speak at once") };
 
 const cards = new Map(); // by person
 let chosen = () => {};
@@ -20,7 +21,7 @@ export const colourOf = (id) => `var(--person-${((id - 1) % COLOURS) + 1})`;
 /** One line of a person: number, and what they show. */
 export function inShort(id) {
   const { top, emotions } = state.readings.get(id)?.estimate ?? {};
-  return `${id} ${top ? `${SIGNS[top]} ${top} ${percent(emotions[top])}` : ""}${id === state.speaker ? " · speaks" : ""}`;
+  return `${id} ${top ? `${SIGNS[top]} ${t(top)} ${percent(emotions[top])}` : ""}${id === state.speaker ? ` · ${t("speaks")}` : ""}`;
 }
 
 export function drawPeople() {
@@ -39,9 +40,9 @@ export function drawPeople() {
     put(number, `${id}`);
     put(sign, top ? SIGNS[top] : "");
     sign.style.color = top ? `var(--${top})` : "";
-    put(name, top ?? (estimate ? "nothing read" : "…"));
+    put(name, top ? t(top) : estimate ? t("nothing read") : "…");
     put(sure, top ? percent(estimate.emotions[top]) : "");
-    put(how, id === speaker ? "speaks" : channels(estimate));
+    put(how, id === speaker ? t("speaks") : channels(estimate));
     button.setAttribute("aria-pressed", id === shown());
     button.classList.toggle("speaks", id === speaker);
     [...bar.children].forEach((part, i) => { part.style.flexGrow = estimate?.emotions?.[EMOTIONS[i]] ?? 0; });

@@ -2,6 +2,7 @@
 
 import { at, put } from "./dom.js";
 import { colourOf, inShort } from "./draw-people.js";
+import { t } from "./language.js";
 import { state } from "./state.js";
 
 const FACE_MS = 1000; // a face that was read longer ago is somewhere else by now
@@ -55,16 +56,16 @@ export function drawPicture() {
 function drawUnpictured(face) {
   context.fillStyle = "#000";
   context.fillRect(0, 0, canvas.width, canvas.height);
-  put(nobody, "no pictures in this recording");
+  put(nobody, t("no pictures in this recording"));
   nobody.hidden = Boolean(face?.box);
   if (face?.box) drawFace(face, canvas.width, canvas.height);
 }
 
 function whyDark() {
   const camera = state.sources.video;
-  if (!camera) return "no picture";
+  if (!camera) return t("no picture");
   if (camera.state === "on" || camera.reason === "the tab is hidden") return "";
-  return camera.reason === "switched off" ? "camera off" : "no picture";
+  return camera.reason === "switched off" ? t("camera off") : t("no picture");
 }
 
 function drawFace(face, w, h) {
@@ -106,7 +107,7 @@ function drawPeople(face) {
     button.disabled = !isRead && !state.choosing;
     button.dataset.id = one.id ?? "";
     Object.assign(button.dataset, { x: (x0 + x1) / 2, y: (y0 + y1) / 2 });
-    put(button.firstChild, isRead ? inShort(one.id) : state.choosing ? "read this person" : "not read");
+    put(button.firstChild, isRead ? inShort(one.id) : state.choosing ? t("read this person") : t("not read"));
   });
 }
 

@@ -2,10 +2,11 @@
 
 import { at, put } from "./dom.js";
 import { css, signed } from "./emotions.js";
+import { t } from "./language.js";
 import { SPAN_S, state, touch } from "./state.js";
 
 const HEIGHT = 150;
-const SCALES = { sentiment: "−3 to 3", valence: "−1 to 1", arousal: "−1 to 1" };
+const SCALES = { sentiment: t("−3 to 3"), valence: t("−1 to 1"), arousal: t("−1 to 1") };
 const DASHES = { valence: [7, 5], arousal: [2, 4] };
 
 const box = at("plot");
@@ -15,7 +16,7 @@ let plot = null;
 /** Also where the page's width or colours changed: uPlot takes both only at its start. */
 export function buildPlot() {
   const axis = { stroke: css("dim"), grid: { stroke: css("line"), width: 1 }, ticks: { show: false } };
-  const series = (label, colour, scale) => ({ label, stroke: css(colour), width: 2, dash: DASHES[label], scale, spanGaps: false, points: { show: false } });
+  const series = (label, colour, scale) => ({ label: t(label), stroke: css(colour), width: 2, dash: DASHES[label], scale, spanGaps: false, points: { show: false } });
   plot?.destroy();
   plot = new uPlot({
     width: box.clientWidth, height: HEIGHT, cursor: { show: false }, legend: { live: false },
@@ -32,7 +33,7 @@ export function buildPlot() {
 
 export function buildNumbers() {
   for (const [name, scale] of Object.entries(SCALES))
-    at("affect").insertAdjacentHTML("beforeend", `<div data-name="${name}"><dt><i></i>${name} <small>${scale}</small></dt><dd>-</dd></div>`);
+    at("affect").insertAdjacentHTML("beforeend", `<div data-name="${name}"><dt><i></i>${t(name)} <small>${scale}</small></dt><dd>-</dd></div>`);
 }
 
 export function drawPlot() {

@@ -2,6 +2,7 @@
 
 import { at } from "./dom.js";
 import { drawBand, shares } from "./draw-band.js";
+import { t } from "./language.js";
 import { SPAN_S, state } from "./state.js";
 
 const TOLD_EVERY_MS = 5000;
@@ -14,5 +15,5 @@ export function drawTimeline() {
   drawBand(canvas, state.tops, last - SPAN_S, last);
   if (performance.now() - toldMs < TOLD_EVERY_MS) return;
   toldMs = performance.now();
-  canvas.setAttribute("aria-label", `Emotions of the last minute: ${shares(state.tops)}`);
+  canvas.setAttribute("aria-label", t("Emotions of the last minute: {shares}", { shares: shares(state.tops) }));
 }

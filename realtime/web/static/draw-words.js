@@ -2,13 +2,14 @@
 
 import { at, put } from "./dom.js";
 import { colourOf } from "./draw-people.js";
+import { locale, t } from "./language.js";
 import { state } from "./state.js";
 
 const SHOWN = 60;
 const PLAIN = 0.25; // sentiment nearer to 0 is none
-const UNREAD = "Speech is heard, and not understood: another language, singing, or too unclear.";
-const UNTESTED = "These words are shown, and not read: the model was not tested in their language.";
-const names = new Intl.DisplayNames([navigator.language], { type: "language", fallback: "code" });
+const UNREAD = t("Speech is heard, and not understood: another language, singing, or too unclear.");
+const UNTESTED = t("These words are shown, and not read: the model was not tested in their language.");
+const names = new Intl.DisplayNames([locale], { type: "language", fallback: "code" });
 
 const [none, final, partial] = at("words").children;
 const spans = new Map(); // by final word

@@ -9,6 +9,7 @@ import { buildNumbers, buildPlot, drawPlot } from "./draw-plot.js";
 import { drawExtra } from "./draw-extra.js";
 import { drawTimeline } from "./draw-timeline.js";
 import { drawWords } from "./draw-words.js";
+import { t } from "./language.js";
 import { state, touch } from "./state.js";
 
 const DELAYS = 200;
@@ -74,24 +75,24 @@ function drawLevel() {
 
 function drawHealth() {
   const { arrivals, broker, stream: { estimate } } = state, parts = [], wrong = [];
-  if (arrivals.length > 1) parts.push(`${((arrivals.length - 1) / (arrivals.at(-1) - arrivals[0]) * 1000).toFixed(1)} estimates a second`);
+  if (arrivals.length > 1) parts.push(t("{rate} estimates a second", { rate: ((arrivals.length - 1) / (arrivals.at(-1) - arrivals[0]) * 1000).toFixed(1) }));
   if (estimate) {
     const delay = estimate.latency_ms.capture_to_estimate;
-    if (delay !== null) parts.push(`latency ${Math.round(delay)} ms`);
-    if (!state.viewing && delays.length) parts.push(`seen to drawn ${Math.round(median(delays.slice(-30)))} ms`);
-    if (state.clock) parts.push(`round trip ${Math.round(state.clock.rtt * 1000)} ms`);
-    parts.push(`${estimate.faces} ${estimate.faces === 1 ? "face" : "faces"}`);
-    parts.push(`dropped ${estimate.dropped.video} frames, ${estimate.dropped.audio} blocks of sound`);
-    parts.push(`model ${estimate.model.name} ${estimate.model.checkpoint}`);
+    if (delay !== null) parts.push(t("latency {ms} ms", { ms: Math.round(delay) }));
+    if (!state.viewing && delays.length) parts.push(t("seen to drawn {ms} ms", { ms: Math.round(median(delays.slice(-30))) }));
+    if (state.clock) parts.push(t("round trip {ms} ms", { ms: Math.round(state.clock.rtt * 1000) }));
+    parts.push(estimate.faces === 1 ? t("1 face") : t("{count} faces", { count: estimate.faces }));
+    parts.push(t("dropped {frames} frames, {blocks} blocks of sound", { frames: estimate.dropped.video, blocks: estimate.dropped.audio }));
+    parts.push(t("model {name}", { name: `${estimate.model.name} ${estimate.model.checkpoint}` }));
   }
-  if (state.missed) parts.push(`${state.missed} messages came too fast for this page`);
-  if (broker) parts.push(`broker ${broker}`);
+  if (state.missed) parts.push(t("{count} messages came too fast for this page", { count: state.missed }));
+  if (broker) parts.push(t("broker {state}", { state: t(broker) }));
   for (const { worker, state: how, reason } of state.statuses.values())
     // Of their own camera and microphone visitors are told beside the buttons.
-    if (["failed", "restarting", "behind", "late"].includes(how) && !(worker in state.sources)) wrong.push(`${NAMES[worker] ?? worker} ${how}: ${reason}`);
+    if (["failed", "restarting", "behind", "late"].includes(how) && !(worker in state.sources)) wrong.push(`${t(NAMES[worker] ?? worker)} ${t(how)}: ${reason}`);
   for (const { what, count, reason } of state.refused.values())
-    wrong.push(`${count} ${{ video: "pictures", audio: "blocks of sound", text: "messages" }[what]} were refused: ${reason}`);
-  if (state.lostSoundS) wrong.push(`${state.lostSoundS.toFixed(1)} s of sound were lost while the connection was away`);
+    wrong.push(t("{count} {what} were refused: {reason}", { count, what: t({ video: "pictures", audio: "blocks of sound", text: "messages" }[what]), reason }));
+  if (state.lostSoundS) wrong.push(t("{seconds} s of sound were lost while the connection was away", { seconds: state.lostSoundS.toFixed(1) }));
   put(at("health"), parts.join(" · "));
   put(at("wrong"), wrong.join("\n"));
 }

@@ -1,8 +1,10 @@
 // Emotions and channels as people are shown them: a name, a sign that needs no colour, and the colour of style.css.
 
+import { t } from "./language.js";
+
 export const SIGNS = { neutral: "▬", happy: "▲", sad: "▼", angry: "✖", fear: "◆", disgust: "■", surprise: "●" };
 export const EMOTIONS = Object.keys(SIGNS);
-export const MODALITIES = { vision: "face", audio: "voice", text: "words" };
+export const MODALITIES = { vision: t("face"), audio: t("voice"), text: t("words") };
 
 /** A colour of style.css, as it is now: light, dark or forced. */
 export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();

@@ -4,6 +4,7 @@ import { at, put } from "./dom.js";
 import { draws } from "./draw.js";
 import { drawBand } from "./draw-band.js";
 import { minutes } from "./emotions.js";
+import { locale, t } from "./language.js";
 import { state, touch } from "./state.js";
 
 const SPEEDS = [0.5, 1, 2, 4, 8];
@@ -50,11 +51,11 @@ export class Player {
   opened(session) {
     this.#session = session;
     const { name, started, length, marks } = session;
-    document.title = `${name} · recording`;
+    document.title = t("{name} · recording", { name });
     put(at("stream"), name);
-    put(at("player-title"), `Recording of ${started ? dated(started, "full") : "a file, in its own time"} · ${name}`);
+    put(at("player-title"), started ? t("Recording of {date} · {name}", { date: dated(started, "full"), name }) : t("Recording of a file, in its own time · {name}", { name }));
     at("seek").max = length;
-    at("recorded-marks").replaceChildren(...(marks.length ? ["Marks: "] : []), ...marks.map(([start, , text]) => {
+    at("recorded-marks").replaceChildren(...(marks.length ? [t("Marks: ")] : []), ...marks.map(([start, , text]) => {
       const button = document.createElement("button");
       button.textContent = `${minutes(start)} ${text}`;
       button.onclick = () => this.#ask({ at: start });
@@ -71,7 +72,7 @@ export class Player {
 
   playing({ on, speed, loop }) {
     this.#on = on;
-    put(at("play"), on ? "Pause" : "Play");
+    put(at("play"), on ? t("Pause") : t("Play"));
     at("speed").value = speed;
     at("loop").checked = loop;
   }
@@ -91,10 +92,10 @@ export class Player {
 
   #place(seconds) {
     at("seek").value = seconds;
-    const text = `${minutes(seconds)} of ${minutes(this.#session?.length ?? 0)}`;
+    const text = t("{place} of {length}", { place: minutes(seconds), length: minutes(this.#session?.length ?? 0) });
     put(at("position"), text);
     at("seek").setAttribute("aria-valuetext", text);
   }
 }
 
-const dated = (unix, dateStyle) => new Date(1000 * unix).toLocaleString("en-GB", { dateStyle, timeStyle: "short" });
+const dated = (unix, dateStyle) => new Date(1000 * unix).toLocaleString(locale, { dateStyle, timeStyle: "short" });

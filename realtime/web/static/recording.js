@@ -2,9 +2,10 @@
 
 import { at, put } from "./dom.js";
 import { EMOTIONS, minutes } from "./emotions.js";
+import { t } from "./language.js";
 import { state } from "./state.js";
 
-const KEPT = "kept for ten minutes after the session; download it now";
+const KEPT = t("kept for ten minutes after the session; download it now");
 
 export class Recording {
   #connection;
@@ -17,7 +18,7 @@ export class Recording {
   constructor(connection) {
     this.#connection = connection;
     at("host").textContent = at("consent-host").textContent = location.host;
-    at("marks").querySelector("span").innerHTML = EMOTIONS.map((name, i) => `<button data-key="${i + 1}">${name}</button>`).join(" ");
+    at("marks").querySelector("span").innerHTML = EMOTIONS.map((name, i) => `<button data-key="${i + 1}">${t(name)}</button>`).join(" ");
     at("marks").onclick = ({ target }) => target.dataset.key && connection.send({ type: "key", key: target.dataset.key });
     at("record").onclick = () => (this.#on ? connection.send({ type: "record", on: false, video: false, audio: false }) : this.#ask());
     at("agreed").onchange = ({ target }) => { at("record-start").disabled = !target.checked; };
@@ -39,8 +40,8 @@ export class Recording {
   told({ state: how, reason, started, video, audio, files }) {
     this.#on = how === "on";
     if (this.#on) this.#startedPage = state.clock ? started - state.clock.offset : performance.now() / 1000;
-    at("recording-what").textContent = `recording${video ? " with pictures" : ""}${audio ? (video ? " and sound" : " with sound") : ""}`;
-    at("recording-failed").textContent = how === "failed" ? `recording failed: ${reason}` : "";
+    at("recording-what").textContent = t(`recording${video ? " with pictures" : ""}${audio ? (video ? " and sound" : " with sound") : ""}`);
+    at("recording-failed").textContent = how === "failed" ? t("recording failed: {reason}", { reason }) : "";
     if (how === "ready") this.#offer(files);
     this.#show();
   }
@@ -56,7 +57,7 @@ export class Recording {
   outOfReach() {
     if (!this.#links.length) return;
     at("files").querySelector("ul").inert = true;
-    put(at("files-note"), "out of reach until the connection is back");
+    put(at("files-note"), t("out of reach until the connection is back"));
   }
 
   /** The server deletes the files on offer after so many seconds. */
@@ -70,7 +71,7 @@ export class Recording {
     clearTimeout(this.#withdrawing);
     if (!this.#links.length) return;
     at("files").querySelector("ul").replaceChildren();
-    put(at("files-note"), reason);
+    put(at("files-note"), t(reason));
   }
 
   get #links() { return [...at("files").querySelectorAll("a")]; }
@@ -98,7 +99,7 @@ export class Recording {
       for (const { name, bytes, url } of recorded.toSorted((a, b) => b.name.endsWith(".html") - a.name.endsWith(".html"))) {
         const link = document.createElement("a"), isReport = name.endsWith(".html");
         link.href = withToken(url);
-        link.textContent = isReport ? "See your report" : name;
+        link.textContent = isReport ? t("See your report") : name;
         if (isReport) Object.assign(link, { className: "report", target: "_blank", rel: "noopener" });
         else link.download = name;
         item.append(...(item.hasChildNodes() ? [" · "] : []), link, isReport ? "" : ` ${size(bytes)}`);
@@ -108,8 +109,8 @@ export class Recording {
   }
 
   #show() {
-    at("record").querySelector("span").textContent = this.#on ? "Stop" : "Record";
-    at("record").setAttribute("aria-label", this.#on ? "Stop recording" : "Record");
+    at("record").querySelector("span").textContent = t(this.#on ? "Stop" : "Record");
+    at("record").setAttribute("aria-label", t(this.#on ? "Stop recording" : "Record"));
     at("record").classList.toggle("on", this.#on);
     at("recording").hidden = !this.#on;
     at("marks").hidden = !(this.#on || this.#marking);

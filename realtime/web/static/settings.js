@@ -2,10 +2,11 @@
 
 import { DEVICES } from "./capture.js";
 import { at } from "./dom.js";
+import { t } from "./language.js";
 import { state, touch } from "./state.js";
 
-const SMOOTHINGS = { 0: "nothing: as it comes", 0.5: "half a second", 1: "1 second", 2: "2 seconds", 5: "5 seconds" };
-const MARGINS = { 0: "at once", 0.2: "once it has lasted", 0.5: "only when it is plain" };
+const SMOOTHINGS = { 0: t("nothing: as it comes"), 0.5: t("half a second"), 1: t("1 second"), 2: t("2 seconds"), 5: t("5 seconds") };
+const MARGINS = { 0: t("at once"), 0.2: t("once it has lasted"), 0.5: t("only when it is plain") };
 
 export class Settings {
   chosen = {}; // by kind: id of a device; in memory only, as browsers keep ids from being told apart elsewhere
@@ -31,8 +32,8 @@ export class Settings {
     for (const one of document.querySelectorAll(".steady")) one.hidden = !steadiness;
     if (!steadiness) return;
     const { smoothing, margin } = this.#steadiness ?? steadiness;
-    fill(at("smoothing"), SMOOTHINGS, smoothing, (seconds) => `${seconds} seconds`);
-    fill(at("margin"), MARGINS, margin, (lead) => `with a lead of ${lead}`);
+    fill(at("smoothing"), SMOOTHINGS, smoothing, (seconds) => t("{seconds} seconds", { seconds }));
+    fill(at("margin"), MARGINS, margin, (lead) => t("with a lead of {lead}", { lead }));
   }
 
   /** Tell a stream that knows nothing of it what was chosen. */
@@ -49,7 +50,7 @@ export class Settings {
   async list() {
     const there = await navigator.mediaDevices.enumerateDevices();
     for (const [kind, name] of Object.entries(DEVICES)) {
-      const options = there.filter((one) => one.kind === `${kind}input`).map(({ deviceId, label }, i) => [deviceId, label || `${name} ${i + 1}`]);
+      const options = there.filter((one) => one.kind === `${kind}input`).map(({ deviceId, label }, i) => [deviceId, label || `${t(name)} ${i + 1}`]);
       at(`${name}-choice`).replaceChildren(...options.map(([value, text]) => new Option(text, value, false, value === this.chosen[kind])));
       at(`${name}-choice`).disabled = options.length < 2;
     }

@@ -3,10 +3,11 @@
 import { at, put } from "./dom.js";
 import { drawBand, shares } from "./draw-band.js";
 import { MODALITIES, percent, signed, SIGNS } from "./emotions.js";
+import { t } from "./language.js";
 
 const SILENT_S = 5; // a stream that says nothing for so long does not say what is
 const CHANNELS = { f: MODALITIES.vision, v: MODALITIES.audio, w: MODALITIES.text };
-const STATUS = { online: "online", stopped: "has ended", offline: "connection lost", null: "no status" };
+const STATUS = { stopped: t("has ended"), offline: t("connection lost") };
 const BROKEN = ["failed", "restarting", "late", "paused"];
 
 const streams = new Map(); // by name: {status, heard, newest, workers, hour, card}
@@ -31,9 +32,9 @@ told("slot", (closed) => {
     drawn.delete(name);
   }
 });
-told("now", ({ connected, t, streams: changed, gone }) => {
-  ahead = t - Date.now() / 1000;
-  put(at("connection"), connected ? "" : "the broker is away; trying again");
+told("now", ({ connected, t: serverS, streams: changed, gone }) => {
+  ahead = serverS - Date.now() / 1000;
+  put(at("connection"), connected ? "" : t("the broker is away; trying again"));
   at("connection").className = connected ? "" : "bad";
   for (const [name, one] of Object.entries(changed)) Object.assign(of(name), one);
   for (const name of gone) {
@@ -44,9 +45,9 @@ told("now", ({ connected, t, streams: changed, gone }) => {
 });
 told("ended", () => {
   events.close();
-  lost("the page's server has ended");
+  lost(t("the page's server has ended"));
 });
-events.onerror = () => lost(events.readyState === EventSource.CLOSED ? "the server does not answer; load the page again" : "connection lost; trying again");
+events.onerror = () => lost(events.readyState === EventSource.CLOSED ? t("the server does not answer; load the page again") : t("connection lost; trying again"));
 
 function lost(why) {
   put(at("connection"), why);
@@ -74,19 +75,19 @@ function drawOne(name, { status, heard, newest, workers, hour, card }) {
   const part = (of) => card.querySelector(of), silentS = heard === null ? Infinity : Date.now() / 1000 + ahead - heard;
   const lives = status !== "stopped" && status !== "offline" && silentS < SILENT_S, now = lives ? newest : null;
   card.classList.toggle("away", !lives);
-  put(part(".how"), lives ? "live" : status === "online" || status === null ? `silent${heard === null ? "" : ` for ${span(silentS)}`}` : STATUS[status]);
+  put(part(".how"), lives ? t("live") : STATUS[status] ?? (heard === null ? t("silent") : t("silent for {time}", { time: span(silentS) })));
   put(part(".sign"), now?.e ? SIGNS[now.e] : "");
   part(".sign").style.color = now?.e ? `var(--${now.e})` : "";
-  put(part("strong"), now ? now.e ?? "nobody seen or heard" : "–");
-  put(part(".sure"), now?.e ? `${percent(now.p)} sure` : "");
-  put(part(".channels"), now?.e ? `${[...now.m].map((letter) => CHANNELS[letter]).join(", ")} · valence ${signed(now.va)} · arousal ${signed(now.ar)}` : "");
-  put(part(".bad"), Object.entries(workers).filter(([, [state]]) => lives && BROKEN.includes(state)).map(([worker, [state, reason]]) => `${worker} ${state}${reason ? `: ${reason}` : ""}`).join("\n"));
+  put(part("strong"), now ? t(now.e ?? "nobody seen or heard") : "–");
+  put(part(".sure"), now?.e ? t("{share} sure", { share: percent(now.p) }) : "");
+  put(part(".channels"), now?.e ? `${[...now.m].map((letter) => CHANNELS[letter]).join(", ")} · ${t("valence")} ${signed(now.va)} · ${t("arousal")} ${signed(now.ar)}` : "");
+  put(part(".bad"), Object.entries(workers).filter(([, [state]]) => lives && BROKEN.includes(state)).map(([worker, [state, reason]]) => `${t(worker)} ${t(state)}${reason ? `: ${reason}` : ""}`).join("\n"));
   if (drawn.has(name) && part("canvas").width > 1) return;
   drawn.add(name);
   const from = slots - hour.length;
   const spans = hour.flatMap(([top, share], i) => (top ? [{ start: (from + i) * slotS, end: (from + i + 1) * slotS, top, share }] : []));
   drawBand(part("canvas"), spans, 0, slots * slotS);
-  const told = `last hour: ${shares(spans)}`;
+  const told = t("last hour: {shares}", { shares: shares(spans) });
   put(part(".hour"), told);
   part("canvas").setAttribute("aria-label", told);
 }

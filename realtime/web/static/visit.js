@@ -3,6 +3,7 @@
 import { acquire, Camera, DEVICES, Microphone } from "./capture.js";
 import { now } from "./connection.js";
 import { at } from "./dom.js";
+import { t } from "./language.js";
 import { Outbox } from "./outbox.js";
 import { forget, state, touch } from "./state.js";
 
@@ -192,7 +193,7 @@ export class Visit {
   }
 
   #why(text) {
-    at("why").textContent = text;
+    at("why").textContent = text.split("\n").map((line) => t(line)).join("\n");
   }
 
   #show() {
@@ -201,7 +202,7 @@ export class Visit {
       at(name).setAttribute("aria-pressed", Boolean(track?.enabled));
       at(name).disabled = !track;
       at(`${name}-notice`).hidden = how === "on" || reason === "switched off";
-      at(`${name}-reason`).textContent = reason;
+      at(`${name}-reason`).textContent = t(reason);
       at(`${name}-again`).hidden = how !== "off";
     }
   }
@@ -211,7 +212,7 @@ export class Visit {
     if (this.#phase !== "visiting") return;
     const there = await this.#settings.list();
     for (const [kind, name] of Object.entries(DEVICES))
-      if (!this.#devices[kind].track && there.some((one) => one.kind === `${kind}input`)) at(`${name}-reason`).textContent = `there is a ${name} now`;
+      if (!this.#devices[kind].track && there.some((one) => one.kind === `${kind}input`)) at(`${name}-reason`).textContent = t(`there is a ${name} now`);
   }
 }
 

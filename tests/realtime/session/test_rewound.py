@@ -38,7 +38,9 @@ SPECS = {
     Modality.VISION: FeatureSpec(Modality.VISION, "test", "1", WIDTH, 5.0, 10, 2.0, 0.5),
     Modality.AUDIO: FeatureSpec(Modality.AUDIO, "test", "1", WIDTH, 2.5, 5, 2.0, 1.0),
 }
-CHECKPOINT = cast("Checkpoint", dataclasses.make_dataclass("Fake", ["folder", "features"])(Path(), SPECS))
+CHECKPOINT = cast(
+    "Checkpoint", dataclasses.make_dataclass("Fake", ["folder", "features", "languages"])(Path(), SPECS, ("en",))
+)
 
 
 class Spelling:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,12 @@ SEEN_BY = {
         [0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998],
     ],
 }  # fmt: skip
+WRITTEN = """() => {
+  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) found.push(walker.currentNode.data.replace(/\\s+/g, " ").trim());
+  return [...found, ...[...document.querySelectorAll("[aria-label]")].map((one) => one.getAttribute("aria-label"))];
+}"""
+"""All that is written on the page."""
 LEAST_DIFFERENCE = 15.0
 """CIEDE2000; 2 can just be told apart side by side."""
 
@@ -175,6 +182,39 @@ def test_speech_that_is_not_read_is_told_and_its_language(browser: Any, stage: S
     stage.feed.on_estimate(emission(1.3, present=EVERYTHING))
     page.wait_for_function("() => document.querySelector('#unread').textContent === ''")
     assert page.complaints == []
+
+
+@needs_chromium
+def test_the_page_speaks_the_language_of_the_browser(browser: Any, stage: Stage) -> None:
+    """German as it ships; and nothing of the page's own stays English in it."""
+    page = looking(browser, stage, locale="de-AT")
+    says = {Modality.AUDIO: "sad", Modality.TEXT: "happy"}
+    stage.feed.on_estimate(emission(1.0, present=EVERYTHING, says=says, top="happy"))
+    page.locator("#top strong", has_text="fröhlich").wait_for()
+    assert page.locator("#top .differs").inner_text() == "Stimme traurig, Worte fröhlich"
+    assert page.locator("html").get_attribute("lang") == "de"
+    assert page.locator("#connection").inner_text() == "live"
+    page.locator("#health", has_text="Modell").wait_for()
+    texts = json.loads((STATIC / "languages" / "de.json").read_text())
+    english = {text for text, german in texts.items() if text != german and "{" not in text}
+    assert not english & {*page.evaluate(WRITTEN)}
+    accessible(page)
+    assert page.complaints == []
+
+
+def test_every_text_of_the_page_is_there_in_german() -> None:
+    """Keys of the file are texts of the page, and the texts that its scripts ask for are keys."""
+    texts = json.loads((STATIC / "languages" / "de.json").read_text())
+    scripts = "".join(path.read_text() for path in STATIC.glob("*.js"))
+    page = re.sub(r"\s+", " ", (STATIC / "index.html").read_text())
+    asked = {*re.findall(r"""\bt\("([^"]+)\"""", scripts)}
+    assert asked <= texts.keys(), asked - texts.keys()
+    body = page.partition("<body")[2]
+    written = {text.strip() for text in re.findall(r">([^<>]*[A-Za-z][^<>]*)<", body)}
+    labels = {*re.findall(r'aria-label="([^"]+)"', body)}
+    assert written | labels <= texts.keys(), (written | labels) - texts.keys()
+    places = [{*re.findall(r"\{\w+\}", one)} for one in (*texts.keys(), *texts.values())]
+    assert places[: len(texts)] == places[len(texts) :]
 
 
 @needs_chromium
