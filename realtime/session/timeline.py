@@ -21,6 +21,11 @@ from realtime.workers import WorkerState, WorkerStatus
 Floats = NDArray[np.float64]
 
 
+def people_in(session: Session) -> list[int]:
+    """Return the numbers of the people who were followed; none where one person was read."""
+    return sorted({record.message.person for record in session.records([schema.PERSON_ESTIMATE])})
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """Messages of a topic that were not recorded, up to `t_s` of the recording."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import IO
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import IO, Final
 
 import numpy as np
 
@@ -22,8 +23,9 @@ from realtime.session.export.look import Drawn
 from realtime.session.export.markup import document, escape, folded
 from realtime.session.sentences import Sentence, sentences
 from realtime.session.summary import Summary
-from realtime.session.timeline import Floats, Timeline
+from realtime.session.timeline import Floats, Timeline, people_in
 
+NOBODY: Final[Mapping[int, Timeline]] = {}
 WIDTH = 1000.0
 """Of all plots, in their own units."""
 PLOT_PX = 860
@@ -34,11 +36,12 @@ ROWS = 60
 
 
 def write(session: Session, file: IO[bytes]) -> None:
-    timeline = Timeline.read(session)
-    file.write(page(timeline).encode())
+    people = {person: Timeline.read(session, person) for person in people_in(session)}
+    file.write(page(Timeline.read(session), people).encode())
 
 
-def page(timeline: Timeline) -> str:
+def page(timeline: Timeline, people: Mapping[int, Timeline] = NOBODY) -> str:
+    """Return the report. people: the estimates of each, where several were followed."""
     drawn = Drawn.of(timeline)
     said = sentences(timeline)
     plots = _Plots(drawn)
@@ -54,6 +57,7 @@ def page(timeline: Timeline) -> str:
     )
     panels = [
         plots.emotions(timeline),
+        plots.people(people),
         plots.sentiment(),
         plots.words(timeline, said),
         plots.affect(),
@@ -101,20 +105,36 @@ class _Plots:
 
     def emotions(self, timeline: Timeline) -> str:
         height = 170.0
-        tops = np.cumsum(self.drawn.emotions, axis=1)
-        areas = []
-        for i, name in enumerate(EMOTIONS):
-            low = tops[:, i - 1] if i else np.where(np.isnan(tops[:, 0]), np.nan, 0.0)
-            path = self._areas(low, tops[:, i], 0, 1, height)
-            areas.append(f'<path d="{path}" fill="{look.COLOURS[name]}"><title>{name}</title></path>')
         shares = look.shares(timeline)
         legend = "".join(
             f'<li><i style="background:{look.COLOURS[name]}"></i>{name} <b>{look.percent(shares[name])}</b></li>'
             for name in EMOTIONS
         )
         what = "Probabilities of seven emotions over time. " + look.verdict(timeline)
-        svg = self._svg(height, "".join(areas), what)
+        svg = self._svg(height, self._stacked(height), what)
         return _panel("Emotions", "probabilities", svg, {"1": 0, "½": 50, "0": 100}, f'<ul class="key">{legend}</ul>')
+
+    def people(self, people: Mapping[int, Timeline]) -> str:
+        """Return a lane a person: the emotions, and below them when they spoke."""
+        height, spoke = 40.0, 5.0
+        rows = []
+        for person, timeline in people.items():
+            own = _Plots(replace(Drawn.of(timeline), length_s=self.drawn.length_s))
+            bars = own._bars(own.drawn.present[Modality.AUDIO] > 0.5, spoke, 2 * height + spoke)
+            body = f'{own._stacked(height)}<path class="there" d="{bars}"/>'
+            told = f"Person {person}: {look.verdict(timeline)}"
+            rows.append((f"person {person}", self._svg(height + spoke + 2, body, told)))
+        return _rows("People", "emotions of each; the bar below: they speak", rows) if rows else ""
+
+    def _stacked(self, height: float) -> str:
+        """The probabilities of the emotions, one above the other."""
+        tops = np.cumsum(self.drawn.emotions, axis=1)
+        areas = []
+        for i, name in enumerate(EMOTIONS):
+            low = tops[:, i - 1] if i else np.where(np.isnan(tops[:, 0]), np.nan, 0.0)
+            path = self._areas(low, tops[:, i], 0, 1, height)
+            areas.append(f'<path d="{path}" fill="{look.COLOURS[name]}"><title>{name}</title></path>')
+        return "".join(areas)
 
     def sentiment(self) -> str:
         height = 120.0

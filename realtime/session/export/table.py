@@ -10,8 +10,8 @@ from typing import IO, Any
 
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import EDGES
-from dhmd.session import Session, schema
-from realtime.session.timeline import Timeline
+from dhmd.session import Session
+from realtime.session.timeline import Timeline, people_in
 
 TEXTS = {"top", "transcript"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -59,7 +59,7 @@ def columns(timeline: Timeline) -> Mapping[str, Sequence[Any]]:
 def table_of(session: Session) -> Mapping[str, Sequence[Any]]:
     """Return the columns of a session. Where several people were followed there is one more, `person`, and a row for
     each estimate of theirs after that of the stream, in which it is empty."""
-    people = sorted({record.message.person for record in session.records([schema.PERSON_ESTIMATE])})
+    people = people_in(session)
     if not people:
         return columns(Timeline.read(session))
     tables = [(person, columns(Timeline.read(session, person))) for person in (None, *people)]
