@@ -228,16 +228,14 @@ def program_of(checkpoint: Checkpoint, device: torch.device) -> nn.Module | None
     """The program that a checkpoint is to run by, on a device; None where it is not to. Raises CheckpointInvalid."""
     if checkpoint.program is None:
         return None
-    contract = {CONTRACT: ""}
     try:
-        _refuse_pickles(checkpoint.program)
-        program = torch.export.load(str(checkpoint.program), extra_files=contract)
-        digest = read_json_object(contract[CONTRACT].encode()).get("digest")
+        digest = _digest_of(checkpoint.program)
+        if digest != checkpoint.digest:
+            raise CheckpointInvalid(f"{checkpoint.program} was exported of another checkpoint; export it again")
+        program = torch.export.load(str(checkpoint.program))
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = shown(" ".join(str(error).split()))
         raise CheckpointInvalid(f"{checkpoint.program} is no exported program ({reason}); export it again") from error
-    if digest != checkpoint.digest:
-        raise CheckpointInvalid(f"{checkpoint.program} was exported of another checkpoint; export it again")
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
 
@@ -248,15 +246,19 @@ def program_of(checkpoint: Checkpoint, device: torch.device) -> nn.Module | None
     return module
 
 
-def _refuse_pickles(path: Path) -> None:
-    """Raise ValueError where loading would run what a tensor's pickle says; BadZipFile, which torch tells in many
-    lines."""
+def _digest_of(path: Path) -> str:
+    """The digest of the checkpoint that a program was exported of, read without loading it.
+
+    Raises ValueError where loading would run what a pickle says; BadZipFile, which torch tells in many lines.
+    """
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith(("weights_config.json", "constants_config.json")):
                 entries = read_json_object(archive.read(name), largest=2**24)["config"].values()
                 if any(entry.get("use_pickle") is not False for entry in entries):
                     raise ValueError("it holds pickled objects")
+        (contract,) = (name for name in archive.namelist() if name.endswith(f"/extra/{CONTRACT}"))
+        return str(read_json_object(archive.read(contract))["digest"])
 
 
 def traced(predictor: nn.Module, windows: Windows) -> Callable[..., Tensor]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dhmd.contract import FeatureSpec, Rows
@@ -42,6 +41,8 @@ SPECS = {m: FeatureSpec.from_dict(CONTRACT["features"][m]) for m in Modality}
 
 @cache
 def network(name: str) -> Any:
+    import onnxruntime  # after dhmd, which forbids it to report usage
+
     return onnxruntime.InferenceSession(HERE / f"{name}.onnx", providers=["CPUExecutionProvider"])
 
 
