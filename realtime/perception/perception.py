@@ -25,6 +25,7 @@ from realtime.perception.attention import Progress
 from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.people import People, PeopleInView, PeopleObserver, PerceivedPerson
+from realtime.perception.speaking import Speakers
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
@@ -100,7 +101,7 @@ class Perception:
         self._entered = TranscriptUpdate((), (), 0.0)
         self._revision_of_words = 0
         self._people = (
-            People(extractors.specs, device, extractors.text, self._entering, self._tell_of_people)
+            People(extractors.specs, device, extractors.text, Speakers(), self._entering, self._tell_of_people)
             if people > 1
             else None
         )
