@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,10 @@ Shape = NDArray[np.float64]
 
 HANDOVER_S: Final = 1.0
 """A face may be out of sight this long before its track ends, and the next largest takes its place."""
+
+UNWATCHED_S: Final = 3.0
+"""Pictures may be looked at so seldom, by a machine that is busy, without the end of a track whose face is still
+there."""
 
 _LEAST_OVERLAP = 0.2
 _FARTHEST_STEP = 0.6  # of the face's side
@@ -101,10 +106,13 @@ class Tracks:
         """
         if captured_s < self._newest_s:
             self._tracks.clear()
-        self._newest_s = captured_s
-        for gone in [i for i, track in self._tracks.items() if captured_s - track.seen_s >= HANDOVER_S]:
-            del self._tracks[gone]
+        before_s, self._newest_s = self._newest_s, captured_s
+        away = {i for i, track in self._tracks.items() if captured_s - track.seen_s >= HANDOVER_S}
+        # Nobody looked since it was seen, if that was in the picture before: it may still be there.
+        unwatched = {i for i in away if self._tracks[i].seen_s == before_s and captured_s - before_s < UNWATCHED_S}
+        self._end(away - unwatched)
         found = self._continued(boxes, captured_s, shapes)
+        self._end(unwatched - found.keys())
         if pointed_at is not None:
             self._point_at(pointed_at, found)
         self._arrive(boxes, found, shapes)
@@ -114,6 +122,10 @@ class Tracks:
             first = largest([boxes[at] for at in found.values()])
             self.subject = None if first is None else list(found)[first]
         return dict(sorted(found.items()))
+
+    def _end(self, ids: AbstractSet[int]) -> None:
+        for gone in ids:
+            del self._tracks[gone]
 
     def _continued(self, boxes: Sequence[Box], captured_s: float, shapes: Sequence[Shape] | None) -> dict[int, int]:
         """The tracks that go on, best match first."""

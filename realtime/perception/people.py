@@ -112,6 +112,7 @@ class People:
         specs: Mapping[Modality, FeatureSpec],
         device: torch.device,
         text: TextExtractor,
+        speakers: Speakers,
         entering: threading.Lock,
         tell: Callable[[Callable[[PeopleObserver], None]], None],
     ) -> None:
@@ -119,7 +120,7 @@ class People:
         self._device = device
         self._text = text
         self._tell = tell
-        self._speakers = Speakers()
+        self._speakers = speakers
         self._lock = entering
         self._persons: dict[int, _Person] = {}
         self._mouths: deque[tuple[float, Mapping[int, Mouth]]] = deque(maxlen=PENDING)

@@ -26,6 +26,7 @@ from realtime.perception.attention import Progress
 from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.people import People, PeopleInView, PeopleObserver, PerceivedPerson
+from realtime.perception.speaking import Speakers
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
@@ -104,7 +105,7 @@ class Perception:
         """End of the newest speech of which nothing is read."""
         self._words_last_s = extractors.specs[Modality.TEXT].absent_after_s
         self._people = (
-            People(extractors.specs, device, extractors.text, self._entering, self._tell_of_people)
+            People(extractors.specs, device, extractors.text, Speakers(), self._entering, self._tell_of_people)
             if people > 1
             else None
         )

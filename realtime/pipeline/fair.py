@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -20,21 +19,24 @@ class FairTurns:
     """
 
     def __init__(self) -> None:
-        self._told_s: dict[int, float] = {}
+        self._waiting: list[int] = []
+        """People in the order of their turns; who has just come is first."""
         self._hops_s: deque[float] = deque(maxlen=8)
-        self._tick_s = -math.inf
+        self._tick_s: float | None = None
         self._window_s = 0.0
         """Time that a window takes, in the mean."""
 
     def at(self, end_s: float, people: Sequence[int]) -> list[int]:
         """Return those whose turn it is at the tick of `end_s`, in the order given."""
-        if self._tick_s < end_s < math.inf and self._tick_s > -math.inf:
+        if self._tick_s is not None:
             self._hops_s.append(end_s - self._tick_s)
         self._tick_s = end_s
-        self._told_s = {person: self._told_s.get(person, -math.inf) for person in people}
-        waiting = sorted(people, key=lambda person: self._told_s[person])[: self.room(len(people))]
-        self._told_s |= dict.fromkeys(waiting, end_s)
-        return [person for person in people if person in waiting]
+        come = [person for person in people if person not in self._waiting]
+        waiting = [*come, *(person for person in self._waiting if person in people)]
+        room = self.room(len(people))
+        chosen = waiting[:room]
+        self._waiting = waiting[room:] + chosen
+        return [person for person in people if person in chosen]
 
     def room(self, people: int) -> int:
         """Return for how many of so many people there is time at a tick; at least one."""

@@ -149,3 +149,12 @@ def test_who_is_pointed_at_takes_the_place_of_the_subject_where_there_is_no_room
     assert tracks.subject == 2
     assert tracks.among([one, other, third], 0.2, pointed_at=2) == {1: 0, 3: 2}
     assert tracks.subject == 3
+
+
+def test_who_is_still_there_after_nobody_looked_for_a_while_is_the_same() -> None:
+    tracks, one, other = Tracks(2), square(100, 100, 80), square(300, 100, 60)
+    assert tracks.among([one, other], 0.0) == {1: 0, 2: 1}
+    assert tracks.among([other, one], 1.5) == {1: 1, 2: 0}
+    assert tracks.among([other], 2.9) == {2: 0}
+    assert tracks.ids == (2,)
+    assert tracks.among([other], 9.0) == {3: 0}

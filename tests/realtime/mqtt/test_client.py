@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import paho.mqtt.client as mqtt
 import pytest
 
-from realtime import Compact, Estimate, Event, Metrics, Transcript, subscribe
+from realtime import Compact, Estimate, Event, Metrics, People, Transcript, subscribe
 from realtime.errors import BrokerRefused, SettingsInvalid
 from realtime.messages.stream import FaceAppeared
 from realtime.mqtt import connection
@@ -99,12 +99,30 @@ def test_estimates_come_typed_and_in_order(mosquitto: Any) -> None:
 
 @pytest.mark.parametrize(
     ("topic", "what"),
-    [("emotion/compact", Compact), ("transcript", Transcript), ("event", Event), ("metrics", Metrics)],
+    [
+        ("emotion/compact", Compact),
+        ("transcript", Transcript),
+        ("event", Event),
+        ("metrics", Metrics),
+        ("people", People),
+    ],
 )
 def test_what_else_is_live_comes_typed_too(mosquitto: Any, topic: str, what: type[Any]) -> None:
     with feeding(mosquitto.port, f"dhmd/hall/{topic}", shown(topic)):
         (message,) = first(subscribe(mosquitto.url, "hall", what=what))
     assert message == what.model_validate(shown(topic))
+
+
+@pytest.mark.parametrize("person", [2, "all"])
+def test_the_estimates_of_each_person_come_with_their_number(mosquitto: Any, person: Any) -> None:
+    with feeding(mosquitto.port, "dhmd/hall/person/2/emotion", shown("person/ID/emotion")):
+        (estimate,) = first(subscribe(mosquitto.url, "hall", person=person))
+    assert (estimate.person, estimate.silent) == (2, "another")
+
+
+def test_a_person_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="person: a number from 1, or all"):
+        subscribe("mqtt://localhost", person=0)
 
 
 def test_without_a_name_all_streams_come(mosquitto: Any) -> None:

@@ -9,8 +9,19 @@ import pytest
 
 from dhmd.labels import EMOTIONS
 from realtime.messages.estimate import Dropped, Estimate, Graph, Latency, Modalities, ModalityEstimate, ModelName
-from realtime.messages.stream import EmotionChanged, FaceAppeared, FaceLeft, SpeechBegan, SpeechEnded
-from realtime.recognition.events import Debounced, Events
+from realtime.messages.stream import (
+    EmotionChanged,
+    FaceAppeared,
+    FaceLeft,
+    People,
+    Person,
+    PersonAppeared,
+    PersonLeft,
+    PersonSpeaks,
+    SpeechBegan,
+    SpeechEnded,
+)
+from realtime.recognition.events import Debounced, Events, PeopleEvents
 
 START_S = 1_700_000_000.0
 HOP_S = 0.1
@@ -123,4 +134,24 @@ def test_a_held_value_says_since_when() -> None:
     held = Debounced("a")
     assert [held.see(value, t, 1.0) for t, value in enumerate("abbbaabb")] == [
         None, None, 1.0, None, None, 4.0, None, 6.0,
+    ]  # fmt: skip
+
+
+def in_view(t: float, people: list[int], speaker: int | None = None, since: float | None = None) -> People:
+    there = tuple(Person(person=one, since=START_S + one, box=(0.0, 0.0, 0.1, 0.1)) for one in people)
+    speech: Any = "nobody" if since is None else "outside" if speaker is None else "person"
+    return People(t=START_S + t, people=there, speech=speech, speaker=speaker, since=since)
+
+
+def test_people_appear_speak_and_leave() -> None:
+    events = PeopleEvents()
+    assert events.take(in_view(2.0, [1, 2])) == [
+        PersonAppeared(t=START_S + 1, person=1), PersonAppeared(t=START_S + 2, person=2)
+    ]  # fmt: skip
+    assert events.take(in_view(3.0, [1, 2], None, 2.5)) == []
+    assert events.take(in_view(4.0, [1, 2], 2, 2.5)) == [PersonSpeaks(t=2.5, person=2)]
+    assert events.take(in_view(5.0, [1, 2], 2, 2.5)) == []
+    assert events.take(in_view(6.0, [1, 2], 2, 5.5)) == [PersonSpeaks(t=5.5, person=2)]
+    assert events.take(in_view(7.0, [1, 3], 1, 6.5)) == [
+        PersonAppeared(t=START_S + 3, person=3), PersonLeft(t=START_S + 7, person=2), PersonSpeaks(t=6.5, person=1)
     ]  # fmt: skip

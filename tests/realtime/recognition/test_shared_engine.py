@@ -112,3 +112,13 @@ def test_together_they_are_told_what_each_is_told_alone() -> None:
         assert answer.emotions == pytest.approx(alone.emotions, abs=1e-5)
         assert answer.sentiment.value == pytest.approx(alone.sentiment.value, abs=1e-5)
     assert sum(size * count for size, count in shared.batches.items()) == 30
+
+
+def test_windows_that_are_asked_for_together_are_one_batch() -> None:
+    engine = Gated()
+    engine.go.set()
+    with SharedEngine(cast("Engine", engine)) as shared:
+        nobody = cut(2.0, frozenset())
+        assert cast("list[Any]", shared.infer_many([cut(1.0), nobody, cut(3.0)])) == [1.0, None, 3.0]
+        assert shared.infer_many([nobody]) == [None]
+    assert shared.batches == {2: 1}
