@@ -1,0 +1,294 @@
+"""Who is speaking: whose mouth moves as that of the voice that is heard must.
+
+Sound is turned into the lips that make it (`dhmd.features.lips`). Stretches of the last seconds are given to the people
+whose own lips agree with them best, all at once: what is decided a little later holds from the moment it began. Nobody
+is given a stretch with whom no lips agree: a voice from outside the picture, a radio.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhmd.features.lips import CHUNK, FRAME, HeardLips, LipNetwork, Mouth, mouth_of
+from dhmd.features.speech import VOICE_FRAME, VoiceActivity
+from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
+from realtime.capture.samples import AudioBlock
+
+__all__ = ["Mouth", "Speakers", "Turn", "mouth_of"]
+
+TICK: Final = 2 * FRAME
+"""Samples between the moments at which lips are compared: 40 ms."""
+STEP: Final = CHUNK // 2
+"""Ticks after which it is decided anew: 80 ms."""
+LAGS: Final = tuple(range(-3, 3))
+"""Ticks by which pictures may be ahead of the sound (negative) or behind it."""
+LONGEST: Final = 50
+"""Ticks of a stretch that are compared at once, at most."""
+LEAST: Final = 10
+"""Ticks of voice that tell something."""
+UNDECIDED: Final = 40
+"""Steps after which what was decided stays."""
+KEPT_S: Final = 60.0
+"""For so long turns are kept."""
+
+WEIGHT: Final = np.array([1.0, 0.5, 0.5])
+"""Of the agreement of each number of a mouth."""
+STILL: Final = np.array([0.006, 0.008, 0.004])
+"""Movement of each number of a mouth below which it is the landmarks' noise."""
+AGREES: Final = 0.7
+"""Agreement above which lips are rather those of the voice; 2 is perfect."""
+CHANGE: Final = 0.2
+"""What a change of speaker must gain, in seconds of agreement."""
+GOES_ON: Final = 0.05
+"""What another stretch of the same speaker must gain."""
+
+PATIENCE_S: Final = 0.5
+"""For so long after the sound pictures are waited for."""
+HOLE_S: Final = 0.25
+"""Between two pictures of a mouth, at most, for what lies between to be known."""
+PAUSE_S: Final = 0.5
+"""A turn of one speaker goes on after a pause shorter than this."""
+_BESIDE: Final = 2  # ticks beside voice that count as voice: lips begin before it
+_STEP_S: Final = STEP * TICK / SAMPLE_RATE_HZ
+_MOUTHS_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A stretch of voice, in seconds of the stream's clock.
+
+    person: who speaks; None: nobody in sight, or it is not clear who. overlapped: several speak at once.
+    """
+
+    start_s: float
+    end_s: float
+    person: int | None
+    overlapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What is known of one step. value: of the best account of everything so far that ends with this speaker; before:
+    the step and speaker from which that came."""
+
+    end_s: float
+    voiced: bool
+    value: dict[int | None, float]
+    before: dict[int | None, tuple[int, int | None]]
+
+    @property
+    def likeliest(self) -> int | None:
+        return max(self.value, key=lambda person: self.value[person])
+
+
+@dataclass(slots=True)
+class _Sound:
+    """One continuous sound as far as it is told. The first tick held is `first`."""
+
+    lips: deque[NDArray[np.float32]] = field(default_factory=lambda: deque(maxlen=LONGEST + 100))
+    ticks: int = 0
+    voice: deque[bool] = field(default_factory=lambda: deque(maxlen=512))
+    voices: int = 0
+
+    def spoken(self, tick: int) -> bool:
+        """Whether there is voice at a tick or shortly beside it."""
+        first, last = ((tick + beside) * TICK // VOICE_FRAME for beside in (-_BESIDE, _BESIDE))
+        start = self.voices - len(self.voice)
+        return any(self.voice[i - start] for i in range(max(first, start), min(last + 1, self.voices)))
+
+
+class Speakers:
+    """Finds whose mouth moves with the sound. `see`, `hear` and the questions may come from several threads."""
+
+    def __init__(self, network: LipNetwork) -> None:
+        self._lock = threading.Lock()
+        self._heard = HeardLips(network)
+        self._activity = VoiceActivity()
+        self._timeline = SampleTimeline()
+        self._mouths: dict[int, deque[tuple[float, Mouth]]] = {}
+        self._seen_s = -math.inf
+        self._decided: deque[tuple[float, bool, int | None]] = deque(maxlen=round(KEPT_S / _STEP_S))
+        self._begin()
+
+    def see(self, t_s: float, mouths: Mapping[int, Mouth]) -> None:
+        """Take the mouths in sight in a picture, by person. t_s: its capture time."""
+        with self._lock:
+            self._seen_s = t_s
+            for person, mouth in mouths.items():
+                self._mouths.setdefault(person, deque(maxlen=256)).append((t_s, mouth))
+            for person, seen in list(self._mouths.items()):
+                while seen and seen[0][0] < t_s - _MOUTHS_S:
+                    seen.popleft()
+                if not seen:
+                    del self._mouths[person]
+            self._advance()
+
+    def hear(self, block: AudioBlock) -> None:
+        """Take the next block of sound."""
+        with self._lock:
+            if self._timeline.append(len(block.samples), block.captured_s):
+                self._heard.reset()
+                self._activity.reset()
+                self._decide(0)
+                self._begin()
+            sound = self._sound
+            voice = self._activity.push(block.samples)
+            sound.voice.extend(voice.tolist())
+            sound.voices += len(voice)
+            lips = self._heard.push(block.samples).reshape(-1, TICK // FRAME, len(Mouth._fields)).mean(axis=1)
+            sound.lips.extend(lips)
+            sound.ticks += len(lips)
+            self._advance()
+
+    def speaker(self, t_s: float) -> int | None:
+        """Who spoke at a time, as far as it is known by now; None: nobody in sight, or it is not clear who."""
+        with self._lock:
+            steps = self._steps_since(t_s - _STEP_S)
+            for end_s, voiced, person in steps:
+                if t_s <= end_s:
+                    return person if voiced else None
+            return person if steps and t_s <= end_s + 1.0 and voiced else None
+
+    def turns(self, since_s: float) -> list[Turn]:
+        """Turns that end after a time, oldest first; the newest may still change."""
+        with self._lock:
+            steps = self._steps_since(since_s)
+        turns: list[Turn] = []
+        for (voiced, person), group in groupby(steps, key=lambda step: step[1:]):
+            if not voiced:
+                continue
+            ends_s = [end_s for end_s, _, _ in group]
+            start_s = ends_s[0] - _STEP_S
+            if turns and turns[-1].person == person and start_s - turns[-1].end_s < PAUSE_S:
+                start_s = turns.pop().start_s
+            turns.append(Turn(start_s, ends_s[-1], person))
+        return turns
+
+    def _begin(self) -> None:
+        self._sound = _Sound()
+        self._steps: deque[_Step] = deque([_Step(-math.inf, False, {None: 0.0}, {})])
+        self._first = 0  # number of the first step that is held
+        self._path: list[int | None] = [None]
+
+    def _steps_since(self, since_s: float) -> list[tuple[float, bool, int | None]]:
+        """End, voice and speaker of steps, oldest first."""
+        newest = [(step.end_s, step.voiced, person) for step, person in zip(self._steps, self._path, strict=True)]
+        return [step for step in (*self._decided, *newest) if step[0] > since_s]
+
+    def _advance(self) -> None:
+        """Decide about the steps whose sound and pictures are here."""
+        sound = self._sound
+        while (number := self._first + len(self._steps)) * STEP <= sound.ticks:
+            end_s = self._timeline.time_of(number * STEP * TICK)
+            ahead_s = LAGS[-1] * TICK / SAMPLE_RATE_HZ
+            newest_s = self._timeline.time_of(sound.voices * VOICE_FRAME)
+            if self._seen_s < end_s + ahead_s and newest_s < end_s + PATIENCE_S:
+                return
+            self._steps.append(self._step(number, end_s))
+            self._path = list(self._likeliest_path())
+            self._decide(UNDECIDED)
+
+    def _decide(self, leave: int) -> None:
+        """Let stay as it is what was decided, but for the newest steps."""
+        while len(self._steps) > max(leave, 1):
+            step = self._steps.popleft()
+            self._first += 1
+            if (person := self._path.pop(0)) is not None or step.end_s > -math.inf:
+                self._decided.append((step.end_s, step.voiced, person))
+
+    def _likeliest_path(self) -> Iterator[int | None]:
+        """The speaker of each step held, of the best account of them all."""
+        people: list[int | None] = []
+        number, person = self._first + len(self._steps) - 1, self._steps[-1].likeliest
+        while number >= self._first:
+            earlier, before = self._steps[number - self._first].before.get(person, (self._first - 1, None))
+            people += [person] * (number - max(earlier, self._first - 1))
+            number, person = earlier, before
+        return reversed(people)
+
+    def _step(self, number: int, end_s: float) -> _Step:
+        """Accounts that end with this step; each person's last stretch begins after one of the steps held."""
+        last = self._steps[-1]
+        ticks = range(max(number * STEP - LONGEST, self._first * STEP), number * STEP)
+        spoken = np.array([self._sound.spoken(tick) for tick in ticks])
+        voiced = bool(spoken[-STEP:].any())
+        likeliest = last.likeliest
+        value: dict[int | None, float] = {None: last.value.get(None, -math.inf)}
+        before: dict[int | None, tuple[int, int | None]] = {None: (number - 1, None)}
+        if last.value[likeliest] - CHANGE > value[None]:
+            value[None], before[None] = last.value[likeliest] - CHANGE, (number - 1, likeliest)
+        starts = range(number - len(ticks) // STEP, number)
+        for person, gain in self._gains(ticks, spoken) if voiced else ():
+            for start, gained in zip(starts, gain, strict=True):
+                step = self._steps[start - self._first]
+                came = step.likeliest
+                best = step.value[came] - CHANGE
+                if (own := step.value.get(person, -math.inf) - GOES_ON) >= best:
+                    came, best = person, own
+                if best + gained > value.get(person, -math.inf):
+                    value[person], before[person] = best + gained, (start, came)
+        if not voiced:
+            for person, was in last.value.items():
+                if person is not None:
+                    value[person], before[person] = was, (number - 1, person)
+        return _Step(end_s, voiced, value, before)
+
+    def _gains(self, ticks: range, spoken: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """Of each person, what stretches to the end gain that begin at every step of the ticks, (steps,)."""
+        held = self._sound.ticks - len(self._sound.lips)
+        heard = np.array([self._sound.lips[tick - held] for tick in ticks], np.float64)
+        times_s = self._timeline.time_of(ticks[0] * TICK) + np.arange(LAGS[0], len(ticks) + LAGS[-1]) * (
+            TICK / SAMPLE_RATE_HZ
+        )
+        for person, seen in self._mouths.items():
+            lips, known = _at(times_s, seen)
+            if not known.any():
+                continue
+            shifts = np.arange(len(LAGS))[:, None] + np.arange(len(ticks))  # (lags, ticks)
+            counts = (known[shifts] & spoken).astype(np.float64)
+            agreement = _agreement(heard[None], lips[shifts], counts[..., None])[:, ::STEP]
+            duration = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, ::STEP]
+            gain = np.where(duration >= LEAST, duration * (TICK / SAMPLE_RATE_HZ) * (agreement - AGREES), -np.inf)
+            yield person, gain.max(axis=0)
+
+
+def _at(
+    times_s: NDArray[np.float64], seen: deque[tuple[float, Mouth]]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Mouths (N, 3) at times between those of the pictures, and where they are known (N,)."""
+    seen_s = np.array([t_s for t_s, _ in seen])
+    mouths = np.array([mouth for _, mouth in seen])
+    after = np.searchsorted(seen_s, times_s)
+    inside = (after > 0) & (after < len(seen_s))
+    after = np.where(inside, after, min(1, len(seen_s) - 1))
+    known = inside & (seen_s[after] - seen_s[after - 1] <= HOLE_S)
+    lips = np.stack([np.interp(times_s, seen_s, number) for number in mouths.T], axis=1)
+    return lips - lips.mean(axis=0), known
+
+
+def _agreement(
+    heard: NDArray[np.float64], lips: NDArray[np.float64], counts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted correlations of what is heard and seen from each tick to the end: (lags, ticks).
+
+    heard: (1, ticks, 3); lips: (lags, ticks, 3); counts: (lags, ticks, 1).
+    """
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.cumsum((values * counts)[:, ::-1], axis=1)[:, ::-1] / total)
+
+    total = np.maximum(np.cumsum(counts[:, ::-1], axis=1)[:, ::-1], 1.0)
+    mean_heard, mean_lips = mean(heard), mean(lips)
+    covariance = mean(heard * lips) - mean_heard * mean_lips
+    of_heard = np.maximum(mean(heard * heard) - mean_heard**2, 0) + 1e-2
+    of_lips = np.maximum(mean(lips * lips) - mean_lips**2, 0) + STILL**2
+    return np.asarray((covariance / np.sqrt(of_heard * of_lips)) @ WEIGHT)
