@@ -13,25 +13,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dhmd.assets.store import fetch
+from dhmd.features.speech import ENCODER_HOP, SPEECH_ASSET, LogMel, VoiceActivity
+from dhmd.features.speech_encoder import SpeechEncoder
 from dhmd.features.weights import fill, load_single
 
-FRAME: Final = 320
+FRAME: Final = ENCODER_HOP
 """Samples between two frames."""
-CHUNK: Final = 4
+CHUNK: Final = 8
 """Frames that are made at once, always the same ones of a stream: they must not depend on the sizes of blocks."""
-PAST: Final = 20
 AHEAD: Final = 8
-"""Frames before and after its own that a frame is made of."""
-LOUDNESS_FRAMES: Final = 150
-"""Frames within which the loudest band sets the level."""
-BANDS: Final = 24
-HIDDEN: Final = 40
+"""Frames after its own that a frame is made of."""
+CONTEXT: Final = 48
+"""Frames that the encoder hears at each run."""
+LAYERS: Final = 2
+"""Layers of the speech encoder that are read, from the first on."""
+REACH: Final = 4
+"""Frames before and after its own that are read for a frame, those two and its own."""
 WEIGHTS: Final = Path(__file__).parents[1] / "pretrained" / "lips.safetensors"
-
-_WINDOW: Final = 400
-_QUIET: Final = 1e-7  # power that is added to every band
-_LEAST_LEVEL: Final = -3.0
-_DEPTH: Final = 4.0  # decades below the level that are told apart
 
 _FOREHEAD, _CHIN, _NOSE = 10, 152, 1
 _EYES = (33, 263)
@@ -62,84 +61,79 @@ def mouth_of(landmarks: NDArray[np.float32]) -> Mouth:
 
 
 class LipNetwork(nn.Module):
-    """Opening, width and jaw of the lips that make a sound, each in deviations from its mean."""
+    """Lips that make a sound: the lower layers of the speech encoder, which tell sounds of speech apart whoever speaks,
+    read linearly. What is learned is the reading alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: SpeechEncoder) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv1d(BANDS, HIDDEN, 5),
-            nn.GELU(),
-            nn.Conv1d(HIDDEN, HIDDEN, 5, dilation=2),
-            nn.GELU(),
-            nn.Conv1d(HIDDEN, HIDDEN, 5, dilation=4),
-            nn.GELU(),
-            nn.Conv1d(HIDDEN, len(Mouth._fields), 1),
-        )
+        encoder.keep(LAYERS)
+        self.encoder = encoder
+        self.reading = nn.Linear(3 * LAYERS * encoder.width, len(Mouth._fields))
 
-    def forward(self, levelled: Tensor) -> Tensor:
-        """levelled: (B, BANDS, PAST + U + AHEAD), see `levelled`. Returns (B, 3, U), order of Mouth."""
-        out: Tensor = self.layers(levelled)
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel: (B, 80, 2 CONTEXT) log-mel frames of 10 ms. Returns (B, CHUNK, 3), order of Mouth, each in deviations
+        from its mean, of those frames that AHEAD others follow."""
+        out: Tensor = self.reading(self.listen(mel))
         return out
+
+    def listen(self, mel: Tensor) -> Tensor:
+        """What is read for the frames, (B, CHUNK, 3 x states of all layers)."""
+        loudest = mel.amax(dim=(1, 2), keepdim=True)  # how far the microphone stands off says nothing
+        states = torch.cat(self.encoder(mel + (1 - loudest))[1:], dim=-1)
+        smooth = (states[:, :-2] + 2 * states[:, 1:-1] + states[:, 2:]) / 4  # frame u of it is that of u + 1
+        first = CONTEXT - AHEAD - CHUNK - 1
+        return torch.cat([smooth[:, first + d : first + d + CHUNK] for d in (-REACH, 0, REACH)], dim=-1)
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> Self:
-        """The trained network, in evaluation mode. Raises WeightsInvalid."""
-        network = cls()
-        fill(network, load_single(path), path)
-        return network.eval()
+        """The trained network, in evaluation mode. Raises WeightsInvalid, AssetUnavailable."""
+        network = cls.untrained()
+        fill(network.reading, load_single(path), path)
+        return network
 
-
-def log_bands(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log10 power (U, BANDS) of mel bands, of windows of 25 ms that begin every 20 ms with the first sample."""
-    windows = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW)[::FRAME] * _hann
-    power = np.square(np.abs(np.fft.rfft(windows, axis=1))).astype(np.float32)
-    return np.asarray(np.log10(power @ _mel + _QUIET), np.float32)
-
-
-def levelled(bands: NDArray[np.float32], loudest: float) -> NDArray[np.float32]:
-    """Bands relative to the loudest of the last seconds, in [-1, 1]: how far the microphone stands off says nothing."""
-    return np.maximum(bands - max(loudest, _LEAST_LEVEL), -_DEPTH) * (2 / _DEPTH) + 1
+    @classmethod
+    def untrained(cls) -> Self:
+        """The speech encoder as it is, and a reading that knows nothing."""
+        return cls(SpeechEncoder.load(fetch(SPEECH_ASSET) / "model.bin")).eval()
 
 
 class HeardLips:
-    """Lips of whoever is heard, of one continuous sound."""
+    """Lips of whoever is heard, and whether anybody is, of one continuous sound. In silence the network does not run."""
 
     def __init__(self, network: LipNetwork) -> None:
         self._network = network
+        self._log_mel = LogMel()
+        self._activity = VoiceActivity()
         self.reset()
 
     def reset(self) -> None:
         """Forget the sound: the next sample is the first of another one."""
-        self._pending = np.zeros(_WINDOW // 2, np.float32)  # the window of a frame is centred at its time
-        self._bands = np.full((LOUDNESS_FRAMES, BANDS), np.log10(_QUIET), np.float32)
+        self._activity.reset()
+        self._past = np.zeros(CONTEXT * FRAME, np.float32)
+        self._pending = np.zeros(0, np.float32)
+        self._voiced = [False] * (1 + AHEAD // CHUNK)
         self._early = AHEAD // CHUNK
 
-    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Frames (U, 3) that these samples complete, order of Mouth, U a multiple of CHUNK; frame u is that of the
-        moment 0.02 u after the first sample."""
+    def push(self, samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """What these samples complete: lips (U, 3), order of Mouth, and voice (V,), of every VOICE_FRAME samples.
+
+        Both count from the first sample; lips come AHEAD frames later. U is a multiple of CHUNK.
+        """
         pending = np.concatenate([self._pending, samples])
-        made = [np.empty((0, len(Mouth._fields)), np.float32)]
-        while len(pending) >= (CHUNK - 1) * FRAME + _WINDOW:
-            bands = log_bands(pending[: (CHUNK - 1) * FRAME + _WINDOW])
-            pending = pending[CHUNK * FRAME :]
-            self._bands = np.concatenate([self._bands[CHUNK:], bands])
+        made, voice = [np.empty((0, len(Mouth._fields)), np.float32)], [np.empty(0, np.bool_)]
+        while len(pending) >= CHUNK * FRAME:
+            chunk, pending = pending[: CHUNK * FRAME], pending[CHUNK * FRAME :]
+            voice.append(self._activity.push(chunk))
+            self._voiced = [*self._voiced[1:], bool(voice[-1].any())]
+            self._past = np.concatenate([self._past[len(chunk) :], chunk])
             if self._early:  # frames from before the sound
                 self._early -= 1
-                continue
-            window = levelled(self._bands[-(PAST + CHUNK + AHEAD) :], float(self._bands.max()))
-            with torch.inference_mode():
-                made.append(self._network(torch.from_numpy(window.T[None]))[0].numpy().T)
+            else:
+                made.append(self._lips() if any(self._voiced) else np.zeros((CHUNK, len(Mouth._fields)), np.float32))
         self._pending = pending
-        return np.concatenate(made)
+        return np.concatenate(made), np.concatenate(voice)
 
-
-def _mel_filters() -> NDArray[np.float32]:
-    """(201, BANDS) triangles of equal area on the mel scale from 0 to 8 kHz."""
-    edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 8000 / 700), BANDS + 2) / 2595) - 1)
-    hz = np.linspace(0, 8000, _WINDOW // 2 + 1)[:, None]
-    rising, falling = (hz - edges[:-2]) / np.diff(edges)[:-1], (edges[2:] - hz) / np.diff(edges)[1:]
-    return (np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))).astype(np.float32)
-
-
-_hann: Final = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
-_mel: Final = _mel_filters()
+    def _lips(self) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            lips: NDArray[np.float32] = self._network(torch.from_numpy(self._log_mel(self._past))[None])[0].numpy()
+        return lips

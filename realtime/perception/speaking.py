@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.features.lips import CHUNK, FRAME, HeardLips, LipNetwork, Mouth, mouth_of
-from dhmd.features.speech import VOICE_FRAME, VoiceActivity
+from dhmd.features.lips import FRAME, HeardLips, LipNetwork, Mouth, mouth_of
+from dhmd.features.speech import VOICE_FRAME
 from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
 from realtime.capture.samples import AudioBlock
 
@@ -27,7 +27,7 @@ __all__ = ["Mouth", "Speakers", "Turn", "mouth_of"]
 
 TICK: Final = 2 * FRAME
 """Samples between the moments at which lips are compared: 40 ms."""
-STEP: Final = CHUNK // 2
+STEP: Final = 2
 """Ticks after which it is decided anew: 80 ms."""
 LAGS: Final = tuple(range(-3, 3))
 """Ticks by which pictures may be ahead of the sound (negative) or behind it."""
@@ -46,6 +46,8 @@ STILL: Final = np.array([0.006, 0.008, 0.004])
 """Movement of each number of a mouth below which it is the landmarks' noise."""
 AGREES: Final = 0.7
 """Agreement above which lips are rather those of the voice; 2 is perfect."""
+SILENCE: Final = 3
+"""Steps without voice after which nobody goes on speaking: who speaks next is found anew."""
 CHANGE: Final = 0.2
 """What a change of speaker must gain, in seconds of agreement."""
 GOES_ON: Final = 0.05
@@ -57,6 +59,8 @@ HOLE_S: Final = 0.25
 """Between two pictures of a mouth, at most, for what lies between to be known."""
 PAUSE_S: Final = 0.5
 """A turn of one speaker goes on after a pause shorter than this."""
+AHEAD_S: Final = 1.0
+"""For so long after what is decided the speaker is taken to be the same."""
 _BESIDE: Final = 2  # ticks beside voice that count as voice: lips begin before it
 _STEP_S: Final = STEP * TICK / SAMPLE_RATE_HZ
 _MOUTHS_S: Final = 5.0
@@ -78,10 +82,13 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class _Step:
     """What is known of one step. value: of the best account of everything so far that ends with this speaker; before:
-    the step and speaker from which that came."""
+    the step and speaker from which that came. silence: steps without voice up to it; begun: the step after which voice
+    began."""
 
     end_s: float
     voiced: bool
+    silence: int
+    begun: int
     value: dict[int | None, float]
     before: dict[int | None, tuple[int, int | None]]
 
@@ -112,7 +119,6 @@ class Speakers:
     def __init__(self, network: LipNetwork) -> None:
         self._lock = threading.Lock()
         self._heard = HeardLips(network)
-        self._activity = VoiceActivity()
         self._timeline = SampleTimeline()
         self._mouths: dict[int, deque[tuple[float, Mouth]]] = {}
         self._seen_s = -math.inf
@@ -137,14 +143,13 @@ class Speakers:
         with self._lock:
             if self._timeline.append(len(block.samples), block.captured_s):
                 self._heard.reset()
-                self._activity.reset()
                 self._decide(0)
                 self._begin()
             sound = self._sound
-            voice = self._activity.push(block.samples)
+            frames, voice = self._heard.push(block.samples)
             sound.voice.extend(voice.tolist())
             sound.voices += len(voice)
-            lips = self._heard.push(block.samples).reshape(-1, TICK // FRAME, len(Mouth._fields)).mean(axis=1)
+            lips = frames.reshape(-1, TICK // FRAME, frames.shape[1]).mean(axis=1)
             sound.lips.extend(lips)
             sound.ticks += len(lips)
             self._advance()
@@ -152,11 +157,11 @@ class Speakers:
     def speaker(self, t_s: float) -> int | None:
         """Who spoke at a time, as far as it is known by now; None: nobody in sight, or it is not clear who."""
         with self._lock:
-            steps = self._steps_since(t_s - _STEP_S)
-            for end_s, voiced, person in steps:
-                if t_s <= end_s:
-                    return person if voiced else None
-            return person if steps and t_s <= end_s + 1.0 and voiced else None
+            newest = self._steps[-1]
+            if newest.end_s < t_s <= newest.end_s + AHEAD_S:
+                return self._path[-1] if newest.voiced else None
+            steps = self._steps_since(t_s)
+        return steps[0][2] if steps and steps[0][1] and t_s > steps[0][0] - _STEP_S else None
 
     def turns(self, since_s: float) -> list[Turn]:
         """Turns that end after a time, oldest first; the newest may still change."""
@@ -175,7 +180,7 @@ class Speakers:
 
     def _begin(self) -> None:
         self._sound = _Sound()
-        self._steps: deque[_Step] = deque([_Step(-math.inf, False, {None: 0.0}, {})])
+        self._steps: deque[_Step] = deque([_Step(-math.inf, False, 0, 0, {None: 0.0}, {})])
         self._first = 0  # number of the first step that is held
         self._path: list[int | None] = [None]
 
@@ -218,9 +223,12 @@ class Speakers:
     def _step(self, number: int, end_s: float) -> _Step:
         """Accounts that end with this step; each person's last stretch begins after one of the steps held."""
         last = self._steps[-1]
-        ticks = range(max(number * STEP - LONGEST, self._first * STEP), number * STEP)
+        voiced = any(self._sound.spoken(tick) for tick in range((number - 1) * STEP, number * STEP))
+        silence = 0 if voiced else last.silence + 1
+        if silence >= SILENCE:
+            return _Step(end_s, False, silence, number, {None: last.value[last.likeliest]}, {None: (number - 1, last.likeliest)})
+        ticks = range(max(number * STEP - LONGEST, self._first * STEP, last.begun * STEP), number * STEP)
         spoken = np.array([self._sound.spoken(tick) for tick in ticks])
-        voiced = bool(spoken[-STEP:].any())
         likeliest = last.likeliest
         value: dict[int | None, float] = {None: last.value.get(None, -math.inf)}
         before: dict[int | None, tuple[int, int | None]] = {None: (number - 1, None)}
@@ -240,7 +248,7 @@ class Speakers:
             for person, was in last.value.items():
                 if person is not None:
                     value[person], before[person] = was, (number - 1, person)
-        return _Step(end_s, voiced, value, before)
+        return _Step(end_s, voiced, silence, last.begun, value, before)
 
     def _gains(self, ticks: range, spoken: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """Of each person, what stretches to the end gain that begin at every step of the ticks, (steps,)."""
