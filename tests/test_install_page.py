@@ -33,3 +33,15 @@ def test_the_table_of_wheels_is_that_of_the_locks(title: str, locks: tuple[str, 
 def test_there_is_a_way_without_make_for_each_daily_target() -> None:
     without = PAGE[PAGE.index("## Without make") :]
     assert set(re.findall(r"^\| `make (\w+)`", without, re.MULTILINE)) >= {"setup", "demo", "extras", "test", "lint"}
+
+
+@pytest.mark.parametrize("name", ["install.md", "deployment.md"])
+def test_links_lead_to_what_there_is(name: str) -> None:
+    page = TOP / "docs" / name
+    for path, anchor in re.findall(r"\]\(([^)#:]*)#?([^)]*)\)", page.read_text()):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{path}#{anchor}"
