@@ -56,7 +56,7 @@ demo: setup  ## play the demo clip through the whole pipeline
 
 .PHONY: test
 test: setup system $(DEV)  ## run the tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 3 --dist loadfile
 
 .PHONY: soak
 soak: setup system $(DEV)  ## hours, restarts, kills, attacks and fuzzing; DHMD_SOAK_S=600 for minutes of each

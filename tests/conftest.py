@@ -268,7 +268,12 @@ class PulseAudio:
             "PULSE_SERVER": f"unix:{folder}/native",
             "ALSA_CONFIG_PATH": str(alsa),
         }
-        modules = ["module-null-sink sink_name=speaker", f"module-native-protocol-unix socket={folder}/native"]
+        self.start()
+
+    def start(self) -> None:
+        socket = f"{self._folder.name}/native"
+        Path(socket).unlink(missing_ok=True)
+        modules = ["module-null-sink sink_name=speaker", f"module-native-protocol-unix socket={socket}"]
         self._server = subprocess.Popen(
             ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", *(f"--load={m}" for m in modules)],
             env=self.environment,

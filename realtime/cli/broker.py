@@ -19,6 +19,7 @@ from realtime.cli.flags import (
     without_page,
 )
 from realtime.cli.output import PlainConsole
+from realtime.cli.page import add_address_flags, address_of
 
 if TYPE_CHECKING:
     from realtime.mqtt.broker import BrokerAddress
@@ -50,6 +51,7 @@ WATCH_EXAMPLES = """examples:
   dhmd-live watch --broker mqtt://broker.local             every stream at the broker
   dhmd-live watch --broker mqtt://broker.local --stream hall
                                                            one of them; Ctrl-C ends it
+  dhmd-live watch --broker mqtt://broker.local --page      all of them on a page, with their last hour
 
 exit status: as for `dhmd-live run`.
 """
@@ -132,23 +134,29 @@ def _serve(options: argparse.Namespace) -> int:
 def add_watch(commands: Commands) -> None:
     watch = commands.add_parser(
         "watch",
-        help="show a stream as it is published",
-        description="Show a stream as other programs receive it: a view in a terminal, lines elsewhere.",
+        help="show streams as they are published",
+        description="Show streams as other programs receive them: a view in a terminal, lines elsewhere, or a page.",
         epilog=WATCH_EXAMPLES,
     )
     watch.set_defaults(command=_watch)
     add_broker_flags(watch)
-    watch.add_argument("--stream", metavar="NAME", default="+", help="name of one stream (default: all)")
+    shown = watch.add_mutually_exclusive_group()
+    shown.add_argument("--stream", metavar="NAME", default="+", help="name of one stream (default: all)")
+    shown.add_argument("--page", action="store_true", help="serve a page of all streams and their last hour")
+    add_address_flags(watch)
 
 
 def _watch(options: argparse.Namespace) -> int:
 
     from realtime.messages.topics import check_stream_name
     from realtime.mqtt.broker import named_broker
-    from realtime.programs.watch import watch
+    from realtime.programs.watch import watch, watch_all
 
+    broker = named_broker(options.broker, access_of(options))
+    if options.page:
+        return watch_all(broker, address_of(options, camera=False), PlainConsole())
     stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
-    return watch(named_broker(options.broker, access_of(options)), stream, PlainConsole())
+    return watch(broker, stream, PlainConsole())
 
 
 def add_health(commands: Commands) -> None:

@@ -91,7 +91,10 @@ def payload_of(message: aiomqtt.Message) -> bytes:
 
 
 async def received(
-    broker: BrokerAddress, names: Sequence[str], on_connected: Callable[[], None] = lambda: None
+    broker: BrokerAddress,
+    names: Sequence[str],
+    on_connected: Callable[[], None] = lambda: None,
+    on_away: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[aiomqtt.Message, None]:
     """Yield all messages on these topics, which may hold wildcards; come back when the broker does.
 
@@ -107,7 +110,7 @@ async def received(
                 async for message in client.messages:
                     yield message
         except LOST as error:
-            await again.after(error)
+            await again.after(error, on_away)
 
 
 def kept(broker: BrokerAddress, names: Sequence[str]) -> dict[str, bytes]:

@@ -29,6 +29,7 @@ from realtime.web.capacity import streams_at_once
 from realtime.web.conversation import Visitors
 from realtime.web.recordings import Recordings
 from realtime.web.server import WebServer
+from realtime.web.streams import Streams
 from realtime.web.visits import Assemble, Common, Visits
 
 if TYPE_CHECKING:
@@ -92,9 +93,17 @@ async def _host(
             from realtime.metrics.collectors import StreamCollector
 
             registry.register(StreamCollector(visits.figures))
+        others = None
+        # Visitors from elsewhere are not shown one another.
+        if broker is not None and address.token is None:
+            others = Streams(broker)
+            following = (await stack.enter_async_context(asyncio.TaskGroup())).create_task(others.follow())
+            stack.callback(following.cancel)
         try:
-            async with WebServer(Visitors(visits), address, recordings).open() as page:
+            async with WebServer(Visitors(visits), address, recordings, others).open() as page:
                 tell(f"page: {page}")
+                if others is not None:
+                    tell(f"all streams of {broker}: {page}streams")
                 streams = f"{settings.stream}-1" + (f" to {settings.stream}-{most}" if most > 1 else "")
                 tell(f"visitors at a time: {most}; published as {streams} to {broker or 'no broker'}")
                 tell("Ctrl-C stops")

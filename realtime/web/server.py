@@ -34,6 +34,7 @@ from realtime.web.address import WebAddress
 from realtime.web.connections import AT_ONCE, HttpConnection, Listener, WebSocketConnection
 from realtime.web.protocol import BUSY, LARGEST_MESSAGE, REFUSED
 from realtime.web.recordings import Recordings
+from realtime.web.streams import Streams
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +76,19 @@ A = TypeVar("A", bound=Audience)
 
 
 class WebServer(Generic[A]):
-    """Serves one audience. recordings: what its pages can fetch."""
+    """Serves one audience. recordings: what its pages can fetch. streams: of a broker, on a page beside it."""
 
-    def __init__(self, audience: A, address: WebAddress, recordings: Recordings | None = None) -> None:
+    def __init__(
+        self,
+        audience: A,
+        address: WebAddress,
+        recordings: Recordings | None = None,
+        streams: Streams | None = None,
+    ) -> None:
         self.audience = audience
         self.address = address
         self.recordings = recordings
+        self.streams = audience if isinstance(audience, Streams) else streams
         self._pages: Counter[str] = Counter()
         """By address: those that look now."""
 
@@ -107,6 +115,8 @@ class WebServer(Generic[A]):
             yield self.address.url(listener.getsockname()[1])
         finally:
             self.audience.end()
+            if self.streams is not None:
+                self.streams.end()
             await asyncio.sleep(0.05)  # the last word to the pages
             server.should_exit = True
             await task
@@ -135,6 +145,7 @@ class WebServer(Generic[A]):
                 Route("/events", self._events),
                 Mount("/static", StaticFiles(directory=STATIC)),
                 *([self.recordings.route] if self.recordings else []),
+                *([Route("/streams", self._streams), Route("/streams/events", self._told)] if self.streams else []),
             ],
             middleware=[
                 *([Middleware(_Door, proxy)] if (proxy := self.address.proxy) else []),
@@ -144,15 +155,25 @@ class WebServer(Generic[A]):
         )
 
     def _index(self, request: Request) -> Response:
-        return self.address.refusal(request) or FileResponse(STATIC / "index.html")
+        page = "streams.html" if self.streams is self.audience else "index.html"
+        return self.address.refusal(request) or FileResponse(STATIC / page)
+
+    def _streams(self, request: Request) -> Response:
+        return self.address.refusal(request) or FileResponse(STATIC / "streams.html")
 
     async def _events(self, request: Request) -> Response:
-        """The estimates as an EventSource or `curl -N` reads them: own page, or no page at all, and the token."""
+        return self._sent(request, self.audience)
+
+    async def _told(self, request: Request) -> Response:
+        return self._sent(request, self.streams)
+
+    def _sent(self, request: Request, source: Audience | None) -> Response:
+        """The events as an EventSource or `curl -N` reads them: own page, or no page at all, and the token."""
         if "origin" in request.headers and not self.address.is_own_page(request):
             return PlainTextResponse("wrong origin; pages of others may not look at this stream", 403)
         if (refusal := self.address.refusal(request)) is not None:
             return refusal
-        if (events := self.audience.events()) is None:
+        if source is None or (events := source.events()) is None:
             return PlainTextResponse("each visitor has a stream of their own; subscribe to it over MQTT", 404)
         if full := self._full(host := _host(request)):
             return PlainTextResponse(full, 503)

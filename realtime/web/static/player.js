@@ -2,7 +2,7 @@
 
 import { at, put } from "./dom.js";
 import { draws } from "./draw.js";
-import { drawBand } from "./draw-timeline.js";
+import { drawBand } from "./draw-band.js";
 import { minutes } from "./emotions.js";
 import { state, touch } from "./state.js";
 

@@ -15,37 +15,43 @@ import pytest
 from realtime.capture.samples import SAMPLE_RATE_HZ
 
 RECORD = """
-import os, sys, threading
+import os, sys, threading, time
 import numpy as np
 from realtime.capture import microphone
 from realtime.clock import StreamClock
 from realtime.errors import MicrophoneUnavailable
 
-path, name, rate_hz, channels, seconds = sys.argv[1:]
+path, name, rate_hz, channels, seconds, tries = sys.argv[1:]
 if rate_hz != "0":
     microphone._format = lambda sounddevice, device: (int(rate_hz), int(channels))
 stop = threading.Event()
 clock = StreamClock()
 source = microphone.Microphone(name, clock)
 blocks = []
-try:
-    for block in source.blocks(stop):
-        print("recording", len(block.samples), flush=True)
-        blocks.append(block)
-        if sum(len(b.samples) for b in blocks) >= float(seconds) * 16000:
-            stop.set()
-except MicrophoneUnavailable as error:
-    print(error, flush=True)
-    os._exit(1)  # as dhmd-live does: nothing waits for a dead sound system
+for left in reversed(range(int(tries))):
+    try:
+        for block in source.blocks(stop):
+            print("recording", len(block.samples), flush=True)
+            blocks.append(block)
+            if sum(len(b.samples) for b in blocks) >= float(seconds) * 16000:
+                stop.set()
+        break
+    except MicrophoneUnavailable as error:
+        print(error, flush=True)
+        if not left:
+            os._exit(1)  # as dhmd-live does: nothing waits for a dead sound system
+        time.sleep(0.5)
 np.savez(path, samples=np.concatenate([b.samples for b in blocks]), lengths=[len(b.samples) for b in blocks],
          captured_s=[b.captured_s for b in blocks], arrived_s=[b.arrived_s for b in blocks],
          ended_s=clock.now(), overflows=source.overflows)
 """
 
 
-def command(path: Path, name: str = "default", rate_hz: int = 0, channels: int = 0, seconds: float = 3.0) -> list[str]:
+def command(
+    path: Path, name: str = "default", rate_hz: int = 0, channels: int = 0, seconds: float = 3.0, tries: int = 1
+) -> list[str]:
     """Record in a process of its own, with the surroundings that PortAudio reads when it is loaded."""
-    return [sys.executable, "-c", RECORD, *map(str, (path, name, rate_hz, channels, seconds))]
+    return [sys.executable, "-c", RECORD, *map(str, (path, name, rate_hz, channels, seconds, tries))]
 
 
 @pytest.mark.parametrize(("rate_hz", "channels"), [(0, 0), (44_100, 2), (48_000, 1)], ids=["16k", "44k1 stereo", "48k"])
@@ -135,6 +141,29 @@ def test_a_microphone_that_is_pulled_out_says_so(pulseaudio: Any, tmp_path: Path
     lines = recorder.communicate(timeout=120)[0].splitlines()
     assert recorder.returncode == 1
     assert lines[-1] == "default: delivers nothing; is it plugged in?"
+
+
+def test_a_microphone_that_comes_back_is_heard_again(
+    pulseaudio: Any, make_media: Callable[..., Path], tmp_path: Path
+) -> None:
+    recording = tmp_path / "recording.npz"
+    recorder = subprocess.Popen(
+        command(recording, seconds=4.0, tries=100), env=pulseaudio.environment, stdout=subprocess.PIPE, text=True
+    )
+    assert recorder.stdout is not None
+    assert recorder.stdout.readline().startswith("recording")
+    pulseaudio.kill()
+    while (line := recorder.stdout.readline()).startswith("recording"):
+        pass
+    assert line, "it ended before it noticed"
+    pulseaudio.start()
+    playing = pulseaudio.play(make_media("tone.wav", "-f", "lavfi", "-i", "sine=440:r=48000:d=30,volume=4"))
+    recorder.communicate(timeout=120)
+    playing.kill()
+    playing.wait()
+    heard = np.load(recording)
+    assert np.abs(np.fft.rfft(heard["samples"][-SAMPLE_RATE_HZ:])).argmax() == 440
+    assert (np.diff(heard["captured_s"]) > 0).all(), "what was not heard is a gap in time"
 
 
 def test_a_machine_without_microphone(pulseaudio: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import subprocess
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -134,9 +135,21 @@ def test_an_edge_and_a_server_say_what_a_run_says(
     assert "17 estimates in" in serving.out
 
 
+READ = ("hall/claim", "hall/set/pause", "hall/set/mark", "hall/window", "hall/window/resync", "hall/window/refused")
+
+
+def poison(port: int) -> None:
+    """Leave 10 MB of nothing, retained, on what edges and servers read."""
+    for topic in (*READ, "serve/nobody"):
+        command = ["mosquitto_pub", "-p", str(port), "-t", f"dhmd/{topic}", "-r", "-q", "1", "-s"]
+        subprocess.run(command, input=b"\xff{" * 5_000_000, check=True, timeout=WAIT_S)
+
+
 def test_a_live_edge_keeps_its_statuses_and_knows_its_latency(
     live: Callable[..., Any], start_server: Any, mosquitto: Any, subscribe: Subscribe, talking_clip: Path
 ) -> None:
+    """Whatever somebody has left on the topics that are read."""
+    poison(mosquitto.port)
     listener = subscribe(mosquitto.port)
     announced = subscribe(mosquitto.port, topic="homeassistant/#")
     start_server(mosquitto.url)
