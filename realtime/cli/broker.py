@@ -19,7 +19,7 @@ from realtime.cli.flags import (
     without_page,
 )
 from realtime.cli.output import PlainConsole
-from realtime.cli.page import add_address_flags, address_of
+from realtime.cli.page import add_address_flags, address_of, address_settings
 
 if TYPE_CHECKING:
     from realtime.mqtt.broker import BrokerAddress
@@ -154,7 +154,7 @@ def _watch(options: argparse.Namespace) -> int:
 
     broker = named_broker(options.broker, access_of(options))
     if options.page:
-        return watch_all(broker, address_of(options, camera=False), PlainConsole())
+        return watch_all(broker, address_of(address_settings(options), camera=False), PlainConsole())
     stream = options.stream if options.stream == "+" else check_stream_name(options.stream)
     return watch(broker, stream, PlainConsole())
 
