@@ -101,12 +101,12 @@ def table() -> str:
             offered = dict(zip(named, pool.map(tags, named), strict=True))
         rows = {pin: [pythons(of, platforms) for platforms in SYSTEMS.values()] for pin, of in offered.items()}
         anywhere = [pin for pin, cells in rows.items() if all(len(cell) == len(PYTHONS) for cell in cells)]
-        lines += [f"**{title}.** On all four, for Python {shown_range()}: "]
+        *first, last = SYSTEMS
+        lines += [f"**{title}**, {len(rows)} packages. On {', '.join(first)} and {last}, for Python {shown_range()}: "]
         lines[-1] += ", ".join(f"{pin.name} {pin.version}" for pin in anywhere) + "."
-        lines += ["", f"| of {len(rows)}, the rest | {' | '.join(SYSTEMS)} |", "| --- |" + " --- |" * len(SYSTEMS)]
-        for pin, cells in rows.items():
-            if pin not in anywhere:
-                lines.append(f"| {pin.name} {pin.version} | {' | '.join(map(shown, cells))} |")
+        if rest := {pin: cells for pin, cells in rows.items() if pin not in anywhere}:
+            lines += ["", f"| the others | {' | '.join(SYSTEMS)} |", "| --- |" + " --- |" * len(SYSTEMS)]
+            lines += [f"| {pin.name} {pin.version} | {' | '.join(map(shown, cells))} |" for pin, cells in rest.items()]
         lines.append("")
     return "\n".join(lines)
 

@@ -30,6 +30,7 @@ PACKAGES: Final = "python3,python3-venv,ca-certificates"
 LENT: Final = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/root/.config/pip", "/etc/ssl/certs", "/opt")
 """Of this machine, while the steps are done: the way to the network, and what pip is told here."""
 WEIGHTS: Final = Path.home() / ".cache" / "dhmd"
+CHROOT: Final = shutil.which("chroot", path="/usr/sbin:/sbin:/usr/bin") or "chroot"
 ESTIMATES: Final = 200
 WAIT_S: Final = 600.0
 
@@ -53,7 +54,7 @@ class Image:
         binds += [f"mount --bind {path} {self._place(path)}" for path in lent if path != "/opt"]
         binds += [f"mount --bind {path} {self._place(str(path))}" for path in Path("/opt").iterdir() if path.is_dir()]
         inside = f"cd {shlex.quote(self.folder)} && {line}"
-        command = self.words(binds, ["chroot", str(self.root), "/bin/sh", "-ec", inside])
+        command = self.words(binds, [CHROOT, str(self.root), "/bin/sh", "-ec", inside])
         subprocess.run(command, env={**self.environment, **pip}, check=True)
 
     def take(self, word: str, rest: str) -> None:
@@ -97,7 +98,7 @@ class Image:
             f"mount --bind {self.weights} {root}/weights",
         ]
         user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
-        entry = ["chroot", root, *user, *self.command["ENTRYPOINT"], *words]
+        entry = [CHROOT, root, *user, *self.command["ENTRYPOINT"], *words]
         return subprocess.Popen(
             self.words(binds, entry), env=self.environment, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
         )

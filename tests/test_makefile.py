@@ -66,21 +66,9 @@ def declared(*extras: str) -> dict[str, Requirement]:
 
 
 def test_make_alone_lists_every_target() -> None:
-    listed = set(re.findall(r"^make (\w+) +\S", make(TOP).stdout, re.MULTILINE))
-    assert listed == {
-        "help",
-        "setup",
-        "extras",
-        "demo",
-        "test",
-        "lint",
-        "soak",
-        "bench",
-        "accuracy",
-        "clip",
-        "lock",
-        "clean",
-    }
+    listed = re.findall(r"^make (\w+) +\S", make(TOP).stdout, re.MULTILINE)
+    daily = ["help", "setup", "extras", "demo", "test", "lint", "clean"]
+    assert sorted(listed) == sorted([*daily, "soak", "bench", "accuracy", "image", "clip", "lock"])
 
 
 def test_an_old_python_is_named(clone: Path) -> None:

@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
 
     # Standard output is the estimates' alone where they are written to it.
     console = PlainConsole(stderr=settings.estimates == "-")
-    _show(run(settings, console), console)
+    _show(run(settings, console, reread=lambda: settings_of(options)), console)
     return 0
 
 
@@ -155,7 +155,8 @@ def _web(options: argparse.Namespace) -> int:
         return 0
     from realtime.programs.run import run
 
-    _show(run(settings, console, web=page_of(settings.stream, address)), console)
+    page = page_of(settings.stream, address)
+    _show(run(settings, console, web=page, reread=lambda: settings_of(options)), console)
     return 0
 
 

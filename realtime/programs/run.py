@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,14 +53,15 @@ def run(
     title: str = "dhmd-live",
     sinks: Sequence[Sink[Emission]] = (),
     web: WebServer[Viewers] | None = None,
+    reread: Callable[[], RunSettings] | None = None,
 ) -> Summary:
     """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what ends it early.
 
-    sinks: who else is handed the estimates. web: the page that shows them.
+    sinks: who else is handed the estimates. web: the page that shows them. reread: reads the settings again.
     """
     watch = Stopwatch(time.monotonic())
     with prepared(settings, console, title=title, sinks=(watch, *sinks), web=web) as under_way:
-        summary = event_loop.run(_until_asked(under_way, console))
+        summary = event_loop.run(_until_asked(replace(under_way, reread=reread), console))
     summary.first_estimate_s = watch.first_s
     return summary
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from realtime.pipeline.offline import run_offline
 from realtime.pipeline.pipeline import Pipeline, Statistics
 from realtime.programs.control import Control
 from realtime.programs.outputs import Assembled, Destinations, assembled
+from realtime.programs.reload import followed
 from realtime.session.folder import FolderRecording
 from realtime.session.marking import Marking
 from realtime.session.recorder import Recorder
@@ -57,7 +58,7 @@ class Run:
     """Parts of a run once all is loaded, and its course. Lives in the event loop.
 
     media: None where the source is live. asked: what its estimates go to. description: of its recordings, see
-    `describe`. recorder: of all of it. web: the page that shows it.
+    `describe`. recorder: of all of it. web: the page that shows it. reread: reads the settings again.
     """
 
     settings: RunSettings
@@ -69,6 +70,7 @@ class Run:
     recorder: Recorder | None
     web: WebServer[Viewers] | None
     steering: Steering = field(default_factory=Steering)
+    reread: Callable[[], RunSettings] | None = None
 
     async def go(self, console: Console, stop: asyncio.Event) -> Summary:
         """Put the outputs together, and drive the pipeline to its end, or until `stop` is set."""
@@ -153,15 +155,16 @@ class Run:
             )
         else:
             async with self._taking_commands(outputs.publisher):
-                await run_live(
-                    pipeline,
-                    self.delivery,
-                    hop_s=hop_s,
-                    duration_s=duration_s,
-                    stop=stop,
-                    on_status=pipeline.outputs.on_worker,
-                    steering=self.steering,
-                )
+                with followed(self.reread, self.settings, pipeline.steadied):
+                    await run_live(
+                        pipeline,
+                        self.delivery,
+                        hop_s=hop_s,
+                        duration_s=duration_s,
+                        stop=stop,
+                        on_status=pipeline.outputs.on_worker,
+                        steering=self.steering,
+                    )
 
     def _taking_commands(self, publisher: Publisher | None) -> AbstractAsyncContextManager[None]:
         """Carry out commands while the context lasts, if they are allowed."""
