@@ -55,9 +55,7 @@ def mouth_of(landmarks: NDArray[np.float32]) -> Mouth:
 
     height = max(between(_FOREHEAD, _CHIN), 1e-6)
     opening = sum(between(*pair) for pair in _INNER_LIPS) / len(_INNER_LIPS)
-    return Mouth(
-        opening / height, between(*_CORNERS) / max(between(*_EYES), 1e-6), between(_NOSE, _CHIN) / height
-    )
+    return Mouth(opening / height, between(*_CORNERS) / max(between(*_EYES), 1e-6), between(_NOSE, _CHIN) / height)
 
 
 class LipNetwork(nn.Module):
@@ -98,7 +96,7 @@ class LipNetwork(nn.Module):
 
 
 class HeardLips:
-    """Lips of whoever is heard, and whether anybody is, of one continuous sound. In silence the network does not run."""
+    """Lips of whoever is heard, and whether anybody is, of one continuous sound. In silence no network runs."""
 
     def __init__(self, network: LipNetwork) -> None:
         self._network = network

@@ -12,6 +12,7 @@ from dhmd.checkpoint import Checkpoint, encoder_path
 from dhmd.contract import FeatureSpec
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.face import FaceExtractor
+from dhmd.features.lips import LipNetwork
 from dhmd.features.speech import SpeechModel
 from dhmd.features.text import TextExtractor
 from dhmd.features.voice import VoiceExtractor
@@ -32,6 +33,8 @@ class StreamExtractors:
     transcript: StreamingTranscript | None
     """None where no speech is recognised."""
     text: TextExtractor
+    lips: LipNetwork | None = None
+    """Tells who of several people speaks; None where one is followed."""
 
     @classmethod
     def load(
@@ -47,12 +50,14 @@ class StreamExtractors:
         speech = _started(lambda: SpeechModel(listening.speech, listening.language)) if listening else None
         languages = None if listening is not None and listening.untested_words else checkpoint.languages
         text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT], languages=languages))
+        lips = _started(LipNetwork.load) if people > 1 else None
         try:
             loaded = cls(
                 face.result(),
                 voice.result(),
                 None if speech is None else StreamingTranscript(speech.result()),
                 text.result(),
+                None if lips is None else lips.result(),
             )
             for modality, produced in loaded.specs.items():
                 checkpoint.features[modality].require(produced)
@@ -69,6 +74,7 @@ class StreamExtractors:
             VoiceExtractor(self.voice.network),
             None if self.transcript is None else StreamingTranscript(self.transcript.speech),
             self.text,
+            self.lips,
         )
 
     @property

@@ -226,7 +226,9 @@ class Speakers:
         voiced = any(self._sound.spoken(tick) for tick in range((number - 1) * STEP, number * STEP))
         silence = 0 if voiced else last.silence + 1
         if silence >= SILENCE:
-            return _Step(end_s, False, silence, number, {None: last.value[last.likeliest]}, {None: (number - 1, last.likeliest)})
+            return _Step(
+                end_s, False, silence, number, {None: last.value[last.likeliest]}, {None: (number - 1, last.likeliest)}
+            )
         ticks = range(max(number * STEP - LONGEST, self._first * STEP, last.begun * STEP), number * STEP)
         spoken = np.array([self._sound.spoken(tick) for tick in ticks])
         likeliest = last.likeliest
@@ -238,7 +240,7 @@ class Speakers:
         for person, gain in self._gains(ticks, spoken) if voiced else ():
             for start, gained in zip(starts, gain, strict=True):
                 step = self._steps[start - self._first]
-                came = step.likeliest
+                came: int | None = step.likeliest
                 best = step.value[came] - CHANGE
                 if (own := step.value.get(person, -math.inf) - GOES_ON) >= best:
                     came, best = person, own
