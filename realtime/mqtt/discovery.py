@@ -21,7 +21,7 @@ from realtime import event_loop
 from realtime.errors import BrokerUnavailable, StreamAlive
 from realtime.messages.estimate import Extra, ExtraNumber, Part
 from realtime.messages.stream import AnyEvent
-from realtime.messages.topics import EVENT, STATE, STATUS, WORKER, Topic, base_topic
+from realtime.messages.topics import EVENT, PEOPLE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import Client, connect
 from realtime.mqtt.publisher import Publisher
@@ -242,7 +242,8 @@ def forget(broker: BrokerAddress, stream: str, prefix: str = PREFIX) -> list[str
 async def _forget(broker: BrokerAddress, stream: str, prefix: str) -> list[str]:
     base = base_topic(stream)
     status = f"{base}/{STATUS.levels}"
-    patterns = (status, f"{base}/{WORKER.levels.format(worker='+')}", f"{base}/{STATE.levels.format(value='+')}")
+    filled = (WORKER.levels.format(worker="+"), STATE.levels.format(value="+"), PEOPLE.levels)
+    patterns = (status, *(f"{base}/{levels}" for levels in filled))
     async with connect(broker) as client:
         for pattern in (*patterns, announced_at(stream, prefix)):
             await client.subscribe(pattern, qos=1)
