@@ -7,7 +7,14 @@ import os
 from pathlib import Path
 
 from dhmd.command_line import Commands
-from realtime.cli.flags import access_of, add_access_flags, add_device_flag, add_steadiness_flags, steadiness_of
+from realtime.cli.flags import (
+    access_of,
+    add_access_flags,
+    add_device_flag,
+    add_people_flag,
+    add_steadiness_flags,
+    steadiness_of,
+)
 from realtime.cli.output import PlainConsole
 from realtime.cli.page import add_address_flags, address_of, address_settings
 
@@ -46,6 +53,7 @@ def add_replay(commands: Commands) -> None:
     what.add_argument("--again", action="store_true", help="extract the features again, from recorded media")
     what.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
     what.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one per two cores)")
+    add_people_flag(what)
     model = replay.add_argument_group("the model and its answer")
     model.add_argument("--checkpoint", metavar="base|DIR", help="another model (default: that of the recording)")
     add_device_flag(model)
@@ -91,6 +99,8 @@ def _replay(options: argparse.Namespace) -> int:
         return _replay_media(options)
     if len(options.paths) > 1:
         raise SettingsInvalid("one session at a time, or media files and folders alone")
+    if options.people is not None:
+        raise SettingsInvalid("--people: a session has the people it was recorded with; it goes with media files")
     pace = options.pace or (1.0 if options.broker != "none" else float("inf"))
     stream = None if options.stream is None else check_stream_name(options.stream)
     request = ReplaySettings(
@@ -115,7 +125,7 @@ def _play(options: argparse.Namespace) -> int:
     from realtime.errors import SettingsInvalid
     from realtime.programs.player import play
 
-    for name in ("pace", "verify", "checkpoint", "again", "out", "jobs", "plot", "stream", "estimates"):
+    for name in ("people", "pace", "verify", "checkpoint", "again", "out", "jobs", "plot", "stream", "estimates"):
         if getattr(options, name):
             raise SettingsInvalid(f"--{name}: --web plays sessions as they were recorded; leave one of the two out")
     if options.broker != "none":
@@ -136,9 +146,16 @@ def _begins_as_session(path: Path) -> bool:
 
 def _replay_media(options: argparse.Namespace) -> int:
 
+    from realtime.errors import SettingsInvalid
     from realtime.programs.films import process
     from realtime.recognition.steadiness import BY_DEFAULT
+    from realtime.settings import most_people
 
+    people = 1 if options.people is None else options.people
+    try:
+        most_people(people)
+    except ValueError as error:
+        raise SettingsInvalid(f"--people: {error}") from None
     return process(
         options.paths,
         out=options.out,
@@ -146,4 +163,5 @@ def _replay_media(options: argparse.Namespace) -> int:
         jobs=options.jobs or max(1, (os.cpu_count() or 2) // 2),
         console=PlainConsole(),
         steadiness=steadiness_of(options) or BY_DEFAULT,
+        people=people,
     )

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -83,20 +83,21 @@ def process(
     jobs: int,
     console: Console,
     steadiness: Steadiness = BY_DEFAULT,
+    people: int | Literal["all"] = 1,
 ) -> int:
     """Make a session, and its report, of each file that has none yet by this checkpoint; and a table of all.
 
-    Returns the exit status.
+    people: how many are followed in each at most. Returns the exit status.
     """
     todo = jobs_of(media_files(paths), out)
     digest = load(checkpoint).digest
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    done = [job for job in todo if _is_done(job.session, digest)]
+    done = [job for job in todo if _is_done(job.session, digest, people)]
     pending = [job for job in todo if job not in done]
     if done:
         console.print(f"{len(done)} of {len(todo)} are sessions already", highlight=False)
-    errors = _run_all(pending, checkpoint, steadiness, jobs, console)
+    errors = _run_all(pending, checkpoint, steadiness, people, jobs, console)
     compared = [
         Compared(job.media, job.session, error=error)
         if (error := errors.get(job.media))
@@ -117,17 +118,24 @@ def process(
     return 1 if errors else 0
 
 
-def _is_done(path: Path, digest: str) -> bool:
-    """Tell whether it is a whole session by this checkpoint. Anything else there is left alone: the run will say so."""
+def _is_done(path: Path, digest: str, people: int | Literal["all"]) -> bool:
+    """Tell whether it is a whole session by this checkpoint, of as many people. Anything else there is left alone: the
+    run will say so."""
     try:
         session = Session.open(path)
     except SessionInvalid:
         return False
-    return session.complete and session.metadata["checkpoint"] == digest
+    same = session.metadata["checkpoint"] == digest and session.settings.get("people", 1) == people
+    return session.complete and same
 
 
 def _run_all(
-    pending: Sequence[Job], checkpoint: str, steadiness: Steadiness, jobs: int, console: Console
+    pending: Sequence[Job],
+    checkpoint: str,
+    steadiness: Steadiness,
+    people: int | Literal["all"],
+    jobs: int,
+    console: Console,
 ) -> Mapping[Path, str]:
     """Errors by media file."""
     errors: dict[Path, str] = {}
@@ -143,7 +151,7 @@ def _run_all(
         moved: Any = manager.Queue()
         lengths = {job.media: _length_s(job.media) for job in pending}
         bar = progress.add_task("seconds of media", total=round(sum(lengths.values())))
-        futures = {pool.submit(_make, job, checkpoint, steadiness, moved): job for job in pending}
+        futures = {pool.submit(_make, job, checkpoint, steadiness, people, moved): job for job in pending}
         for future in _watched(futures, moved, lengths, progress, bar):
             if (error := future.result()) is not None:
                 errors[futures[future].media] = error
@@ -193,7 +201,7 @@ class _Progress:
             self._moved.put((self._media, end_s))
 
 
-def _make(job: Job, checkpoint: str, steadiness: Steadiness, moved: Any) -> str | None:
+def _make(job: Job, checkpoint: str, steadiness: Steadiness, people: int | Literal["all"], moved: Any) -> str | None:
     """Run one file, in a process of its own. Returns why it failed."""
     from realtime.programs.run import run
     from realtime.settings import RunSettings
@@ -212,6 +220,7 @@ def _make(job: Job, checkpoint: str, steadiness: Steadiness, moved: Any) -> str 
         record=str(part),
         smoothing_s=steadiness.smoothing_s,
         margin=steadiness.margin,
+        people=people,
     )
     try:
         run(settings, Console(quiet=True), sinks=[_Progress(moved, job.media)])

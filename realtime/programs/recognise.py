@@ -33,7 +33,8 @@ def recognise(source: str = "camera:0", /, **settings: object) -> Generator[Esti
     """Recognise from a camera, a stream or a file, and yield each estimate.
 
     source, settings: keys of a configuration file, see `dhmd-live run --help`. A file is read as fast as the machine
-    allows, unless `pace="realtime"`. Closing the generator ends the run. Recognition takes threads of its own. Raises
+    allows, unless `pace="realtime"`. With `people` above 1 those of each person come after that of the stream, and have
+    their number in `person`. Closing the generator ends the run. Recognition takes threads of its own. Raises
     DHMDLiveError for what is wrong in the request, or not available.
     """
     handed = _HandedOver()
@@ -118,6 +119,8 @@ class _Waiting:
     def on_estimate(self, emission: Emission) -> None:
         self.estimates.append(emission.estimate)
         self.changed.set()
+
+    on_person = on_estimate
 
     async def settled(self) -> None:
         """Return once the reader has caught up; only a file waits for it."""

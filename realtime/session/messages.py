@@ -144,8 +144,6 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
         inference_ms=published.latency_ms.inference,
         dropped_video=published.dropped.video,
         dropped_audio=published.dropped.audio,
-        person=published.person,
-        silent=published.silent,
     )
     if cut.language is not None:
         message.language, message.language_probability = cut.language.code, cut.language.probability
@@ -162,6 +160,15 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
                 setattr(graph, f"{edge.source}_to_{edge.target}", weight)
         if inference.extra:
             message.extra = _EXTRA.dump_json(dict(inference.extra)).decode()
+    return message
+
+
+def person_estimate(emission: Emission, when: Timestamp) -> Any:
+    """Return an Estimate message of one person."""
+    message = estimate(emission, when)
+    message.person = emission.estimate.person
+    if emission.estimate.silent is not None:
+        message.silent = emission.estimate.silent
     return message
 
 

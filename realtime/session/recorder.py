@@ -204,7 +204,7 @@ class Recorder:
     def on_person(self, emission: Emission) -> None:
         end_s = emission.perceived.cut.end_s
         if end_s >= self.start_s:
-            self._put(schema.PERSON_ESTIMATE, end_s, lambda when: messages.estimate(emission, when))
+            self._put(schema.PERSON_ESTIMATE, end_s, lambda when: messages.person_estimate(emission, when))
 
     def on_worker(self, status: WorkerStatus) -> None:
         self._put(schema.STATUS, self._clock.now(), lambda when: messages.status(status, when))
