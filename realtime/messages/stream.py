@@ -129,7 +129,7 @@ class PersonSpeaks(PersonHappening):
 
 
 AnyEvent = (
-    EmotionChanged | FaceAppeared | FaceLeft | SpeechBegan | SpeechEnded | PersonAppeared | PersonLeft | PersonSpeaks
+    EmotionChanged | FaceAppeared | FaceLeft | SpeechBegan | SpeechEnded | PersonAppeared | PersonSpeaks | PersonLeft
 )
 
 

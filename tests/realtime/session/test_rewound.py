@@ -48,7 +48,7 @@ class Spelling:
 
     spec = SPECS[Modality.TEXT]
 
-    def __init__(self, adapter: Path | None = None) -> None: ...
+    def __init__(self, adapter: Path | None = None, languages: Sequence[str] | None = None) -> None: ...
 
     def extract(self, words: Sequence[Word]) -> Rows:
         letters = [[len(word.text), sum(map(ord, word.text)) % 97] for word in words]
