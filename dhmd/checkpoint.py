@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -95,6 +95,13 @@ class Checkpoint:
     training: Mapping[str, Any]
     languages: tuple[str, ...] = (ENGLISH,)
     """Those in which its words were tested."""
+    beside: Path | None = None
+    """Folder of the checkpoint whose files it shares where it has none of its own."""
+
+    def encoder(self, modality: Modality) -> Path:
+        """The file of what the extractor of a modality has learned."""
+        own = encoder_path(self.folder, modality)
+        return own if self.beside is None or own.is_file() else encoder_path(self.beside, modality)
 
 
 def locate(name_or_folder: str | Path) -> Path:
@@ -132,15 +139,17 @@ def load(name_or_folder: str | Path) -> Checkpoint:
                 "take a checkpoint of this version"
             )
         expected = {file: str(config["sha256"][file]) for file in VOUCHED_FOR}
+        beside = PRETRAINED / config["beside"] if config.get("beside") in shipped() else None
+    place = {file: folder / file if beside is None or (folder / file).is_file() else beside / file for file in expected}
     for file, digest in expected.items():
-        if not (folder / file).is_file():
+        if not place[file].is_file():
             raise CheckpointInvalid(f"{folder / file} is missing; fetch the checkpoint again")
-        if (found := hashlib.sha256((folder / file).read_bytes()).hexdigest()) != digest:
+        if (found := hashlib.sha256(place[file].read_bytes()).hexdigest()) != digest:
             hint = f"sha256 {found[:12]}..., expected {shown(digest[:12])}...; fetch it again"
-            raise CheckpointInvalid(f"{folder / file} is damaged: {hint}")
+            raise CheckpointInvalid(f"{place[file]} is damaged: {hint}")
     with _readable(folder / CONFIG):
         network = DHMDConfig.from_dict(config["model"])
-        if 2 * network.least_weights > (folder / WEIGHTS).stat().st_size:
+        if 2 * network.least_weights > place[WEIGHTS].stat().st_size:
             # It would be made before they are read.
             raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit {CONFIG}: it is too small; fetch both again")
         checkpoint = Checkpoint(
@@ -152,9 +161,10 @@ def load(name_or_folder: str | Path) -> Checkpoint:
             calibration=Calibration.from_dict(config["calibration"]),
             training=dict(config["training"]),
             languages=tuple(texts({code: code for code in config.get("languages", (ENGLISH,))})),
+            beside=beside,
         )
     try:
-        checkpoint.model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+        checkpoint.model.load_state_dict(safetensors.torch.load_file(place[WEIGHTS]))
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointInvalid(
             f"{folder / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}; fetch both again"
@@ -199,6 +209,19 @@ def save(
         "sha256": {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in VOUCHED_FOR},
     }
     write_atomically(folder / CARD, card)
+    write_atomically(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+
+
+def save_beside(folder: Path, shared: str, text: FeatureSpec, languages: Sequence[str]) -> None:
+    """Make `folder`, which holds a text.safetensors of its own, a checkpoint that is otherwise the one that ships as
+    `shared`: it reads words of `languages`, by an encoder whose rows mean the same."""
+    config = read_json_object(PRETRAINED / shared / CONFIG)
+    own = encoder_path(folder, Modality.TEXT)
+    config["name"] = folder.name
+    config["beside"] = shared
+    config["languages"] = list(languages)
+    config["features"][Modality.TEXT] = text.to_dict()
+    config["sha256"][own.name] = hashlib.sha256(own.read_bytes()).hexdigest()
     write_atomically(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
 

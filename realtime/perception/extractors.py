@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dhmd.checkpoint import Checkpoint, encoder_path
+from dhmd.checkpoint import Checkpoint
 from dhmd.contract import FeatureSpec
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.face import FaceExtractor
 from dhmd.features.speech import SpeechModel
-from dhmd.features.text import TextExtractor
+from dhmd.features.text import TextExtractor, encoder_of
 from dhmd.features.voice import VoiceExtractor
 from dhmd.features.voice_network import VoiceNetwork
 from dhmd.modality import Modality
@@ -39,12 +39,13 @@ class StreamExtractors:
 
         listening: None recognises no speech.
         """
-        path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
+        path = {m: checkpoint.encoder(m) for m in Modality}
+        encoder = encoder_of(checkpoint.features[Modality.TEXT])
         face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION])))
         voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
         speech = _started(lambda: SpeechModel(listening.speech, listening.language)) if listening else None
         languages = None if listening is not None and listening.untested_words else checkpoint.languages
-        text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT], languages=languages))
+        text = _started(lambda: TextExtractor(encoder, path[Modality.TEXT], languages))
         try:
             loaded = cls(
                 face.result(),
