@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dhmd.features.packed_encoder import WordMap
 from dhmd.features.token_vectors import TokenVectors
@@ -35,11 +36,12 @@ RIDGE: Final = 1e-3
 class Plan:
     """rate: of learning, at most. whole: weight of the mean over a sentence beside that of each token."""
 
-    epochs: int = 3
+    epochs: int = 7
     batch: int = 64
     rate: float = 1e-3
     decay: float = 0.01
     whole: float = 2.0
+    dropout: float = 0.1
     seed: int = 0
 
 
@@ -110,7 +112,9 @@ def distil(given: Pairs, plan: Plan) -> tuple[WordMap, list[dict[str, Any]]]:
         learned.train()
         losses = []
         for chosen in track(_batches(given, training, plan, epoch), f"Epoch {epoch + 1} of {plan.epochs}"):
-            each, whole = _errors(learned, given.batch(chosen))
+            states, wanted, mask = given.batch(chosen)
+            states = learned.mean + F.dropout(states - learned.mean, plan.dropout)
+            each, whole = _errors(learned, (states, wanted, mask))
             optimiser.zero_grad()
             ((each + plan.whole * whole) / variance).backward()  # type: ignore[no-untyped-call]
             optimiser.step()

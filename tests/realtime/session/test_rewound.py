@@ -47,7 +47,7 @@ class Spelling:
 
     spec = SPECS[Modality.TEXT]
 
-    def __init__(self, encoder: str, adapter: Path, languages: object) -> None: ...
+    def __init__(self, *_: object) -> None: ...
 
     def extract(self, words: Sequence[Word]) -> Rows:
         letters = [[len(word.text), sum(map(ord, word.text)) % 97] for word in words]
