@@ -80,7 +80,9 @@ def streams(corpora: Path | None) -> Iterator[tuple[str, list[tuple[str, Sound]]
                 subprocess.run(["espeak-ng", "-v", voice, "-s", "150", "-w", path, text], check=True)
                 clips.append((path.name, decoded(str(path))))
             yield f"espeak-{language}", clips
-    for corpus in PEOPLE if corpora is not None else ():
+    if corpora is None:
+        return
+    for corpus in PEOPLE:
         with zipfile.ZipFile(corpora / f"{corpus}_16k.zip") as packed:
             names = sorted(name for name in packed.namelist() if name.endswith((".flac", ".wav")))
             chosen = names[:: len(names) // CLIPS][:CLIPS]
@@ -189,18 +191,14 @@ def tables(heard: Mapping[str, list[dict[str, Any]]], signs: Mapping[str, Mappin
         ("", *NAMES.values(), "MELD, weighted F1", "MOSI, sign"),
         ([f"`{name}`", *(_number(found.get(one)) for one in columns)] for name, found in signs.items()),
     )]  # fmt: skip
-    part += [
-        "",
-        *table(("recognised with", "English", "German"), (_cost(model, lines) for model, lines in heard.items())),
-    ]
+    costs = (_cost(model, lines) for model, lines in heard.items())
+    part += ["", *table(("recognised with", "English", "German"), costs)]
     return "\n".join(part)
 
 
 def listened(stream: str, title: str, code: str, heard: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     """A row of the table of what was heard; empty where it was not measured. code: of the sentences that were said."""
-    base, english = (
-        [one for one in heard[model] if one["k"] == stream and "f" in one] for model in ("base", "tiny.en")
-    )
+    english, base = ([one for one in heard[model] if one["k"] == stream and "f" in one] for model in MODELS)
     if not english:
         return []
     said = plain(" ".join(text for text, _ in SENTENCES.get(code, ())))
