@@ -222,6 +222,15 @@ def save_beside(folder: Path, shared: str, text: FeatureSpec, languages: Sequenc
     config["languages"] = list(languages)
     config["features"][Modality.TEXT] = text.to_dict()
     config["sha256"][own.name] = hashlib.sha256(own.read_bytes()).hexdigest()
+    write_atomically(
+        folder / CARD,
+        f"# {folder.name}: {shared}, with words in other languages\n\n"
+        f"All of it is `{shared}`, whose card says how it was trained, how good it is and what it is not for; its "
+        "weights are read from there.\nIts own is `text.safetensors`, a map of the vectors of "
+        f"{', '.join(name for name in text.weights if name != own.name)} onto those that `{shared}` reads, and "
+        f"`text.json` says how\nit was learned. Words are read in the languages in which that was tested: "
+        f"{', '.join(languages)}. See docs/languages.md for the measures.\n",
+    )
     write_atomically(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
 
