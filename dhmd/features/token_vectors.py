@@ -7,6 +7,7 @@ Shapes: N tokens, d width, H heads.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dhmd.errors import DHMDError
+from dhmd.features.bert import Bert
+from dhmd.features.low_rank import merge
+from dhmd.features.packed_encoder import PACKED, PackedVectors
 from dhmd.untrusted import read_json_object
 
 WEIGHTS: Final = "model.safetensors"
@@ -36,6 +39,10 @@ class TokenVectors(Protocol):
     """Its linear maps have the names that Hugging Face gives them."""
     width: int
 
+    def learn(self, learned: Mapping[str, Tensor]) -> None:
+        """Take in what was learned for this encoder. Raises AttributeError, KeyError or RuntimeError if it was not."""
+        ...
+
     def count(self, text: str) -> int:
         """Tokens of a text, special ones left out."""
         ...
@@ -51,6 +58,8 @@ def open_encoder(folder: Path) -> TokenVectors:
 
     Raises TextEncoderUnavailable, and OSError or ValueError where the folder holds none.
     """
+    if (folder / PACKED).is_file():
+        return PackedVectors(folder / PACKED)
     config = read_json_object(folder / _CONFIG)
     plain = all(config.get(key, value) == value for key, value in _PLAIN.items())
     if config.get("model_type") == "bert" and plain and (folder / _TOKENIZER).is_file():
@@ -59,7 +68,7 @@ def open_encoder(folder: Path) -> TokenVectors:
 
 
 class BertVectors:
-    """BERT (Devlin et al. 2019)."""
+    """BERT (Devlin et al. 2019) with the tokenizer of its folder."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         from safetensors.torch import load_file
@@ -78,6 +87,9 @@ class BertVectors:
             raise ValueError(f"{folder / WEIGHTS} is not what {_CONFIG} says: {error}") from error
         self.model.eval().requires_grad_(False)
 
+    def learn(self, learned: Mapping[str, Tensor]) -> None:
+        merge(self.model, learned)
+
     def count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -87,65 +99,6 @@ class BertVectors:
         with torch.inference_mode():
             vectors: NDArray[np.float32] = self.model(torch.tensor(encoded.ids)).numpy()
         return vectors[own], np.array(encoded.offsets, np.int64)[own, 1] - 1
-
-
-class Bert(nn.Module):
-    """One text without a batch. Its parameters have the names that Hugging Face gives them."""
-
-    def __init__(self, config: dict[str, Any], device: str) -> None:
-        super().__init__()
-        d, wide, eps = config["hidden_size"], config["intermediate_size"], config.get("layer_norm_eps", 1e-12)
-        self.heads: int = config["num_attention_heads"]
-        self.longest: int = config["max_position_embeddings"]
-
-        def embedding(rows: int) -> nn.Embedding:
-            # Not on "meta" either: drawing numbers there loads torch's compiler.
-            made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, d))  # type: ignore[no-untyped-call]
-            return made
-
-        self.embeddings = nn.ModuleDict(
-            {
-                "word_embeddings": embedding(config["vocab_size"]),
-                "position_embeddings": embedding(self.longest),
-                "token_type_embeddings": embedding(config.get("type_vocab_size", 2)),
-                "LayerNorm": nn.LayerNorm(d, eps, device=device),
-            }
-        )
-
-        def onto(inputs: int) -> nn.ModuleDict:
-            return nn.ModuleDict(
-                {"dense": nn.Linear(inputs, d, device=device), "LayerNorm": nn.LayerNorm(d, eps, device=device)}
-            )
-
-        def layer() -> nn.ModuleDict:
-            attention = nn.ModuleDict({name: nn.Linear(d, d, device=device) for name in ("query", "key", "value")})
-            return nn.ModuleDict(
-                {
-                    "attention": nn.ModuleDict({"self": attention, "output": onto(d)}),
-                    "intermediate": nn.ModuleDict({"dense": nn.Linear(d, wide, device=device)}),
-                    "output": onto(wide),
-                }
-            )
-
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layer() for _ in range(config["num_hidden_layers"]))})
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """(N,) token ids, at most `longest` -> (N, d)."""
-        ids = ids[: self.longest]
-        parts: Any = self.embeddings
-        words, places = parts.word_embeddings(ids), parts.position_embeddings.weight[: ids.shape[0]]
-        x: Tensor = parts.LayerNorm(words + places + parts.token_type_embeddings.weight[0])
-        layers: Any = self.encoder.layer
-        for layer in layers:
-            attention = layer.attention["self"]
-            q, k, v = (
-                linear(x).view(1, x.shape[0], self.heads, -1).transpose(1, 2)
-                for linear in (attention.query, attention.key, attention.value)
-            )
-            read = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
-            x = layer.attention.output.LayerNorm(x + layer.attention.output.dense(read))
-            x = layer.output.LayerNorm(x + layer.output.dense(F.gelu(layer.intermediate.dense(x))))
-        return x
 
 
 class HubVectors:
@@ -162,6 +115,9 @@ class HubVectors:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
         self.width: int = self.model.config.hidden_size
+
+    def learn(self, learned: Mapping[str, Tensor]) -> None:
+        merge(self.model, learned)
 
     def count(self, text: str) -> int:
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])

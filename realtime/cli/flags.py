@@ -34,7 +34,7 @@ def add_stream_flags(
     if devices:
         add_people_flag(perceived)
     model = run.add_argument_group("the model and its answer")
-    model.add_argument("--checkpoint", metavar="base|DIR", help="the model (default: base, which ships with it)")
+    model.add_argument("--checkpoint", metavar="NAME|DIR", help="the model: base (default), multilingual, or a folder")
     if devices:
         add_device_flag(model)
     model.add_argument(

@@ -8,13 +8,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dhmd.checkpoint import Checkpoint, encoder_path
+from dhmd.checkpoint import Checkpoint
 from dhmd.contract import FeatureSpec
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.face import FaceExtractor
 from dhmd.features.lips import LipNetwork
 from dhmd.features.speech import SpeechModel
-from dhmd.features.text import TextExtractor
+from dhmd.features.text import TextExtractor, encoder_of
 from dhmd.features.voice import VoiceExtractor
 from dhmd.features.voice_network import VoiceNetwork
 from dhmd.modality import Modality
@@ -44,12 +44,13 @@ class StreamExtractors:
 
         listening: None recognises no speech. people: how many are followed at most.
         """
-        path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
+        path = {m: checkpoint.encoder(m) for m in Modality}
+        encoder = encoder_of(checkpoint.features[Modality.TEXT])
         face = _started(lambda: FaceExtractor(ExpressionNet.load(path[Modality.VISION]), people=people))
         voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
         speech = _started(lambda: SpeechModel(listening.speech, listening.language)) if listening else None
         languages = None if listening is not None and listening.untested_words else checkpoint.languages
-        text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT], languages=languages))
+        text = _started(lambda: TextExtractor(encoder, path[Modality.TEXT], languages))
         lips = _started(LipNetwork.load) if people > 1 else None
         try:
             loaded = cls(

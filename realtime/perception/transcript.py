@@ -123,6 +123,7 @@ class StreamingTranscript:
         self._skipped_s = 0.0
         self._language = speech.spoken()
         self._sure = _SURE
+        self._spoken: Language | None = None  # the language of the words so far
         self._missed_s: float | None = None
 
     def push(self, block: AudioBlock) -> None:
@@ -175,7 +176,7 @@ class StreamingTranscript:
         final: list[Word] = []
         while update := self.step():
             final.extend(update.final)
-        return TranscriptUpdate(tuple(final), (), self._skipped_s, self._found, self._missed_s)
+        return TranscriptUpdate(tuple(final), (), self._skipped_s, self._spoken, self._missed_s)
 
     def _take(self, frame: NDArray[np.float32], speaking: bool) -> None:
         self._framed += 1
@@ -209,6 +210,7 @@ class StreamingTranscript:
         utterance.withheld.extend(words)
         if utterance.understood and utterance.withheld:
             utterance.told = True
+            self._spoken = self._language.found if self.speech.multilingual else None
             self._unreported.extend(utterance.withheld)
             utterance.withheld.clear()
 
@@ -265,8 +267,4 @@ class StreamingTranscript:
 
     def _update(self, partial: tuple[Word, ...]) -> TranscriptUpdate:
         final, self._unreported = tuple(self._unreported), []
-        return TranscriptUpdate(final, partial, self._skipped_s, self._found, self._missed_s)
-
-    @property
-    def _found(self) -> Language | None:
-        return self._language.found if self.speech.multilingual else None
+        return TranscriptUpdate(final, partial, self._skipped_s, self._spoken, self._missed_s)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dhmd.checkpoint import Checkpoint, encoder_path
+from dhmd.checkpoint import Checkpoint
 from dhmd.contract import FeatureSpec, Rows
-from dhmd.features.text import TextExtractor
+from dhmd.features.text import TextExtractor, encoder_of
 from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, SessionMessage, schema
 from dhmd.session.reader import rows_of, words_of
@@ -72,8 +72,9 @@ class Rewound:
         require_features(session.features, checkpoint)
         self._session = session
         languages = None if session.settings.get("untested_words") is True else checkpoint.languages
-        self._text = TextExtractor(adapter=encoder_path(checkpoint.folder, Modality.TEXT), languages=languages)
-        checkpoint.features[Modality.TEXT].require(self._text.spec)
+        spec = checkpoint.features[Modality.TEXT]
+        self._text = TextExtractor(encoder_of(spec), checkpoint.encoder(Modality.TEXT), languages)
+        spec.require(self._text.spec)
         self._features, self._device = checkpoint.features, device
         self._owners: dict[int, _Owner] = {}
         """By the person's number; 0 is the stream."""

@@ -67,14 +67,17 @@ def _work(args: argparse.Namespace) -> Work:
 def encoder(args: argparse.Namespace) -> None:
     import torch
 
-    from training.encoders.train import MANIFESTS, train_encoder
+    from training.encoders.train import MANIFESTS, train_encoder, train_map
     from training.inputs import Inputs
 
     modality = Modality(args.modality)
     if args.jobs:
         torch.set_num_threads(args.jobs)
     with Inputs.of(_work(args), args.manifest or MANIFESTS[modality]) as sources:
-        path = train_encoder(modality, sources, args.out, args.cache / "encoders", args.epochs, args.seed)
+        if args.languages:
+            path = train_map(sources, args.languages, args.out, args.epochs, args.seed)
+        else:
+            path = train_encoder(modality, sources, args.out, args.cache / "encoders", args.epochs, args.seed)
     print(f"{path}, report: {path.with_suffix('.json')}")
 
 

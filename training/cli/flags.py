@@ -169,6 +169,12 @@ def parser() -> Parser:
     )
     _add_manifests(encoder, "manifests with labelled images, sound or text, instead of the public corpora")
     _add_work(encoder)
+    encoder.add_argument(
+        "--languages",
+        metavar="text.safetensors",
+        type=Path,
+        help="of text: one that reads many languages, taught by the English one with this adapter",
+    )
     encoder.add_argument("--epochs", metavar="N", type=int, help="passes over the data")
     encoder.add_argument("--seed", metavar="N", type=int, help="seed of the initial weights and of the order")
     encoder.set_defaults(run=does.encoder)

@@ -9,13 +9,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from dhmd.checkpoint import encoder_path
+from dhmd.assets.store import fetch
+from dhmd.checkpoint import encoder_path, save_beside
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.low_rank import adapter_of
-from dhmd.features.weights import save_half
+from dhmd.features.text import DEFAULT_ENCODER, TextExtractor
+from dhmd.features.token_vectors import open_encoder
+from dhmd.features.weights import load_single, save_half
 from dhmd.modality import Modality
 from training.data.items import Split, counted
-from training.encoders import audio, text, vision
+from training.encoders import audio, languages, text, vision
 from training.encoders.tuning import Plan
 from training.errors import TooLittleData
 from training.features.extract import face_images
@@ -30,6 +33,38 @@ MANIFESTS: Final[Mapping[Modality, tuple[str, ...]]] = {
     Modality.TEXT: ("meld", "goemotions", "mosi"),
 }
 """What each is trained on unless something else is named."""
+
+
+def train_map(sources: Inputs, english: Path, out: Path, epochs: int | None = None, seed: int | None = None) -> Path:
+    """Teach the text encoder of many languages what the tuned English one reads: `out` becomes a checkpoint that is
+    `base` but for the words, with a report of the training.
+
+    english: adapter of the English encoder. epochs, seed: where others than the usual are wanted. Raises TooLittleData.
+    """
+    plan = replace(languages.Plan(), **{k: v for k, v in (("epochs", epochs), ("seed", seed)) if v is not None})
+    texts = [
+        " ".join(sentence.split())
+        for split in (Split.TRAIN, Split.VALIDATION)
+        for part in text.sentences(sources.utterances, split).values()
+        for sentence in part.texts
+    ]
+    _require(len(texts), "sentence", Split.TRAIN)
+    student, teacher = (open_encoder(fetch(name)) for name in (languages.STUDENT, DEFAULT_ENCODER))
+    teacher.learn(load_single(english))
+    learned, log = languages.distil(languages.pairs(texts, student, teacher), plan)
+    out.mkdir(parents=True, exist_ok=True)
+    path = encoder_path(out, Modality.TEXT)
+    save_half(path, learned.state_dict())
+    report = {
+        "modality": Modality.TEXT,
+        "settings": languages.described(plan),
+        "data": {"sha256": sources.sha256, "utterances": counted(sources.utterances)},
+        "log": log,
+        "versions": versions(),
+    }
+    keep(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    save_beside(out, "base", TextExtractor(languages.STUDENT, path).spec, languages.TESTED)
+    return path
 
 
 def train_encoder(

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dhmd.checkpoint import Checkpoint, encoder_path
+from dhmd.checkpoint import Checkpoint
 from dhmd.features.expression import CROP_SIDE, ExpressionNet
 from dhmd.features.speech import LogMel
-from dhmd.features.text import TextExtractor
+from dhmd.features.text import DEFAULT_ENCODER, TextExtractor, encoder_of
 from dhmd.features.voice import CONTEXT, HOP, newest
 from dhmd.features.voice_network import VoiceNetwork
 from dhmd.modality import Modality
@@ -110,8 +110,14 @@ class Part:
 
 
 def parts_of(checkpoint: Checkpoint) -> tuple[Part, ...]:
-    """The networks of a checkpoint's extractors."""
-    path = {m: encoder_path(checkpoint.folder, m) for m in Modality}
+    """The networks of a checkpoint's extractors. Raises ExportFailed where one cannot be written."""
+    path = {m: checkpoint.encoder(m) for m in Modality}
+    encoder = encoder_of(checkpoint.features[Modality.TEXT])
+    if encoder != DEFAULT_ENCODER:
+        raise ExportFailed(
+            f"{checkpoint.name}: its words are read by {encoder}, which cannot be written as ONNX; "
+            f"export a checkpoint of {DEFAULT_ENCODER}, such as base"
+        )
     draw = torch.Generator().manual_seed(0)
     crops = torch.randint(256, (3, CROP_SIDE, CROP_SIDE), generator=draw, dtype=torch.uint8)
     samples = 0.1 * torch.randn(1, CONTEXT, generator=draw)

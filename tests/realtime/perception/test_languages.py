@@ -18,15 +18,19 @@ from dhmd.checkpoint import load
 from dhmd.contract import Language, Word
 from dhmd.features.speech import SpeechModel, SpeechUnavailable
 from dhmd.features.spoken_language import SpokenLanguage
-from dhmd.features.text import TextExtractor
+from dhmd.features.text import TextExtractor, encoder_of
 from dhmd.modality import Modality
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
+from realtime.perception.window import SlidingWindow
+from realtime.recognition.engine import Engine
 from tests.conftest import require
 
 Sound = NDArray[np.float32]
+SIGNS = {"de": (1, -1), "es": (1, -1), "fr": (-1, 1), "it": (1, -1)}
+"""Of the sentiment of each sentence."""
 
 SAID = {
     "de": ("Wir hatten einen wunderbaren Abend mit unseren Freunden.", "Das Essen war kalt und viel zu teuer."),
@@ -86,19 +90,45 @@ def test_a_stream_is_heard_in_its_language(many: SpeechModel, tell: Callable[[st
     assert len({*said} & {*plain(" ".join(word.text for word in words))}) > 0.5 * len({*said})
 
 
-@pytest.mark.parametrize("language", ["es", "fr", "it"])
-def test_words_of_other_languages_are_recognised(
-    language: str, many: SpeechModel, tell: Callable[[str], list[Sound]]
-) -> None:
-    spoken = SpokenLanguage()
-    words: list[Word] = []
-    for clip in tell(language):
-        words += many.transcribe(clip, 0.0, spoken)
-        spoken.utterance_ended()
-    assert spoken.found is not None
-    assert spoken.found.code == words[-1].language == language
-    said = plain(" ".join(SAID[language]))
-    assert len({*said} & {*plain(" ".join(word.text for word in words))}) > 0.5 * len({*said})
+@pytest.fixture(scope="module")
+def understood(many: SpeechModel, tell: Callable[[str], list[Sound]]) -> dict[str, list[list[Word]]]:
+    """By language, the words of each of its sentences."""
+    words: dict[str, list[list[Word]]] = {}
+    for language in SAID:
+        spoken = SpokenLanguage()
+        words[language] = []
+        for clip in tell(language):
+            words[language].append(many.transcribe(clip, 0.0, spoken))
+            spoken.utterance_ended()
+        assert spoken.found is not None
+        assert spoken.found.code == language
+    return words
+
+
+def test_words_of_other_languages_are_recognised(understood: dict[str, list[list[Word]]]) -> None:
+    for language, clips in understood.items():
+        assert {word.language for clip in clips[1:] for word in clip} == {language}
+        said = {*plain(" ".join(SAID[language]))}
+        found = {*plain(" ".join(word.text for clip in clips for word in clip))}
+        assert len(said & found) > 0.5 * len(said)
+
+
+def test_their_sentiment_has_the_right_sign_in_most_sentences(understood: dict[str, list[list[Word]]]) -> None:
+    """From the sound to the answer, through the checkpoint that reads them: pleased or displeased."""
+    checkpoint = load("multilingual")
+    spec = checkpoint.features[Modality.TEXT]
+    try:
+        reader = TextExtractor(encoder_of(spec), checkpoint.encoder(Modality.TEXT), checkpoint.languages)
+    except AssetUnavailable as error:
+        pytest.skip(f"needs {encoder_of(spec)}: {error}")
+    engine, right = Engine(checkpoint, torch.device("cpu")), []
+    for language, clips in understood.items():
+        for words, sign in zip(clips, SIGNS[language], strict=True):
+            window = SlidingWindow(checkpoint.features, torch.device("cpu"))
+            window.replace(Modality.TEXT, reader.extract(words).halved())
+            inference = engine.infer(window.cut(words[-1].end_s + 0.1 if words else 1.0))
+            right.append(inference is not None and (inference.sentiment.value > 0) == (sign > 0))
+    assert sum(right) >= 6, right
 
 
 def test_a_model_of_english_does_not_make_english_of_other_languages(

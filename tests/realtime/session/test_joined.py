@@ -57,7 +57,7 @@ class Spelling:
 
     spec = SPECS[Modality.TEXT]
 
-    def __init__(self, adapter: Path | None = None, languages: Sequence[str] | None = None) -> None: ...
+    def __init__(self, *_: object) -> None: ...
 
     def extract(self, words: Sequence[Word]) -> Rows:
         assert words
