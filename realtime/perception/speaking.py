@@ -48,8 +48,12 @@ AGREES: Final = 0.7
 """Agreement above which lips are rather those of the voice; 2 is perfect."""
 SILENCE: Final = 3
 """Steps without voice after which nobody goes on speaking: who speaks next is found anew."""
-CHANGE: Final = 0.2
-"""What a change of speaker must gain, in seconds of agreement."""
+BEGINS: Final = 0.4
+"""What a speaker who begins after silence must gain, in seconds of agreement."""
+CHANGE: Final = 0.55
+"""What a change of speaker without silence must gain."""
+PER_LAG: Final = 0.05
+"""Agreement that is worth a tick of lag: most sound is recorded with its pictures."""
 GOES_ON: Final = 0.05
 """What another stretch of the same speaker must gain."""
 
@@ -239,7 +243,7 @@ class Speakers:
             for start, gained in zip(starts, gain, strict=True):
                 step = self._steps[start - self._first]
                 came = step.likeliest
-                best = step.value[came] - CHANGE
+                best = step.value[came] - (BEGINS if start == last.begun else CHANGE)
                 if (own := step.value.get(person, -math.inf) - GOES_ON) >= best:
                     came, best = person, own
                 if best + gained > value.get(person, -math.inf):
@@ -264,6 +268,7 @@ class Speakers:
             shifts = np.arange(len(LAGS))[:, None] + np.arange(len(ticks))  # (lags, ticks)
             counts = (known[shifts] & spoken).astype(np.float64)
             agreement = _agreement(heard[None], lips[shifts], counts[..., None])[:, ::STEP]
+            agreement -= PER_LAG * np.abs(LAGS)[:, None]
             duration = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, ::STEP]
             gain = np.where(duration >= LEAST, duration * (TICK / SAMPLE_RATE_HZ) * (agreement - AGREES), -np.inf)
             yield person, gain.max(axis=0)
