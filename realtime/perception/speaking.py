@@ -29,7 +29,7 @@ TICK: Final = 2 * FRAME
 """Samples between the moments at which lips are compared: 40 ms."""
 STEP: Final = 2
 """Ticks after which it is decided anew: 80 ms."""
-LAGS: Final = tuple(range(-3, 3))
+LAGS: Final = np.arange(-3, 4)
 """Ticks by which pictures may be ahead of the sound (negative) or behind it."""
 LONGEST: Final = 50
 """Ticks of a stretch that are compared at once, at most."""
@@ -44,12 +44,18 @@ WEIGHT: Final = np.array([1.0, 0.5, 0.5])
 """Of the agreement of each number of a mouth."""
 STILL: Final = np.array([0.006, 0.008, 0.004])
 """Movement of each number of a mouth below which it is the landmarks' noise."""
-AGREES: Final = 0.7
+AGREES: Final = 0.75
 """Agreement above which lips are rather those of the voice; 2 is perfect."""
 SILENCE: Final = 3
 """Steps without voice after which nobody goes on speaking: who speaks next is found anew."""
-CHANGE: Final = 0.2
-"""What a change of speaker must gain, in seconds of agreement."""
+BEGINS: Final = 0.38
+"""What a speaker who begins after silence must gain, in seconds of agreement."""
+CHANGE: Final = 0.55
+"""What a change of speaker without silence must gain."""
+PER_LAG: Final = 0.06
+"""Agreement that is worth a tick of lag beside the one that is usual in this stream, at first none."""
+USUAL: Final = 0.3
+"""Part of the way that the usual lag goes to that of a turn that was told."""
 GOES_ON: Final = 0.05
 """What another stretch of the same speaker must gain."""
 
@@ -83,7 +89,7 @@ class Turn:
 class _Step:
     """What is known of one step. value: of the best account of everything so far that ends with this speaker; before:
     the step and speaker from which that came. silence: steps without voice up to it; begun: the step after which voice
-    began."""
+    began; lag: of each person's last stretch."""
 
     end_s: float
     voiced: bool
@@ -91,6 +97,7 @@ class _Step:
     begun: int
     value: dict[int | None, float]
     before: dict[int | None, tuple[int, int | None]]
+    lag: dict[int | None, int]
 
     @property
     def likeliest(self) -> int | None:
@@ -122,6 +129,7 @@ class Speakers:
         self._timeline = SampleTimeline()
         self._mouths: dict[int, deque[tuple[float, Mouth]]] = {}
         self._seen_s = -math.inf
+        self._lag = 0.0
         self._decided: deque[tuple[float, bool, int | None]] = deque(maxlen=round(KEPT_S / _STEP_S))
         self._begin()
 
@@ -180,7 +188,7 @@ class Speakers:
 
     def _begin(self) -> None:
         self._sound = _Sound()
-        self._steps: deque[_Step] = deque([_Step(-math.inf, False, 0, 0, {None: 0.0}, {})])
+        self._steps: deque[_Step] = deque([_Step(-math.inf, False, 0, 0, {None: 0.0}, {}, {})])
         self._first = 0  # number of the first step that is held
         self._path: list[int | None] = [None]
 
@@ -226,9 +234,9 @@ class Speakers:
         voiced = any(self._sound.spoken(tick) for tick in range((number - 1) * STEP, number * STEP))
         silence = 0 if voiced else last.silence + 1
         if silence >= SILENCE:
-            return _Step(
-                end_s, False, silence, number, {None: last.value[last.likeliest]}, {None: (number - 1, last.likeliest)}
-            )
+            if last.likeliest is not None:
+                self._lag += USUAL * (last.lag[last.likeliest] - self._lag)
+            return _Step(end_s, False, silence, number, {None: last.value[last.likeliest]}, {None: (number - 1, last.likeliest)}, {})
         ticks = range(max(number * STEP - LONGEST, self._first * STEP, last.begun * STEP), number * STEP)
         spoken = np.array([self._sound.spoken(tick) for tick in ticks])
         likeliest = last.likeliest
@@ -237,23 +245,24 @@ class Speakers:
         if last.value[likeliest] - CHANGE > value[None]:
             value[None], before[None] = last.value[likeliest] - CHANGE, (number - 1, likeliest)
         starts = range(number - len(ticks) // STEP, number)
-        for person, gain in self._gains(ticks, spoken) if voiced else ():
-            for start, gained in zip(starts, gain, strict=True):
+        lag: dict[int | None, int] = {}
+        for person, gain, lags in self._gains(ticks, spoken) if voiced else ():
+            for start, gained, found in zip(starts, gain.tolist(), lags.tolist(), strict=True):
                 step = self._steps[start - self._first]
-                came: int | None = step.likeliest
-                best = step.value[came] - CHANGE
+                came = step.likeliest
+                best = step.value[came] - (BEGINS if start == last.begun else CHANGE)
                 if (own := step.value.get(person, -math.inf) - GOES_ON) >= best:
                     came, best = person, own
                 if best + gained > value.get(person, -math.inf):
-                    value[person], before[person] = best + gained, (start, came)
+                    value[person], before[person], lag[person] = best + gained, (start, came), found
         if not voiced:
             for person, was in last.value.items():
                 if person is not None:
-                    value[person], before[person] = was, (number - 1, person)
-        return _Step(end_s, voiced, silence, last.begun, value, before)
+                    value[person], before[person], lag[person] = was, (number - 1, person), last.lag[person]
+        return _Step(end_s, voiced, silence, last.begun, value, before, lag)
 
-    def _gains(self, ticks: range, spoken: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """Of each person, what stretches to the end gain that begin at every step of the ticks, (steps,)."""
+    def _gains(self, ticks: range, spoken: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.int_]]]:
+        """Of each person, what stretches to the end gain that begin at every step of the ticks, and their lags."""
         held = self._sound.ticks - len(self._sound.lips)
         heard = np.array([self._sound.lips[tick - held] for tick in ticks], np.float64)
         times_s = self._timeline.time_of(ticks[0] * TICK) + np.arange(LAGS[0], len(ticks) + LAGS[-1]) * (
@@ -266,9 +275,10 @@ class Speakers:
             shifts = np.arange(len(LAGS))[:, None] + np.arange(len(ticks))  # (lags, ticks)
             counts = (known[shifts] & spoken).astype(np.float64)
             agreement = _agreement(heard[None], lips[shifts], counts[..., None])[:, ::STEP]
+            agreement -= PER_LAG * np.abs(LAGS - self._lag)[:, None]
             duration = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, ::STEP]
             gain = np.where(duration >= LEAST, duration * (TICK / SAMPLE_RATE_HZ) * (agreement - AGREES), -np.inf)
-            yield person, gain.max(axis=0)
+            yield person, gain.max(axis=0), LAGS[gain.argmax(axis=0)]
 
 
 def _at(
