@@ -12,6 +12,7 @@ from dhmd.checkpoint import Checkpoint, encoder_path
 from dhmd.contract import FeatureSpec
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.face import FaceExtractor
+from dhmd.features.lips import LipNetwork
 from dhmd.features.speech import SpeechModel
 from dhmd.features.text import TextExtractor
 from dhmd.features.voice import VoiceExtractor
@@ -31,6 +32,8 @@ class StreamExtractors:
     transcript: StreamingTranscript | None
     """None where no speech is recognised."""
     text: TextExtractor
+    lips: LipNetwork | None = None
+    """Where several people are followed: tells who of them speaks."""
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, *, transcript: bool = True, people: int = 1) -> StreamExtractors:
@@ -43,12 +46,14 @@ class StreamExtractors:
         voice = _started(lambda: VoiceExtractor(VoiceNetwork.load(path[Modality.AUDIO])))
         speech = _started(SpeechModel) if transcript else None
         text = _started(lambda: TextExtractor(adapter=path[Modality.TEXT]))
+        lips = _started(LipNetwork.load) if people > 1 else None
         try:
             loaded = cls(
                 face.result(),
                 voice.result(),
                 None if speech is None else StreamingTranscript(speech.result()),
                 text.result(),
+                None if lips is None else lips.result(),
             )
             for modality, produced in loaded.specs.items():
                 checkpoint.features[modality].require(produced)
@@ -65,6 +70,7 @@ class StreamExtractors:
             VoiceExtractor(self.voice.network),
             None if self.transcript is None else StreamingTranscript(self.transcript.speech),
             self.text,
+            self.lips,
         )
 
     @property

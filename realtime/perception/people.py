@@ -134,9 +134,7 @@ class People:
         """Take in who is seen."""
         captured_s = observation.captured_s
         with self._lock:
-            self._mouths.append(
-                (captured_s, {one.person: mouth_of(one.landmarks, one.blendshapes) for one in observation.people})
-            )
+            self._mouths.append((captured_s, {one.person: mouth_of(one.landmarks) for one in observation.people}))
             for gone in self._persons.keys() - set(observation.tracked):
                 del self._persons[gone]
             for one in observation.people:

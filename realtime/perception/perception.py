@@ -101,8 +101,15 @@ class Perception:
         self._entered = TranscriptUpdate((), (), 0.0)
         self._revision_of_words = 0
         self._people = (
-            People(extractors.specs, device, extractors.text, Speakers(), self._entering, self._tell_of_people)
-            if people > 1
+            People(
+                extractors.specs,
+                device,
+                extractors.text,
+                Speakers(extractors.lips),
+                self._entering,
+                self._tell_of_people,
+            )
+            if people > 1 and extractors.lips is not None
             else None
         )
 

@@ -1,40 +1,83 @@
-"""Who speaks: whose mouth moves with the sound."""
+"""Who is speaking: whose mouth moves as that of the voice that is heard must.
+
+Sound is turned into the lips that make it (`dhmd.features.lips`). Stretches of the last seconds are given to the people
+whose own lips agree with them best, all at once: what is decided a little later holds from the moment it began. Nobody
+is given a stretch with whom no lips agree: a voice from outside the picture, a radio.
+"""
 
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.features.landmarks import BLENDSHAPES
-from dhmd.features.speech import VOICE_FRAME, VoiceActivity
-from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
+from dhmd.features.lips import FRAME, HeardLips, LipNetwork, Mouth, mouth_of
+from dhmd.features.speech import VOICE_FRAME
+from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
+from realtime.capture.samples import AudioBlock
 
-KEPT_S: Final = 20.0
-PAUSE_S: Final = 0.4
+__all__ = ["Mouth", "Speakers", "Turn", "mouth_of"]
 
+TICK: Final = 2 * FRAME
+"""Samples between the moments at which lips are compared: 40 ms."""
+STEP: Final = 2
+"""Ticks after which it is decided anew: 80 ms."""
+LAGS: Final = np.arange(-3, 4)
+"""Ticks by which pictures may be ahead of the sound (negative) or behind it."""
+LONGEST: Final = 50
+"""Ticks of a stretch that are compared at once, at most."""
+LEAST: Final = 10
+"""Ticks of voice that tell something."""
+UNDECIDED: Final = 40
+"""Steps after which what was decided stays."""
+KEPT_S: Final = 60.0
+"""For so long turns are kept."""
 
-@dataclass(frozen=True, slots=True)
-class Mouth:
-    """A mouth in one picture. openness: in [0, 1]."""
+WEIGHT: Final = np.array([1.0, 0.5, 0.5])
+"""Of the agreement of each number of a mouth."""
+STILL: Final = np.array([0.006, 0.008, 0.004])
+"""Movement of each number of a mouth below which it is the landmarks' noise."""
+AGREES: Final = 0.75
+"""Agreement above which lips are rather those of the voice; 2 is perfect."""
+SILENCE: Final = 3
+"""Steps without voice after which nobody goes on speaking: who speaks next is found anew."""
+BEGINS: Final = 0.38
+"""What a speaker who begins after silence must gain, in seconds of agreement."""
+CHANGE: Final = 0.55
+"""What a change of speaker without silence must gain."""
+PER_LAG: Final = 0.06
+"""Agreement that is worth a tick of lag beside the one that is usual in this stream, at first none."""
+USUAL: Final = 0.3
+"""Part of the way that the usual lag goes to that of a turn that was told."""
+GOES_ON: Final = 0.05
+"""What another stretch of the same speaker must gain."""
 
-    openness: float
-
-
-def mouth_of(landmarks: NDArray[np.float32], blendshapes: NDArray[np.float32]) -> Mouth:  # noqa: ARG001
-    """The mouth of a face. landmarks: (478, 3), blendshapes: (52,), both as in Face."""
-    return Mouth(float(blendshapes[BLENDSHAPES.index("jawOpen")]))
+PATIENCE_S: Final = 0.5
+"""For so long after the sound pictures are waited for."""
+HOLE_S: Final = 0.25
+"""Between two pictures of a mouth, at most, for what lies between to be known."""
+PAUSE_S: Final = 0.5
+"""A turn of one speaker goes on after a pause shorter than this."""
+AHEAD_S: Final = 1.0
+"""For so long after what is decided the speaker is taken to be the same."""
+_BESIDE: Final = 2  # ticks beside voice that count as voice: lips begin before it
+_STEP_S: Final = STEP * TICK / SAMPLE_RATE_HZ
+_MOUTHS_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A stretch of speech, seconds on the stream clock. person: None where nobody in sight speaks. overlapped: whether
-    several speak at once."""
+    """A stretch of voice, in seconds of the stream's clock.
+
+    person: who speaks; None: nobody in sight, or it is not clear who. overlapped: several speak at once.
+    """
 
     start_s: float
     end_s: float
@@ -42,49 +85,240 @@ class Turn:
     overlapped: bool = False
 
 
-class Speakers:
-    """Finds whose mouth moves with the sound: the only person in sight, else the one whose mouth moved most."""
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What is known of one step. value: of the best account of everything so far that ends with this speaker; before:
+    the step and speaker from which that came. silence: steps without voice up to it; begun: the step after which voice
+    began; lag: of each person's last stretch."""
 
-    def __init__(self) -> None:
-        self._mouths: deque[tuple[float, Mapping[int, Mouth]]] = deque()
-        self._activity = VoiceActivity()
-        self._left = np.zeros(0, np.float32)
-        self._stretches: deque[tuple[float, float]] = deque()
+    end_s: float
+    voiced: bool
+    silence: int
+    begun: int
+    value: dict[int | None, float]
+    before: dict[int | None, tuple[int, int | None]]
+    lag: dict[int | None, int]
+
+    @property
+    def likeliest(self) -> int | None:
+        return max(self.value, key=lambda person: self.value[person])
+
+
+@dataclass(slots=True)
+class _Sound:
+    """One continuous sound as far as it is told. The first tick held is `first`."""
+
+    lips: deque[NDArray[np.float32]] = field(default_factory=lambda: deque(maxlen=LONGEST + 100))
+    ticks: int = 0
+    voice: deque[bool] = field(default_factory=lambda: deque(maxlen=512))
+    voices: int = 0
+
+    def spoken(self, tick: int) -> bool:
+        """Whether there is voice at a tick or shortly beside it."""
+        first, last = ((tick + beside) * TICK // VOICE_FRAME for beside in (-_BESIDE, _BESIDE))
+        start = self.voices - len(self.voice)
+        return any(self.voice[i - start] for i in range(max(first, start), min(last + 1, self.voices)))
+
+
+class Speakers:
+    """Finds whose mouth moves with the sound. `see`, `hear` and the questions may come from several threads."""
+
+    def __init__(self, network: LipNetwork) -> None:
+        self._lock = threading.Lock()
+        self._heard = HeardLips(network)
+        self._timeline = SampleTimeline()
+        self._mouths: dict[int, deque[tuple[float, Mouth]]] = {}
+        self._seen_s = -math.inf
+        self._lag = 0.0
+        self._decided: deque[tuple[float, bool, int | None]] = deque(maxlen=round(KEPT_S / _STEP_S))
+        self._begin()
 
     def see(self, t_s: float, mouths: Mapping[int, Mouth]) -> None:
-        """Take in the mouths of a picture, by person."""
-        self._mouths.append((t_s, mouths))
-        while self._mouths[0][0] < t_s - KEPT_S:
-            self._mouths.popleft()
+        """Take the mouths in sight in a picture, by person. t_s: its capture time."""
+        with self._lock:
+            self._seen_s = t_s
+            for person, mouth in mouths.items():
+                self._mouths.setdefault(person, deque(maxlen=256)).append((t_s, mouth))
+            for person, seen in list(self._mouths.items()):
+                while seen and seen[0][0] < t_s - _MOUTHS_S:
+                    seen.popleft()
+                if not seen:
+                    del self._mouths[person]
+            self._advance()
 
     def hear(self, block: AudioBlock) -> None:
-        """Take in sound."""
-        begun_s = block.captured_s - len(self._left) / SAMPLE_RATE_HZ
-        samples = np.concatenate([self._left, block.samples])
-        whole = len(samples) // VOICE_FRAME * VOICE_FRAME
-        self._left = samples[whole:]
-        for frame in np.flatnonzero(self._activity.push(samples[:whole])):
-            start_s = begun_s + float(frame) * VOICE_FRAME / SAMPLE_RATE_HZ
-            end_s = start_s + VOICE_FRAME / SAMPLE_RATE_HZ
-            if self._stretches and start_s - self._stretches[-1][1] < PAUSE_S:
-                start_s = self._stretches.pop()[0]
-            self._stretches.append((start_s, end_s))
-        while self._stretches and self._stretches[0][1] < begun_s - KEPT_S:
-            self._stretches.popleft()
+        """Take the next block of sound."""
+        with self._lock:
+            if self._timeline.append(len(block.samples), block.captured_s):
+                self._heard.reset()
+                self._decide(0)
+                self._begin()
+            sound = self._sound
+            frames, voice = self._heard.push(block.samples)
+            sound.voice.extend(voice.tolist())
+            sound.voices += len(voice)
+            lips = frames.reshape(-1, TICK // FRAME, frames.shape[1]).mean(axis=1)
+            sound.lips.extend(lips)
+            sound.ticks += len(lips)
+            self._advance()
 
     def speaker(self, t_s: float) -> int | None:
-        """Return who speaks at a moment, as known by now."""
-        return next((turn.person for turn in self.turns(-math.inf) if turn.start_s <= t_s <= turn.end_s), None)
+        """Who spoke at a time, as far as it is known by now; None: nobody in sight, or it is not clear who."""
+        with self._lock:
+            newest = self._steps[-1]
+            if newest.end_s < t_s <= newest.end_s + AHEAD_S:
+                return self._path[-1] if newest.voiced else None
+            steps = self._steps_since(t_s)
+        return steps[0][2] if steps and steps[0][1] and t_s > steps[0][0] - _STEP_S else None
 
     def turns(self, since_s: float) -> list[Turn]:
-        """Return the turns that end after a moment, oldest first."""
-        return [Turn(a, b, self._of(a, b)) for a, b in self._stretches if b > since_s]
+        """Turns that end after a time, oldest first; the newest may still change."""
+        with self._lock:
+            steps = self._steps_since(since_s)
+        turns: list[Turn] = []
+        for (voiced, person), group in groupby(steps, key=lambda step: step[1:]):
+            if not voiced:
+                continue
+            ends_s = [end_s for end_s, _, _ in group]
+            start_s = ends_s[0] - _STEP_S
+            if turns and turns[-1].person == person and start_s - turns[-1].end_s < PAUSE_S:
+                start_s = turns.pop().start_s
+            turns.append(Turn(start_s, ends_s[-1], person))
+        return turns
 
-    def _of(self, start_s: float, end_s: float) -> int | None:
-        series: dict[int, list[float]] = {}
-        for t_s, mouths in self._mouths:
-            if start_s - 0.1 <= t_s <= end_s + 0.1:
-                for person, mouth in mouths.items():
-                    series.setdefault(person, []).append(mouth.openness)
-        moved = {person: float(np.abs(np.diff(each)).sum()) for person, each in series.items()}
-        return max(moved, key=lambda person: moved[person], default=None)
+    def _begin(self) -> None:
+        self._sound = _Sound()
+        self._steps: deque[_Step] = deque([_Step(-math.inf, False, 0, 0, {None: 0.0}, {}, {})])
+        self._first = 0  # number of the first step that is held
+        self._path: list[int | None] = [None]
+
+    def _steps_since(self, since_s: float) -> list[tuple[float, bool, int | None]]:
+        """End, voice and speaker of steps, oldest first."""
+        newest = [(step.end_s, step.voiced, person) for step, person in zip(self._steps, self._path, strict=True)]
+        return [step for step in (*self._decided, *newest) if step[0] > since_s]
+
+    def _advance(self) -> None:
+        """Decide about the steps whose sound and pictures are here."""
+        sound = self._sound
+        while (number := self._first + len(self._steps)) * STEP <= sound.ticks:
+            end_s = self._timeline.time_of(number * STEP * TICK)
+            ahead_s = LAGS[-1] * TICK / SAMPLE_RATE_HZ
+            newest_s = self._timeline.time_of(sound.voices * VOICE_FRAME)
+            if self._seen_s < end_s + ahead_s and newest_s < end_s + PATIENCE_S:
+                return
+            self._steps.append(self._step(number, end_s))
+            self._path = list(self._likeliest_path())
+            self._decide(UNDECIDED)
+
+    def _decide(self, leave: int) -> None:
+        """Let stay as it is what was decided, but for the newest steps."""
+        while len(self._steps) > max(leave, 1):
+            step = self._steps.popleft()
+            self._first += 1
+            if (person := self._path.pop(0)) is not None or step.end_s > -math.inf:
+                self._decided.append((step.end_s, step.voiced, person))
+
+    def _likeliest_path(self) -> Iterator[int | None]:
+        """The speaker of each step held, of the best account of them all."""
+        people: list[int | None] = []
+        number, person = self._first + len(self._steps) - 1, self._steps[-1].likeliest
+        while number >= self._first:
+            earlier, before = self._steps[number - self._first].before.get(person, (self._first - 1, None))
+            people += [person] * (number - max(earlier, self._first - 1))
+            number, person = earlier, before
+        return reversed(people)
+
+    def _step(self, number: int, end_s: float) -> _Step:
+        """Accounts that end with this step; each person's last stretch begins after one of the steps held."""
+        last = self._steps[-1]
+        voiced = any(self._sound.spoken(tick) for tick in range((number - 1) * STEP, number * STEP))
+        silence = 0 if voiced else last.silence + 1
+        if silence >= SILENCE:
+            if last.likeliest is not None:
+                self._lag += USUAL * (last.lag[last.likeliest] - self._lag)
+            return _Step(
+                end_s,
+                False,
+                silence,
+                number,
+                {None: last.value[last.likeliest]},
+                {None: (number - 1, last.likeliest)},
+                {},
+            )
+        ticks = range(max(number * STEP - LONGEST, self._first * STEP, last.begun * STEP), number * STEP)
+        spoken = np.array([self._sound.spoken(tick) for tick in ticks])
+        likeliest = last.likeliest
+        value: dict[int | None, float] = {None: last.value.get(None, -math.inf)}
+        before: dict[int | None, tuple[int, int | None]] = {None: (number - 1, None)}
+        if last.value[likeliest] - CHANGE > value[None]:
+            value[None], before[None] = last.value[likeliest] - CHANGE, (number - 1, likeliest)
+        starts = range(number - len(ticks) // STEP, number)
+        lag: dict[int | None, int] = {}
+        for person, gain, lags in self._gains(ticks, spoken) if voiced else ():
+            for start, gained, found in zip(starts, gain.tolist(), lags.tolist(), strict=True):
+                step = self._steps[start - self._first]
+                came = step.likeliest
+                best = step.value[came] - (BEGINS if start == last.begun else CHANGE)
+                if (own := step.value.get(person, -math.inf) - GOES_ON) >= best:
+                    came, best = person, own
+                if best + gained > value.get(person, -math.inf):
+                    value[person], before[person], lag[person] = best + gained, (start, came), found
+        if not voiced:
+            for person, was in last.value.items():
+                if person is not None:
+                    value[person], before[person], lag[person] = was, (number - 1, person), last.lag[person]
+        return _Step(end_s, voiced, silence, last.begun, value, before, lag)
+
+    def _gains(
+        self, ticks: range, spoken: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.int_]]]:
+        """Of each person, what stretches to the end gain that begin at every step of the ticks, and their lags."""
+        held = self._sound.ticks - len(self._sound.lips)
+        heard = np.array([self._sound.lips[tick - held] for tick in ticks], np.float64)
+        times_s = self._timeline.time_of(ticks[0] * TICK) + np.arange(LAGS[0], len(ticks) + LAGS[-1]) * (
+            TICK / SAMPLE_RATE_HZ
+        )
+        for person, seen in self._mouths.items():
+            lips, known = _at(times_s, seen)
+            if not known.any():
+                continue
+            shifts = np.arange(len(LAGS))[:, None] + np.arange(len(ticks))  # (lags, ticks)
+            counts = (known[shifts] & spoken).astype(np.float64)
+            agreement = _agreement(heard[None], lips[shifts], counts[..., None])[:, ::STEP]
+            agreement -= PER_LAG * np.abs(LAGS - self._lag)[:, None]
+            duration = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, ::STEP]
+            gain = np.where(duration >= LEAST, duration * (TICK / SAMPLE_RATE_HZ) * (agreement - AGREES), -np.inf)
+            yield person, gain.max(axis=0), LAGS[gain.argmax(axis=0)]
+
+
+def _at(
+    times_s: NDArray[np.float64], seen: deque[tuple[float, Mouth]]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Mouths (N, 3) at times between those of the pictures, and where they are known (N,)."""
+    seen_s = np.array([t_s for t_s, _ in seen])
+    mouths = np.array([mouth for _, mouth in seen])
+    after = np.searchsorted(seen_s, times_s)
+    inside = (after > 0) & (after < len(seen_s))
+    after = np.where(inside, after, min(1, len(seen_s) - 1))
+    known = inside & (seen_s[after] - seen_s[after - 1] <= HOLE_S)
+    lips = np.stack([np.interp(times_s, seen_s, number) for number in mouths.T], axis=1)
+    return lips - lips.mean(axis=0), known
+
+
+def _agreement(
+    heard: NDArray[np.float64], lips: NDArray[np.float64], counts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted correlations of what is heard and seen from each tick to the end: (lags, ticks).
+
+    heard: (1, ticks, 3); lips: (lags, ticks, 3); counts: (lags, ticks, 1).
+    """
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.cumsum((values * counts)[:, ::-1], axis=1)[:, ::-1] / total)
+
+    total = np.maximum(np.cumsum(counts[:, ::-1], axis=1)[:, ::-1], 1.0)
+    mean_heard, mean_lips = mean(heard), mean(lips)
+    covariance = mean(heard * lips) - mean_heard * mean_lips
+    of_heard = np.maximum(mean(heard * heard) - mean_heard**2, 0) + 1e-2
+    of_lips = np.maximum(mean(lips * lips) - mean_lips**2, 0) + STILL**2
+    return np.asarray((covariance / np.sqrt(of_heard * of_lips)) @ WEIGHT)

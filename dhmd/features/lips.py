@@ -1,0 +1,137 @@
+"""Lips, seen and heard: how those of a face move, and how those of whoever is heard must be moving.
+
+Shapes: U frames of 20 ms, counted from the start of the sound.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dhmd.assets.store import fetch
+from dhmd.features.speech import ENCODER_HOP, SPEECH_ASSET, LogMel, VoiceActivity
+from dhmd.features.speech_encoder import SpeechEncoder
+from dhmd.features.weights import fill, load_single
+
+FRAME: Final = ENCODER_HOP
+"""Samples between two frames."""
+CHUNK: Final = 8
+"""Frames that are made at once, always the same ones of a stream: they must not depend on the sizes of blocks."""
+AHEAD: Final = 8
+"""Frames after its own that a frame is made of."""
+CONTEXT: Final = 48
+"""Frames that the encoder hears at each run."""
+LAYERS: Final = 2
+"""Layers of the speech encoder that are read, from the first on."""
+REACH: Final = 4
+"""Frames before and after its own that are read for a frame, those two and its own."""
+WEIGHTS: Final = Path(__file__).parents[1] / "pretrained" / "lips.safetensors"
+
+_FOREHEAD, _CHIN, _NOSE = 10, 152, 1
+_EYES = (33, 263)
+_CORNERS = (61, 291)
+_INNER_LIPS = ((13, 14), (82, 87), (312, 317))
+
+
+class Mouth(NamedTuple):
+    """What of a face tells of speech, as fractions of the face's height (opening, jaw) and of the eyes' distance
+    (width): neither the size of the face nor the shape of the picture matters."""
+
+    opening: float
+    width: float
+    jaw: float
+
+
+def mouth_of(landmarks: NDArray[np.float32]) -> Mouth:
+    """The mouth of a face. landmarks: (478, 3), as of `Face`."""
+
+    def between(a: int, b: int) -> float:
+        return float(np.linalg.norm(landmarks[a] - landmarks[b]))
+
+    height = max(between(_FOREHEAD, _CHIN), 1e-6)
+    opening = sum(between(*pair) for pair in _INNER_LIPS) / len(_INNER_LIPS)
+    return Mouth(opening / height, between(*_CORNERS) / max(between(*_EYES), 1e-6), between(_NOSE, _CHIN) / height)
+
+
+class LipNetwork(nn.Module):
+    """Lips that make a sound: the lower layers of the speech encoder, which tell sounds of speech apart whoever speaks,
+    read linearly. What is learned is the reading alone."""
+
+    def __init__(self, encoder: SpeechEncoder) -> None:
+        super().__init__()
+        encoder.keep(LAYERS)
+        self.encoder = encoder
+        self.reading = nn.Linear(3 * LAYERS * encoder.width, len(Mouth._fields))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel: (B, 80, 2 CONTEXT) log-mel frames of 10 ms. Returns (B, CHUNK, 3), order of Mouth, each in deviations
+        from its mean, of those frames that AHEAD others follow."""
+        out: Tensor = self.reading(self.listen(mel))
+        return out
+
+    def listen(self, mel: Tensor) -> Tensor:
+        """What is read for the frames, (B, CHUNK, 3 x states of all layers)."""
+        loudest = mel.amax(dim=(1, 2), keepdim=True)  # how far the microphone stands off says nothing
+        states = torch.cat(self.encoder(mel + (1 - loudest))[1:], dim=-1)
+        smooth = (states[:, :-2] + 2 * states[:, 1:-1] + states[:, 2:]) / 4  # frame u of it is that of u + 1
+        first = CONTEXT - AHEAD - CHUNK - 1
+        return torch.cat([smooth[:, first + d : first + d + CHUNK] for d in (-REACH, 0, REACH)], dim=-1)
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS) -> Self:
+        """The trained network, in evaluation mode. Raises WeightsInvalid, AssetUnavailable."""
+        network = cls.untrained()
+        fill(network.reading, load_single(path), path)
+        return network
+
+    @classmethod
+    def untrained(cls) -> Self:
+        """The speech encoder as it is, and a reading that knows nothing."""
+        return cls(SpeechEncoder.load(fetch(SPEECH_ASSET) / "model.bin")).eval()
+
+
+class HeardLips:
+    """Lips of whoever is heard, and whether anybody is, of one continuous sound. In silence the network does not run."""
+
+    def __init__(self, network: LipNetwork) -> None:
+        self._network = network
+        self._log_mel = LogMel()
+        self._activity = VoiceActivity()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the sound: the next sample is the first of another one."""
+        self._activity.reset()
+        self._past = np.zeros(CONTEXT * FRAME, np.float32)
+        self._pending = np.zeros(0, np.float32)
+        self._voiced = [False] * (1 + AHEAD // CHUNK)
+        self._early = AHEAD // CHUNK
+
+    def push(self, samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """What these samples complete: lips (U, 3), order of Mouth, and voice (V,), of every VOICE_FRAME samples.
+
+        Both count from the first sample; lips come AHEAD frames later. U is a multiple of CHUNK.
+        """
+        pending = np.concatenate([self._pending, samples])
+        made, voice = [np.empty((0, len(Mouth._fields)), np.float32)], [np.empty(0, np.bool_)]
+        while len(pending) >= CHUNK * FRAME:
+            chunk, pending = pending[: CHUNK * FRAME], pending[CHUNK * FRAME :]
+            voice.append(self._activity.push(chunk))
+            self._voiced = [*self._voiced[1:], bool(voice[-1].any())]
+            self._past = np.concatenate([self._past[len(chunk) :], chunk])
+            if self._early:  # frames from before the sound
+                self._early -= 1
+            else:
+                made.append(self._lips() if any(self._voiced) else np.zeros((CHUNK, len(Mouth._fields)), np.float32))
+        self._pending = pending
+        return np.concatenate(made), np.concatenate(voice)
+
+    def _lips(self) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            lips: NDArray[np.float32] = self._network(torch.from_numpy(self._log_mel(self._past))[None])[0].numpy()
+        return lips
