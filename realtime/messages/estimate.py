@@ -24,7 +24,8 @@ EmotionName = Literal["neutral", "happy", "sad", "angry", "fear", "disgust", "su
 
 
 Silence = Literal["quiet", "another", "outside", "overlap"]
-"""Reason why a person has no voice: nobody speaks, another in view does, somebody outside does, several at once do."""
+"""Reason why a person has no voice: nobody speaks, another in view does, somebody outside does or it is not known yet
+who, several at once do."""
 
 
 def unset(value: object) -> bool:
@@ -176,7 +177,7 @@ class Estimate(Part):
         default=None,
         exclude_if=unset,
         description="why a person has no voice: nobody speaks, another in view does, somebody outside the picture "
-        "does, or several at once do; missing while they speak",
+        "does (or it is not known yet who), or several at once do; missing while they speak",
     )
 
     @property

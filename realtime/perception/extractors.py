@@ -34,7 +34,7 @@ class StreamExtractors:
     """None where no speech is recognised."""
     text: TextExtractor
     lips: LipNetwork | None = None
-    """Tells who of several people speaks; None where one is followed."""
+    """Where several people are followed: tells who of them speaks."""
 
     @classmethod
     def load(

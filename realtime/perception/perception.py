@@ -20,7 +20,6 @@ import torch
 
 from dhmd.contract import Rows, Word
 from dhmd.features.face import FaceObservation
-from dhmd.features.lips import LipNetwork
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.perception.attention import Progress
@@ -105,11 +104,18 @@ class Perception:
         self._unread_s = -math.inf
         """End of the newest speech of which nothing is read."""
         self._words_last_s = extractors.specs[Modality.TEXT].absent_after_s
-        self._people = None
-        if people > 1:
-            lips = extractors.lips or LipNetwork.load()
-            told = self._tell_of_people
-            self._people = People(extractors.specs, device, extractors.text, Speakers(lips), self._entering, told)
+        self._people = (
+            People(
+                extractors.specs,
+                device,
+                extractors.text,
+                Speakers(extractors.lips),
+                self._entering,
+                self._tell_of_people,
+            )
+            if people > 1 and extractors.lips is not None
+            else None
+        )
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
         """Hold a turn while something of a modality is computed."""

@@ -58,7 +58,7 @@ def test_each_has_their_own_voice_and_their_own_words(talk: Path) -> None:
     assert people == {left, right} == {1, 2}
     assert RIGHT_SAYS not in said[left]
     assert LEFT_SAYS not in said[right]
-    for person, other, begins_s, ends_s in ((left, right, 1.2, 2.0), (right, left, 4.4, 5.0)):
+    for person, other, begins_s, ends_s in ((left, right, 1.7, 2.2), (right, left, 4.4, 5.0)):
         speaking, listening = (
             [one["modalities"]["audio"]["present"] for one in of(estimates, who) if begins_s < one["t"] < ends_s]
             for who in (person, other)
