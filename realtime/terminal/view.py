@@ -33,6 +33,8 @@ REDRAW_S = 0.125
 LINE_EVERY_S = 1.0
 LEAST_WIDTH, MOST_WIDTH = 40, 160
 MOST_HISTORY = 6
+UNKNOWN_S = 1.0
+"""For so long it may not be known who of several people speaks."""
 LABEL, NUMBER = 10, 6
 """Columns to the left and to the right of a bar."""
 
@@ -143,8 +145,9 @@ class Dashboard:
         if self.view is None or len(self.view.people) < 2:
             return []
         lines = [_person(one.person, self._persons.get(one.person), self.view.speaker) for one in self.view.people]
-        if self.view.turn is not None and self.view.speaker is None:
-            several = self.view.turn.overlapped
+        turn = self.view.turn
+        if turn is not None and self.view.speaker is None and self.view.at_s - turn.start_s > UNKNOWN_S:
+            several = turn.overlapped
             lines.append(Text("several speak at once" if several else "speech from outside the picture", "grey50"))
         return lines
 

@@ -8,7 +8,10 @@ import { shown, state } from "./state.js";
 const COLOURS = 6;
 const SPEECH = { outside: t("speech from outside the picture"), overlap: t("several speak at once") };
 
+const UNKNOWN_MS = 1000; // for so long it may not be known who speaks
+
 const cards = new Map(); // by person
+let [unknown, since] = [null, 0];
 let chosen = () => {};
 
 /** look(id): somebody wants to look at a person. */
@@ -27,7 +30,8 @@ export function inShort(id) {
 export function drawPeople() {
   const { people, readings, speaker, speech } = state, several = people.length > 1;
   at("people-title").hidden = !several;
-  put(at("people-title").lastElementChild, SPEECH[speech] ?? "");
+  if (speech !== unknown) [unknown, since] = [speech, performance.now()];
+  put(at("people-title").lastElementChild, performance.now() - since > UNKNOWN_MS ? SPEECH[speech] ?? "" : "");
   for (const [id, card] of cards) if (!several || !people.some((one) => one.id === id)) {
     card.remove();
     cards.delete(id);
