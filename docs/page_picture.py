@@ -1,13 +1,14 @@
 """Take the pictures of the page: the way of a first-time visitor in Chromium, whose camera and microphone play the demo
-clip, for docs/web.md; the README has one of them.
+clip, and two people side by side, one of whom speaks, for docs/web.md; the README has two of them.
 
-.venv/bin/python docs/page_picture.py [--out docs]
+.venv/bin/python docs/page_picture.py [--out docs] [--people]      --people: the last one alone
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,39 @@ RECORDED_MS = 20_000
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    folder = parser.parse_args().out
+    parser.add_argument("--people", action="store_true")
+    asked = parser.parse_args()
+    two_people(asked.out)
+    if not asked.people:
+        visit(asked.out)
+
+
+def two_people(folder: Path) -> None:
+    """The demo clip beside a later part of itself that is not heard."""
+    with tempfile.TemporaryDirectory() as scratch:
+        film = Path(scratch) / "two.mp4"
+        beside = (
+            "[0:v]crop=iw*0.62:ih,scale=-2:480[a];[1:v]hflip,crop=iw*0.62:ih,scale=-2:480,hue=h=25[b];[a][b]hstack[v]"
+        )
+        command = ["ffmpeg", "-v", "error", "-i", CLIP, "-ss", "12", "-i", CLIP, "-filter_complex", beside]
+        subprocess.run([*command, "-map", "[v]", "-map", "0:a", "-t", "18", film], check=True)
+        with (
+            served("--stream", "table", "--source", str(film), "--people", "2") as (address, _),
+            sync_playwright() as playwright,
+        ):
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport=SIZE)
+            page.set_default_timeout(240_000)
+            page.goto(address)
+            speaker = page.locator("#people button.speaks", has_text="happy")
+            speaker.wait_for()
+            speaker.click()
+            page.locator("#words").get_by_text("Wonderful").wait_for()
+            page.locator("#words [data-who]").first.wait_for()
+            page.screenshot(path=folder / "people.png")
+
+
+def visit(folder: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as devices,
         served("--stream", "hall") as (address, _),
