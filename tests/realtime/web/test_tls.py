@@ -210,7 +210,7 @@ def test_where_browsers_give_no_camera_it_is_said(
 ) -> None:
     pages: list[Any] = []
 
-    def ran(*_: Any, web: Any) -> None:
+    def ran(*_: Any, web: Any, **__: Any) -> None:
         pages.append(web)
         raise SettingsInvalid("enough")
 
