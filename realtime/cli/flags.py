@@ -29,7 +29,9 @@ def add_stream_flags(
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same keys; flags override it")
     _add_source_flags(run.add_argument_group("what is perceived"), source)
     model = run.add_argument_group("the model and its answer")
-    model.add_argument("--checkpoint", metavar="NAME|DIR", help="the model: base, multilingual or a folder (default: base)")
+    model.add_argument(
+        "--checkpoint", metavar="NAME|DIR", help="the model: base, multilingual or a folder (default: base)"
+    )
     if devices:
         add_device_flag(model)
     model.add_argument(
