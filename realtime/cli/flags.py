@@ -34,7 +34,9 @@ def add_stream_flags(
     if devices:
         add_people_flag(perceived)
     model = run.add_argument_group("the model and its answer")
-    model.add_argument("--checkpoint", metavar="NAME|DIR", help="the model: base (default), multilingual, or a folder")
+    model.add_argument(
+        "--checkpoint", metavar="NAME|DIR", help="the model: base, multilingual or a folder (default: base)"
+    )
     if devices:
         add_device_flag(model)
     model.add_argument(
