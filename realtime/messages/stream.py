@@ -154,8 +154,8 @@ class People(Part):
     t: Unix
     people: tuple[Person, ...]
     speech: Literal["nobody", "person", "outside", "overlap"] = Field(
-        description="who speaks: nobody, a person in view, somebody outside the picture (or it is not known yet who), or "
-        "several at once"
+        description="who speaks: nobody, a person in view, somebody outside the picture (or it is not known yet who), "
+        "or several at once"
     )
     speaker: int | None = Field(description="number of the person who speaks")
     since: Unix | None = Field(description="unix seconds at which the speech began; null without any")
