@@ -55,9 +55,7 @@ def mouth_of(landmarks: NDArray[np.float32]) -> Mouth:
 
     height = max(between(_FOREHEAD, _CHIN), 1e-6)
     opening = sum(between(*pair) for pair in _INNER_LIPS) / len(_INNER_LIPS)
-    return Mouth(
-        opening / height, between(*_CORNERS) / max(between(*_EYES), 1e-6), between(_NOSE, _CHIN) / height
-    )
+    return Mouth(opening / height, between(*_CORNERS) / max(between(*_EYES), 1e-6), between(_NOSE, _CHIN) / height)
 
 
 class LipNetwork(nn.Module):

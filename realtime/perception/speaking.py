@@ -50,7 +50,7 @@ SILENCE: Final = 3
 """Steps without voice after which nobody goes on speaking: who speaks next is found anew."""
 BEGINS: Final = 0.38
 """What a speaker who begins after silence must gain, in seconds of agreement."""
-CHANGE: Final = 0.55
+CHANGE: Final = 0.5
 """What a change of speaker without silence must gain."""
 PER_LAG: Final = 0.06
 """Agreement that is worth a tick of lag beside the one that is usual in this stream, at first none."""
@@ -236,7 +236,15 @@ class Speakers:
         if silence >= SILENCE:
             if last.likeliest is not None:
                 self._lag += USUAL * (last.lag[last.likeliest] - self._lag)
-            return _Step(end_s, False, silence, number, {None: last.value[last.likeliest]}, {None: (number - 1, last.likeliest)}, {})
+            return _Step(
+                end_s,
+                False,
+                silence,
+                number,
+                {None: last.value[last.likeliest]},
+                {None: (number - 1, last.likeliest)},
+                {},
+            )
         ticks = range(max(number * STEP - LONGEST, self._first * STEP, last.begun * STEP), number * STEP)
         spoken = np.array([self._sound.spoken(tick) for tick in ticks])
         likeliest = last.likeliest
@@ -261,7 +269,9 @@ class Speakers:
                     value[person], before[person], lag[person] = was, (number - 1, person), last.lag[person]
         return _Step(end_s, voiced, silence, last.begun, value, before, lag)
 
-    def _gains(self, ticks: range, spoken: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.int_]]]:
+    def _gains(
+        self, ticks: range, spoken: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.int_]]]:
         """Of each person, what stretches to the end gain that begin at every step of the ticks, and their lags."""
         held = self._sound.ticks - len(self._sound.lips)
         heard = np.array([self._sound.lips[tick - held] for tick in ticks], np.float64)
