@@ -235,7 +235,7 @@ def whole_records(file: IO[bytes], *, begun: bool = False) -> Iterator[Any]:
     with lz4.
     """
     from mcap.exceptions import McapError
-    from mcap.records import Chunk
+    from mcap.records import Chunk, MessageIndex
     from mcap.stream_reader import StreamReader, breakup_chunk
     from zstandard import ZstdError, frame_content_size
 
@@ -245,12 +245,20 @@ def whole_records(file: IO[bytes], *, begun: bool = False) -> Iterator[Any]:
         reading, skip_magic=begun, emit_chunks=True, validate_crcs=True, record_size_limit=LARGEST_RECORD
     ).records
     left = UNPACKED_AT_LEAST + UNPACKED_PER_BYTE * source.left
+    indexed: set[int] | None = None
+    """Channels whose index has come since the newest chunk."""
     while True:
         try:
             record = next(records)
+            if isinstance(record, MessageIndex):
+                # One that no chunk goes before: that chunk was passed over, as something else than it is.
+                if indexed is None or record.channel_id in indexed:
+                    return
+                indexed.add(record.channel_id)
             if not isinstance(record, Chunk):
                 yield record
                 continue
+            indexed = set()
             if record.compression == "lz4":  # by another program, and its size cannot be told beforehand
                 problem = "packed with lz4, and only zstd is read"
                 raise SessionInvalid(f"{file.name}: {problem}; pack it again: mcap compress --compression zstd")

@@ -50,7 +50,7 @@ SILENCE: Final = 3
 """Steps without voice after which nobody goes on speaking: who speaks next is found anew."""
 BEGINS: Final = 0.38
 """What a speaker who begins after silence must gain, in seconds of agreement."""
-CHANGE: Final = 0.55
+CHANGE: Final = 0.5
 """What a change of speaker without silence must gain."""
 PER_LAG: Final = 0.06
 """Agreement that is worth a tick of lag beside the one that is usual in this stream, at first none."""

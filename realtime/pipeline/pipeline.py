@@ -217,20 +217,17 @@ class Pipeline:
                 self._tell_of_rate(len(view.people), view.faces_hz)
 
     def afterwards(self, emission: Emission) -> None:
-        """Do what the estimate need not wait for: measure what a modality has to do with it."""
+        """Do what the estimate need not wait for: measure what a modality has to do with it; of people one a hop."""
         if emission.perceived.view is None:
             self._stream.attribution.measure(self.engine, emission.perceived.cut, emission.inference)
             return
         begun_s = time.monotonic()
-        followed = [self._persons[person] for one in emission.people if (person := one.estimate.person) is not None]
-        measure(
-            self.engine,
-            [
-                (who.attribution, one.perceived.cut, one.inference)
-                for who, one in zip((self._stream, *followed), (emission, *emission.people), strict=True)
-            ],
-        )
-        self._turns.took(1 + len(followed), emission.took_s + time.monotonic() - begun_s)
+        measured = [(self._stream, emission)]
+        if told := emission.people:
+            one = told[emission.estimate.seq % len(told)]
+            measured += [(who, one) for person, who in self._persons.items() if person == one.estimate.person]
+        measure(self.engine, [(who.attribution, each.perceived.cut, each.inference) for who, each in measured])
+        self._turns.took(1 + len(told), emission.took_s + time.monotonic() - begun_s)
 
     def _tell_of_rate(self, people: int, faces_hz: float) -> None:
         """Tell, as a worker's status, where there are more people than the machine can follow at the full rate."""

@@ -336,3 +336,13 @@ def test_a_checksum_guards_every_chunk(kept: Callable[[bytes], Path]) -> None:
     assert len(chunks) == 4
     for chunk in chunks:
         assert chunk.uncompressed_crc == zlib.crc32(zstandard.decompress(chunk.data, chunk.uncompressed_size))
+
+
+def test_a_chunk_that_became_something_else_ends_what_is_read(kept: Callable[[bytes], Path]) -> None:
+    """Its kind stands in one byte without a checksum."""
+    built = build()
+    everything = told(list(Session.open(kept(built.data)).records()))
+    for number, begins in enumerate(built.ends[1:-1], start=1):
+        data = bytearray(built.data)
+        data[begins] = 0xFF
+        assert told(list(Session.open(kept(bytes(data))).records())) == everything[: 6 * number]
