@@ -96,7 +96,7 @@ class LipNetwork(nn.Module):
 
 
 class HeardLips:
-    """Lips of whoever is heard, and whether anybody is, of one continuous sound. In silence the network does not run."""
+    """Lips of whoever is heard, and whether anybody is, in one continuous sound. The network rests in silence."""
 
     def __init__(self, network: LipNetwork) -> None:
         self._network = network
