@@ -56,6 +56,10 @@ PER_LAG: Final = 0.06
 """Agreement that is worth a tick of lag beside the one that is usual in this stream, at first none."""
 USUAL: Final = 0.3
 """Part of the way that the usual lag goes to that of a turn that was told."""
+AT_FIRST: Final = 6
+"""Steps that voice lasts before it may change: a sentence is seldom begun by somebody else."""
+LEAVES: Final = 0.9
+"""What a change at first must gain, or nobody's voice after somebody's without silence."""
 GOES_ON: Final = 0.05
 """What another stretch of the same speaker must gain."""
 
@@ -231,43 +235,39 @@ class Speakers:
     def _step(self, number: int, end_s: float) -> _Step:
         """Accounts that end with this step; each person's last stretch begins after one of the steps held."""
         last = self._steps[-1]
+        likeliest = last.likeliest
         voiced = any(self._sound.spoken(tick) for tick in range((number - 1) * STEP, number * STEP))
         silence = 0 if voiced else last.silence + 1
         if silence >= SILENCE:
-            if last.likeliest is not None:
-                self._lag += USUAL * (last.lag[last.likeliest] - self._lag)
-            return _Step(
-                end_s,
-                False,
-                silence,
-                number,
-                {None: last.value[last.likeliest]},
-                {None: (number - 1, last.likeliest)},
-                {},
-            )
-        ticks = range(max(number * STEP - LONGEST, self._first * STEP, last.begun * STEP), number * STEP)
-        spoken = np.array([self._sound.spoken(tick) for tick in ticks])
-        likeliest = last.likeliest
-        value: dict[int | None, float] = {None: last.value.get(None, -math.inf)}
-        before: dict[int | None, tuple[int, int | None]] = {None: (number - 1, None)}
-        if last.value[likeliest] - CHANGE > value[None]:
-            value[None], before[None] = last.value[likeliest] - CHANGE, (number - 1, likeliest)
-        starts = range(number - len(ticks) // STEP, number)
-        lag: dict[int | None, int] = {}
-        for person, gain, lags in self._gains(ticks, spoken) if voiced else ():
-            for start, gained, found in zip(starts, gain.tolist(), lags.tolist(), strict=True):
-                step = self._steps[start - self._first]
-                came = step.likeliest
-                best = step.value[came] - (BEGINS if start == last.begun else CHANGE)
-                if (own := step.value.get(person, -math.inf) - GOES_ON) >= best:
-                    came, best = person, own
-                if best + gained > value.get(person, -math.inf):
-                    value[person], before[person], lag[person] = best + gained, (start, came), found
+            if likeliest is not None:
+                self._lag += USUAL * (last.lag[likeliest] - self._lag)
+            nobody: dict[int | None, float] = {None: last.value[likeliest]}
+            return _Step(end_s, False, silence, number, nobody, {None: (number - 1, likeliest)}, {})
+        step = _Step(end_s, voiced, silence, last.begun, {}, {}, dict(last.lag))
         if not voiced:
-            for person, was in last.value.items():
-                if person is not None:
-                    value[person], before[person], lag[person] = was, (number - 1, person), last.lag[person]
-        return _Step(end_s, voiced, silence, last.begun, value, before, lag)
+            step.value.update(last.value)
+            step.before.update({person: (number - 1, person) for person in last.value})
+            return step
+        step.value[None], step.before[None] = last.value.get(None, -math.inf), (number - 1, None)
+        if (gone := last.value[likeliest] - LEAVES) > step.value[None]:
+            step.value[None], step.before[None] = gone, (number - 1, likeliest)
+        self._extend(step, number)
+        return step
+
+    def _extend(self, step: _Step, number: int) -> None:
+        """Put in the best accounts that end with each person."""
+        ticks = range(max(number * STEP - LONGEST, self._first * STEP, step.begun * STEP), number * STEP)
+        starts = range(number - len(ticks) // STEP, number)
+        spoken = np.array([self._sound.spoken(tick) for tick in ticks])
+        for person, gain, lags in self._gains(ticks, spoken):
+            for start, gained, lag in zip(starts, gain.tolist(), lags.tolist(), strict=True):
+                earlier = self._steps[start - self._first]
+                came = earlier.likeliest
+                best = earlier.value[came] - _price(start - step.begun)
+                if (own := earlier.value.get(person, -math.inf) - GOES_ON) >= best:
+                    came, best = person, own
+                if best + gained > step.value.get(person, -math.inf):
+                    step.value[person], step.before[person], step.lag[person] = best + gained, (start, came), lag
 
     def _gains(
         self, ticks: range, spoken: NDArray[np.bool_]
@@ -289,6 +289,11 @@ class Speakers:
             duration = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, ::STEP]
             gain = np.where(duration >= LEAST, duration * (TICK / SAMPLE_RATE_HZ) * (agreement - AGREES), -np.inf)
             yield person, gain.max(axis=0), LAGS[gain.argmax(axis=0)]
+
+
+def _price(steps: int) -> float:
+    """What a speaker must gain who begins so many steps after the voice did."""
+    return BEGINS if steps == 0 else LEAVES if steps < AT_FIRST else CHANGE
 
 
 def _at(
