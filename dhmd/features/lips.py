@@ -96,11 +96,7 @@ class LipNetwork(nn.Module):
 
 
 class HeardLips:
-<<<<<<< HEAD
-    """Lips of whoever is heard, and whether anybody is, of one continuous sound. In silence no network runs."""
-=======
     """Lips of whoever is heard, and whether anybody is, in one continuous sound. The network rests in silence."""
->>>>>>> t19s
 
     def __init__(self, network: LipNetwork) -> None:
         self._network = network
