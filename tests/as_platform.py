@@ -174,7 +174,8 @@ def become(name: str, keys: str = "") -> None:
 def import_everything() -> None:
     for package in OURS:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not module.name.endswith(".__main__"):
+            # An example of an exported folder reads what lies beside it there.
+            if not module.name.endswith((".__main__", ".export.example")):
                 importlib.import_module(module.name)
                 print(module.name)
 

@@ -140,7 +140,11 @@ class WindowMessage:
             _write(self.rows.get(Modality.TEXT), message.words.rows)
             for word in self.words:
                 message.words.words.add(
-                    text=word.text, start_s=word.start_s, end_s=word.end_s, probability=word.probability
+                    text=word.text,
+                    start_s=word.start_s,
+                    end_s=word.end_s,
+                    probability=word.probability,
+                    language=word.language,
                 )
         payload: bytes = message.SerializeToString()
         return payload

@@ -23,6 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from dhmd.contract import FeatureSpec, Rows
+from dhmd.features.face import FaceObservation
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
@@ -72,7 +73,7 @@ class Face:
 
     def push(self, image: Any, captured_s: float) -> Any:
         rows = Rows(np.array([captured_s]), np.ones((1, self.spec.width), np.float32))
-        return SimpleNamespace(rows=rows, faces=1, captured_s=captured_s, landmarks=None, box=None, too_far=False)
+        return FaceObservation(captured_s, rows, 1)
 
     def close(self) -> None: ...
 

@@ -58,12 +58,9 @@ class Spelling:
     spec = SPECS[Modality.TEXT]
 
     def __init__(self, *_: object) -> None: ...
-<<<<<<< HEAD
-=======
 
     def reads(self, _: Word) -> bool:
         return True
->>>>>>> t22
 
     def extract(self, words: Sequence[Word]) -> Rows:
         assert words
@@ -135,7 +132,14 @@ def emission(cut: WindowCut) -> Emission:
     """Of a window in which nothing is recognised."""
     latency = SimpleNamespace(capture_to_estimate=None, inference=None)
     told = SimpleNamespace(
-        seq=1, faces=0, transcript="", latency_ms=latency, dropped=Dropped(video=0, audio=0), top=None
+        seq=1,
+        faces=0,
+        transcript="",
+        latency_ms=latency,
+        dropped=Dropped(video=0, audio=0),
+        top=None,
+        person=None,
+        silent=None,
     )
     return Emission(cast("Any", told), Perceived(cut, 0, ()), None, None, timed=False)
 
