@@ -167,13 +167,15 @@ class Speakers:
             self._advance()
 
     def speaker(self, t_s: float) -> int | None:
-        """Who spoke at a time, as far as it is known by now; None: nobody in sight, or it is not clear who."""
+        """Who spoke at a time, as far as it is known by now; None: nobody in sight, or it is not clear who.
+
+        Of a time that nothing is decided about yet, but within AHEAD_S: who spoke last, unless silence came since.
+        """
         with self._lock:
-            newest = self._steps[-1]
-            if newest.end_s < t_s <= newest.end_s + AHEAD_S:
-                return self._path[-1] if newest.voiced else None
-            steps = self._steps_since(t_s)
-        return steps[0][2] if steps and steps[0][1] and t_s > steps[0][0] - _STEP_S else None
+            newest, person = self._steps[-1], self._path[-1]
+        if newest.end_s < t_s <= newest.end_s + AHEAD_S:
+            return person if newest.voiced else None
+        return next((turn.person for turn in self.turns(t_s) if turn.start_s <= t_s), None)
 
     def turns(self, since_s: float) -> list[Turn]:
         """Turns that end after a time, oldest first; the newest may still change."""

@@ -6,8 +6,8 @@ import pytest
 from dhmd.features.lips import AHEAD, CHUNK, FRAME, HeardLips, LipNetwork, mouth_of
 from dhmd.features.timeline import SAMPLE_RATE_HZ
 from dhmd.features.weights import WeightsInvalid
-from dhmd.media.reader import sound
-from realtime.demo import demo_clip
+from dhmd.media.reader import MediaReader
+from realtime.demo import CLIP
 
 
 def test_a_mouth_is_the_same_in_any_size_and_shape_of_picture():
@@ -17,7 +17,7 @@ def test_a_mouth_is_the_same_in_any_size_and_shape_of_picture():
 
 def test_lips_do_not_depend_on_blocks_and_rest_in_silence():
     network = LipNetwork.load()
-    voice = sound(demo_clip())[: 3 * SAMPLE_RATE_HZ]
+    voice = np.concatenate(list(MediaReader(CLIP).sound(3.5)))[: 3 * SAMPLE_RATE_HZ]
     whole, spoken = HeardLips(network).push(voice)
     streamed = HeardLips(network)
     parts = [streamed.push(voice[i : i + 700]) for i in range(0, len(voice), 700)]
