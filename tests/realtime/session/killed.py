@@ -67,7 +67,7 @@ class Voice:
     def due(self, _: int) -> bool:
         return True
 
-    def push(self, _: Any, captured_s: float) -> Rows:
+    def push(self, _: Any, captured_s: float, *, overtaken: bool = False) -> Rows:
         return rows(Modality.AUDIO, [captured_s + 0.1])
 
 
@@ -102,6 +102,9 @@ class Text:
     spec = CHECKPOINT.features[Modality.TEXT]
 
     def __init__(self, **_: Any) -> None: ...
+
+    def reads(self, _: Word) -> bool:
+        return True
 
     def extract(self, words: Sequence[Word]) -> Rows:
         values = [np.full(self.spec.width, sum(map(ord, word.text)) % 89 / 89, np.float32) for word in words]
