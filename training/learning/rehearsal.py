@@ -47,11 +47,12 @@ class Rehearsal:
             self._masks[m] = torch.from_numpy(_newest(specs[m].steps, draw) & shown[:, i : i + 1])
             self._inputs[m] = _rows(model, m, specs[m].steps, draw) * self._masks[m][..., None]
         self._said = _said(model, self._inputs, self._masks)
+        self._named = model.split(self._said)[EMOTION.name].argmax(dim=1)
 
     def agreement(self, model: DHMD) -> float:
         """Share of the windows in which another model, or this one later, finds the same emotion likeliest."""
         now = model.split(_said(model, self._inputs, self._masks))[EMOTION.name].argmax(dim=1)
-        return float((now == model.split(self._said)[EMOTION.name].argmax(dim=1)).float().mean())
+        return float((now == self._named).float().mean())
 
     def beside(self, batch: Batch, count: int, epoch: int, step: int) -> Batch:
         """The batch with so many rehearsed windows after its own."""

@@ -101,7 +101,7 @@ class Text:
 
     spec = CHECKPOINT.features[Modality.TEXT]
 
-    def __init__(self, **_: Any) -> None: ...
+    def __init__(self, *_: Any) -> None: ...
 
     def reads(self, _: Word) -> bool:
         return True
