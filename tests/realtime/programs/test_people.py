@@ -143,3 +143,9 @@ def test_a_number_that_is_none_is_one_line(people: str, tmp_path: Path) -> None:
 
 def _shown(people: str) -> str:
     return people if people.isdecimal() else repr(people)
+
+
+def test_a_report_has_a_lane_for_each(talk: Path, tmp_path: Path) -> None:
+    assert live("export", talk / "talk.mcap", "--to", "html", "--out", tmp_path / "talk.html")[0] == 0
+    report = (tmp_path / "talk.html").read_text()
+    assert [f'aria-label="Person {person}: ' in report for person in (1, 2, 3)] == [True, True, False]

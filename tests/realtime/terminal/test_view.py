@@ -23,6 +23,8 @@ from realtime.messages.estimate import (
     SentimentEstimate,
     SpokenLanguage,
 )
+from realtime.perception.people import PeopleInView, PersonInView
+from realtime.perception.speaking import Turn
 from realtime.terminal.view import Dashboard, describe_line
 from realtime.workers import WorkerState, WorkerStatus
 
@@ -175,3 +177,21 @@ def test_heads_of_ones_own_have_a_line() -> None:
     assert any("also mood bored 0.75 · self rating 3.50 points" in line for line in lines)
     assert len(lines) <= 24
     assert '  mood bored 0.75  self rating 3.50 points  "well"' in describe_line(estimate)
+
+
+def test_each_of_several_people_has_a_line() -> None:
+    dashboard, estimate = a_minute()
+    two = tuple(PersonInView(number, 0.0, (0.0, 0.0, 0.1, 0.1)) for number in (1, 2))
+    dashboard.set_people(PeopleInView(60.0, two, Turn(58.0, 60.0, 2)))
+    for number, top in ((1, "sad"), (2, "happy")):
+        dashboard.person_arrived(shown(1_700_000_060, top).model_copy(update={"person": number}))
+    lines = drawn(dashboard, estimate, 80, 24)
+    assert len(lines) <= 24
+    one, other = (next(line for line in lines if f"person {number}" in line) for number in (1, 2))
+    assert "sad 88%" in one
+    assert "speaks" not in one
+    assert other.split("│")[1].split() == ["person", "2", "happy", "88%", "face,", "voice", "speaks"]
+    dashboard.set_people(PeopleInView(62.0, two, Turn(60.0, 62.0, None)))
+    assert "speech from outside the picture" in "\n".join(drawn(dashboard, estimate, 80, 24))
+    dashboard.set_people(PeopleInView(63.0, two[:1]))
+    assert "person 1" not in "\n".join(drawn(dashboard, estimate, 80, 24)), "of one person there is no choice"

@@ -9,7 +9,8 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from dhmd.contract import Language, Word
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
-from realtime.messages.estimate import ExtraClasses, ExtraNumber
+from realtime.messages.estimate import EmotionName, ExtraClasses, ExtraNumber, Silence
 from realtime.perception.attention import Attention
+from realtime.perception.people import PeopleInView, PersonInView
+from realtime.perception.speaking import Turn
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.session.export import look
 from realtime.web import pages
@@ -215,6 +218,43 @@ def test_every_text_of_the_page_is_there_in_german() -> None:
     assert written | labels <= texts.keys(), (written | labels) - texts.keys()
     places = [{*re.findall(r"\{\w+\}", one)} for one in (*texts.keys(), *texts.values())]
     assert places[: len(texts)] == places[len(texts) :]
+
+
+@needs_chromium
+def test_each_of_several_people_has_a_card_and_who_speaks_is_told(browser: Any, stage: Stage, tmp_path: Path) -> None:
+    page, feed = looking(browser, stage), stage.feed
+    two = tuple(PersonInView(number, 1.0, (0.4 * number - 0.3, 0.2, 0.4 * number, 0.7)) for number in (1, 2))
+
+    def told(end_s: float, person: int, top: str, silent: Silence | None, *present: Modality) -> None:
+        made = emission(end_s, present=frozenset(present), top=cast("EmotionName", top))
+        feed.on_person(replace(made, estimate=made.estimate.model_copy(update={"person": person, "silent": silent})))
+
+    feed.on_estimate(emission(2.0, present=EVERYTHING, top="angry"))
+    assert not page.locator("#people button").count()
+    feed.on_people(PeopleInView(2.0, two, Turn(1.5, 2.0, 2)))
+    told(2.0, 1, "sad", "another", Modality.VISION)
+    told(2.0, 2, "happy", None, *EVERYTHING)
+    said = Word("Wonderful", 1.6, 1.9)
+    feed.on_words(TranscriptUpdate((said, Word("news", 1.9, 2.0)), (), 0.0), 1)
+    feed.on_person_words(2, [said], 1)
+    first, second = (page.locator("#people button").nth(n) for n in (0, 1))
+    second.get_by_text("speaks").wait_for()
+    first.get_by_text("sad").wait_for()
+    assert first.inner_text().split()[:3] == ["1", "▼", "sad"]
+    assert first.get_attribute("aria-pressed") == "true"
+    assert page.locator("#top .whose").inner_text() == "Person 1"
+    assert page.locator("#top strong").inner_text() == "sad"
+    assert card(page, "audio").locator(".absent").inner_text() == "○ another speaks"
+    second.click()
+    page.locator("#top strong", has_text="happy").wait_for()
+    page.locator("#words [data-who='2']", has_text="Wonderful").wait_for()
+    assert page.locator("#words [data-who]").count() == 1
+    accessible(page)
+    page.screenshot(path=tmp_path / "people.png", full_page=True)
+    feed.on_people(PeopleInView(9.0, two[:1]))
+    page.locator("#top strong", has_text="angry").wait_for()
+    assert not page.locator("#people button").count(), "of one person there is no choice"
+    assert page.complaints == []
 
 
 @needs_chromium
