@@ -293,14 +293,18 @@ def test_other_features_are_refused_in_one_clear_line(
     specs = recording.session.features
     edge.stream.log.specs = {**specs, Modality.VISION: replace(specs[Modality.VISION], version="9")}
 
+    def told() -> list[str]:
+        """By the edge; the server in this process says it, too."""
+        return [record.getMessage() for record in caplog.records if record.name == "realtime.scale.edge_stream"]
+
     async def steps(link: EdgeLink) -> None:
         for _ in range(3):
             link.offer("hall", edge.hop())
-            await until(lambda: caplog.records)
+            await until(told)
 
     with caplog.at_level(logging.WARNING, "realtime.scale.edge_stream"):
         asyncio.run(hops(mosquitto.url, [edge], steps))
-    lines = [record.getMessage() for record in caplog.records if record.name == "realtime.scale.edge_stream"]
+    lines = told()
     assert len(lines) == 1
     assert (
         "refuses this stream: vision: the checkpoint was trained on other features (version: checkpoint '2'" in lines[0]
