@@ -17,7 +17,7 @@ COMPACT_LIMIT = 200
 """Bytes that a compact estimate takes at most."""
 
 Unix = Annotated[float, Field(description="unix seconds")]
-SPEECH = Literal["nobody", "person", "outside", "overlap"]
+Speech = Literal["nobody", "person", "outside", "overlap"]
 Percent = Annotated[int, Field(ge=0, le=100)]
 
 
@@ -154,7 +154,7 @@ class People(Part):
     v: Literal[1] = 1
     t: Unix
     people: tuple[Person, ...]
-    speech: SPEECH = Field(
+    speech: Speech = Field(
         description="who speaks: nobody, a person in view, somebody outside the picture (or it is not known yet who), "
         "or several at once"
     )

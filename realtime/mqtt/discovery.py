@@ -19,7 +19,7 @@ from dhmd.labels import CHANNELS, EMOTIONS
 from realtime import event_loop
 from realtime.errors import BrokerUnavailable, StreamAlive
 from realtime.messages.estimate import Extra, ExtraNumber, Part
-from realtime.messages.stream import SPEECH, AnyEvent
+from realtime.messages.stream import AnyEvent, Speech
 from realtime.messages.topics import EVENT, PEOPLE, STATE, STATUS, WORKER, Topic, base_topic
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.client import retained
@@ -163,7 +163,7 @@ def announcement(stream: str, extra: Mapping[str, Extra] | None = None, *, sever
     if several:
         people["people"] = measured("people", "account-group-outline", 0)
         people["speaker"] = value(
-            "speaker", "sensor", device_class="enum", options=get_args(SPEECH), icon="mdi:account-voice"
+            "speaker", "sensor", device_class="enum", options=get_args(Speech), icon="mdi:account-voice"
         )
     happening = Component(
         platform="event",

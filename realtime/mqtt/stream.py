@@ -14,7 +14,6 @@ from realtime.clock import StreamClock
 from realtime.memory import resident_mb
 from realtime.messages.estimate import Dropped, Estimate, ExtraNumber
 from realtime.messages.stream import (
-    SPEECH,
     Compact,
     Latencies,
     Metrics,
@@ -241,14 +240,6 @@ def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> T
 
 def people_of(view: PeopleInView, unix: Callable[[float], float]) -> People:
     """Return who is in view as it is published. unix: turns stream time into unix seconds."""
-    turn, speaker = view.turn, view.speaker
-    speech: SPEECH = "person"
-    if turn is None:
-        speech = "nobody"
-    elif turn.overlapped:
-        speech = "overlap"
-    elif speaker is None:
-        speech = "outside"
     return People(
         t=round(unix(view.at_s), 3),
         people=tuple(
@@ -259,9 +250,9 @@ def people_of(view: PeopleInView, unix: Callable[[float], float]) -> People:
             )
             for one in view.people
         ),
-        speech=speech,
-        speaker=speaker,
-        since=None if turn is None else round(unix(turn.start_s), 3),
+        speech=view.speech,
+        speaker=view.speaker,
+        since=None if view.turn is None else round(unix(view.turn.start_s), 3),
     )
 
 

@@ -21,6 +21,7 @@ from dhmd.features.tracks import HANDOVER_S, Box
 from dhmd.modality import Modality
 from realtime.capture.samples import AudioBlock
 from realtime.messages.estimate import Silence
+from realtime.messages.stream import Speech
 from realtime.perception.attention import Attention
 from realtime.perception.speaking import Mouth, Speakers, Turn, mouth_of
 from realtime.perception.window import SlidingWindow, WindowCut
@@ -59,6 +60,15 @@ class PeopleInView:
     def speaker(self) -> int | None:
         """The person who speaks; None where nobody does, nobody in view, or several at once."""
         return None if self.turn is None or self.turn.overlapped else self.turn.person
+
+    @property
+    def speech(self) -> Speech:
+        """Whose speech it is."""
+        if self.turn is None:
+            return "nobody"
+        if self.turn.overlapped:
+            return "overlap"
+        return "outside" if self.turn.person is None else "person"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ REDRAW_S = 0.125
 LINE_EVERY_S = 1.0
 LEAST_WIDTH, MOST_WIDTH = 40, 160
 MOST_HISTORY = 6
+UNATTRIBUTED = {"overlap": "several speak at once", "outside": "speech from outside the picture"}
 UNKNOWN_S = 1.0
 """For so long it may not be known who of several people speaks."""
 LABEL, NUMBER = 10, 6
@@ -146,9 +147,8 @@ class Dashboard:
             return []
         lines = [_person(one.person, self._persons.get(one.person), self.view.speaker) for one in self.view.people]
         turn = self.view.turn
-        if turn is not None and self.view.speaker is None and self.view.at_s - turn.start_s > UNKNOWN_S:
-            several = turn.overlapped
-            lines.append(Text("several speak at once" if several else "speech from outside the picture", "grey50"))
+        if self.view.speech in UNATTRIBUTED and turn is not None and self.view.at_s - turn.start_s > UNKNOWN_S:
+            lines.append(Text(UNATTRIBUTED[self.view.speech], "grey50"))
         return lines
 
     def arrived(self, e: Estimate) -> None:

@@ -113,10 +113,7 @@ class Feed:
         if not self._pages:
             return
         people = [{"id": one.person, "since": round(one.since_s, 3), "box": _rounded(one.box)} for one in view.people]
-        speech = None
-        if (turn := view.turn) is not None:
-            speech = "overlap" if turn.overlapped else "outside" if turn.person is None else "person"
-        self._each(message("people", {"people": people, "speaker": view.speaker, "speech": speech}))
+        self._each(message("people", {"people": people, "speaker": view.speaker, "speech": view.speech}))
 
     def on_person_rows(self, *_: object) -> None:
         """Rows are not shown; nor are turns by themselves."""

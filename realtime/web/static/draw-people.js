@@ -11,7 +11,7 @@ const SPEECH = { outside: t("speech from outside the picture"), overlap: t("seve
 const UNKNOWN_MS = 1000; // for so long it may not be known who speaks
 
 const cards = new Map(); // by person
-let [unknown, since] = [null, 0];
+let [unknown, since] = ["nobody", 0];
 let chosen = () => {};
 
 /** look(id): somebody wants to look at a person. */

@@ -1,7 +1,7 @@
 // What the page knows. Messages change it and name the parts that must be drawn again; draw.js draws those, once a frame.
 
 export const SPAN_S = 60;
-export const GAP_S = 1; // longer without an estimate: the connection was cut
+const GAP_S = 1; // longer without an estimate: the connection was cut
 const WORDS = 80;
 const SLACK_S = 0.1;
 const PAUSE_S = 0.8; // silence that ends a sentence
@@ -19,7 +19,7 @@ const nothing = () => ({
   ...reading(), stream: reading(),
   people: [], // in view, where several are followed: {id, since, box}
   readings: new Map(), // by person
-  speaker: null, speech: null, // who speaks: a person; "person", "outside" the picture, "overlap", or nobody
+  speaker: null, speech: "nobody", // who speaks: a person; "person", "outside" the picture, "overlap", or "nobody"
   chosen: null, // the person whom somebody wants to look at
   picture: null, pictureAt: 0, face: null, faceAt: 0, lasting: "", activations: null, final: [], partial: [],
   statuses: new Map(), refused: new Map(), missed: 0, lostSoundS: 0,
