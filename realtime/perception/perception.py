@@ -70,8 +70,8 @@ class Observer(Protocol):
 class Perception:
     """Feeds one window from one stream. Rows enter it in the precision in which they are recorded.
 
-    The window is the stream's: the subject's face, every voice and all words. With `people` above 1 each of them has
-    another, with their own voice and words alone.
+    The window is the stream's: the subject's face, every voice and all words. Where the extractors follow several
+    people, each has another, with their own voice and words alone.
 
     turns: taken by `hear` and `listen` when there is much to compute, and by who calls `see`; None: no other stream is
     perceived here. private: words are read by the model and told to nobody else.
@@ -85,7 +85,6 @@ class Perception:
         turns: Turns | None = None,
         *,
         private: bool = False,
-        people: int = 1,
     ) -> None:
         self.extractors = extractors
         self._shares = {m: turns.share() for m in Modality} if turns else {}
@@ -104,18 +103,10 @@ class Perception:
         self._unread_s = -math.inf
         """End of the newest speech of which nothing is read."""
         self._words_last_s = extractors.specs[Modality.TEXT].absent_after_s
-        self._people = (
-            People(
-                extractors.specs,
-                device,
-                extractors.text,
-                Speakers(extractors.lips),
-                self._entering,
-                self._tell_of_people,
-            )
-            if people > 1 and extractors.lips is not None
-            else None
-        )
+        self._people = None
+        if extractors.lips is not None:
+            told, speakers = self._tell_of_people, Speakers(extractors.lips)
+            self._people = People(extractors.specs, device, extractors.text, speakers, self._entering, told)
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
         """Hold a turn while something of a modality is computed."""

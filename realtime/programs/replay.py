@@ -272,9 +272,7 @@ class Replay:
         """Extract again, as from a file at --pace max; compared with the recorded estimates nearest in time."""
         outcome = Outcome()
         with (
-            Perception(
-                StreamExtractors.load(self._checkpoint, people=self._people), self._device, people=self._people
-            ) as perception,
+            Perception(StreamExtractors.load(self._checkpoint, people=self._people), self._device) as perception,
             Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as progress,
         ):
             engine = Engine(self._checkpoint, self._device)

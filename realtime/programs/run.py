@@ -102,8 +102,7 @@ def prepared(
             video, sound = settings.record_video, settings.record_audio
             recorder = Recorder(session, clock, description, video=video, sound=sound, patient=not timed)
             stack.enter_context(recorder.emptied_if_blank())
-        private, people = settings.words == "private", settings.most_people
-        perception = stack.enter_context(Perception(extractors, device, private=private, people=people))
+        perception = stack.enter_context(Perception(extractors, device, private=settings.words == "private"))
         source = open_source(settings.source, settings.microphone, media, clock, settings.trust)
         delivery = Delivery(source, words=settings.words != "off")
         pipeline = Pipeline(

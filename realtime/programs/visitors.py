@@ -87,7 +87,6 @@ async def _host(
             assembling(broker, state=settings.state),
             settings.steadiness,
             private=settings.words == "private",
-            people=settings.most_people,
         )
         visits = Visits(extractors, common, stream=settings.stream, most=most, tell=tell)
         if registry is not None:

@@ -80,8 +80,6 @@ class Common:
     steadiness: Steadiness = BY_DEFAULT
     private: bool = False
     """Whether words are told to nobody."""
-    people: int = 1
-    """Most people that are followed in one visit."""
     turns: Turns = field(default_factory=lambda: Turns(cores()))
 
 
@@ -97,9 +95,7 @@ class Visit:
         self.capture = BrowserCapture(self.clock, self._delivery, lambda reason: self.refuse("video", reason))
         self.feed = Feed(stream, pictures=False)
         self.feed.atoms = common.engine.checkpoint.model.atoms
-        self.perception = Perception(
-            extractors, common.engine.device, turns=common.turns, private=common.private, people=common.people
-        )
+        self.perception = Perception(extractors, common.engine.device, turns=common.turns, private=common.private)
         self.publisher: Publisher | None = None
         self.pipeline = Pipeline(
             self.perception,

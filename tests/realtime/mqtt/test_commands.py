@@ -127,7 +127,7 @@ class Run:
         checkpoint: Any = SimpleNamespace(name="canned", digest="0123456789ab", features=SPECS)
         engine: Any = SimpleNamespace(checkpoint=checkpoint, infer=lambda cut: inference() if cut.present else None)
         text = SimpleNamespace(spec=SPECS[Modality.TEXT])
-        extractors = cast("StreamExtractors", SimpleNamespace(specs=SPECS, face=Face(), text=text))
+        extractors = cast("StreamExtractors", SimpleNamespace(specs=SPECS, face=Face(), text=text, lips=None))
         self._delivery = Delivery(Source(self.camera.frames, None))
         perception = Perception(extractors, torch.device("cpu"))
         self.pipeline = Pipeline(perception, engine, self.clock, "hall", self._delivery.dropped, timed=True)

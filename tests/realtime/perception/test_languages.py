@@ -174,6 +174,7 @@ def test_words_of_an_untested_language_are_shown_and_not_read(languages: tuple[s
         transcript=transcript,
         text=TextExtractor(languages=languages),
         face=SimpleNamespace(spec=load("base").features[Modality.VISION]),
+        lips=None,
     )
     perception = Perception(cast("StreamExtractors", parts), torch.device("cpu"))
     later = updates.pop()

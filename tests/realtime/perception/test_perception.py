@@ -38,6 +38,7 @@ def perception(speech: SpeechModel) -> Perception:
         transcript=StreamingTranscript(speech),
         text=TextExtractor(),
         face=SimpleNamespace(spec=load("base").features[Modality.VISION]),
+        lips=None,
     )
     return Perception(cast("StreamExtractors", parts), torch.device("cpu"))
 
@@ -100,7 +101,7 @@ class SlowFace:
 def looking() -> Iterator[tuple[Perception, SlowFace]]:
     """A picture of second 1 is being looked at."""
     face = SlowFace()
-    parts: Any = SimpleNamespace(specs=load("base").features, face=face)
+    parts: Any = SimpleNamespace(specs=load("base").features, face=face, lips=None)
     perception = Perception(cast("StreamExtractors", parts), torch.device("cpu"))
     see = threading.Thread(target=lambda: perception.see(VideoFrame(np.zeros((8, 8, 3), np.uint8), 1.0, 1.0)))
     see.start()

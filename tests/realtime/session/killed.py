@@ -122,7 +122,7 @@ def record(path: Path, told: int, engine: Engine, *, media: bool) -> None:
     clock = StreamClock()
     head = describe(CHECKPOINT, stream="hall", hop_s=HOP_S, timed=True, settings={})
     extractors: Any = SimpleNamespace(
-        face=Face(), voice=Voice(), transcript=Transcript(), text=Text(), specs=CHECKPOINT.features
+        face=Face(), voice=Voice(), transcript=Transcript(), text=Text(), lips=None, specs=CHECKPOINT.features
     )
     picture = chance.integers(0, 255, (120, 160, 3), np.uint8)
     sound = np.zeros(1600, np.float32)

@@ -75,6 +75,7 @@ class Told:
     def __init__(self) -> None:
         self.rows, self.update = Rows.empty(WIDTH), TranscriptUpdate((), (), 0.0)
         self.specs, self.text = SPECS, Spelling()
+        self.lips = None
         self.face = SimpleNamespace(spec=SPECS[Modality.VISION])
         self.voice = SimpleNamespace(push=lambda *_: self.rows)
         self.transcript = SimpleNamespace(finish=lambda: self.update)

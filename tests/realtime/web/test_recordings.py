@@ -58,6 +58,7 @@ class Stream:
             specs=specs,
             face=SimpleNamespace(spec=specs[Modality.VISION], close=lambda: None),
             text=SimpleNamespace(spec=specs[Modality.TEXT]),
+            lips=None,
         )
         self.perception = Perception(cast("StreamExtractors", extractors), torch.device("cpu"))
         none = Dropped(video=0, audio=0)
