@@ -69,8 +69,6 @@ HOLE_S: Final = 0.25
 """Between two pictures of a mouth, at most, for what lies between to be known."""
 PAUSE_S: Final = 0.5
 """A turn of one speaker goes on after a pause shorter than this."""
-AHEAD_S: Final = 1.0
-"""For so long after what is decided the speaker is taken to be the same."""
 _BESIDE: Final = 2  # ticks beside voice that count as voice: lips begin before it
 _STEP_S: Final = STEP * TICK / SAMPLE_RATE_HZ
 _MOUTHS_S: Final = 5.0
@@ -125,7 +123,7 @@ class _Sound:
 
 
 class Speakers:
-    """Finds whose mouth moves with the sound. `see`, `hear` and the questions may come from several threads."""
+    """Finds whose mouth moves with the sound. `see`, `hear` and `turns` may come from several threads."""
 
     def __init__(self, network: LipNetwork) -> None:
         self._lock = threading.Lock()
@@ -165,17 +163,6 @@ class Speakers:
             sound.lips.extend(lips)
             sound.ticks += len(lips)
             self._advance()
-
-    def speaker(self, t_s: float) -> int | None:
-        """Who spoke at a time, as far as it is known by now; None: nobody in sight, or it is not clear who.
-
-        Of a time that nothing is decided about yet, but within AHEAD_S: who spoke last, unless silence came since.
-        """
-        with self._lock:
-            newest, person = self._steps[-1], self._path[-1]
-        if newest.end_s < t_s <= newest.end_s + AHEAD_S:
-            return person if newest.voiced else None
-        return next((turn.person for turn in self.turns(t_s) if turn.start_s <= t_s), None)
 
     def turns(self, since_s: float) -> list[Turn]:
         """Turns that end after a time, oldest first; the newest may still change."""

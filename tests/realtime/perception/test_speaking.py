@@ -18,6 +18,7 @@ from dhmd.features.timeline import SAMPLE_RATE_HZ
 from dhmd.media.reader import MediaReader
 from realtime.capture.samples import AudioBlock
 from realtime.demo import CLIP
+from realtime.perception.people import turn_at
 from realtime.perception.speaking import KEPT_S, Mouth, Speakers, mouth_of
 
 RATE_HZ = 15.0
@@ -120,7 +121,9 @@ def test_the_speaker_changes_with_the_lips(network, voice, lips):
     assert {turn.person for turn in turns if turn.end_s < 3.5} == {1}
     assert {turn.person for turn in turns if turn.start_s > 4.5} == {2}
     middle_s = (turns[0].start_s + turns[0].end_s) / 2
-    assert speakers.speaker(middle_s) == 1
+    speaking = turn_at(turns, middle_s)
+    assert speaking is not None
+    assert speaking.person == 1
 
 
 def test_without_pictures_or_people_voice_is_nobodys(network, voice):
@@ -134,7 +137,7 @@ def test_in_silence_there_are_no_turns(network, lips):
     speakers = Speakers(network)
     shown(speakers, np.zeros(4 * SAMPLE_RATE_HZ, np.float32), [(t_s, {1: mouth_at(lips, t_s)}) for t_s in times(4.0)])
     assert speakers.turns(-1.0) == []
-    assert speakers.speaker(3.9) is None
+    assert turn_at(speakers.turns(-1.0), 3.9) is None
 
 
 def test_what_is_decided_does_not_depend_on_blocks(network, voice, lips):
