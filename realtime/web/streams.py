@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Final
 
 import aiomqtt
@@ -51,36 +52,38 @@ class Followed:
     workers: dict[str, WorkerReport] = field(default_factory=dict)
     hour: deque[Slot] = field(default_factory=lambda: deque(maxlen=HOUR))
     """Up to the slot that is over."""
-    named: Counter[str | None] = field(default_factory=Counter)
-    sure: Counter[str | None] = field(default_factory=Counter)
-    """Sum of the probabilities, by the emotion named."""
-    valences: list[float] = field(default_factory=list)
+    _slot: list[Compact] = field(default_factory=list)
+    """What came since the slot before."""
+    _told: dict[str, Any] | None = None
+    """What pages are told of it now; None where that has changed, and nobody has asked."""
 
     def take(self, said: Compact, now_s: float) -> None:
         self.newest, self.heard_s = said, now_s
-        self.named[said.e] += 1
-        self.sure[said.e] += said.p or 0.0  # type: ignore[assignment]
-        if said.va is not None:
-            self.valences.append(said.va)
+        self._slot.append(said)
 
     def close_slot(self) -> Slot:
         """Put what came since the slot before into the history."""
         slot: Slot = (None, 0.0, None)
-        if self.named:
-            ((most, count),) = self.named.most_common(1)
-            valence = round(sum(self.valences) / len(self.valences), 2) if self.valences else None
-            slot = (most, round(self.sure[most] / count, 2), valence)
+        if self._slot:
+            ((most, _),) = Counter(said.e for said in self._slot).most_common(1)
+            sure = [said.p or 0.0 for said in self._slot if said.e == most]
+            valences = [said.va for said in self._slot if said.va is not None]
+            slot = (most, round(fmean(sure), 2), round(fmean(valences), 2) if valences else None)
         self.hour.append(slot)
-        self.named.clear()
-        self.sure.clear()
-        self.valences.clear()
+        self._slot.clear()
         return slot
 
+    def changed(self) -> None:
+        """Note that what is told of it is no longer so."""
+        self._told = None
+
     def told(self) -> dict[str, Any]:
-        """Return what a page is told of it now."""
-        newest = None if self.newest is None else self.newest.model_dump(exclude={"v", "n"})
-        workers = {name: [one.state.value, one.reason[:200]] for name, one in self.workers.items()}
-        return {"status": self.status, "heard": self.heard_s, "newest": newest, "workers": workers}
+        """Return what pages are told of it now: the same object for all, until it changes."""
+        if self._told is None:
+            newest = None if self.newest is None else self.newest.model_dump(exclude={"v", "n"})
+            workers = {name: [one.state.value, one.reason[:200]] for name, one in self.workers.items()}
+            self._told = {"status": self.status, "heard": self.heard_s, "newest": newest, "workers": workers}
+        return self._told
 
 
 class Streams:
@@ -122,9 +125,10 @@ class Streams:
         if (one := self._of(stream)) is None:
             return
         try:
-            self._told_by(one, levels, message)
+            self._told_by(one, [shown(level) for level in levels], message)
         except ValueError:
             logger.debug("%s: not what dhmd publishes; left out", shown(message.topic.value))
+        one.changed()
         if one.status is None and one.newest is None:
             del self._followed[stream]  # it is forgotten, or has never been one
 
@@ -141,7 +145,7 @@ class Streams:
             case ["status", worker] if not payload:
                 one.workers.pop(worker, None)
             case ["status", worker] if worker in one.workers or len(one.workers) < MOST_WORKERS:
-                one.workers[shown(worker)] = parsed(message, WorkerReport)
+                one.workers[worker] = parsed(message, WorkerReport)
 
     def _of(self, stream: str) -> Followed | None:
         if stream in self._followed:
@@ -170,7 +174,7 @@ class Streams:
                 slots = self._slots
                 yield _event("slot", {name: one.hour[-1] for name, one in self._followed.items() if one.hour})
             now = {name: one.told() for name, one in self._followed.items()}
-            changed = {name: one for name, one in now.items() if told.get(name) != one}
+            changed = {name: one for name, one in now.items() if told.get(name) is not one}
             gone = [name for name in told if name not in now]
             if changed or gone or connected != self.connected:
                 connected, told = self.connected, now
