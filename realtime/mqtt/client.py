@@ -6,12 +6,13 @@ Loads nothing of the recogniser: no torch, no camera, no models.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
 from typing import Final, Literal, TypeVar, overload
 
 import aiomqtt
+from paho.mqtt.client import MQTTMessage
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ValidationError
 
@@ -88,7 +89,7 @@ def subscribe(
 
 async def _typed(broker: BrokerAddress, name: str, what: type[M]) -> AsyncGenerator[M, None]:
     told: set[str] = set()
-    async with aclosing(received(broker, [name])) as messages:
+    async with contextlib.aclosing(received(broker, [name])) as messages:
         async for message in messages:
             try:
                 typed = parsed(message, what)
@@ -151,19 +152,32 @@ def kept(broker: BrokerAddress, names: Sequence[str]) -> dict[str, bytes]:
 
 
 async def retained(client: Client, names: Sequence[str]) -> dict[str, bytes]:
-    """Return what the broker keeps on these topics, by topic."""
+    """Return what the broker keeps on these topics, by topic; what else comes on this connection is passed over.
+
+    Raises aiomqtt.MqttError.
+    """
+    found: dict[str, bytes] = {}
+    came = asyncio.Event()
+
+    def note(message: MQTTMessage) -> None:
+        if message.retain:
+            found[message.topic] = bytes(message.payload)
+        came.set()
+
+    client.on_received(note)
+    client.on_lost(came.set)
     for name in names:
         await client.subscribe(name, qos=1)
-    found: dict[str, bytes] = {}
-    messages = aiter(client.messages)
     while True:
-        try:
+        came.clear()
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(QUIET_S):
-                message = await anext(messages)
-        except TimeoutError:
+                await came.wait()
+        if client.lost is not None:
+            raise aiomqtt.MqttError(in_words(client.lost))
+        # On a machine that stood still, the time is over and messages have come at once.
+        if not came.is_set():
             return found
-        if message.retain and isinstance(message.payload, bytes):
-            found[message.topic.value] = message.payload
 
 
 async def _join(client: Client, broker: BrokerAddress, name: str) -> None:
