@@ -63,6 +63,7 @@ class Watched:
         self.samples: list[tuple[float, float, float]] = []
 
     def look(self) -> None:
+        assert self._process.status() != psutil.STATUS_ZOMBIE, "it has ended"
         self.samples.append(
             (self._process.memory_info().rss / 1e6, float(self._process.num_fds()), float(self._process.num_threads()))
         )
