@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import zipfile
 import zlib
 from collections import defaultdict
@@ -18,13 +17,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from dhmd.checkpoint import write_atomically
 from dhmd.untrusted import read_json_object
 from training.data.items import Split
 from training.data.manifest import SYNONYMS
 from training.errors import CorpusMissing
+from training.progress import followed
 
 GOEMOTIONS_PER_CLASS: Final = {Split.TRAIN: 3000, Split.VALIDATION: 150}
 """At most so many rows of a class, so that the large classes of Reddit do not drown the rest."""
@@ -68,10 +67,11 @@ Row = dict[str, str | float]
 @dataclass(frozen=True, slots=True)
 class Corpus:
     """files: what must lie in the folder of the corpora. rows: of the manifest, given the folder of the corpora, and
-    the folder of the archive's files relative to the manifest and as it lies on disk."""
+    that of the archive's files beside the manifest. unpacked: the latter's name, where another corpus has the same."""
 
     files: tuple[str, ...]
     rows: Callable[[Path, Path], Iterator[Row]]
+    unpacked: str | None = None
 
     @property
     def archive(self) -> str | None:
@@ -287,7 +287,7 @@ CORPORA: Final[dict[str, Corpus]] = {
     ),
     "mosi": Corpus(("mosi/mosi_words.jsonl",), mosi),
     "fer2013": Corpus(("fer2013.zip", _FERPLUS), fer2013),
-    "ferplus": Corpus(("fer2013.zip", _FERPLUS), ferplus),
+    "ferplus": Corpus(("fer2013.zip", _FERPLUS), ferplus, unpacked="fer2013"),
     "ck48": Corpus(("ck48.zip",), ck48),
 }
 
@@ -313,10 +313,11 @@ def _prepared(name: str, corpora: Path, out: Path) -> Path:
     text = json.dumps(sources)
     if manifest.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == text:
         return manifest
+    folder = out / (corpus.unpacked or name)
     if corpus.archive is not None:
-        _unpack(corpora / corpus.archive, out / name)
+        _unpack(corpora / corpus.archive, folder)
     try:
-        rows = list(corpus.rows(corpora, out / name))
+        rows = list(corpus.rows(corpora, folder))
     except (KeyError, IndexError, ValueError) as error:
         named = " or ".join(str(corpora / file) for file in corpus.files)
         raise CorpusMissing(f"{named} is not what it should be ({error!r}): fetch it again") from error
@@ -340,16 +341,14 @@ def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             files = [info for info in opened.infolist() if not info.is_dir()]
-            for info in track(files, f"Unpacking {archive.name}"):
+            for info in followed(files, f"Unpacking {archive.name}", "files"):
                 target = folder / info.filename
-                if not target.resolve().is_relative_to(folder.resolve()):
+                if ".." in target.parts or not target.is_relative_to(folder):
                     raise CorpusMissing(f"{archive} names the file {info.filename!r} outside of it: fetch it again")
                 if target.is_file() and target.stat().st_size == info.file_size:
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                unfinished = target.with_name(f"{target.name}.part")
-                with opened.open(info) as packed, unfinished.open("wb") as file:
-                    shutil.copyfileobj(packed, file)
-                unfinished.replace(target)
+                # One that is cut has another size, and is written anew.
+                target.write_bytes(opened.read(info))
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise CorpusMissing(f"{archive} is damaged or cannot be unpacked ({error}): fetch it again") from error

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rich.progress import track
-
 from dhmd.errors import MediaUnreadable
 from dhmd.session import SessionInvalid
 from training.data.items import is_session
 from training.data.media import Kind, probe
 from training.data.recorded import extent
+from training.progress import followed
 
 _TABLE: Final = (
     "found (kind TEXT, path TEXT, mark TEXT, digest TEXT, duration REAL, cut INTEGER, PRIMARY KEY (kind, path))"
@@ -56,7 +55,7 @@ class Files:
             else:
                 fresh.append((kind, path, mark))
         looked: list[tuple[str, str, str, str, float | None, bool]] = []
-        for kind, path, mark in track(fresh, "Looking into the files", disable=len(fresh) < _MANY):
+        for kind, path, mark in followed(fresh, "Looking into the files", "files", hidden=len(fresh) < _MANY):
             result[kind, path] = file = _look(kind, path)
             if file.fault is None:
                 looked.append((kind, str(path.absolute()), mark, file.digest, file.duration_s, file.cut))

@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +27,7 @@ from training.data.items import Split, Utterance
 from training.encoders.sounds import Sound, at_tempo, varied
 from training.encoders.tuning import Group, Plan, tune
 from training.features.spoken import spoken_part
+from training.progress import followed
 
 RANK: Final = 8
 PLAN: Final = Plan(epochs=0, batch=32)
@@ -73,7 +73,7 @@ def voices(utterances: Sequence[Utterance], split: Split) -> Voices:
     chosen = [one for one in utterances if one.split is split and one.audio is not None and one.emotion is not None]
     sounds = [
         spoken_part(media.sound(one.audio, one.start_s, one.end_s)[0])
-        for one in track(chosen, f"Voices, {split}", disable=not chosen)
+        for one in followed(chosen, f"Voices, {split}", "clips", hidden=not chosen)
         if one.audio is not None
     ]
     return Voices(
@@ -98,7 +98,7 @@ def train(training: Voices, validation: Voices, state: Path, plan: Plan = PLAN) 
     def epoch_losses(epoch: int) -> Iterator[Tensor]:
         draw = np.random.default_rng([plan.seed, epoch])
         order = draw.choice(len(chances), (steps, plan.batch), p=chances)
-        for first in track(range(0, steps, _BUCKET), f"Epoch {epoch + 1} of {plan.epochs}"):
+        for first in followed(range(0, steps, _BUCKET), f"Epoch {epoch + 1} of {plan.epochs}", "buckets"):
             chosen = order[first : first + _BUCKET].ravel()
             mels = [_masked(_variation(training.sounds[i], log_mel, draw), draw) for i in chosen.tolist()]
             by_length = np.argsort([mel.shape[1] for mel in mels], kind="stable").reshape(-1, plan.batch)
@@ -145,7 +145,7 @@ def _statistics(network: VoiceNetwork, mels: Sequence[NDArray[np.float32]], what
     """(N, 2 S), what the network reads of each."""
     order = np.argsort([mel.shape[1] for mel in mels], kind="stable")
     found: dict[int, Tensor] = {}
-    for first in track(range(0, len(order), _HEARD_AT_ONCE), what):
+    for first in followed(range(0, len(order), _HEARD_AT_ONCE), what, "batches"):
         chosen = order[first : first + _HEARD_AT_ONCE]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found |= zip(chosen.tolist(), network.listen(*beside([mels[i] for i in chosen]))[1].float(), strict=True)

@@ -14,12 +14,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dhmd.features.packed_encoder import WordMap
 from dhmd.features.token_vectors import TokenVectors
+from training.progress import followed
 
 STUDENT: Final = "multilingual-e5-small"
 TESTED: Final = ("en", "de", "es", "fr", "it", "pt", "nl", "pl")
@@ -77,7 +77,7 @@ def pairs(texts: Sequence[str], student: TokenVectors, teacher: TokenVectors) ->
     draw = np.random.default_rng(0)
     states: list[NDArray[np.float32]] = []
     wanted: list[NDArray[np.float32]] = []
-    for text in track(texts, "Reading"):
+    for text in followed(texts, "Reading", "sentences"):
         words = text.split()[:LONGEST]
         if draw.random() < 0.3 and len(words) > 4:
             words = words[draw.integers(1, len(words) - 2) :]
@@ -111,7 +111,7 @@ def distil(given: Pairs, plan: Plan) -> tuple[WordMap, list[dict[str, Any]]]:
     for epoch in range(plan.epochs):
         learned.train()
         losses = []
-        for chosen in track(_batches(given, training, plan, epoch), f"Epoch {epoch + 1} of {plan.epochs}"):
+        for chosen in followed(_batches(given, training, plan, epoch), f"Epoch {epoch + 1} of {plan.epochs}", "steps"):
             states, wanted, mask = given.batch(chosen)
             states = learned.mean + F.dropout(states - learned.mean, plan.dropout)
             each, whole = _errors(learned, (states, wanted, mask))

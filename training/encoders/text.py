@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from dhmd.labels import EMOTIONS
 from training.data.items import Split, Utterance
 from training.encoders.tuning import Group, Plan, tune
 from training.evaluation.metrics import sentiment_metrics, weighted_f1
+from training.progress import followed
 
 RANK: Final = 16
 ADAPTED: Final = ("self.query", "self.key", "self.value", "output.dense", "intermediate.dense")
@@ -105,7 +105,7 @@ def train(
 
     def epoch_losses(epoch: int) -> Iterator[Tensor]:
         draw = np.random.default_rng([plan.seed, epoch, 1])
-        for corpus, chosen in track(_batches(training, plan, epoch), f"Epoch {epoch + 1} of {plan.epochs}"):
+        for corpus, chosen in followed(_batches(training, plan, epoch), f"Epoch {epoch + 1} of {plan.epochs}", "steps"):
             part = training[corpus]
             out = encoder(corpus, [as_heard(part.texts[i], draw) for i in chosen])
             if part.of_emotion:

@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +19,7 @@ from dhmd.labels import EMOTIONS
 from training.encoders.pictures import photographed
 from training.features.face_images import SPLITS, FaceImages, inner, jittered
 from training.learning.run_files import read_state, restoring, write_state
+from training.progress import followed
 
 SHARES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 """Of the adjustment to rare classes, from which validation chooses."""
@@ -158,7 +158,7 @@ def train(images: FaceImages, settings: Settings, resume: Path) -> tuple[Pupil, 
         pupil.train()
         loss_sum = 0.0
         batches = _batches(training, settings, epoch, steps)
-        for crops, votes, labels in track(batches, f"Epoch {epoch + 1} of {settings.epochs}", total=steps):
+        for crops, votes, labels in followed(batches, f"Epoch {epoch + 1} of {settings.epochs}", "steps", steps):
             # Half precision where the processor is made for it; weights and loss stay in single.
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits, named = pupil(crops)

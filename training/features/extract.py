@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from rich.progress import Progress
-
 from dhmd.contract import ContractMismatch, FeatureSpec
 from dhmd.modality import Modality
 from dhmd.session import Session, schema
@@ -21,6 +19,7 @@ from training.features.face_images import FaceImages
 from training.features.pieces import Piece, Recipe, piece_of, recipe_of
 from training.features.spread import make
 from training.features.store import FeatureStore
+from training.progress import bar
 
 STORE: Final = "features.sqlite"
 """The file of the store in the folder of the cache."""
@@ -131,7 +130,7 @@ def _make(pieces: Iterable[Piece], store: FeatureStore, extraction: Extraction) 
     work = [named[key] for key in order]
     work = [replace(piece, seen=store.seen(piece.sight_key)) if piece.sight_key else piece for piece in work]
     faults: dict[str, str] = {}
-    with Progress(disable=not work) as progress:
+    with bar("pieces", hidden=not work) as progress:
         task = progress.add_task("Features", total=len(work))
         for made in make(work, extraction.encoders, extraction.jobs, extraction.address):
             if made.fault is None:

@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
 from dhmd.assets.store import fetch, sha256_of
 from dhmd.checkpoint import write_atomically
@@ -30,6 +29,7 @@ from training.data.corpora import prepare
 from training.data.manifest import SYNONYMS
 from training.errors import CorpusMissing
 from training.features.spoken import spoken_part
+from training.progress import followed
 
 UNITS: Final = "ravdess_openface_aus.csv"
 FILE: Final = "ravdess-pairs.npz"
@@ -70,7 +70,7 @@ def prepare_pairs(corpora: Path, out: Path) -> Path:
     audio = np.empty((len(takes), len(LAYERS), 2 * encoder.width), np.float32)
     folder = out / "ravdess-pairs" / sha256(described.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    for actor in track(sorted(set(speaker)), "Listening to actors"):
+    for actor in followed(sorted(set(speaker)), "Listening to actors", "actors"):
         own = [i for i, one in enumerate(speaker) if one == actor]
         audio[own] = _voices(folder / f"{actor}.npy", [out / clips[takes[i]]["audio"] for i in own], encoder)
     packed = io.BytesIO()

@@ -6,9 +6,10 @@ import time
 from typing import Final, Self
 
 from rich import get_console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import TextColumn
 from torch import Tensor
+
+from training.progress import bar
 
 _LOSS_EVERY_S: Final = 0.5
 """Reading the loss waits for the GPU."""
@@ -18,18 +19,8 @@ class EpochProgress:
     """Draws nothing where there is no terminal, or where `shown` is false."""
 
     def __init__(self, epoch: int, epochs: int, steps: int, *, shown: bool) -> None:
-        console = get_console()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            _StepsPerSecond(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (shown and console.is_terminal),
-        )
+        hidden = not (shown and get_console().is_terminal)
+        self._progress = bar("steps", TextColumn("loss {task.fields[loss]}"), hidden=hidden, transient=True)
         self._task = self._progress.add_task(f"Epoch {epoch} of {epochs}", total=steps, loss="-")
         self._read_s = -_LOSS_EVERY_S
 
@@ -47,8 +38,3 @@ class EpochProgress:
         if not self._progress.disable and now_s - self._read_s >= _LOSS_EVERY_S:
             self._read_s = now_s
             self._progress.update(self._task, loss=f"{loss.item():.3f}")
-
-
-class _StepsPerSecond(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text("- steps/s" if task.speed is None else f"{task.speed:.1f} steps/s")
