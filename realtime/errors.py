@@ -53,3 +53,12 @@ class BrokerRefused(DHMDLiveError):
 
 class CommandRefused(DHMDLiveError):
     """A command to a stream cannot be carried out; who gave it is told."""
+
+
+def known(error: BaseException) -> DHMDError | None:
+    """Return the error that has a line for people: itself, or the first such in a group; None for a fault of ours."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for part in error.exceptions if (found := known(part))), None)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return DHMDError("this process gets no more memory; end other programs, or let it have 1.5 GB")
+    return error if isinstance(error, DHMDError) else None

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.features.speech import AUTO, DEFAULT_SPEECH, SPEECH_MODELS
-from dhmd.untrusted import Untrusted, quoted, read_yaml_text
+from dhmd.untrusted import Untrusted, quoted, read_yaml_text, shown
 from dhmd.yaml_config import explain, read_config
 from realtime.capture.camera import is_camera
 from realtime.capture.network import ENCRYPTED, Trust, is_stream, masked
@@ -31,8 +31,9 @@ from realtime.perception.listening import Listening
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 
 
-class RunSettings(BaseModel):
-    """Each key is also a flag of the commands that it concerns, and a variable of the environment: DHMD_STREAM."""
+class StreamSettings(BaseModel):
+    """Settings of one stream. Each key is also a flag of the commands that it concerns, and a variable of the
+    environment: DHMD_PEOPLE."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -42,33 +43,17 @@ class RunSettings(BaseModel):
     source_ca: str | None = Field(None, description="PEM file of the CA of an https:// or rtsps:// camera")
     source_insecure: bool = Field(False, description="take any certificate of an https:// or rtsps:// camera")
     microphone: str | None = Field(
-        None, description="a device's name, default, or none; unset: default with a camera, none with a file"
+        None,
+        description="a device's name, default, or none; unset: default with a camera, none with a file or streams",
     )
     people: int | Literal["all"] = Field(
         1, description=f"most people that are followed, each with an estimate of their own; all: {MOST_PEOPLE}"
     )
-    pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
-    broker: str = Field("embedded", description="mqtt[s]:// or ws[s]://[user@]host[:port], embedded, none")
-    broker_ca: str | None = Field(None, description="PEM file of the CA that signed the broker's certificate")
-    broker_cert: str | None = Field(None, description="PEM file of the client certificate")
-    broker_key: str | None = Field(None, description="PEM file of its key, if it is not in the same file")
-    broker_password_file: str | None = Field(None, description="file with the password; or DHMD_BROKER_PASSWORD")
-    stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
     take_over: bool = Field(False, description="end another run that publishes the stream, rather than leave it to it")
     state: bool = Field(False, description="also publish single values, retained, under dhmd/STREAM/state/")
     discovery: bool = Field(False, description="announce the stream to Home Assistant; publishes the single values too")
-    discovery_prefix: str = Field(PREFIX, description="below which Home Assistant looks for devices")
     words: Literal["shared", "private", "off"] = Field(
         "shared", description="private: read by the model, and told to nobody; off: no speech is recognised"
-    )
-    speech: str = Field(
-        DEFAULT_SPEECH,
-        description=f"what recognises words: {', '.join(SPEECH_MODELS)}, a folder with Whisper for CTranslate2, or "
-        "owner/name on its hub",
-    )
-    language: str = Field(AUTO, description="what is spoken, as en or de; auto: found in what is said")
-    untested_words: bool = Field(
-        False, description="read the words of languages, too, in which the checkpoint was not tested"
     )
     estimates: str | None = Field(None, description="file to write the estimates to, one JSON object a line")
     lsl: bool = Field(False, description="send numbers and markers by the lab streaming layer, on the local network")
@@ -80,11 +65,7 @@ class RunSettings(BaseModel):
     notes: str | None = Field(None, max_length=500, description="what else the reports of a recording shall tell")
     allow_control: bool = Field(False, description="carry out commands sent to dhmd/STREAM/set/...")
     record_dir: str | None = Field(None, description="folder of the recordings that a command starts")
-    metrics_port: int | None = Field(None, description="answer Prometheus on this port; 0: a free one")
-    metrics_host: str | None = Field(None, description="address to answer it on; unset: 127.0.0.1")
     duration: float | None = Field(None, gt=0, strict=False, description="stop after so many seconds")
-    checkpoint: str = Field("base", description="name of a checkpoint that ships here, or a folder")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     hop_s: float = Field(0.1, ge=0.02, le=5.0, strict=False, description="seconds between two estimates")
     smoothing_s: float = Field(
         BY_DEFAULT.smoothing_s,
@@ -101,6 +82,52 @@ class RunSettings(BaseModel):
         description="probability by which another emotion has to lead for a second before it is the top one; 0: any",
     )
 
+    @field_validator("words", mode="before")
+    @classmethod
+    def _as_yaml_reads(cls, words: object) -> object:
+        return "off" if words is False else words  # what an unquoted `off` is there
+
+    @field_validator("people", mode="before")
+    @classmethod
+    def _a_number(cls, people: object) -> object:
+        most_people(people)
+        return people
+
+    @field_validator("osc")
+    @classmethod
+    def _a_host(cls, osc: str | None) -> str | None:
+        if osc is not None:
+            try:
+                host_and_port(osc)
+            except SettingsInvalid as error:
+                raise ValueError(str(error).removeprefix("--osc: ")) from None
+        return osc
+
+
+class RunSettings(StreamSettings):
+    """Settings of a program: those of its stream, or of several `streams`, and those that all of them share."""
+
+    broker: str = Field("embedded", description="mqtt[s]:// or ws[s]://[user@]host[:port], embedded, none")
+    broker_ca: str | None = Field(None, description="PEM file of the CA that signed the broker's certificate")
+    broker_cert: str | None = Field(None, description="PEM file of the client certificate")
+    broker_key: str | None = Field(None, description="PEM file of its key, if it is not in the same file")
+    broker_password_file: str | None = Field(None, description="file with the password; or DHMD_BROKER_PASSWORD")
+    stream: str = Field("default", description="name of the stream in the topics: dhmd/STREAM/emotion")
+    discovery_prefix: str = Field(PREFIX, description="below which Home Assistant looks for devices")
+    checkpoint: str = Field("base", description="name of a checkpoint that ships here, or a folder")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    pace: Literal["realtime", "max"] = Field("realtime", description="max: a file as fast as the machine allows")
+    speech: str = Field(
+        DEFAULT_SPEECH,
+        description=f"what recognises words: {', '.join(SPEECH_MODELS)}, a folder with Whisper for CTranslate2, or "
+        "owner/name on its hub",
+    )
+    language: str = Field(AUTO, description="what is spoken, as en or de; auto: found in what is said")
+    untested_words: bool = Field(
+        False, description="read the words of languages, too, in which the checkpoint was not tested"
+    )
+    metrics_port: int | None = Field(None, description="answer Prometheus on this port; 0: a free one")
+    metrics_host: str | None = Field(None, description="address to answer it on; unset: 127.0.0.1")
     host: str = Field("127.0.0.1", description="of the page: address to serve on")
     port: int = Field(8765, ge=0, le=65535, description="of the page; 0: a free one")
     tls_cert: str | None = Field(None, description="of the page: certificate to serve it over TLS with, PEM")
@@ -110,6 +137,9 @@ class RunSettings(BaseModel):
     )
     max_streams: int | None = Field(None, gt=0, description="of the page: most visitors at a time; unset: measured")
     group: str = Field("dhmd-serve", description="of servers: who shares work")
+    streams: dict[str, StreamSettings] = Field(
+        {}, description="of run: several streams in one process, by their names, each with settings of its own"
+    )
 
     @field_validator("group")
     @classmethod
@@ -118,12 +148,6 @@ class RunSettings(BaseModel):
             return check_stream_name(group)
         except SettingsInvalid as error:
             raise ValueError(str(error).removeprefix("--stream: ")) from None
-
-    @field_validator("people", mode="before")
-    @classmethod
-    def _a_number(cls, people: object) -> object:
-        most_people(people)
-        return people
 
     @field_validator("stream")
     @classmethod
@@ -144,16 +168,6 @@ class RunSettings(BaseModel):
             except SettingsInvalid as error:
                 raise ValueError(f"{str(error).removeprefix('--broker: ')}; or embedded, or none") from None
         return broker
-
-    @field_validator("osc")
-    @classmethod
-    def _a_host(cls, osc: str | None) -> str | None:
-        if osc is not None:
-            try:
-                host_and_port(osc)
-            except SettingsInvalid as error:
-                raise ValueError(str(error).removeprefix("--osc: ")) from None
-        return osc
 
     @field_validator("discovery_prefix")
     @classmethod
@@ -176,10 +190,21 @@ class RunSettings(BaseModel):
             raise ValueError(f"expected auto, cpu, cuda or cuda:N, found {device!r}")
         return device
 
+    @field_validator("streams")
+    @classmethod
+    def _their_names(cls, streams: dict[str, StreamSettings]) -> dict[str, StreamSettings]:
+        for name in streams:
+            cls._one_level(name)
+        return streams
+
     def shown(self) -> dict[str, object]:
         """All values, without the passwords in addresses."""
         values = self.model_dump()
         values["source"] = masked(self.source)
+        values["streams"] = {
+            name: {**one.model_dump(exclude_unset=True), "source": masked(one.source)}
+            for name, one in self.streams.items()
+        }
         if self.broker not in {"embedded", "none"}:
             values["broker"] = str(BrokerAddress.parse(self.broker))
         return values
@@ -226,6 +251,9 @@ BROWSER = "browser"
 
 
 ENVIRONMENT: Final = "DHMD_"
+STREAMS: Final = "streams."
+ONES_OWN: Final = ("source", "microphone", "stream", "estimates", "record", "record_dir", "participant", "notes")
+"""Settings that no two streams can have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +270,8 @@ class Layer:
                 return ENVIRONMENT + key.upper()
             case "flag":
                 return f"--{key.removesuffix('_s').replace('_', '-')}"
+            case _ if self.origin.startswith(STREAMS):
+                return f"{self.origin}.{key}"
         return self.origin
 
 
@@ -293,6 +323,61 @@ def read_settings(
     return checked(layers(config, flags, defaults or {}, environment or {}))
 
 
+def each_stream(found: list[Layer]) -> list[RunSettings]:
+    """The settings of every stream that these layers name: what they say of it, over what they say of all.
+
+    Empty where they name none. Raises SettingsInvalid.
+    """
+    streams: dict[str, dict[str, Any]] = next(
+        (layer.values["streams"] for layer in reversed(found) if "streams" in layer.values), {}
+    )
+    if not streams:
+        return []
+    common = [Layer({k: v for k, v in layer.values.items() if k != "streams"}, layer.origin) for layer in found]
+    for layer in common[2:]:
+        if key := next((key for key in ONES_OWN if key in layer.values), None):
+            raise SettingsInvalid(f"{layer.of(key)}: {key} is each stream's own; write it below its name in streams")
+    # What the file says of one goes before what it says of all, and a variable or a flag before both.
+    above = next(place for place, layer in enumerate(common) if layer.origin == "environment")
+    each = []
+    for name, own in streams.items():
+        if "source" not in own:
+            raise SettingsInvalid(f"{STREAMS}{name}: has no source; name its camera, stream or file")
+        # One microphone hears one room: of several cameras, whose it is has to be said.
+        below = Layer({"microphone": "none"} if is_camera(own["source"]) else {}, "default")
+        above_all = Layer({"stream": name}, "flag")
+        own_layers = [*common[:above], below, Layer(own, STREAMS + name), *common[above:], above_all]
+        try:
+            each.append(checked(own_layers))
+        except SettingsInvalid as error:
+            said = str(error)
+            raise SettingsInvalid(said if said.startswith(STREAMS) else f"{STREAMS}{name}: {said}") from None
+    _check_together(each)
+    return each
+
+
+def _check_together(streams: list[RunSettings]) -> None:
+    """Raises SettingsInvalid where streams ask for what one alone can have."""
+    if any(one.pace == "max" for one in streams):
+        raise SettingsInvalid("--pace max is for one file; streams run side by side, at their own pace")
+    for key in ("source", "microphone", "record", "estimates"):
+        first: dict[object, str] = {}
+        for one in streams:
+            value = getattr(one, key)
+            if value in {None, "none"} or (key == "source" and not one.is_live):
+                continue
+            if value in first:
+                raise SettingsInvalid(f"streams {first[value]} and {one.stream}: both have {key} {shown(str(value))}")
+            first[value] = one.stream
+
+
+def one_stream(settings: RunSettings) -> RunSettings:
+    """Return the settings of a command that has one stream. Raises SettingsInvalid where several are asked for."""
+    if settings.streams:
+        raise SettingsInvalid("streams: several in one process are for dhmd-live run; start this command once for each")
+    return settings
+
+
 def checked(found: list[Layer]) -> RunSettings:
     """The settings of these layers. Raises SettingsInvalid."""
     from pydantic import ValidationError
@@ -303,7 +388,7 @@ def checked(found: list[Layer]) -> RunSettings:
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
-        where = given[key] if given[key].origin == "environment" else Layer({}, "flag")
+        where = given[key] if given[key].origin.startswith(("environment", STREAMS)) else Layer({}, "flag")
         raise SettingsInvalid(f"{where.of(key)}: {explain(first)}") from None
     if settings.pace == "max" and settings.is_live:
         raise SettingsInvalid(f"--pace max is for files; --source {masked(settings.source)} is live, leave it out")

@@ -117,15 +117,17 @@ async def supervise(
     backoff: Backoff = Backoff(),
     grace_s: float = 1.5,
     pause: Pause | None = None,
+    patient: bool = False,
 ) -> None:
     """Run `worker` in a thread until it ends; start it again with backoff when it raises. In a pause, it is stopped.
 
     A DHMDError raised before the worker ever called `running()` is final and propagates: what was asked for is
-    not there. Anything later (a camera pulled out, a stream that stalls) only restarts this worker. Cancelling sets
-    the stop event and waits at most `grace_s` for the thread; one that is stuck in native code is left behind.
+    not there. Anything later (a camera pulled out, a stream that stalls) only restarts this worker, as does anything
+    at all where supervision is patient. Cancelling sets the stop event and waits at most `grace_s` for the thread; one
+    that is stuck in native code is left behind.
     `on_status` is called in the event loop.
     """
-    ever_ran = False
+    ever_ran = patient
     failures = restarts = 0
     left_behind = False
     pause = pause or Pause()

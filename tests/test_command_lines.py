@@ -52,6 +52,8 @@ def test_the_flags_of_a_run_tell_the_defaults_of_its_settings() -> None:
     commands = commands_of("dhmd-live")
     flags = {action.dest: action for name in ("serve", "web", "run") for action in commands[name]._actions}
     for name, field in RunSettings.model_fields.items():
+        if name == "streams":  # a file's alone
+            continue
         flag = flags[name]
         if flag.nargs == 0 or field.default is None:
             continue

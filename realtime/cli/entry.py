@@ -15,11 +15,11 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from dhmd.command_line import Parser
-from dhmd.errors import DHMDError
 from dhmd.untrusted import plain
 from realtime.allowance import Allowance
 from realtime.cli import broker, config, live, machine, replay, sessions
 from realtime.cli.output import flush_output, let_output_fail
+from realtime.errors import known
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         code = 1  # who read it has left
     except BaseException as error:
-        known = _known(error)
-        if known is not None:
-            for line in str(known).splitlines():
+        told = known(error)
+        if told is not None:
+            for line in str(told).splitlines():
                 print(f"error: {plain(line)}", file=sys.stderr)
-            code = known.exit_code
+            code = told.exit_code
         elif _interrupted.is_set():
             code = 130
         else:
@@ -114,15 +114,6 @@ def parser() -> Parser:
     for add in COMMANDS:
         add(commands)
     return top
-
-
-def _known(error: BaseException) -> DHMDError | None:
-    """Return the error that has a line for people: itself, or the first such in a group; None for a fault of ours."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((known for part in error.exceptions if (known := _known(part))), None)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
-        return DHMDError("this process gets no more memory; end other programs, or let it have 1.5 GB")
-    return error if isinstance(error, DHMDError) else None
 
 
 def _warn_of_password(url: str) -> None:

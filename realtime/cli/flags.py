@@ -243,9 +243,9 @@ def layers_of(options: argparse.Namespace, **below: object) -> list[Layer]:
 
 def settings_of(options: argparse.Namespace, **below: object) -> RunSettings:
     """Return what was asked for, as far as the command has flags for it. below: its own defaults."""
-    from realtime.settings import checked
+    from realtime.settings import checked, one_stream
 
-    return checked(layers_of(options, **below))
+    return one_stream(checked(layers_of(options, **below)))
 
 
 def steadiness_of(options: argparse.Namespace) -> Steadiness | None:

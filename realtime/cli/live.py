@@ -13,6 +13,7 @@ from realtime.cli.flags import (
     add_record_flags,
     add_run_flags,
     add_speech_flags,
+    layers_of,
     settings_of,
     without_page,
 )
@@ -21,6 +22,7 @@ from realtime.cli.page import add_address_flags, address_of, page_of
 
 if TYPE_CHECKING:
     from realtime.programs.running import Summary
+    from realtime.settings import RunSettings
 
 RUN_EXAMPLES = """examples:
   dhmd-live run                                            webcam and default microphone, embedded broker
@@ -33,6 +35,7 @@ RUN_EXAMPLES = """examples:
   dhmd-live run --source interview.mp4 --people 2          each person has an estimate of their own
   dhmd-live run --osc 127.0.0.1:9000 --lsl                 also to programs of stages and laboratories
   dhmd-live run --config configs/live.yaml                 the same keys from a file; flags override it
+  dhmd-live run --config configs/rooms.yaml                several streams in one process, which share the models
 
 exit status: 0 done, 1 something is not available, 2 the request is wrong, 3 the broker refuses the credentials.
 """
@@ -73,14 +76,29 @@ def add_run(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from realtime.settings import each_stream
+
+    if streams := each_stream(layers_of(options)):
+        return _run_several([without_page(one) for one in streams], options)
     settings = without_page(settings_of(options))
 
     from realtime.programs.run import run
 
     # Standard output is the estimates' alone where they are written to it.
     console = PlainConsole(stderr=settings.estimates == "-")
-    _show(run(settings, console, reread=lambda: settings_of(options)), console)
+    _show(run(settings, console, reread=lambda: [settings_of(options)]), console)
     return 0
+
+
+def _run_several(streams: list[RunSettings], options: argparse.Namespace) -> int:
+    from realtime.programs.several import run_several
+    from realtime.settings import each_stream
+
+    console = PlainConsole(stderr=any(one.estimates == "-" for one in streams))
+    summaries = run_several(streams, console, reread=lambda: each_stream(layers_of(options)))
+    for name, summary in summaries.items():
+        _show(summary, console, title=name)
+    return 0 if len(summaries) == len(streams) else 1
 
 
 def add_demo(commands: Commands) -> None:
@@ -156,17 +174,17 @@ def _web(options: argparse.Namespace) -> int:
     from realtime.programs.run import run
 
     page = page_of(settings.stream, address)
-    _show(run(settings, console, web=page, reread=lambda: settings_of(options)), console)
+    _show(run(settings, console, web=page, reread=lambda: [settings_of(options)]), console)
     return 0
 
 
-def _show(summary: Summary, console: PlainConsole) -> None:
+def _show(summary: Summary, console: PlainConsole, title: str = "summary") -> None:
     from rich.table import Table
 
     from realtime.percentiles import percentiles
 
     statistics = summary.statistics
-    table = Table(title="summary", show_header=False, box=None, padding=(0, 2), title_justify="left")
+    table = Table(title=title, show_header=False, box=None, padding=(0, 2), title_justify="left")
     table.add_row("estimates", f"{statistics.estimates} at {statistics.rate_hz:.1f} per second")
     for name, values in (
         ("capture to estimate", statistics.capture_to_estimate_ms),

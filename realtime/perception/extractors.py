@@ -68,14 +68,19 @@ class StreamExtractors:
             raise
         return loaded
 
-    def another(self) -> StreamExtractors:
-        """Extractors for another stream, with the same models behind them."""
+    def another(self, *, people: int | None = None, words: bool = True) -> StreamExtractors:
+        """Extractors for another stream, with the same models behind them.
+
+        people: how many are followed at most, and no more than by these; None: as many. words: whether speech is
+        recognised, where these do.
+        """
+        most = self.face.people if people is None else min(people, self.face.people)
         return StreamExtractors(
-            FaceExtractor(self.face.expression, people=self.face.people),
+            FaceExtractor(self.face.expression, people=most),
             VoiceExtractor(self.voice.network),
-            None if self.transcript is None else StreamingTranscript(self.transcript.speech),
+            StreamingTranscript(self.transcript.speech) if words and self.transcript is not None else None,
             self.text,
-            self.lips,
+            self.lips if most > 1 else None,
         )
 
     @property

@@ -50,8 +50,11 @@ async def run_live(
     stop: asyncio.Event,
     on_status: Callable[[WorkerStatus], None],
     steering: Steering | None = None,
+    patient: bool = False,
 ) -> None:
     """Run until the source ends, `duration_s` is over, or `stop` is set; then end all workers in order.
+
+    patient: wait for what is not there at the start; else it ends the run.
 
     In a pause, the workers of capture are ended; the rest goes on, and perceives nothing.
     """
@@ -64,7 +67,8 @@ async def run_live(
         def start(workers: dict[str, BlockingWorker], pause: Pause | None = None) -> list[asyncio.Task[None]]:
             return [
                 group.create_task(
-                    supervise(name, worker, on_status=lag.on_worker, grace_s=GRACE_S, pause=pause), name=name
+                    supervise(name, worker, on_status=lag.on_worker, grace_s=GRACE_S, pause=pause, patient=patient),
+                    name=name,
                 )
                 for name, worker in workers.items()
             ]

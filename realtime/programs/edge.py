@@ -31,7 +31,7 @@ from realtime.pipeline.live import run_live
 from realtime.pipeline.offline import run_offline
 from realtime.pipeline.outputs import Outputs
 from realtime.pipeline.pipeline import Statistics
-from realtime.programs.outputs import Destinations, assembled, destinations
+from realtime.programs.outputs import Destinations, assembled, destinations, figures_of
 from realtime.scale.edge_link import FAREWELL_S, EdgeLink, linked
 from realtime.scale.edge_stream import DueWindow, EdgeStatistics, EdgeStream
 from realtime.scale.window_log import WindowLog
@@ -118,7 +118,8 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         raise SettingsInvalid("people: an edge sends the window of one person; leave it out, or use dhmd-live run")
     with ExitStack() as stack:
         media = None if settings.is_live else MediaFile(settings.source)
-        asked = stack.enter_context(destinations(settings, console, "dhmd-live edge"))
+        figures = stack.enter_context(figures_of(settings, console))
+        asked = stack.enter_context(destinations(settings, figures, console, "dhmd-live edge"))
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
         extractors = StreamExtractors.load(checkpoint, settings.listening)
@@ -146,10 +147,10 @@ async def _edge(
         timed=settings.pace == "realtime",
     )
     link = EdgeLink(broker, [stream], lambda _, payload: pipeline.answered(payload))
-    if asked.registry is not None:
+    if asked.figures is not None:
         from realtime.scale.collectors import EdgeCollector
 
-        asked.registry.register(EdgeCollector(stream.stream, stream.statistics, link))
+        asked.figures.registry.register(EdgeCollector(stream.stream, stream.statistics, link))
     common: dict[str, Any] = {"hop_s": settings.hop_s, "duration_s": settings.duration, "stop": stop}
 
     async def delivered() -> None:

@@ -28,6 +28,26 @@ from realtime.terminal.view import Dashboard, TerminalView
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from realtime.metrics.collectors import StreamFigures
+
+
+class Figures:
+    """What Prometheus reads of the streams of a program, to which each adds its own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        from realtime.metrics.collectors import StreamCollector
+
+        self.registry = registry
+        self.streams: list[StreamFigures] = []
+        registry.register(StreamCollector(lambda: self.streams))
+
+
+@contextmanager
+def figures_of(settings: RunSettings, console: Console) -> Iterator[Figures | None]:
+    """Answer Prometheus for as long as the context lasts, where the settings ask for it. Raises SettingsInvalid."""
+    with exposed(settings.metrics_host, settings.metrics_port, console) as registry:
+        yield None if registry is None else Figures(registry)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destinations:
@@ -35,7 +55,7 @@ class Destinations:
 
     sinks: what writes the estimates, or sends them by other protocols. state: publish the flat values too. discovery:
     the prefix of Home Assistant's topics. metrics: publish how the stream fares. console: of the terminal view, with
-    its title; None for no view. registry: what Prometheus reads. claim: see Publisher.
+    its title; None for no view. claim: see Publisher.
     """
 
     stream: str
@@ -45,12 +65,14 @@ class Destinations:
     metrics: bool = True
     console: Console | None = None
     title: str = ""
-    registry: CollectorRegistry | None = None
+    figures: Figures | None = None
     claim: Literal["ask", "take"] | None = None
 
 
 @contextmanager
-def destinations(settings: RunSettings, console: Console, title: str) -> Iterator[Destinations]:
+def destinations(
+    settings: RunSettings, figures: Figures | None, console: Console | None = None, title: str = ""
+) -> Iterator[Destinations]:
     """Open what the settings of a run or an edge ask for, for as long as the context lasts.
 
     Raises SettingsInvalid, LibraryMissing for what cannot be opened: to be entered before any model is loaded.
@@ -64,7 +86,7 @@ def destinations(settings: RunSettings, console: Console, title: str) -> Iterato
             console=console,
             title=title,
             claim="take" if settings.take_over else "ask",
-            registry=stack.enter_context(exposed(settings.metrics_host, settings.metrics_port, console)),
+            figures=figures,
         )
 
 
@@ -114,11 +136,10 @@ async def assembled(
             view = stack.enter_context(TerminalView(asked.console, dashboard))
             outputs.add(view)
         publisher = Publisher(broker, asked.stream, outputs.on_connection, asked.claim) if broker is not None else None
-        if asked.registry is not None:
-            from realtime.metrics.collectors import StreamCollector, StreamFigures
+        if asked.figures is not None:
+            from realtime.metrics.collectors import StreamFigures
 
-            figures = StreamFigures(asked.stream, statistics, dropped, outputs.workers, publisher)
-            asked.registry.register(StreamCollector(lambda: [figures]))
+            asked.figures.streams.append(StreamFigures(asked.stream, statistics, dropped, outputs.workers, publisher))
         if publisher is not None:
             if asked.discovery is not None:
                 outputs.add(Announcer(publisher, asked.stream, asked.discovery))

@@ -23,6 +23,7 @@ from realtime.capture.camera import is_camera
 from realtime.messages.estimate import Estimate
 from realtime.pipeline.pipeline import Emission
 from realtime.programs.run import prepared
+from realtime.programs.running import reached
 from realtime.settings import read_settings
 
 MOST_WAITING: Final = 64
@@ -90,7 +91,12 @@ async def recognising(source: str = "camera:0", /, **settings: object) -> AsyncG
     manager = prepared(given, console, title="recognise", sinks=[waiting])
     under_way = await asyncio.to_thread(manager.__enter__)
     stop = asyncio.Event()
-    task = asyncio.create_task(under_way.go(console, stop), name="recognise")
+
+    async def go() -> None:
+        async with reached(given, console) as broker:
+            await under_way.go(console, stop, broker)
+
+    task = asyncio.create_task(go(), name="recognise")
     task.add_done_callback(lambda _: waiting.changed.set())
     try:
         while not task.done() or waiting.estimates:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -20,12 +20,15 @@ from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, StreamClock
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
+from realtime.perception.turns import Turns
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.outputs import Sink
 from realtime.pipeline.pipeline import Emission, Pipeline
-from realtime.programs.outputs import destinations
-from realtime.programs.running import Run, Summary
+from realtime.programs.outputs import Destinations, destinations, figures_of
+from realtime.programs.reload import Reread, followed
+from realtime.programs.running import Run, Summary, reached
 from realtime.recognition.engine import Engine, resolve_device
+from realtime.recognition.shared_engine import SharedEngine
 from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
 
@@ -53,7 +56,7 @@ def run(
     title: str = "dhmd-live",
     sinks: Sequence[Sink[Emission]] = (),
     web: WebServer[Viewers] | None = None,
-    reread: Callable[[], RunSettings] | None = None,
+    reread: Reread | None = None,
 ) -> Summary:
     """Run until the source ends, the duration is over, or Ctrl-C. Raises DHMDLiveError for what ends it early.
 
@@ -61,13 +64,16 @@ def run(
     """
     watch = Stopwatch(time.monotonic())
     with prepared(settings, console, title=title, sinks=(watch, *sinks), web=web) as under_way:
-        summary = event_loop.run(_until_asked(replace(under_way, reread=reread), console))
+        summary = event_loop.run(_until_asked(under_way, console, reread))
     summary.first_estimate_s = watch.first_s
     return summary
 
 
-async def _until_asked(under_way: Run, console: Console) -> Summary:
-    return await under_way.go(console, stop_when_asked())
+async def _until_asked(under_way: Run, console: Console, reread: Reread | None) -> Summary:
+    stop, settings = stop_when_asked(), under_way.settings
+    async with reached(settings, console) as broker:
+        with followed(reread, [settings], {settings.stream: under_way.pipeline.steadied}):
+            return await under_way.go(console, stop, broker)
 
 
 @contextmanager
@@ -81,29 +87,66 @@ def prepared(
 ) -> Iterator[Run]:
     """Load all that a run needs, and hold it for as long as the context lasts. Raises DHMDLiveError."""
     with ExitStack() as stack:
-        # What can be wrong in the request is found out before the models are loaded.
-        media = None if settings.is_live else MediaFile(settings.source)
-        device = resolve_device(settings.device)
-        session = stack.enter_context(new_file(Path(settings.record))) if settings.record else None
-        asked = stack.enter_context(destinations(settings, console, title))
+        opened, device = Opened.of(settings, stack), resolve_device(settings.device)
+        figures = stack.enter_context(figures_of(settings, console))
+        asked = stack.enter_context(destinations(settings, figures, console, title))
         checkpoint = load(settings.checkpoint)
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
             extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
         engine = Engine(checkpoint, device, activations=web is not None)
+        yield opened.run(stack, extractors, engine, asked, sinks, web=web)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Files of one stream, opened before any model is loaded, and before any other is overwritten: what can be wrong
+    in the request is found out then.
+
+    media: None where the source is live. session: the file of its recording.
+    """
+
+    settings: RunSettings
+    media: MediaFile | None
+    session: IO[bytes] | None
+
+    @classmethod
+    def of(cls, settings: RunSettings, stack: ExitStack) -> Opened:
+        """Open what the settings name, for as long as the stack lasts. Raises DHMDLiveError."""
+        media = None if settings.is_live else MediaFile(settings.source)
+        session = stack.enter_context(new_file(Path(settings.record))) if settings.record else None
+        return cls(settings, media, session)
+
+    def run(
+        self,
+        stack: ExitStack,
+        extractors: StreamExtractors,
+        engine: Engine | SharedEngine,
+        asked: Destinations,
+        sinks: Sequence[Sink[Emission]],
+        *,
+        turns: Turns | None = None,
+        web: WebServer[Viewers] | None = None,
+    ) -> Run:
+        """Put the parts of its run together.
+
+        turns: at computing, where other streams are read here too, for whose sake it waits for its source.
+        """
+        settings, checkpoint = self.settings, engine.checkpoint
         clock = MediaClock() if settings.pace == "max" else StreamClock()
         timed = settings.pace == "realtime"
         description = describe(
             checkpoint, stream=settings.stream, hop_s=settings.hop_s, timed=timed, settings=settings.shown()
         )
         recorder = None
-        if session is not None:
+        if self.session is not None:
             video, sound = settings.record_video, settings.record_audio
-            recorder = Recorder(session, clock, description, video=video, sound=sound, patient=not timed)
+            recorder = Recorder(self.session, clock, description, video=video, sound=sound, patient=not timed)
             stack.enter_context(recorder.emptied_if_blank())
-        perception = stack.enter_context(Perception(extractors, device, private=settings.words == "private"))
-        source = open_source(settings.source, settings.microphone, media, clock, settings.trust)
+        private = settings.words == "private"
+        perception = stack.enter_context(Perception(extractors, engine.device, turns=turns, private=private))
+        source = open_source(settings.source, settings.microphone, self.media, clock, settings.trust)
         delivery = Delivery(source, words=settings.words != "off")
         pipeline = Pipeline(
             perception,
@@ -116,4 +159,4 @@ def prepared(
         )
         for sink in (*sinks, *([recorder] if recorder else [])):
             pipeline.outputs.add(sink)
-        yield Run(settings, pipeline, delivery, media, asked, description, recorder, web)
+        return Run(settings, pipeline, delivery, self.media, asked, description, recorder, web, turns is not None)

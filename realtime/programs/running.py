@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from realtime.capture.media import MediaFile
 from realtime.clock import MediaClock
 from realtime.invocation import command
 from realtime.messages.estimate import Dropped
+from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.commands import taking_commands
 from realtime.mqtt.embedded import opened_broker
 from realtime.mqtt.publisher import Publisher
@@ -25,7 +26,6 @@ from realtime.pipeline.offline import run_offline
 from realtime.pipeline.pipeline import Pipeline, Statistics
 from realtime.programs.control import Control
 from realtime.programs.outputs import Assembled, Destinations, assembled
-from realtime.programs.reload import followed
 from realtime.session.folder import FolderRecording
 from realtime.session.marking import Marking
 from realtime.session.recorder import Recorder
@@ -53,12 +53,23 @@ class Summary:
     """Processor time of the thread that wrote the session."""
 
 
+@asynccontextmanager
+async def reached(settings: RunSettings, console: Console) -> AsyncIterator[BrokerAddress | None]:
+    """The broker that the settings name, for as long as the context lasts; one of our own is started, and told."""
+    async with AsyncExitStack() as stack:
+        broker = await opened_broker(settings.broker, stack, settings.access)
+        if settings.broker == "embedded":
+            console.print(f"embedded broker on {broker}; to see the stream in another terminal:", soft_wrap=True)
+            console.print(command("watch", "--broker", broker), markup=False, highlight=False, soft_wrap=True)
+        yield broker
+
+
 @dataclass(frozen=True)
 class Run:
     """Parts of a run once all is loaded, and its course. Lives in the event loop.
 
     media: None where the source is live. asked: what its estimates go to. description: of its recordings, see
-    `describe`. recorder: of all of it. web: the page that shows it. reread: reads the settings again.
+    `describe`. recorder: of all of it. web: the page that shows it. patient: wait for a source that is not there.
     """
 
     settings: RunSettings
@@ -69,17 +80,13 @@ class Run:
     description: Mapping[str, str]
     recorder: Recorder | None
     web: WebServer[Viewers] | None
+    patient: bool = False
     steering: Steering = field(default_factory=Steering)
-    reread: Callable[[], RunSettings] | None = None
 
-    async def go(self, console: Console, stop: asyncio.Event) -> Summary:
+    async def go(self, console: Console, stop: asyncio.Event, broker: BrokerAddress | None) -> Summary:
         """Put the outputs together, and drive the pipeline to its end, or until `stop` is set."""
-        settings, recorder, pipeline = self.settings, self.recorder, self.pipeline
+        recorder, pipeline = self.recorder, self.pipeline
         async with AsyncExitStack() as stack:
-            broker = await opened_broker(settings.broker, stack, settings.access)
-            if settings.broker == "embedded":
-                console.print(f"embedded broker on {broker}; to see the stream in another terminal:", soft_wrap=True)
-                console.print(command("watch", "--broker", broker), markup=False, highlight=False, soft_wrap=True)
             outputs = await stack.enter_async_context(
                 assembled(
                     self.asked, broker, pipeline.outputs, pipeline.clock, pipeline.statistics, self.delivery.dropped
@@ -155,16 +162,16 @@ class Run:
             )
         else:
             async with self._taking_commands(outputs.publisher):
-                with followed(self.reread, self.settings, pipeline.steadied):
-                    await run_live(
-                        pipeline,
-                        self.delivery,
-                        hop_s=hop_s,
-                        duration_s=duration_s,
-                        stop=stop,
-                        on_status=pipeline.outputs.on_worker,
-                        steering=self.steering,
-                    )
+                await run_live(
+                    pipeline,
+                    self.delivery,
+                    hop_s=hop_s,
+                    duration_s=duration_s,
+                    stop=stop,
+                    on_status=pipeline.outputs.on_worker,
+                    steering=self.steering,
+                    patient=self.patient,
+                )
 
     def _taking_commands(self, publisher: Publisher | None) -> AbstractAsyncContextManager[None]:
         """Carry out commands while the context lasts, if they are allowed."""

@@ -39,7 +39,7 @@ async def test_what_smooths_is_followed_and_the_rest_is_told(
     caplog.set_level(logging.WARNING)
     settings = read_settings(file, {})
     steadied, before = Steadied(settings.steadiness), signal.getsignal(signal.SIGHUP)
-    with followed(lambda: read_settings(file, {}), settings, steadied):
+    with followed(lambda: [read_settings(file, {})], [settings], {"hall": steadied}):
         await told("stream: yard\nmargin: 0.3\nsmoothing_s: 2\n")
         assert steadied.steadiness == Steadiness(2.0, 0.3)
         assert caplog.messages == [
@@ -60,5 +60,5 @@ async def test_a_run_in_a_terminal_ends_with_it(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("sys.stdin", Terminal())
     settings, before = read_settings(None, {}), signal.getsignal(signal.SIGHUP)
-    with followed(lambda: settings, settings, Steadied(settings.steadiness)):
+    with followed(lambda: [settings], [settings], {"default": Steadied(settings.steadiness)}):
         assert signal.getsignal(signal.SIGHUP) is before
