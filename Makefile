@@ -4,6 +4,9 @@
 
 PYTHON ?= python3
 
+# Images often forbid bytecode: each program would compile torch and all else it imports anew, for longer than it runs.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help

@@ -27,8 +27,8 @@ from training.evaluation.evaluate import measure
 from training.features.extract import Extraction, extract
 from training.features.store import FeatureStore
 
-ITEMS = 84
-"""Few, so that the test is quick. Guessing gets 12 of 84 right, and more than 24 in one of 5000 draws."""
+ITEMS = 42
+"""Few, so that the test is quick. Guessing gets 6 of 42 right, and more than 15 in one of 8000 draws."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_voice_and_words_of_strangers(base: Checkpoint, shared: Path, corpus: st
         spec.require(specs[modality])
     measured = measure(base, examples)
     assert measured["coverage"] > 0.9
-    assert measured["emotion"]["unweighted_recall"] > 2 / 7
+    assert measured["emotion"]["unweighted_recall"] > 2.5 / 7
 
 
 def test_sentiment_of_strangers(base: Checkpoint, shared: Path, tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_faces_of_strangers(base: Checkpoint, shared: Path, tmp_path: Path) -> N
         tested = [name for name in archive.namelist() if re.fullmatch(r"test/\w+/\w+\.jpg", name)]
         for emotion in EMOTIONS:
             own = [name for name in tested if name.split("/")[1] == emotion]
-            chosen = sorted(own, key=lambda name: sha256(name.encode()).digest())[:16]
+            chosen = sorted(own, key=lambda name: sha256(name.encode()).digest())[:8]
             rows += [f"{name},test,{emotion},{archive.extract(name, tmp_path)}" for name in chosen]
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
     with FeatureStore(tmp_path / "features.sqlite") as store:
         (manifest,) = read_manifests([tmp_path / "faces.csv"], store.files)
         examples, _ = extract(manifest.utterances, store, Extraction(base.folder, jobs=1))
     measured = measure(base, examples)
-    assert measured["n"] == 112
+    assert measured["n"] == 56
     assert measured["coverage"] == 1.0
     assert measured["emotion"]["unweighted_recall"] > 2.5 / 7
 
@@ -104,15 +104,18 @@ CLIPS = {
     "mead_disgusted.mp4": "disgust",
     "single_face_smile.mp4": "happy",
 }
+SEEN_S = 3.0
 
 
 def tops(base: Checkpoint, clip: Path) -> list[str]:
-    """The likeliest emotion ten times a second of a clip, seen through the extractor that runs live."""
+    """The likeliest emotion ten times a second of a clip's beginning, seen through the extractor that runs live."""
     spec, parts, end_s = base.features[Modality.VISION], [], 0.0
     network = ExpressionNet.load(encoder_path(base.folder, Modality.VISION))
     with FaceExtractor(network) as extractor, av.open(str(clip)) as media:
         for frame in media.decode(video=0):
             end_s = float(frame.time)
+            if end_s > SEEN_S:
+                break
             if extractor.due(end_s):
                 parts.append(extractor.push(frame.to_ndarray(format="bgr24"), end_s).rows)
     rows = Rows.concatenate(parts, spec.width)

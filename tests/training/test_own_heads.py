@@ -71,7 +71,13 @@ def test_own_columns_become_own_heads_that_run_live(
             mood, split = list(SENTENCES)[i % 3], ("train", "validation", "test")[i // 20]
             table.writerow((i, split, f"{SENTENCES[mood]} {i}", mood.upper(), 1 + i % 3, 5.0))
     Path("own.yaml").write_text((CONFIGS / "finetune.yaml").read_text() + HEADS)
-    quick = ["--epochs", "2", "--set", "optimisation.steps=20", "--set", "optimisation.learning_rate=0.003"]
+    settings = (
+        "optimisation.steps=12",
+        "optimisation.learning_rate=0.005",
+        "validation.per_class=1",
+        "rehearsal.windows=4",
+    )
+    quick = ["--epochs", "2", *(word for setting in settings for word in ("--set", setting))]
 
     assert main(["extract", "my.csv", "--jobs", "1"]) == 0
     assert "mood, rating, valence may be labels of your own" in capsys.readouterr().err

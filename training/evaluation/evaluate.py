@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -68,7 +68,8 @@ def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, An
             result["by_modalities"][subset_name(subset)] = {"n": len(having), **measured}
             if len(subset) > 1 and "emotion" in measured:
                 labelled = [sample for sample in having if sample.emotion >= 0]
-                result["by_modalities"][subset_name(subset)]["product"] = _product(checkpoint, labelled, subset)
+                alone = [_probabilities(checkpoint, labelled, frozenset({m})) for m in sorted(subset)]
+                result["by_modalities"][subset_name(subset)]["product"] = _product(alone)
     return result
 
 
@@ -154,27 +155,28 @@ def by_modalities(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[s
     {n, by_modalities: {subset: emotion}, product: {subset of several: emotion}, influence: see `reasons`}; no subset
     where the examples lack a modality. product: of the product of what the modalities say alone."""
     samples = composed(checkpoint, examples)
-    subsets = SUBSETS if samples else ()
+    said = {subset: _probabilities(checkpoint, samples, subset) for subset in (SUBSETS if samples else ())}
     return {
         "n": len(samples),
-        "by_modalities": {
-            subset_name(subset): emotion_metrics(*_probabilities(checkpoint, samples, subset)) for subset in subsets
-        },
+        "by_modalities": {subset_name(subset): emotion_metrics(*measured) for subset, measured in said.items()},
         "product": {
-            subset_name(subset): _product(checkpoint, samples, subset) for subset in subsets if len(subset) > 1
+            subset_name(subset): _product([said[frozenset({m})] for m in sorted(subset)])
+            for subset in said
+            if len(subset) > 1
         },
-        "influence": reasons(checkpoint, samples) if samples else {},
+        "influence": reasons({subset: probabilities for subset, (probabilities, _) in said.items()}) if samples else {},
     }
 
 
-def reasons(checkpoint: Checkpoint, samples: Sequence[Sample]) -> dict[str, Any]:
+def reasons(said: Mapping[frozenset[Modality], NDArray[np.float64]]) -> dict[str, Any]:
     """Tells whether the modality with the largest influence is the reason: {changed, named}.
 
     changed: share of the windows in which the likeliest emotion is another without some modality. named: of these, the
-    share in which it is another without the one of the largest influence. samples: with all modalities.
+    share in which it is another without the one of the largest influence. said: (N, 7) of the same windows, which hold
+    all modalities, by which of them are shown.
     """
-    whole, _ = _probabilities(checkpoint, samples, frozenset(Modality))
-    without = np.stack([_probabilities(checkpoint, samples, frozenset(Modality) - {m})[0] for m in Modality])
+    whole = said[frozenset(Modality)]
+    without = np.stack([said[frozenset(Modality) - {m}] for m in Modality])
     changed = without.argmax(axis=2) != whole.argmax(axis=1)
     some = changed.any(axis=0)
     largest = changed[influence(whole, without).argmax(axis=0), np.arange(len(whole))]
@@ -184,9 +186,8 @@ def reasons(checkpoint: Checkpoint, samples: Sequence[Sample]) -> dict[str, Any]
     }
 
 
-def _product(checkpoint: Checkpoint, samples: Sequence[Sample], subset: frozenset[Modality]) -> dict[str, Any]:
-    """Measures of the product of what each of the modalities says alone. samples: labelled with an emotion."""
-    alone = [_probabilities(checkpoint, samples, frozenset({m})) for m in sorted(subset)]
+def _product(alone: Sequence[tuple[NDArray[np.float64], NDArray[np.int64]]]) -> dict[str, Any]:
+    """Measures of the product of what each modality says alone. alone: as of `_probabilities`, labelled windows."""
     return emotion_metrics(product(probabilities for probabilities, _ in alone), alone[0][1])
 
 

@@ -88,7 +88,8 @@ def test_of_several_people_the_one_is_read_who_is_pointed_at(
     browser: Any, tmp_path: Path, make_media: Callable[..., Path]
 ) -> None:
     scale = "[0:v]scale=480:-2,split[a][b];[b]hflip[c];[a][c]hstack"
-    pair = make_media("pair.mp4", "-stream_loop", "3", "-i", str(CLIP), "-an", "-filter_complex", scale)
+    once = make_media("pair.mp4", "-i", str(CLIP), "-an", "-filter_complex", scale, "-preset", "ultrafast")
+    pair = make_media("pairs.mp4", "-stream_loop", "3", "-i", str(once), "-c", "copy")
     with served(*WEB, "--source", str(pair)) as address:
         page, complaints = opened(browser, address)
         other = page.get_by_role("button", name="read this person")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -163,20 +162,15 @@ def test_the_command_measures_the_rows_it_is_told_to(
     assert "no row is of the split validation" in capsys.readouterr().err
 
 
-def test_influence_is_set_beside_what_changes_without_each_modality(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_influence_is_set_beside_what_changes_without_each_modality() -> None:
     """Three windows: none changes the answer; two do; one does, by a smaller move of the probabilities
     than that of another, which confirms the answer."""
+    every = frozenset(Modality)
     said = {
-        3: [[0.90, 0.10], [0.90, 0.10], [0.52, 0.48]],
-        "text": [[0.80, 0.20], [0.20, 0.80], [0.90, 0.10]],
-        "vision": [[0.85, 0.15], [0.80, 0.20], [0.45, 0.55]],
-        "audio": [[0.90, 0.10], [0.85, 0.15], [0.52, 0.48]],
+        every: [[0.90, 0.10], [0.90, 0.10], [0.52, 0.48]],
+        every - {Modality.TEXT}: [[0.80, 0.20], [0.20, 0.80], [0.90, 0.10]],
+        every - {Modality.VISION}: [[0.85, 0.15], [0.80, 0.20], [0.45, 0.55]],
+        every - {Modality.AUDIO}: [[0.90, 0.10], [0.85, 0.15], [0.52, 0.48]],
     }
-
-    def probabilities(_: Any, __: Any, shown: frozenset[Modality]) -> Any:
-        (key,) = (frozenset(Modality) - shown) or {3}
-        return np.array(said[key]), None
-
-    monkeypatch.setattr("training.evaluation.evaluate._probabilities", probabilities)
-    none: Any = None
-    assert reasons(none, []) == {"changed": pytest.approx(2 / 3), "named": 1.0}
+    told = reasons({shown: np.array(probabilities) for shown, probabilities in said.items()})
+    assert told == {"changed": pytest.approx(2 / 3), "named": 1.0}

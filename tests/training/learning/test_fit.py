@@ -43,7 +43,7 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Checkpoint:
     run = tmp_path_factory.mktemp("runs") / "made"
-    config = configuration(epochs=6)
+    config = configuration(epochs=4)
     return load(fit(config, FitData.of(made, specs), run, untrained_encoders))
 
 
@@ -100,7 +100,7 @@ def test_a_cut_run_goes_on_to_the_same_curve(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config, data = configuration(epochs=3, steps=4), FitData.of(made, specs)
+    config, data = configuration(epochs=2, steps=2), FitData.of(made, specs)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     fit(config, data, whole, untrained_encoders)
 
