@@ -73,13 +73,14 @@ class PeopleInView:
 
 @dataclass(frozen=True, slots=True)
 class PerceivedPerson:
-    """One person's window at one moment. words: that they said within it.
+    """One person's window, and its cut at one moment. words: that they said within it.
 
     silent: why there is no voice of theirs: nobody speaks (quiet), another does, somebody outside the picture does, or
     several at once (overlap); None while they speak.
     """
 
     person: int
+    window: SlidingWindow
     cut: WindowCut
     words: tuple[Word, ...]
     silent: Silence | None
@@ -197,7 +198,7 @@ class People:
                 cut = person.window.cut(end_s, replace(attention, far=person.too_far))
             said = tuple(w for w in person.words if w.end_s > cut.start_s and w.start_s < end_s)
             silent = None if Modality.AUDIO in cut.present else _why(heard, number)
-            perceived.append(PerceivedPerson(number, cut, () if private else said, silent))
+            perceived.append(PerceivedPerson(number, person.window, cut, () if private else said, silent))
         view = tuple(PersonInView(number, person.since_s, person.box) for number, person in here.items())
         return tuple(perceived), PeopleInView(end_s, view, turn_at(self._turns, end_s))
 
