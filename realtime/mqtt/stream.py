@@ -226,6 +226,7 @@ def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> T
                 end=round(unix(word.end_s), 3),
                 final=final,
                 person=word.person,
+                overlapped=word.overlapped or None,
             )
             for word in words
         ]
