@@ -224,19 +224,20 @@ class Speakers:
         self._several = {}
 
     def _steps_since(self, since_s: float) -> list[_Told]:
-        """What is known of steps, oldest first."""
-        newest = [
-            _Told(step.end_s, step.voiced, person, self._overlapped(number, step))
-            for number, (step, person) in enumerate(zip(self._steps, self._path, strict=True), self._first)
-        ]
-        return [step for step in (*self._decided, *newest) if step.end_s > since_s]
+        """What is known of steps, oldest first. Until it is known, as many go on speaking as spoke before."""
+        told, overlapped = list(self._decided), False
+        for number, (step, person) in enumerate(zip(self._steps, self._path, strict=True), self._first):
+            known = self._overlapped(number, step)
+            overlapped = step.silence < SILENCE and overlapped if known is None else known
+            told.append(_Told(step.end_s, step.voiced, person, overlapped))
+        return [step for step in told if step.end_s > since_s]
 
-    def _overlapped(self, number: int, step: _Step) -> bool:
-        """Whether several voices are heard at a step while the lips of several people move."""
+    def _overlapped(self, number: int, step: _Step) -> bool | None:
+        """Whether several voices are heard at a step while the lips of several people move; None: not known yet."""
         if number not in self._several:
             mixed = self._sound.mixed(number)
             if mixed is None or self._seen_s < step.end_s + AROUND_S:
-                return False
+                return None
             self._several[number] = mixed and sum(_moves(seen, step.end_s) for seen in self._mouths.values()) > 1
         return self._several[number]
 
@@ -259,7 +260,8 @@ class Speakers:
             step = self._steps.popleft()
             person = self._path.pop(0)
             if step.end_s > -math.inf:
-                self._decided.append(_Told(step.end_s, step.voiced, person, self._overlapped(self._first, step)))
+                overlapped = self._overlapped(self._first, step) or False
+                self._decided.append(_Told(step.end_s, step.voiced, person, overlapped))
             self._several.pop(self._first, None)
             self._first += 1
 

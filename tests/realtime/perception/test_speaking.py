@@ -200,13 +200,31 @@ def test_of_two_who_talk_in_a_film_the_one_who_is_heard_speaks(network, shared, 
     film = side_by_side(tmp_path / "film.mp4", clips, heard)
     speakers = watched(network, film)
     assert share(speakers, speaks) > 0.95
+    assert at_once(speakers) == 0
+
+
+def at_once(speakers: Speakers) -> float:
+    """Of all voice, the part in which several speak."""
+    turns = speakers.turns(-1.0)
+    return sum((turn.end_s - turn.start_s) * turn.overlapped for turn in turns) / sum(
+        turn.end_s - turn.start_s for turn in turns
+    )
+
+
+def test_two_who_talk_in_a_film_at_once_are_told_from_one_beside_a_radio(network, shared, tmp_path):
+    """Both are heard, the second 6 dB softer; beside a portrait, that one is a voice from elsewhere."""
+    film = composites.at_once(tmp_path / "both.mp4", shared)
+    speakers = watched(network, film)
+    assert at_once(speakers) > 0.6
+    speak = {turn.person for turn in speakers.turns(-1.0) if turn.overlapped}
+    assert speak
+    assert at_once(watched(network, composites.at_once(tmp_path / "radio.mp4", shared, portrait=True))) == 0
 
 
 def test_a_portrait_on_a_wall_does_not_speak(network, shared, tmp_path):
     """Nor does the still picture beside it, whose voice is heard."""
     clips = composites.grid(shared, composites.FIRST, composites.SECOND)
-    still = "loop=loop=-1:size=1,trim=duration=3,setpts=N/25/TB"
-    graph = f"[0:v]{still}[a];[1:v]{still}[b];[a][b]hstack[v]"
+    graph = f"[0:v]{composites.STILL}[a];[1:v]{composites.STILL}[b];[a][b]hstack[v]"
     film = composites.film(tmp_path / "film.mp4", clips, graph, "-map", "0:a", length_s=3)
     speakers = watched(network, film)
     assert set(speakers._mouths) == {0, 1}

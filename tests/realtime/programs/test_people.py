@@ -167,6 +167,28 @@ def test_a_table_has_a_row_for_each(talk: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_two_who_talk_at_once_are_told_everywhere(
+    shared: Path, mosquitto: Any, subscribe: Callable[..., Any], tmp_path: Path
+) -> None:
+    film = composites.at_once(tmp_path / "both.mp4", shared)
+    said = ("--record", tmp_path / "both.mcap", "--estimates", tmp_path / "both.jsonl")
+    source = ("--source", film, "--pace", "max", "--people", "2", "--stream", "table")
+    assert live("run", *source, "--broker", "none", *said)[0] == 0
+    listener = subscribe(mosquitto.port)
+    status, told = live("replay", tmp_path / "both.mcap", "--broker", mosquitto.url, "--pace", "20")
+    assert status == 0, told
+    listener.wait_for(lambda: listener.statuses("table")[-1:] == ["stopped"])
+    *people, _ = (json.loads(payload or b"null") for payload in listener.payloads("dhmd/table/people"))
+    assert any((one["speech"], one["speaker"]) == ("overlap", None) for one in people)
+    events = [json.loads(payload)["event"] for payload in listener.payloads("dhmd/table/event")]
+    assert "several_speak" in events
+    estimates = lines(tmp_path / "both.jsonl")
+    assert "overlap" in {one.get("silent") for one in estimates}
+    report = tmp_path / "both.html"
+    assert live("export", tmp_path / "both.mcap", "--to", "html", "--out", report)[0] == 0
+    assert '<path class="several" d="M' in report.read_text()
+
+
 @pytest.mark.parametrize("people", ["0", "17", "two", "-1"])
 def test_a_number_that_is_none_is_one_line(people: str, tmp_path: Path) -> None:
     status, said = live("run", "--source", "none", f"--people={people}")
