@@ -63,3 +63,14 @@ def conversation(path: Path, shared: Path) -> Path:
     )
     sound = "[0:a]apad=whole_dur=3[s];[1:a]apad=whole_dur=3[t];[s][t]concat=v=0:a=1[sound]"
     return film(path, grid(shared, FIRST, SECOND), pictures + sound, "-map", "[sound]", length_s=6)
+
+
+STILL = "loop=loop=-1:size=1,trim=duration=3,setpts=N/25/TB"
+"""Makes a portrait of a film: its first picture."""
+
+
+def at_once(path: Path, shared: Path, *, portrait: bool = False) -> Path:
+    """Two talkers side by side who talk at once, the right one 6 dB softer; or who is a portrait, heard elsewhere."""
+    pictures = f"[0:v]null[l];[1:v]{STILL if portrait else 'null'}[r];[l][r]hstack[v];"
+    sound = "[1:a]volume=0.5[soft];[0:a][soft]amix=normalize=0[sound]"
+    return film(path, grid(shared, FIRST, SECOND), pictures + sound, "-map", "[sound]", length_s=3)

@@ -1,10 +1,12 @@
-"""Lips, seen and heard: how those of a face move, and how those of whoever is heard must be moving.
+"""Lips, seen and heard: how those of a face move, how those of whoever is heard must be moving, and whether several are
+heard at once.
 
 Shapes: U frames of 20 ms, counted from the start of the sound.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -59,25 +61,44 @@ def mouth_of(landmarks: NDArray[np.float32]) -> Mouth:
 
 
 class LipNetwork(nn.Module):
-    """Lips that make a sound: the lower layers of the speech encoder, which tell sounds of speech apart whoever speaks,
-    read linearly. What is learned is the reading alone."""
+    """Lips that make a sound, and whether several voices do: the lower layers of the speech encoder, which tell sounds
+    of speech apart whoever speaks, read linearly. What is learned is the two readings alone."""
 
     def __init__(self, encoder: SpeechEncoder) -> None:
         super().__init__()
         encoder.keep(LAYERS)
         self.encoder = encoder
-        self.reading = nn.Linear(3 * LAYERS * encoder.width, len(Mouth._fields))
+        states = LAYERS * encoder.width
+        self.lips = nn.Linear(3 * states, len(Mouth._fields))
+        self.several = nn.Linear(2 * states, 1)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """mel: (B, 80, 2 CONTEXT) log-mel frames of 10 ms. Returns (B, CHUNK, 3), order of Mouth, each in deviations
-        from its mean, of those frames that AHEAD others follow."""
-        out: Tensor = self.reading(self.listen(mel))
-        return out
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """mel: (B, 80, 2 CONTEXT) log-mel frames of 10 ms.
 
-    def listen(self, mel: Tensor) -> Tensor:
-        """What is read for the frames, (B, CHUNK, 3 x states of all layers)."""
+        Returns lips (B, CHUNK, 3), order of Mouth, each in deviations from its mean, of those frames that AHEAD others
+        follow; and (B,) how likely several are heard at once in all of it, as a logit.
+        """
+        states = self.states(mel)
+        return self.lips(self.beside(states)), self.several(self.pooled(states))[:, 0]
+
+    @property
+    def readings(self) -> nn.ModuleDict:
+        """What is learned."""
+        return nn.ModuleDict({"lips": self.lips, "several": self.several})
+
+    def states(self, mel: Tensor) -> Tensor:
+        """What is made of the sound, (B, CONTEXT, states of all layers)."""
         loudest = mel.amax(dim=(1, 2), keepdim=True)  # how far the microphone stands off says nothing
-        states = torch.cat(self.encoder(mel + (1 - loudest))[1:], dim=-1)
+        return torch.cat(self.encoder(mel + (1 - loudest))[1:], dim=-1)
+
+    @staticmethod
+    def pooled(states: Tensor) -> Tensor:
+        """What is read for the number of voices, (B, 2 x states): mean and deviation of each."""
+        return torch.cat([states.mean(dim=1), states.std(dim=1)], dim=-1)
+
+    @staticmethod
+    def beside(states: Tensor) -> Tensor:
+        """What is read for the lips, (B, CHUNK, 3 x states)."""
         smooth = (states[:, :-2] + 2 * states[:, 1:-1] + states[:, 2:]) / 4  # frame u of it is that of u + 1
         first = CONTEXT - AHEAD - CHUNK - 1
         return torch.cat([smooth[:, first + d : first + d + CHUNK] for d in (-REACH, 0, REACH)], dim=-1)
@@ -86,17 +107,28 @@ class LipNetwork(nn.Module):
     def load(cls, path: Path = WEIGHTS) -> Self:
         """The trained network, in evaluation mode. Raises WeightsInvalid, AssetUnavailable."""
         network = cls.untrained()
-        fill(network.reading, load_single(path), path)
+        fill(network.readings, load_single(path), path)
         return network
 
     @classmethod
     def untrained(cls) -> Self:
-        """The speech encoder as it is, and a reading that knows nothing."""
+        """The speech encoder as it is, and readings that know nothing."""
         return cls(SpeechEncoder.load(fetch(SPEECH_ASSET) / "model.bin")).eval()
 
 
+class Heard(NamedTuple):
+    """What some samples complete: lips (U, 3), order of Mouth; several (U / CHUNK,), the logit that more than one voice
+    is heard in the CONTEXT frames that end AHEAD frames after those of the chunk; voice (V,), of every VOICE_FRAME
+    samples. All count from the first sample; lips and several come AHEAD frames later. U is a multiple of CHUNK."""
+
+    lips: NDArray[np.float32]
+    several: NDArray[np.float32]
+    voice: NDArray[np.bool_]
+
+
 class HeardLips:
-    """Lips of whoever is heard, and whether anybody is, in one continuous sound. The network rests in silence."""
+    """Lips of whoever is heard, whether anybody is, and whether several are, in one continuous sound. The network rests
+    in silence."""
 
     def __init__(self, network: LipNetwork) -> None:
         self._network = network
@@ -112,13 +144,11 @@ class HeardLips:
         self._voiced = [False] * (1 + AHEAD // CHUNK)
         self._early = AHEAD // CHUNK
 
-    def push(self, samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """What these samples complete: lips (U, 3), order of Mouth, and voice (V,), of every VOICE_FRAME samples.
-
-        Both count from the first sample; lips come AHEAD frames later. U is a multiple of CHUNK.
-        """
+    def push(self, samples: NDArray[np.float32]) -> Heard:
+        """What these samples complete."""
         pending = np.concatenate([self._pending, samples])
         made, voice = [np.empty((0, len(Mouth._fields)), np.float32)], [np.empty(0, np.bool_)]
+        several: list[float] = []
         while len(pending) >= CHUNK * FRAME:
             chunk, pending = pending[: CHUNK * FRAME], pending[CHUNK * FRAME :]
             voice.append(self._activity.push(chunk))
@@ -127,11 +157,16 @@ class HeardLips:
             if self._early:  # frames from before the sound
                 self._early -= 1
             else:
-                made.append(self._lips() if any(self._voiced) else np.zeros((CHUNK, len(Mouth._fields)), np.float32))
+                lips, logit = self._listened() if any(self._voiced) else _SILENCE
+                made.append(lips)
+                several.append(logit)
         self._pending = pending
-        return np.concatenate(made), np.concatenate(voice)
+        return Heard(np.concatenate(made), np.array(several, np.float32), np.concatenate(voice))
 
-    def _lips(self) -> NDArray[np.float32]:
+    def _listened(self) -> tuple[NDArray[np.float32], float]:
         with torch.inference_mode():
-            lips: NDArray[np.float32] = self._network(torch.from_numpy(self._log_mel(self._past))[None])[0].numpy()
-        return lips
+            lips, several = self._network(torch.from_numpy(self._log_mel(self._past))[None])
+        return lips[0].numpy(), float(several)
+
+
+_SILENCE: Final = np.zeros((CHUNK, len(Mouth._fields)), np.float32), -math.inf

@@ -309,6 +309,7 @@ def words_of(words: Any) -> tuple[Word, ...]:
             word.probability,
             word.language or ENGLISH,
             word.person if word.HasField("person") else None,
+            word.overlapped,
         )
         for word in words
     )

@@ -44,7 +44,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "person": "uint32",
         "replaces": "bool",
     },
-    # person: who said it, where several are followed and it was known.
+    # person: who said it, where several are followed and it was known. overlapped: others spoke at once.
     "Word": {
         "text": "string",
         "start_s": "double",
@@ -52,6 +52,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "probability": "float",
         "language": "string",
         "person": "uint32",
+        "overlapped": "bool",
     },
     # What one recognition changed: words that are final now, and all that are not yet. Text features follow from them.
     # Of one person: all words that stand in the window, as `final`.

@@ -31,8 +31,7 @@ def add_stream_flags(
     """Add the flags of a source and its stream. devices: also that of where the model runs."""
     perceived = run.add_argument_group("what is perceived")
     _add_source_flags(perceived, source)
-    if devices:
-        add_people_flag(perceived)
+    add_people_flag(perceived)
     model = run.add_argument_group("the model and its answer")
     model.add_argument(
         "--checkpoint", metavar="NAME|DIR", help="the model: base, multilingual or a folder (default: base)"

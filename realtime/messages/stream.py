@@ -68,6 +68,11 @@ class SpokenWord(Part):
         exclude_if=unset,
         description="number of who said it, where several are followed; missing where it is nobody in view, or unknown",
     )
+    overlapped: Literal[True] | None = Field(
+        default=None,
+        exclude_if=unset,
+        description="several spoke at once, and it is the loudest one's word; missing otherwise",
+    )
 
 
 class Transcript(Part):
@@ -128,8 +133,22 @@ class PersonSpeaks(PersonHappening):
     event: Literal["person_speaks"] = "person_speaks"
 
 
+class SeveralSpeak(Happening):
+    """Several people speak at once; told only where several are followed."""
+
+    event: Literal["several_speak"] = "several_speak"
+
+
 AnyEvent = (
-    EmotionChanged | FaceAppeared | FaceLeft | SpeechBegan | SpeechEnded | PersonAppeared | PersonSpeaks | PersonLeft
+    EmotionChanged
+    | FaceAppeared
+    | FaceLeft
+    | SpeechBegan
+    | SpeechEnded
+    | PersonAppeared
+    | PersonSpeaks
+    | PersonLeft
+    | SeveralSpeak
 )
 
 

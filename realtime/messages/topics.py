@@ -155,8 +155,6 @@ PEOPLE: Final = Topic(
 
 TOPICS: Final = (EMOTION, COMPACT, TRANSCRIPT, EVENT, METRICS, STATUS, WORKER, STATE, SPOKEN)
 """Topics that every run publishes on."""
-PEOPLES: Final = (PERSON, PEOPLE)
-"""Topics that a run which follows several people publishes on, too."""
 
 CLAIM: Final = Topic(
     "claim",

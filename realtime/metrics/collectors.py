@@ -67,6 +67,10 @@ class StreamCollector(Collector):
         restarts = CounterMetricFamily(
             "dhmd_worker_restarts", "How often a worker was started again.", labels=["stream", "worker"]
         )
+        in_view = GaugeMetricFamily("dhmd_people", "People in view, where several are followed.", labels=["stream"])
+        of_people = CounterMetricFamily(
+            "dhmd_person_estimates", "Estimates of people, by how many were in view.", labels=["stream", "people"]
+        )
         streams = tuple(self._streams())
         for one in streams:
             label, dropped = [one.stream], one.dropped()
@@ -74,6 +78,10 @@ class StreamCollector(Collector):
             missed.add_metric(label, one.statistics.missed_ticks)
             frames.add_metric(label, dropped.video)
             blocks.add_metric(label, dropped.audio)
+            for people, made in sorted(dict(one.statistics.of_people).items()):
+                of_people.add_metric([*label, str(people)], made)
+            if one.statistics.people is not None:
+                in_view.add_metric(label, one.statistics.people)
             if one.publisher is not None:
                 undelivered.add_metric(label, one.publisher.undelivered)
                 connected.add_metric(label, one.publisher.connected)
@@ -81,7 +89,7 @@ class StreamCollector(Collector):
                 restarts.add_metric([*label, worker], status.restarts)
                 for state in WorkerState:
                     states.add_metric([*label, worker, state.value], status.state is state)
-        yield from (estimates, missed, frames, blocks, undelivered, connected, states, restarts)
+        yield from (estimates, missed, frames, blocks, undelivered, connected, in_view, of_people, states, restarts)
         for name, what in (
             ("capture_to_estimate", "From capture to estimate."),
             ("capture_to_published", "From capture to the network."),

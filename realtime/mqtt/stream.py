@@ -105,7 +105,7 @@ class PublisherSink:
             publisher.undelivered += 1
 
     def on_person(self, emission: Emitted) -> None:
-        if self._publisher.connected:
+        if self._publisher.connected and not self._published_elsewhere:
             self._publisher.publish(PERSON, emission.payload, id=str(emission.estimate.person))
 
     def on_people(self, view: PeopleInView) -> None:
@@ -226,6 +226,7 @@ def transcript_of(update: TranscriptUpdate, unix: Callable[[float], float]) -> T
                 end=round(unix(word.end_s), 3),
                 final=final,
                 person=word.person,
+                overlapped=word.overlapped or None,
             )
             for word in words
         ]

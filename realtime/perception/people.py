@@ -73,13 +73,14 @@ class PeopleInView:
 
 @dataclass(frozen=True, slots=True)
 class PerceivedPerson:
-    """One person's window at one moment. words: that they said within it.
+    """One person's window, and its cut at one moment. words: that they said within it.
 
     silent: why there is no voice of theirs: nobody speaks (quiet), another does, somebody outside the picture does, or
     several at once (overlap); None while they speak.
     """
 
     person: int
+    window: SlidingWindow
     cut: WindowCut
     words: tuple[Word, ...]
     silent: Silence | None
@@ -170,7 +171,7 @@ class People:
     def who_said(self, words: Sequence[Word]) -> tuple[Word, ...]:
         """Return words with who said them, as far as it is known."""
         turns = self._turns
-        return tuple(replace(word, person=_person_of(turns, word.start_s, word.end_s)) for word in words)
+        return tuple(_said(word, _turn_of(turns, word.start_s, word.end_s)) for word in words)
 
     def at(
         self, end_s: float, attention: Attention, words: SpokenWords, *, private: bool
@@ -197,7 +198,7 @@ class People:
                 cut = person.window.cut(end_s, replace(attention, far=person.too_far))
             said = tuple(w for w in person.words if w.end_s > cut.start_s and w.start_s < end_s)
             silent = None if Modality.AUDIO in cut.present else _why(heard, number)
-            perceived.append(PerceivedPerson(number, cut, () if private else said, silent))
+            perceived.append(PerceivedPerson(number, person.window, cut, () if private else said, silent))
         view = tuple(PersonInView(number, person.since_s, person.box) for number, person in here.items())
         return tuple(perceived), PeopleInView(end_s, view, turn_at(self._turns, end_s))
 
@@ -237,7 +238,7 @@ class People:
         own = [
             (t_s, rows)
             for t_s, rows in self._voice
-            if oldest_s < t_s <= end_s and _person_of(self._turns, t_s, t_s) == number
+            if oldest_s < t_s <= end_s and _speaks(_turn_of(self._turns, t_s, t_s), number)
         ]
         wanted = tuple(t_s for t_s, _ in own)
         there = tuple(t_s for t_s in person.voiced_s if t_s > oldest_s)
@@ -251,7 +252,8 @@ class People:
 
     def _give_words(self, number: int, person: _Person, spoken: Sequence[Word], *, private: bool) -> None:
         """Let the words enter the window of who said them."""
-        own = [replace(w, person=number) for w in spoken if _person_of(self._turns, w.start_s, w.end_s) == number]
+        said_by = [_said(word, _turn_of(self._turns, word.start_s, word.end_s)) for word in spoken]
+        own = [word for word in said_by if word.person == number]
         said = tuple(w for w in own if w.end_s > own[-1].end_s - self._window_s)
         if said == person.words:
             return
@@ -273,15 +275,24 @@ def turn_at(turns: Sequence[Turn], at_s: float) -> Turn | None:
     return next((turn for turn in reversed(turns) if turn.start_s <= at_s <= turn.end_s + TAIL_S), None)
 
 
-def _person_of(turns: Sequence[Turn], start_s: float, end_s: float) -> int | None:
-    """Who spoke from one moment to another: whose turn it was for most of it, or for the moment nearest to it."""
+def _turn_of(turns: Sequence[Turn], start_s: float, end_s: float) -> Turn | None:
+    """Whose turn it was from one moment to another: for most of it, or for the moment nearest to it."""
 
     def shared_s(turn: Turn) -> float:
         return min(turn.end_s, end_s) - max(turn.start_s, start_s)
 
     near = [turn for turn in turns if turn.start_s - LEAD_S <= end_s and start_s <= turn.end_s + TAIL_S]
-    best = max(near, key=shared_s, default=None)
-    return None if best is None or best.overlapped else best.person
+    return max(near, key=shared_s, default=None)
+
+
+def _speaks(turn: Turn | None, number: int) -> bool:
+    """Whether the voice of a turn is one person's alone."""
+    return turn is not None and turn.person == number and not turn.overlapped
+
+
+def _said(word: Word, turn: Turn | None) -> Word:
+    """A word with who said it; where several spoke at once, whose lips agree best: the loudest."""
+    return word if turn is None else replace(word, person=turn.person, overlapped=turn.overlapped)
 
 
 def _why(heard: Turn | None, number: int) -> Silence | None:

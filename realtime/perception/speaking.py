@@ -2,7 +2,8 @@
 
 Sound is turned into the lips that make it (`dhmd.features.lips`). Stretches of the last seconds are given to the people
 whose own lips agree with them best, all at once: what is decided a little later holds from the moment it began. Nobody
-is given a stretch with whom no lips agree: a voice from outside the picture, a radio.
+is given a stretch with whom no lips agree: a voice from outside the picture, a radio. Where the sound is of several
+voices, and the lips of two people or more move, they speak at once.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.features.lips import FRAME, HeardLips, LipNetwork, Mouth, mouth_of
+from dhmd.features.lips import CHUNK, FRAME, HeardLips, LipNetwork, Mouth, mouth_of
 from dhmd.features.speech import VOICE_FRAME
 from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
 from realtime.capture.samples import AudioBlock
@@ -63,6 +64,14 @@ LEAVES: Final = 0.9
 GOES_ON: Final = 0.05
 """What another stretch of the same speaker must gain."""
 
+SEVERAL: Final = 2.0
+"""Logit from which on several voices are heard."""
+MOVES: Final = 2.0 * STILL[0]
+"""Deviation of a mouth's opening around a moment, from which on it may be speaking then."""
+AROUND_S: Final = 0.5
+LATER: Final = (1, 2)
+"""Chunks after one in which what is read of the voices is about it: the second around it on both sides."""
+
 PATIENCE_S: Final = 0.5
 """For so long after the sound pictures are waited for."""
 HOLE_S: Final = 0.25
@@ -72,13 +81,15 @@ PAUSE_S: Final = 0.5
 _BESIDE: Final = 2  # ticks beside voice that count as voice: lips begin before it
 _STEP_S: Final = STEP * TICK / SAMPLE_RATE_HZ
 _MOUTHS_S: Final = 5.0
+_TICKS: Final = CHUNK * FRAME // TICK  # of a chunk
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A stretch of voice, in seconds of the stream's clock.
 
-    person: who speaks; None: nobody in sight, or it is not clear who. overlapped: several speak at once.
+    person: who speaks; None: nobody in sight, or it is not clear who. overlapped: several speak at once, of whom the
+    lips of this person agree best with what is heard.
     """
 
     start_s: float
@@ -106,6 +117,15 @@ class _Step:
         return max(self.value, key=lambda person: self.value[person])
 
 
+class _Told(NamedTuple):
+    """What is known of a step."""
+
+    end_s: float
+    voiced: bool
+    person: int | None
+    overlapped: bool
+
+
 @dataclass(slots=True)
 class _Sound:
     """One continuous sound as far as it is told. The first tick held is `first`."""
@@ -114,12 +134,21 @@ class _Sound:
     ticks: int = 0
     voice: deque[bool] = field(default_factory=lambda: deque(maxlen=512))
     voices: int = 0
+    several: deque[float] = field(default_factory=lambda: deque(maxlen=64))
 
     def spoken(self, tick: int) -> bool:
         """Whether there is voice at a tick or shortly beside it."""
         first, last = ((tick + beside) * TICK // VOICE_FRAME for beside in (-_BESIDE, _BESIDE))
         start = self.voices - len(self.voice)
         return any(self.voice[i - start] for i in range(max(first, start), min(last + 1, self.voices)))
+
+    def mixed(self, step: int) -> bool | None:
+        """Whether several voices are heard at a step; None: it is not known yet."""
+        chunk, chunks = (step - 1) * STEP // _TICKS, self.ticks // _TICKS
+        if chunk + LATER[-1] >= chunks:
+            return None
+        told = [self.several[chunk + later - chunks] for later in LATER if chunks - chunk - later <= len(self.several)]
+        return bool(told) and min(told) > -math.inf and sum(told) / len(told) > SEVERAL
 
 
 class Speakers:
@@ -132,7 +161,9 @@ class Speakers:
         self._mouths: dict[int, deque[tuple[float, Mouth]]] = {}
         self._seen_s = -math.inf
         self._lag = 0.0
-        self._decided: deque[tuple[float, bool, int | None]] = deque(maxlen=round(KEPT_S / _STEP_S))
+        self._decided: deque[_Told] = deque(maxlen=round(KEPT_S / _STEP_S))
+        self._several: dict[int, bool] = {}
+        """Whether several speak, by the number of the step, as far as it is known."""
         self._begin()
 
     def see(self, t_s: float, mouths: Mapping[int, Mouth]) -> None:
@@ -156,10 +187,11 @@ class Speakers:
                 self._decide(0)
                 self._begin()
             sound = self._sound
-            frames, voice = self._heard.push(block.samples)
-            sound.voice.extend(voice.tolist())
-            sound.voices += len(voice)
-            lips = frames.reshape(-1, TICK // FRAME, frames.shape[1]).mean(axis=1)
+            heard = self._heard.push(block.samples)
+            sound.voice.extend(heard.voice.tolist())
+            sound.voices += len(heard.voice)
+            sound.several.extend(heard.several.tolist())
+            lips = heard.lips.reshape(-1, TICK // FRAME, heard.lips.shape[1]).mean(axis=1)
             sound.lips.extend(lips)
             sound.ticks += len(lips)
             self._advance()
@@ -169,14 +201,19 @@ class Speakers:
         with self._lock:
             steps = self._steps_since(since_s)
         turns: list[Turn] = []
-        for (voiced, person), group in groupby(steps, key=lambda step: step[1:]):
+        for (voiced, person, overlapped), group in groupby(steps, key=lambda step: step[1:]):
             if not voiced:
                 continue
-            ends_s = [end_s for end_s, _, _ in group]
+            ends_s = [step.end_s for step in group]
             start_s = ends_s[0] - _STEP_S
-            if turns and turns[-1].person == person and start_s - turns[-1].end_s < PAUSE_S:
+            before = turns[-1] if turns else None
+            if (
+                before is not None
+                and (before.person, before.overlapped) == (person, overlapped)
+                and start_s - before.end_s < PAUSE_S
+            ):
                 start_s = turns.pop().start_s
-            turns.append(Turn(start_s, ends_s[-1], person))
+            turns.append(Turn(start_s, ends_s[-1], person, overlapped))
         return turns
 
     def _begin(self) -> None:
@@ -184,11 +221,25 @@ class Speakers:
         self._steps: deque[_Step] = deque([_Step(-math.inf, False, 0, 0, {None: 0.0}, {}, {})])
         self._first = 0  # number of the first step that is held
         self._path: list[int | None] = [None]
+        self._several = {}
 
-    def _steps_since(self, since_s: float) -> list[tuple[float, bool, int | None]]:
-        """End, voice and speaker of steps, oldest first."""
-        newest = [(step.end_s, step.voiced, person) for step, person in zip(self._steps, self._path, strict=True)]
-        return [step for step in (*self._decided, *newest) if step[0] > since_s]
+    def _steps_since(self, since_s: float) -> list[_Told]:
+        """What is known of steps, oldest first. Until it is known, as many go on speaking as spoke before."""
+        told, overlapped = list(self._decided), False
+        for number, (step, person) in enumerate(zip(self._steps, self._path, strict=True), self._first):
+            known = self._overlapped(number, step)
+            overlapped = step.silence < SILENCE and overlapped if known is None else known
+            told.append(_Told(step.end_s, step.voiced, person, overlapped))
+        return [step for step in told if step.end_s > since_s]
+
+    def _overlapped(self, number: int, step: _Step) -> bool | None:
+        """Whether several voices are heard at a step while the lips of several people move; None: not known yet."""
+        if number not in self._several:
+            mixed = self._sound.mixed(number)
+            if mixed is None or self._seen_s < step.end_s + AROUND_S:
+                return None
+            self._several[number] = mixed and sum(_moves(seen, step.end_s) for seen in self._mouths.values()) > 1
+        return self._several[number]
 
     def _advance(self) -> None:
         """Decide about the steps whose sound and pictures are here."""
@@ -207,9 +258,12 @@ class Speakers:
         """Let stay as it is what was decided, but for the newest steps."""
         while len(self._steps) > max(leave, 1):
             step = self._steps.popleft()
+            person = self._path.pop(0)
+            if step.end_s > -math.inf:
+                overlapped = self._overlapped(self._first, step) or False
+                self._decided.append(_Told(step.end_s, step.voiced, person, overlapped))
+            self._several.pop(self._first, None)
             self._first += 1
-            if (person := self._path.pop(0)) is not None or step.end_s > -math.inf:
-                self._decided.append((step.end_s, step.voiced, person))
 
     def _likeliest_path(self) -> Iterator[int | None]:
         """The speaker of each step held, of the best account of them all."""
@@ -278,6 +332,12 @@ class Speakers:
             duration = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1][:, ::STEP]
             gain = np.where(duration >= LEAST, duration * (TICK / SAMPLE_RATE_HZ) * (agreement - AGREES), -np.inf)
             yield person, gain.max(axis=0), LAGS[gain.argmax(axis=0)]
+
+
+def _moves(seen: deque[tuple[float, Mouth]], at_s: float) -> bool:
+    """Whether a mouth opens and closes around a moment."""
+    openings = [mouth.opening for t_s, mouth in seen if abs(t_s - at_s) <= AROUND_S]
+    return len(openings) > 1 and float(np.std(openings)) > MOVES
 
 
 def _price(steps: int) -> float:

@@ -172,6 +172,10 @@ class SlidingWindow:
         with self._lock:
             return self._rings[modality].since(start_s)
 
+    def width(self, modality: Modality) -> int:
+        """Width of the rows of a modality."""
+        return self._rings[modality].spec.width
+
     @property
     def revision(self) -> int:
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,6 +72,10 @@ class Statistics:
 
     estimates: int = 0
     missed_ticks: int = 0
+    people: int | None = None
+    """In view, where several are followed."""
+    of_people: Counter[int] = field(default_factory=Counter)
+    """Estimates of people, by how many were in view."""
     first_estimate_s: float | None = None
     last_estimate_s: float = 0.0
     capture_to_estimate_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
@@ -210,6 +214,9 @@ class Pipeline:
             self.statistics.first_estimate_s = end_s
         self.outputs.on_estimate(emission)
         if (view := emission.perceived.view) is not None:
+            self.statistics.people = len(view.people)
+            if emission.people:
+                self.statistics.of_people[len(view.people)] += len(emission.people)
             self.outputs.on_people(view)
             for one in emission.people:
                 self.outputs.on_person(one)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from realtime.messages.topics import CLAIM, COMMANDS, EMOTION, PEOPLES, RESPONSE, TOPICS, Topic
+from realtime.messages.topics import CLAIM, COMMANDS, EMOTION, PEOPLE, PERSON, RESPONSE, TOPICS, Topic
 from realtime.mqtt.discovery import BIRTH, DISCOVERY
 from realtime.scale.topics import DIRECTED, PRESENCE, REFUSED, RESYNC, WINDOW
 
@@ -40,7 +40,8 @@ Sides = Sequence[tuple[Topic, tuple[str, ...]]]
 SENT: Final[Sides] = (
     (EMOTION, (RUN, SERVE)),
     *((topic, (RUN, EDGE)) for topic in TOPICS if topic is not EMOTION),
-    *((topic, (RUN,)) for topic in PEOPLES),
+    (PERSON, (RUN, SERVE)),
+    (PEOPLE, (RUN, EDGE)),
     (CLAIM, (RUN, EDGE)),
     (RESPONSE, (RUN,)),
     (DISCOVERY, (RUN,)),
@@ -56,6 +57,7 @@ TAKEN: Final[Sides] = (
     (WINDOW, (SERVE,)),
     (DIRECTED, (SERVE,)),
     (EMOTION, (EDGE,)),
+    (PERSON, (EDGE,)),
     (RESYNC, (EDGE,)),
     (REFUSED, (EDGE,)),
     (PRESENCE, (EDGE,)),

@@ -25,6 +25,7 @@ from realtime.errors import SettingsInvalid
 from realtime.messages.estimate import Dropped, Estimate
 from realtime.mqtt.broker import named_broker
 from realtime.perception.extractors import StreamExtractors
+from realtime.perception.people import PeopleInView
 from realtime.perception.perception import Perception
 from realtime.pipeline.interrupts import either, stop_when_asked
 from realtime.pipeline.live import run_live
@@ -34,6 +35,7 @@ from realtime.pipeline.pipeline import Statistics
 from realtime.programs.outputs import Destinations, assembled, destinations, figures_of
 from realtime.scale.edge_link import FAREWELL_S, EdgeLink, linked
 from realtime.scale.edge_stream import DueWindow, EdgeStatistics, EdgeStream
+from realtime.scale.people_log import PersonWindow
 from realtime.scale.window_log import WindowLog
 from realtime.settings import RunSettings
 
@@ -49,6 +51,14 @@ class Answered:
     payload: bytes
     newest_s: None = None
     timed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeHop:
+    """What is due at a hop. view: who is in view, where several are followed."""
+
+    window: DueWindow
+    view: PeopleInView | None
 
 
 class EdgePipeline:
@@ -71,14 +81,19 @@ class EdgePipeline:
         self._offer = offer
         self._timed = timed
 
-    def estimate(self, end_s: float) -> DueWindow:
+    def estimate(self, end_s: float) -> EdgeHop:
         perceived = self.perception.perceive(end_s)
-        return DueWindow(end_s, perceived.faces, self.dropped(), self._timed, perceived.cut.attention)
+        people = [PersonWindow.of(one) for one in perceived.people]
+        window = DueWindow(end_s, perceived.faces, self.dropped(), self._timed, perceived.cut.attention, people)
+        return EdgeHop(window, perceived.view)
 
-    def emit(self, hop: DueWindow) -> None:
-        self._offer(hop)
+    def emit(self, hop: EdgeHop) -> None:
+        self._offer(hop.window)
+        if hop.view is not None:
+            self.statistics.people = len(hop.view.people)
+            self.outputs.on_people(hop.view)
 
-    def afterwards(self, hop: DueWindow) -> None:
+    def afterwards(self, hop: EdgeHop) -> None:
         """Nothing is left: whoever estimates the window measures."""
 
     def answered(self, payload: bytes) -> None:
@@ -89,6 +104,13 @@ class EdgePipeline:
             if (latency_ms := estimate.latency_ms.capture_to_estimate) is not None:
                 self.statistics.capture_to_estimate_ms.append(latency_ms)
             self.outputs.on_estimate(Answered(estimate, payload))
+
+    def person_answered(self, payload: bytes) -> None:
+        """Take the estimate of a person in a window that came back, after that of the window."""
+        with contextlib.suppress(ValueError):
+            estimate = Estimate.model_validate_json(within(payload))
+            self.statistics.of_people[self.statistics.people or 1] += 1
+            self.outputs.on_person(Answered(estimate, payload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +136,13 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
     for key in OF_RUN:
         if getattr(settings, key):
             raise SettingsInvalid(f"{key}: an edge takes no commands and records nothing; leave it out")
-    if settings.most_people > 1:
-        raise SettingsInvalid("people: an edge sends the window of one person; leave it out, or use dhmd-live run")
     with ExitStack() as stack:
         media = None if settings.is_live else MediaFile(settings.source)
         figures = stack.enter_context(figures_of(settings, console))
         asked = stack.enter_context(destinations(settings, figures, console, "dhmd-live edge"))
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
-        extractors = StreamExtractors.load(checkpoint, settings.listening)
+        extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(
             Perception(extractors, torch.device("cpu"), [log], private=settings.words == "private")
@@ -146,7 +166,12 @@ async def _edge(
         lambda hop: link.offer(settings.stream, hop),
         timed=settings.pace == "realtime",
     )
-    link = EdgeLink(broker, [stream], lambda _, payload: pipeline.answered(payload))
+    link = EdgeLink(
+        broker,
+        [stream],
+        lambda _, payload: pipeline.answered(payload),
+        None if settings.most_people == 1 else lambda _, payload: pipeline.person_answered(payload),
+    )
     if asked.figures is not None:
         from realtime.scale.collectors import EdgeCollector
 
@@ -157,7 +182,7 @@ async def _edge(
         """Wait until the newest window is estimated; what is lost on its way is sent again."""
         while not stop.is_set() and not await link.answer(stream, ANSWER_S):
             await either(link.ready, stop)
-            link.offer(settings.stream, pipeline.estimate(clock.now()))
+            link.offer(settings.stream, pipeline.estimate(clock.now()).window)
 
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(

@@ -18,6 +18,7 @@ from realtime.messages.stream import (
     PersonAppeared,
     PersonLeft,
     PersonSpeaks,
+    SeveralSpeak,
     SpeechBegan,
     SpeechEnded,
 )
@@ -102,7 +103,7 @@ class PeopleEvents:
 
     def __init__(self) -> None:
         self._here: frozenset[int] = frozenset()
-        self._speaking: tuple[int | None, float | None] = (None, None)
+        self._speaking: tuple[str, int | None, float | None] = ("nobody", None, None)
 
     def take(self, people: People) -> list[AnyEvent]:
         """Take in what is told of people now; returns what has happened since."""
@@ -111,8 +112,11 @@ class PeopleEvents:
             PersonAppeared(t=since, person=person) for person, since in here.items() if person not in self._here
         ]
         happened += [PersonLeft(t=people.t, person=person) for person in sorted(self._here - here.keys())]
-        speaking = people.speaker, people.since
-        if people.speaker is not None and people.since is not None and speaking != self._speaking:
-            happened.append(PersonSpeaks(t=people.since, person=people.speaker))
+        speaking = people.speech, people.speaker, people.since
+        if people.since is not None and speaking != self._speaking:
+            if people.speaker is not None:
+                happened.append(PersonSpeaks(t=people.since, person=people.speaker))
+            elif people.speech == "overlap":
+                happened.append(SeveralSpeak(t=people.since))
         self._here, self._speaking = frozenset(here), speaking
         return happened

@@ -9,7 +9,7 @@ from typing import Final
 
 import aiomqtt
 
-from realtime.messages.topics import EMOTION
+from realtime.messages.topics import EMOTION, PERSON
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.client import payload_of
 from realtime.scale import topics
@@ -23,11 +23,16 @@ FAREWELL_S: Final = 1.0
 class EdgeLink:
     """The connection of edge streams: sends each stream's newest window, and hands them what comes back.
 
-    on_estimate: told of each estimate of the streams, with its stream and payload.
+    on_estimate: told of each estimate of the streams, with its stream and payload. on_person: likewise of those of
+    their people, which follow that of their stream; None: several are not followed.
     """
 
     def __init__(
-        self, broker: BrokerAddress, streams: Sequence[EdgeStream], on_estimate: Callable[[str, bytes], None]
+        self,
+        broker: BrokerAddress,
+        streams: Sequence[EdgeStream],
+        on_estimate: Callable[[str, bytes], None],
+        on_person: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self.stop = asyncio.Event()
         self.ready = asyncio.Event()
@@ -36,7 +41,7 @@ class EdgeLink:
         """Windows that found no broker, or were overtaken before they were sent."""
         self._broker = broker
         self._streams: Mapping[str, EdgeStream] = {stream.stream: stream for stream in streams}
-        self._on_estimate = on_estimate
+        self._on_estimate, self._on_person = on_estimate, on_person
         self._due: dict[str, DueWindow] = {}
         self._wake, self._answered = asyncio.Event(), asyncio.Event()
 
@@ -69,6 +74,8 @@ class EdgeLink:
         wanted = [topics.SERVERS]
         for name in self._streams:
             wanted += [topic.at(stream=name) for topic in (EMOTION, topics.RESYNC, topics.REFUSED)]
+            if self._on_person is not None:
+                wanted.append(PERSON.at(stream=name, id="+"))
         await client.subscribe([(topic, 0) for topic in wanted])
         for stream in self._streams.values():
             stream.reconnected()
@@ -105,14 +112,24 @@ class EdgeLink:
             if owner is None:
                 continue
             if topic == EMOTION.at(stream=name):
-                if owner.on_answer(user_properties(message), loop.time()):
-                    self._answered.set()
-                    self._on_estimate(name, payload)
+                self._take(owner, user_properties(message), payload)
+            elif message.topic.matches(PERSON.at(stream=name, id="+")):
+                owner.on_person(user_properties(message), payload)
             elif topic == topics.RESYNC.at(stream=name):
                 owner.on_resync(payload)
                 self._answered.set()
             elif topic == topics.REFUSED.at(stream=name):
                 owner.on_refused(payload)
+
+    def _take(self, owner: EdgeStream, properties: Mapping[str, str], payload: bytes) -> None:
+        """Take an estimate, and those of people that came before it."""
+        if not owner.on_answer(properties, asyncio.get_running_loop().time()):
+            return
+        self._answered.set()
+        self._on_estimate(owner.stream, payload)
+        if self._on_person is not None:
+            for person in owner.people_of(properties):
+                self._on_person(owner.stream, person)
 
 
 @contextlib.asynccontextmanager

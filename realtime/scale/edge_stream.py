@@ -8,16 +8,18 @@ import random
 import re
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.untrusted import Untrusted, read_json_object, shown
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import WHOLE, Attention
 from realtime.pipeline.pipeline import LATENCIES_KEPT
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.scale import topics
+from realtime.scale.people_log import PeopleLog, PersonWindow
 from realtime.scale.window_log import NOTHING, WindowLog
 from realtime.scale.window_message import WindowMessage
 
@@ -40,13 +42,14 @@ HELD_MS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 
 @dataclass(frozen=True, slots=True)
 class DueWindow:
-    """A window that is due. end_s: on the stream clock."""
+    """A window that is due. end_s: on the stream clock. people: where several are followed, those in view."""
 
     end_s: float
     faces: int
     dropped: Dropped
     timed: bool = True
     attention: Attention = WHOLE
+    people: Sequence[PersonWindow] = ()
 
 
 @dataclass(slots=True)
@@ -91,6 +94,7 @@ class EdgeStream:
         self._stream_now = stream_now
         self._steadiness = steadiness
         self._mark = NOTHING
+        self._people = PeopleLog(log.specs)
         self._opened: tuple[int, float] | None = None
         """Number and time of the opening that waits for an answer."""
         self._again = False
@@ -99,7 +103,10 @@ class EdgeStream:
         self._answered_s = 0.0
         self._renewal_s = math.inf
         self._all_due = False
-        self._in_flight: OrderedDict[int, float] = OrderedDict()
+        self._in_flight: OrderedDict[int, tuple[float, int]] = OrderedDict()
+        """By number: when it was sent, and of how many people."""
+        self._came: OrderedDict[int, list[bytes]] = OrderedDict()
+        """Estimates of people, by the number of their window, whose own estimate has yet to come."""
         self._transits_s: deque[float] = deque(maxlen=8)
         self._told: set[str] = set()
         """Lines told since a server answered last."""
@@ -138,6 +145,7 @@ class EdgeStream:
             dropped=hop.dropped,
             attention=hop.attention,
             steadiness=self._steadiness,
+            people=self._people.since_last(hop.people, everything=full),
         )
         if self.server is None:
             self._opened, self._again = (seq, now_s), False
@@ -147,7 +155,7 @@ class EdgeStream:
                 self._answered_s = now_s
             topic = topics.DIRECTED.at(stream=self.stream, server=self.server)
         self.last_seq, self._mark, self._all_due = seq, mark, False
-        self._in_flight[seq] = now_s
+        self._in_flight[seq] = now_s, len(hop.people)
         while len(self._in_flight) > IN_FLIGHT:
             self._in_flight.popitem(last=False)
         payload = message.encode()
@@ -180,12 +188,30 @@ class EdgeStream:
         if server == self.server:
             self.answered_seq = max(self.answered_seq, seq)
             self._answered_s = now_s
-        if (sent_s := self._in_flight.pop(seq, None)) is not None:
+        if (sent := self._in_flight.pop(seq, None)) is not None:
+            sent_s, people = sent
+            if people and "people" not in properties:
+                self._tell(shown(f"server {server} is of an older version and estimates no people; update it"))
             self.statistics.answered += 1
             self.statistics.round_trips_ms.append((now_s - sent_s) * 1000)
             if HELD_MS.fullmatch(held_ms):
                 self._transits_s.append(max(0.0, now_s - sent_s - float(held_ms) / 1000) / 2)
         return True
+
+    def on_person(self, properties: Mapping[str, str], payload: bytes) -> None:
+        """Take in the estimate of a person; that of their stream comes after those of its people."""
+        seq = properties.get("window", "")
+        if properties.get("session") == self.incarnation and SEQ.fullmatch(seq) and int(seq) in self._in_flight:
+            of_window = self._came.setdefault(int(seq), [])
+            if len(of_window) < MOST_PEOPLE:
+                of_window.append(payload)
+
+    def people_of(self, properties: Mapping[str, str]) -> Sequence[bytes]:
+        """Hand out the estimates of the people of a window that is answered; those of windows before it are over."""
+        seq = int(properties["window"])
+        while self._came and (oldest := next(iter(self._came))) < seq:
+            del self._came[oldest]
+        return self._came.pop(seq, ())
 
     def on_presence(self, server: str, state: bytes, now_s: float) -> None:
         """A server has come, or has gone."""

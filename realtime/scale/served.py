@@ -14,15 +14,16 @@ import torch
 from dhmd.checkpoint import Checkpoint
 from dhmd.contract import ContractMismatch, FeatureSpec, Rows, Word
 from dhmd.modality import Modality
-from realtime.messages.estimate import Estimate, ModelName
+from realtime.messages.estimate import Estimate, ModelName, Silence
 from realtime.messages.topics import Topic
+from realtime.perception.attention import Attention
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.recognition.attribution import Attribution, parts_of
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Engine, Inference
 from realtime.recognition.steadied import Steadied
 from realtime.scale import topics
-from realtime.scale.window_message import APPENDED, WindowInvalid, WindowMessage
+from realtime.scale.window_message import APPENDED, PersonPart, WindowInvalid, WindowMessage
 
 MOST_STREAMS: Final = 2000
 IDLE_S: Final = 90.0
@@ -37,29 +38,48 @@ FOR_OPENINGS: Final = 4
 """One place in so many of a batch is for streams that are new, where others wait."""
 
 
-@dataclass(slots=True)
-class ServedStream:
-    """One stream's window, how still its answer is kept, and what its modalities have to do with it."""
+@dataclass(slots=True, kw_only=True)
+class ServedWindow:
+    """A window, how still its answer is kept, and what its modalities have to do with it."""
 
-    incarnation: str
-    seq: int
     window: SlidingWindow
     steadied: Steadied
     attribution: Attribution = field(default_factory=Attribution)
     words: tuple[Word, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class ServedStream(ServedWindow):
+    """One stream's window, and where several are followed those of the people in view, by number."""
+
+    incarnation: str
+    seq: int
+    people: dict[int, ServedWindow] = field(default_factory=dict)
     heard_s: float = 0.0
     continued: bool = False
     """Whether it went on after it was opened: anybody can open streams without end."""
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What an estimate is to be made of. person: of whom, and why there is no voice of theirs; None: of the stream."""
+
+    served: ServedWindow
+    words: tuple[Word, ...]
+    attention: Attention
+    person: int | None = None
+    silent: Silence | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WaitingWindow:
-    """A window that waits. arrived_s: monotonic."""
+    """A window that waits, with those of its people. arrived_s: monotonic."""
 
     stream: str
     state: ServedStream
     message: WindowMessage
-    words: tuple[Word, ...]
+    asked: tuple[Asked, ...]
+    """Of the stream, then of everybody in view."""
     arrived_s: float
 
 
@@ -126,32 +146,32 @@ class ServedStreams:
         self._streams.move_to_end(name)
         if state.continued:
             self._new.pop(name, None)
-            self.counts["overtaken"] += self._opening.pop(name, None) is not None
+            self.counts["overtaken"] += _windows(self._opening.pop(name, None))
         else:
             self._new.setdefault(name)
         lane = self._continuing if state.continued else self._opening
-        self.counts["overtaken"] += name in lane
+        self.counts["overtaken"] += _windows(lane.get(name))
         # Its rows stand in the window now, and need not be held twice.
-        lane[name] = WaitingWindow(
-            name, state, replace(message, rows={}, words=None, features=None), state.words, now_s
-        )
-        self.counts["windows"] += 1
+        rest = replace(message, rows={}, words=None, features=None, people=())
+        lane[name] = WaitingWindow(name, state, rest, _asked(state, message), now_s)
+        self.counts["windows"] += _windows(lane[name])
         return None
 
     def take(self, most: int) -> list[WaitingWindow]:
-        """Take those that wait longest; some places are for streams that are new."""
+        """Take those that wait longest; some places are for streams that are new. A stream is taken with its people."""
         kept = min(len(self._opening), max(1, most // FOR_OPENINGS))
         batch = self._pop(self._continuing, most - kept)
-        return batch + self._pop(self._opening, most - len(batch))
+        return batch + self._pop(self._opening, most - sum(map(_windows, batch)))
 
     def _pop(self, lane: OrderedDict[str, WaitingWindow], most: int) -> list[WaitingWindow]:
         popped: list[WaitingWindow] = []
-        while lane and len(popped) < most:
+        while lane and most > 0:
             _, window = lane.popitem(last=False)
             if time.monotonic() - window.arrived_s > LATE_S:
-                self.counts["late"] += 1
+                self.counts["late"] += _windows(window)
             else:
                 popped.append(window)
+                most -= _windows(window)
         return popped
 
     def clear(self) -> None:
@@ -174,19 +194,39 @@ class ServedStreams:
         before = self._streams.get(name)
         if before is not None and before.incarnation != message.incarnation:
             before = None
-        # Windows go to the engine's device together; until then they stay here.
-        return ServedStream(
-            message.incarnation,
-            message.seq,
-            SlidingWindow(self._features, torch.device("cpu")),
-            before.steadied if before is not None else Steadied(message.steadiness),
-            before.attribution if before is not None else Attribution(),
-            continued=before is not None and before.continued,
+        opened = ServedStream(
+            incarnation=message.incarnation,
+            seq=message.seq,
+            window=self._window(),
+            steadied=Steadied(message.steadiness),
         )
+        if before is not None:
+            opened.steadied, opened.attribution, opened.continued = (
+                before.steadied,
+                before.attribution,
+                before.continued,
+            )
+            opened.people = {
+                person: ServedWindow(window=self._window(), steadied=one.steadied, attribution=one.attribution)
+                for person, one in before.people.items()
+            }
+        return opened
+
+    def _window(self) -> SlidingWindow:
+        """Windows go to the engine's device together; until then they stay here."""
+        return SlidingWindow(self._features, torch.device("cpu"))
 
     def _enter(self, state: ServedStream, message: WindowMessage) -> None:
         """Raises ValueError; the next message is then asked for all of the window."""
         seq, state.seq = message.seq, -1
+        people = {}
+        for part in message.people:
+            one = state.people.get(part.person)
+            if one is None:
+                one = ServedWindow(window=self._window(), steadied=Steadied(message.steadiness))
+            people[part.person] = one
+            _enter_person(one, part)
+        state.people = people
         for modality in APPENDED:
             if modality in message.rows:
                 state.window.append(modality, message.rows[modality])
@@ -217,6 +257,32 @@ class ServedStreams:
             held.pop(name, None)
 
 
+def _enter_person(one: ServedWindow, part: PersonPart) -> None:
+    """Raises ValueError."""
+    for modality in APPENDED:
+        if modality is Modality.AUDIO and part.anew:
+            one.window.replace(modality, part.rows.get(modality, Rows.empty(one.window.width(modality))))
+        elif modality in part.rows:
+            one.window.append(modality, part.rows[modality])
+    if part.words is not None:
+        one.words = part.words
+        empty = Rows.empty(one.window.width(Modality.TEXT))
+        one.window.replace(Modality.TEXT, part.rows.get(Modality.TEXT, empty))
+
+
+def _asked(state: ServedStream, message: WindowMessage) -> tuple[Asked, ...]:
+    own = Asked(state, state.words, message.attention)
+    return own, *(
+        Asked(one, one.words, replace(message.attention, far=part.far), part.person, part.silent)
+        for part in message.people
+        for one in [state.people[part.person]]
+    )
+
+
+def _windows(waiting: WaitingWindow | None) -> int:
+    return 0 if waiting is None else len(waiting.asked)
+
+
 class Measurable(NamedTuple):
     """A window whose shares can be measured. left: how many parts of it are to be inferred."""
 
@@ -231,8 +297,8 @@ class Estimator:
 
     def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
         self._engine = engine
-        self._measurable: OrderedDict[str, Measurable] = OrderedDict()
-        """Newest windows by stream, those whose turn is next first."""
+        self._measurable: OrderedDict[tuple[str, int | None], Measurable] = OrderedDict()
+        """Newest windows by stream and person, those whose turn is next first."""
         self._model = ModelName(name=checkpoint.name, checkpoint=checkpoint.digest)
 
     def warm_up(self, features: Mapping[Modality, FeatureSpec]) -> None:
@@ -243,15 +309,17 @@ class Estimator:
         self._engine.infer_many([window.cut(0.0)] * 2)
 
     def answer(self, requests: Sequence[WaitingWindow]) -> list[Estimate]:
-        """Estimate the windows of all in one pass of the engine."""
-        cuts = [request.state.window.cut(request.message.end_s, request.message.attention) for request in requests]
+        """Estimate the windows of all in one pass of the engine: of each stream, followed by those of its people."""
+        asked = [(request, one) for request in requests for one in request.asked]
+        cuts = [one.served.window.cut(request.message.end_s, one.attention) for request, one in asked]
         inferences = self._engine.infer_many(cuts)
         answers = []
-        for request, cut, inference in zip(requests, cuts, inferences, strict=True):
-            message, attribution = request.message, request.state.attribution
+        for (request, one), cut, inference in zip(asked, cuts, inferences, strict=True):
+            message, attribution = request.message, one.served.attribution
             if (inference := attribution.known(cut, inference)) and len(cut.present) > 1:
-                self._measurable[request.stream] = Measurable(attribution, cut, inference, len(parts_of(cut.present)))
-            shown, top = request.state.steadied.of(inference, cut.end_s)
+                measurable = Measurable(attribution, cut, inference, len(parts_of(cut.present)))
+                self._measurable[request.stream, one.person] = measurable
+            shown, top = one.served.steadied.of(inference, cut.end_s)
             latency_ms = None
             if (newest_s := cut.newest_present_s) is not None:
                 # On the edge's clock up to sending, on ours from arrival; the way between as the edge has measured it.
@@ -265,11 +333,13 @@ class Estimator:
                 seq=message.seq,
                 epoch_unix=message.epoch_unix,
                 faces=message.faces,
-                transcript=_transcript(request.words, cut),
+                transcript=_transcript(one.words, cut),
                 capture_to_estimate_ms=latency_ms,
                 timed=message.timed,
                 dropped=message.dropped,
                 model=self._model,
+                person=one.person,
+                silent=one.silent,
             )
             answers.append(estimate)
         while len(self._measurable) > MOST_MEASURABLE:
@@ -282,10 +352,10 @@ class Estimator:
         """
         asked: list[tuple[Measurable, frozenset[Modality]]] = []
         while self._measurable and len(asked) < MEASURED_AT_ONCE:
-            stream, one = self._measurable.popitem(last=False)
+            whose, one = self._measurable.popitem(last=False)
             asked.append((one, one.attribution.next_part(one.cut.present)))
             if one.left > 1:
-                self._measurable[stream] = one._replace(left=one.left - 1)
+                self._measurable[whose] = one._replace(left=one.left - 1)
         found = self._engine.infer_many([replace(one.cut, present=part) for one, part in asked])
         for (one, part), inference in zip(asked, found, strict=True):
             if inference is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from dhmd.contract import FeatureSpec
 from dhmd.modality import Modality
 from dhmd.untrusted import shown
 from realtime.messages.estimate import Estimate
-from realtime.messages.topics import EMOTION
+from realtime.messages.topics import EMOTION, PERSON
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.client import payload_of
 from realtime.mqtt.connection import properties_of
@@ -171,11 +172,12 @@ class Server:
             begun_s = time.monotonic()
             answers = await loop.run_in_executor(thread, self._estimator.answer, batch)
             self.statistics.busy_s += time.monotonic() - begun_s
-            self.statistics.batches[len(batch)] += 1
+            self.statistics.batches[len(answers)] += 1
             if line := self._pressure.told(time.monotonic(), self.streams.counts):
                 logger.warning("%s", line)
-            for request, estimate in zip(batch, answers, strict=True):
-                await self._publish(client, request, estimate)
+            made = iter(answers)
+            for request in batch:
+                await self._publish(client, request, list(itertools.islice(made, len(request.asked))))
             # Only in time that no window needs: under load a share that grows old is told no more.
             while not self.streams.waiting and await loop.run_in_executor(thread, self._estimator.measure):
                 pass
@@ -186,16 +188,24 @@ class Server:
             self._came.clear()
             await self._came.wait()
 
-    async def _publish(self, client: aiomqtt.Client, request: WaitingWindow, estimate: Estimate) -> None:
-        properties = properties_of(EMOTION)
-        # paho adds them to those that are there.
-        properties.UserProperty = [
-            ("server", self.name),
-            ("session", request.message.incarnation),
-            ("window", str(request.message.seq)),
-            ("held_ms", f"{(time.monotonic() - request.arrived_s) * 1000:.2f}"),
-        ]
-        payload = estimate.model_dump_json().encode()
-        await client.publish(EMOTION.at(stream=request.stream), payload, properties=properties)
-        self.statistics.estimates += 1
+    async def _publish(self, client: aiomqtt.Client, request: WaitingWindow, estimates: Sequence[Estimate]) -> None:
+        """Publish a stream's estimate, after those of its people: with it, the edge has them all."""
+        own, *people = estimates
+        for estimate in (*people, own):
+            person = estimate.person
+            topic = EMOTION if person is None else PERSON
+            properties = properties_of(topic)
+            told = [
+                ("server", self.name),
+                ("session", request.message.incarnation),
+                ("window", str(request.message.seq)),
+                ("held_ms", f"{(time.monotonic() - request.arrived_s) * 1000:.2f}"),
+            ]
+            if person is None and people:
+                told.append(("people", str(len(people))))
+            # paho adds them to those that are there.
+            properties.UserProperty = told
+            name = topic.at(stream=request.stream, id=str(person))
+            await client.publish(name, estimate.model_dump_json().encode(), properties=properties)
+            self.statistics.estimates += 1
         self.statistics.held_ms.append((time.monotonic() - request.arrived_s) * 1000)

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from dhmd import protobuf
 from dhmd.contract import ENGLISH, FeatureSpec, Language, Rows, Word
+from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.modality import Modality
 from dhmd.untrusted import read_json
 from realtime.messages.commands import LONGEST_SMOOTHING_S
-from realtime.messages.estimate import Dropped
+from realtime.messages.estimate import Dropped, Silence
 from realtime.perception.attention import WHOLE, Attention
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 
-LARGEST: Final = 256 * 1024
-"""Bytes of a message: a full window takes a fifth of it."""
+LARGEST: Final = 512 * 1024
+"""Bytes of a message: a full window takes a tenth of it, one of sixteen people most of it."""
 MOST_ROWS: Final = 512
 MOST_WORDS: Final = 256
 LONGEST_WORD: Final = 256
@@ -70,6 +71,19 @@ _MESSAGES: Final = {
         # See Language.
         "language": "string",
         "language_probability": "float",
+        # Of everybody in view, where several are followed.
+        "people": "repeated Person",
+    },
+    # What the window of one person gained since the message before, or all of it. words: as of the window.
+    # anew: the rows of the voice take the place of all before. silent: why there is no voice, see the estimate.
+    "Person": {
+        "person": "uint32",
+        "vision": "Rows",
+        "audio": "Rows",
+        "anew": "bool",
+        "words": "Words",
+        "far": "bool",
+        "silent": "string",
     },
 }
 _CLASSES: Final = protobuf.message_classes("dhmd/window.proto", "dhmd.window", _MESSAGES)
@@ -82,6 +96,21 @@ class WindowInvalid(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class PersonPart:
+    """What a message holds of one person's window, as a WindowMessage does of the stream's.
+
+    anew: rows[AUDIO] take the place of all that came before: who spoke is often known only later.
+    """
+
+    person: int
+    rows: Mapping[Modality, Rows]
+    words: tuple[Word, ...] | None
+    anew: bool = False
+    far: bool = False
+    silent: Silence | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WindowMessage:
     """Times on the edge's stream clock, whose zero is `epoch_unix`.
 
@@ -90,6 +119,7 @@ class WindowMessage:
     sent_s: when it was sent. transit_s: half of the quickest of the last round trips, the server's time left out.
     timed: whether the clock is the machine's, so that latencies mean something.
     words: all of the window, None where they are those of the message before; rows[TEXT] are theirs.
+    people: everybody in view, where several are followed.
     """
 
     incarnation: str
@@ -107,6 +137,7 @@ class WindowMessage:
     dropped: Dropped
     attention: Attention = WHOLE
     steadiness: Steadiness = BY_DEFAULT
+    people: tuple[PersonPart, ...] = ()
 
     def encode(self) -> bytes:
         message = _CLASSES["Window"](
@@ -133,19 +164,10 @@ class WindowMessage:
             message.as_of_s.extend(self.attention.as_of_s.get(m, math.nan) for m in Modality)
         if self.features is not None:
             message.features = json.dumps([spec.to_dict() for spec in self.features.values()])
-        for modality in APPENDED:
-            _write(self.rows.get(modality), getattr(message, modality.value))
-        if self.words is not None:
-            message.words.SetInParent()
-            _write(self.rows.get(Modality.TEXT), message.words.rows)
-            for word in self.words:
-                message.words.words.add(
-                    text=word.text,
-                    start_s=word.start_s,
-                    end_s=word.end_s,
-                    probability=word.probability,
-                    language=word.language,
-                )
+        _write_window(self.rows, self.words, message)
+        for one in self.people:
+            part = message.people.add(person=one.person, anew=one.anew, far=one.far, silent=one.silent)
+            _write_window(one.rows, one.words, part)
         payload: bytes = message.SerializeToString()
         return payload
 
@@ -165,6 +187,22 @@ class WindowMessage:
         return _checked(message)
 
 
+def _write_window(rows: Mapping[Modality, Rows], words: Sequence[Word] | None, part: Any) -> None:
+    for modality in APPENDED:
+        _write(rows.get(modality), getattr(part, modality.value))
+    if words is not None:
+        part.words.SetInParent()
+        _write(rows.get(Modality.TEXT), part.words.rows)
+        for word in words:
+            part.words.words.add(
+                text=word.text,
+                start_s=word.start_s,
+                end_s=word.end_s,
+                probability=word.probability,
+                language=word.language,
+            )
+
+
 def _write(rows: Rows | None, part: Any) -> None:
     if rows is not None and len(rows):
         part.times_s.extend(rows.times_s.tolist())
@@ -181,9 +219,7 @@ def _checked(message: Any) -> WindowMessage:
         or not 0 <= message.transit_s < math.inf
     ):
         raise WindowInvalid("times that no clock shows")
-    rows = {m: _rows(getattr(message, m.value), end_s) for m in APPENDED if message.HasField(m.value)}
-    if message.HasField("words") and message.words.HasField("rows"):
-        rows[Modality.TEXT] = _rows(message.words.rows, end_s)
+    rows, words = _window(message, end_s)
     return WindowMessage(
         incarnation=message.session,
         seq=message.seq,
@@ -195,11 +231,35 @@ def _checked(message: Any) -> WindowMessage:
         transit_s=message.transit_s,
         timed=message.timed,
         rows=rows,
-        words=_words(message.words.words, end_s) if message.HasField("words") else None,
+        words=words,
         faces=message.faces,
         dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),
         attention=_attention(message),
         steadiness=_steadiness(message),
+        people=_people(message.people, end_s),
+    )
+
+
+def _window(part: Any, end_s: float) -> tuple[dict[Modality, Rows], tuple[Word, ...] | None]:
+    rows = {m: _rows(getattr(part, m.value), end_s) for m in APPENDED if part.HasField(m.value)}
+    if not part.HasField("words"):
+        return rows, None
+    if part.words.HasField("rows"):
+        rows[Modality.TEXT] = _rows(part.words.rows, end_s)
+    return rows, _words(part.words.words, end_s)
+
+
+def _people(parts: Any, end_s: float) -> tuple[PersonPart, ...]:
+    numbers = {part.person for part in parts}
+    if len(parts) > MOST_PEOPLE or len(numbers) < len(parts) or 0 in numbers:
+        raise WindowInvalid(f"more than {MOST_PEOPLE} people, or one without a number of their own")
+    if not {part.silent for part in parts if part.HasField("silent")} <= {*get_args(Silence)}:
+        raise WindowInvalid("people who are silent for no reason")
+    return tuple(
+        PersonPart(
+            part.person, *_window(part, end_s), part.anew, part.far, part.silent if part.HasField("silent") else None
+        )
+        for part in parts
     )
 
 

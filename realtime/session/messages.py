@@ -62,7 +62,7 @@ def person_words(person: int, words: Sequence[Word], revision: int, when: Timest
 
 
 def _word(word: Word) -> dict[str, Any]:
-    return {name: value for name, value in asdict(word).items() if value is not None}
+    return {name: value for name, value in asdict(word).items() if value is not None and value is not False}
 
 
 def turns(of_late: Sequence[Turn], when: Timestamp) -> Any:

@@ -32,10 +32,7 @@ class RecordedPeople:
         while self._waiting and self._waiting[0][0] <= end_s:
             at_s, message = self._waiting.popleft()
             if isinstance(message, schema.Turns):
-                self._turns = tuple(
-                    Turn(one.start_s, one.end_s, one.person if one.HasField("person") else None, one.overlapped)
-                    for one in message.turns
-                )
+                self._turns = _turns_of(message)
                 continue
             for one in message.people:
                 if len(one.box) == 4:
@@ -46,3 +43,20 @@ class RecordedPeople:
         if not self._several:
             return None
         return PeopleInView(end_s, tuple(one for one, _ in self._here.values()), turn_at(self._turns, end_s))
+
+
+def overlaps_in(session: Session) -> list[tuple[float, float]]:
+    """Return when several spoke at once, in seconds of the recording, as it was known in the end."""
+    turns: list[Turn] = []
+    for record in session.records([schema.TURNS]):
+        told = _turns_of(record.message)
+        if told:  # later messages know better of all that they tell
+            turns = [turn for turn in turns if turn.end_s <= told[0].start_s] + list(told)
+    return [(turn.start_s - session.start_s, turn.end_s - session.start_s) for turn in turns if turn.overlapped]
+
+
+def _turns_of(message: Any) -> tuple[Turn, ...]:
+    return tuple(
+        Turn(one.start_s, one.end_s, one.person if one.HasField("person") else None, one.overlapped)
+        for one in message.turns
+    )

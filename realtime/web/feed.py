@@ -196,7 +196,9 @@ def _rounded(box: Box) -> list[float]:
 
 
 def _words(words: Sequence[Word]) -> list[list[Any]]:
-    return [[word.text, round(word.start_s, 3), round(word.end_s, 3)] for word in words]
+    """A word said while others spoke has one thing more."""
+    told = [[word.text, round(word.start_s, 3), round(word.end_s, 3)] for word in words]
+    return [[*one, True] if word.overlapped else one for one, word in zip(told, words, strict=True)]
 
 
 def _status(status: WorkerStatus) -> dict[str, Any]:

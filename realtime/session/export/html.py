@@ -21,6 +21,7 @@ from realtime.messages.estimate import ExtraNumber
 from realtime.session.export import look, tables
 from realtime.session.export.look import Drawn
 from realtime.session.export.markup import document, escape, folded
+from realtime.session.people import overlaps_in
 from realtime.session.sentences import Sentence, sentences
 from realtime.session.summary import Summary
 from realtime.session.timeline import Floats, Timeline, people_in
@@ -57,7 +58,7 @@ def page(timeline: Timeline, people: Mapping[int, Timeline] = NOBODY) -> str:
     )
     panels = [
         plots.emotions(timeline),
-        plots.people(people),
+        plots.people(people, overlaps_in(timeline.session)),
         plots.sentiment(),
         plots.words(timeline, said),
         plots.affect(),
@@ -114,17 +115,28 @@ class _Plots:
         svg = self._svg(height, self._stacked(height), what)
         return _panel("Emotions", "probabilities", svg, {"1": 0, "½": 50, "0": 100}, f'<ul class="key">{legend}</ul>')
 
-    def people(self, people: Mapping[int, Timeline]) -> str:
-        """Return a lane a person: the emotions, and below them when they spoke."""
+    def people(self, people: Mapping[int, Timeline], overlaps: Sequence[tuple[float, float]]) -> str:
+        """Return a lane a person: the emotions, and below them when they spoke. overlaps: when several did, seconds."""
         height, spoke = 40.0, 5.0
         rows = []
         for person, timeline in people.items():
             own = _Plots(replace(Drawn.of(timeline), length_s=self.drawn.length_s))
             bars = own._bars(own.drawn.present[Modality.AUDIO] > 0.5, spoke, 2 * height + spoke)
-            body = f'{own._stacked(height)}<path class="there" d="{bars}"/>'
+            several = np.zeros(len(own.drawn.t_s), np.bool_)
+            for start_s, end_s in overlaps:
+                several |= (own.drawn.t_s >= start_s) & (own.drawn.t_s <= end_s)
+            at_once = own._bars(several, spoke, 2 * height + spoke)
+            body = (
+                f'{own._stacked(height)}<path class="there" d="{bars}"/>'
+                f'<path class="several" d="{at_once}"><title>several speak at once</title></path>'
+            )
             told = f"Person {person}: {look.verdict(timeline)}"
             rows.append((f"person {person}", self._svg(height + spoke + 2, body, told)))
-        return _rows("People", "emotions of each; the bar below: they speak", rows) if rows else ""
+        return (
+            _rows("People", "emotions of each; the bar below: they speak; in outline: several at once", rows)
+            if rows
+            else ""
+        )
 
     def _stacked(self, height: float) -> str:
         """The probabilities of the emotions, one above the other."""

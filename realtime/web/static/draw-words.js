@@ -32,6 +32,8 @@ export function drawWords() {
     if (word.person !== null && word.person !== who) span.dataset.who = who = word.person;
     else delete span.dataset.who;
     span.style.setProperty("--who", word.person === null ? "" : colourOf(word.person));
+    span.toggleAttribute("data-overlapped", word.overlapped ?? false);
+    span.title = word.overlapped ? t("several speak at once") : "";
     if (word.sentiment !== undefined) show(span, word.sentiment);
   }
   put(partial, state.partial.map((word) => word.text).join(" "));

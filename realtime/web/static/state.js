@@ -136,6 +136,9 @@ export function heard({ final, partial }) {
 /** words: of the last seconds, that a person said. */
 export function said({ person, words }) {
   for (const word of state.final)
-    if (words.some(([text, start]) => text === word.text && Math.abs(start - word.start) < SLACK_S)) word.person = person;
+  {
+    const same = words.find(([text, start]) => text === word.text && Math.abs(start - word.start) < SLACK_S);
+    if (same) Object.assign(word, { person, overlapped: same[3] ?? false });
+  }
   touch("words");
 }

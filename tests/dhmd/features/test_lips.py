@@ -18,16 +18,18 @@ def test_a_mouth_is_the_same_in_any_size_and_shape_of_picture():
 def test_lips_do_not_depend_on_blocks_and_rest_in_silence():
     network = LipNetwork.load()
     voice = np.concatenate(list(MediaReader(CLIP).sound(3.5)))[: 3 * SAMPLE_RATE_HZ]
-    whole, spoken = HeardLips(network).push(voice)
+    whole, several, spoken = HeardLips(network).push(voice)
     streamed = HeardLips(network)
     parts = [streamed.push(voice[i : i + 700]) for i in range(0, len(voice), 700)]
-    assert np.array_equal(whole, np.concatenate([lips for lips, _ in parts]))
-    assert np.array_equal(spoken, np.concatenate([voice for _, voice in parts]))
+    assert np.array_equal(whole, np.concatenate([part.lips for part in parts]))
+    assert np.array_equal(several, np.concatenate([part.several for part in parts]))
+    assert np.array_equal(spoken, np.concatenate([part.voice for part in parts]))
     assert len(whole) == len(voice) // (CHUNK * FRAME) * CHUNK - AHEAD
     assert spoken.any()
     assert whole.std(axis=0).min() > 0.2
-    silent, _ = HeardLips(network).push(np.zeros(SAMPLE_RATE_HZ, np.float32))
-    assert not silent.any()
+    silent = HeardLips(network).push(np.zeros(SAMPLE_RATE_HZ, np.float32))
+    assert not silent.lips.any()
+    assert np.all(silent.several == -np.inf)
 
 
 def test_weights_that_are_missing_are_named(tmp_path):

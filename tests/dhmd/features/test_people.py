@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from dhmd.checkpoint import encoder_path, load
 from dhmd.features.expression import ExpressionNet
 from dhmd.features.face import FaceExtractor, FaceObservation
+from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.modality import Modality
 from realtime.capture.media import MediaFile
 from tests import composites
@@ -91,3 +95,65 @@ def test_crops_that_pass_together_say_what_each_says_alone(
     assert (alone.people, alone.tracked) == ((), ())
     assert alone.box == pytest.approx(seen.box)
     assert np.allclose(alone.rows.values, seen.rows.values, atol=1e-4)
+
+
+Picture = NDArray[np.uint8]
+
+
+def heads(shared: Path, name: str, x: int, pictures: int) -> list[Picture]:
+    """A talker's head, 180x240, in so many pictures."""
+    (clip,) = composites.grid(shared, name)
+    frames = itertools.islice(MediaFile(clip).frames(), 0, 2 * pictures, 2)
+    return [frame.image[48:288, x : x + 180] for frame in frames]
+
+
+def wall(faces: Sequence[Picture], columns: int) -> Picture:
+    rows = [np.concatenate(faces[i : i + columns], axis=1) for i in range(0, len(faces), columns)]
+    return np.ascontiguousarray(np.concatenate(rows))
+
+
+def followed(pictures: Sequence[Picture], network: ExpressionNet, people: int) -> list[FaceObservation]:
+    with FaceExtractor(network, people=people) as faces:
+        return [faces.push(picture, number / 15) for number, picture in enumerate(pictures)]
+
+
+def places(observation: FaceObservation) -> dict[int, tuple[int, int]]:
+    """Where each person is, to a tenth of the picture."""
+    return {
+        one.person: (round(5 * (one.box[0] + one.box[2])), round(5 * (one.box[1] + one.box[3])))
+        for one in observation.people
+    }
+
+
+def test_of_twenty_faces_as_many_are_followed_as_can_be_and_keep_their_numbers(
+    shared: Path, network: ExpressionNet
+) -> None:
+    left, right = heads(shared, composites.FIRST, 80, 5), heads(shared, composites.SECOND, 100, 5)
+    seen = followed([wall([one, other] * 10, 5) for one, other in zip(left, right, strict=True)], network, MOST_PEOPLE)
+    assert [sorted(places(one)) for one in seen[-2:]] == [list(range(1, MOST_PEOPLE + 1))] * 2
+    assert len(set(places(seen[-1]).values())) == MOST_PEOPLE
+    assert places(seen[-1]) == places(seen[-2])
+
+
+def test_the_same_face_twice_and_in_a_mirror_is_as_many_people_who_keep_their_places(
+    shared: Path, network: ExpressionNet
+) -> None:
+    pictures = [wall([one, one, one[:, ::-1]], 3) for one in heads(shared, composites.FIRST, 80, 8)]
+    seen = followed(pictures, network, 4)
+    assert all(sorted(places(one)) == [1, 2, 3] for one in seen[3:])
+    assert len({str(places(one)) for one in seen[3:]}) == 1
+
+
+@pytest.mark.parametrize("side_px", [12, 20])
+def test_a_face_of_a_few_pixels_is_nobody_who_is_read(shared: Path, network: ExpressionNet, side_px: int) -> None:
+    near, far = heads(shared, composites.FIRST, 80, 8), heads(shared, composites.SECOND, 100, 8)
+    pictures = []
+    for one, other in zip(near, far, strict=True):
+        beside = np.full_like(one, 90)
+        small = cv2.resize(other, None, fx=side_px / 100, fy=side_px / 100, interpolation=cv2.INTER_AREA)
+        beside[60 : 60 + small.shape[0], 60 : 60 + small.shape[1]] = small
+        pictures.append(wall([one, beside], 2))
+    seen = followed(pictures, network, 4)
+    read = {one.person for observation in seen for one in observation.people if len(one.rows)}
+    assert read == {1}
+    assert all(places(one)[1] == places(seen[-1])[1] for one in seen[3:])

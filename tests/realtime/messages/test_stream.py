@@ -26,7 +26,7 @@ from realtime.messages.estimate import (
     SentimentEstimate,
 )
 from realtime.messages.stream import COMPACT_LIMIT, AnyEvent, Compact, Event, Transcript
-from realtime.messages.topics import COMMANDS, PEOPLES, RESPONSE, TOPICS, Topic
+from realtime.messages.topics import COMMANDS, PEOPLE, PERSON, RESPONSE, TOPICS, Topic
 from realtime.mqtt.stream import transcript_of
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.programs import asyncapi
@@ -117,7 +117,7 @@ def written(topic: Topic, example: str) -> Any:
     return json.loads(example) if topic.content_type == "application/json" else example
 
 
-@pytest.mark.parametrize("topic", [*TOPICS, *PEOPLES, RESPONSE], ids=lambda topic: topic.name)
+@pytest.mark.parametrize("topic", [*TOPICS, PERSON, PEOPLE, RESPONSE], ids=lambda topic: topic.name)
 def test_each_topic_has_examples_in_the_manual_that_are_valid_and_whole(topic: Topic) -> None:
     assert examples(topic)
     for example in examples(topic):
@@ -139,7 +139,7 @@ def test_the_manual_shows_each_kind_of_event() -> None:
     assert all(f"`{kind}`" in section(event) for kind in kinds)
 
 
-@pytest.mark.parametrize("topic", [*TOPICS, *PEOPLES, RESPONSE], ids=lambda topic: topic.name)
+@pytest.mark.parametrize("topic", [*TOPICS, PERSON, PEOPLE, RESPONSE], ids=lambda topic: topic.name)
 def test_the_table_of_the_manual_says_how_each_topic_is_delivered(topic: Topic) -> None:
     name = named(topic).removeprefix("dhmd/STREAM/")
     row = next(line for line in (DOCS / "mqtt.md").read_text().splitlines() if line.startswith(f"| `{name}` | "))

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +72,8 @@ def address_of(command: Any) -> str:
     return str(line.removeprefix("metrics: "))
 
 
+ABSENT = {"dhmd_undelivered_estimates_total", "dhmd_broker_connected", "dhmd_people"}
+"""Without a broker, and where one person is followed."""
 WORKERS = ("video", "audio", "face", "voice", "transcript")
 
 
@@ -123,7 +125,7 @@ def test_a_run_is_read_while_it_goes_on(
 
 
 def test_figures_are_those_of_the_streams_that_there_are_at_the_moment() -> None:
-    statistics = Statistics(estimates=7, missed_ticks=2)
+    statistics = Statistics(estimates=7, missed_ticks=2, people=2, of_people=Counter({1: 4, 2: 6}))
     statistics.inference_ms = deque([1000.0] * 10 + [2.0] * NEWEST)
     workers = {"video": WorkerStatus("video", WorkerState.RESTARTING, "gone", restarts=3)}
     publisher = Publisher(BrokerAddress("127.0.0.1", 1), "hall", lambda _: None)
@@ -144,12 +146,15 @@ def test_figures_are_those_of_the_streams_that_there_are_at_the_moment() -> None
         "dhmd_dropped_blocks_total": 6,
         "dhmd_undelivered_estimates_total": 4,
         "dhmd_broker_connected": 0,
+        "dhmd_people": 2,
     }
+    by_count = {people: value(read, "dhmd_person_estimates_total", stream="hall", people=people) for people in "12"}
+    assert by_count == {"1": 4, "2": 6}
     assert value(read, "dhmd_worker_state", stream="hall", worker="video", state="restarting") == 1
     assert value(read, "dhmd_worker_restarts_total", stream="hall", worker="video") == 3
     assert value(read, "dhmd_inference_seconds", stream="hall", quantile="0.99") == 0.002
     desk = {name for name, labels in read if ("stream", 'de"sk\\') in labels}
-    assert desk == {name for name in hall if name not in {"dhmd_undelivered_estimates_total", "dhmd_broker_connected"}}
+    assert desk == {name for name in hall if name not in ABSENT}
     streams.pop()
     assert {dict(labels).get("stream") for _, labels in samples(plain(generate_latest(registry).decode()))} == {"hall"}
 

@@ -20,6 +20,7 @@ from realtime.capture.samples import AudioBlock
 from realtime.demo import CLIP
 from realtime.perception.people import turn_at
 from realtime.perception.speaking import KEPT_S, Mouth, Speakers, mouth_of
+from tests import composites
 
 RATE_HZ = 15.0
 BLOCK = 800
@@ -179,12 +180,8 @@ def side_by_side(path: Path, clips: Sequence[Path], heard: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("speaks", [0, None])
-def test_of_two_who_talk_in_a_film_the_one_who_is_heard_speaks(network, shared, tmp_path, speaks):
-    """Both move their lips all the time; the third is heard and not seen."""
-    clips = [shared / "clips" / f"grid_{name}.mpg" for name in ("lrwp9a", "swwp2s")]
-    heard = shared / "clips" / "mead_sad_1080p_speech.mp4" if speaks is None else clips[speaks]
-    film = side_by_side(tmp_path / "film.mp4", clips, heard)
+def watched(network: LipNetwork, film: Path) -> Speakers:
+    """Who was found to speak in a film; people are numbered from the left."""
     pictures = []
     with FaceLandmarks(fetch("face-landmarker") / "face_landmarker.task") as landmarks:
         for picture in itertools.islice(MediaReader(film).pictures(), 0, None, 2):
@@ -192,4 +189,43 @@ def test_of_two_who_talk_in_a_film_the_one_who_is_heard_speaks(network, shared, 
             pictures.append((picture.time_s, {number: mouth_of(face.landmarks) for number, face in enumerate(faces)}))
     speakers = Speakers(network)
     shown(speakers, np.pad(np.concatenate(list(MediaReader(film).sound())), (0, SAMPLE_RATE_HZ)), pictures)
+    return speakers
+
+
+@pytest.mark.parametrize("speaks", [0, None])
+def test_of_two_who_talk_in_a_film_the_one_who_is_heard_speaks(network, shared, tmp_path, speaks):
+    """Both move their lips all the time; the third is heard and not seen."""
+    clips = [shared / "clips" / f"grid_{name}.mpg" for name in ("lrwp9a", "swwp2s")]
+    heard = shared / "clips" / "mead_sad_1080p_speech.mp4" if speaks is None else clips[speaks]
+    film = side_by_side(tmp_path / "film.mp4", clips, heard)
+    speakers = watched(network, film)
     assert share(speakers, speaks) > 0.95
+    assert at_once(speakers) == 0
+
+
+def at_once(speakers: Speakers) -> float:
+    """Of all voice, the part in which several speak."""
+    turns = speakers.turns(-1.0)
+    return sum((turn.end_s - turn.start_s) * turn.overlapped for turn in turns) / sum(
+        turn.end_s - turn.start_s for turn in turns
+    )
+
+
+def test_two_who_talk_in_a_film_at_once_are_told_from_one_beside_a_radio(network, shared, tmp_path):
+    """Both are heard, the second 6 dB softer; beside a portrait, that one is a voice from elsewhere."""
+    film = composites.at_once(tmp_path / "both.mp4", shared)
+    speakers = watched(network, film)
+    assert at_once(speakers) > 0.6
+    speak = {turn.person for turn in speakers.turns(-1.0) if turn.overlapped}
+    assert speak
+    assert at_once(watched(network, composites.at_once(tmp_path / "radio.mp4", shared, portrait=True))) == 0
+
+
+def test_a_portrait_on_a_wall_does_not_speak(network, shared, tmp_path):
+    """Nor does the still picture beside it, whose voice is heard."""
+    clips = composites.grid(shared, composites.FIRST, composites.SECOND)
+    graph = f"[0:v]{composites.STILL}[a];[1:v]{composites.STILL}[b];[a][b]hstack[v]"
+    film = composites.film(tmp_path / "film.mp4", clips, graph, "-map", "0:a", length_s=3)
+    speakers = watched(network, film)
+    assert set(speakers._mouths) == {0, 1}
+    assert set(given(speakers)) == {None}

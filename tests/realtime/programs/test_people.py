@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from dhmd.modality import Modality
 from realtime.cli import main
 from tests import composites
 
@@ -125,6 +126,38 @@ def test_a_broker_is_told_who_is_there_who_speaks_and_what_each_shows(
     assert not any("person" in one for one in listener.estimates("table"))
 
 
+def test_an_edge_and_a_server_say_of_each_what_a_run_says(
+    talk: Path, mosquitto: Any, subscribe: Callable[..., Any], start_live: Callable[..., Any], tmp_path: Path
+) -> None:
+    listener = subscribe(mosquitto.port)
+    serving = start_live("serve", "--broker", mosquitto.url)
+    serving.wait_for(lambda: "serving" in serving.out)
+    source = ("--source", talk / "talk.mp4", "--pace", "max", "--hop", "0.1", "--people", "2", "--stream", "table")
+    status, said = live("edge", *source, "--broker", mosquitto.url, "--estimates", tmp_path / "edge.jsonl")
+    assert status == 0, said
+    theirs, ours = lines(tmp_path / "edge.jsonl"), lines(talk / "two.jsonl")
+    who, spoke = ([(one["t"], one.get("person")) for one in estimates] for estimates in (theirs, ours))
+    assert who == spoke
+    for other, own in zip(theirs, ours, strict=True):
+        for name in ("window", "faces", "transcript", "model"):
+            assert other[name] == own[name]
+        assert other.get("silent") == own.get("silent")
+        for m in Modality:
+            assert other["modalities"][m]["age_s"] == own["modalities"][m]["age_s"]
+            assert other["modalities"][m]["present"] == own["modalities"][m]["present"]
+        assert other["emotions"] == (own["emotions"] and pytest.approx(own["emotions"], abs=2e-3))
+    listener.wait_for(lambda: listener.statuses("table")[-1:] == ["stopped"])
+    for person in (1, 2):
+        published = [json.loads(payload) for payload in listener.payloads(f"dhmd/table/person/{person}/emotion")]
+        assert published == of(theirs, person)
+    *told, last = listener.payloads("dhmd/table/people")
+    assert last == b""
+    assert {one["speaker"] for one in map(json.loads, told) if one["speech"] == "person"} == {1, 2}
+    events = [json.loads(payload) for payload in listener.payloads("dhmd/table/event")]
+    assert [one["person"] for one in events if one["event"] == "person_appeared"] == [1, 2]
+    assert {one["person"] for one in events if one["event"] == "person_speaks"} == {1, 2}
+
+
 def test_a_table_has_a_row_for_each(talk: Path, tmp_path: Path) -> None:
     assert live("export", talk / "talk.mcap", "--to", "csv", "--out", tmp_path / "talk.csv")[0] == 0
     with (tmp_path / "talk.csv").open() as file:
@@ -132,6 +165,28 @@ def test_a_table_has_a_row_for_each(talk: Path, tmp_path: Path) -> None:
     assert [(int(row["seq"]), row["person"]) for row in rows] == [
         (one["seq"], str(one.get("person", ""))) for one in lines(talk / "two.jsonl")
     ]
+
+
+def test_two_who_talk_at_once_are_told_everywhere(
+    shared: Path, mosquitto: Any, subscribe: Callable[..., Any], tmp_path: Path
+) -> None:
+    film = composites.at_once(tmp_path / "both.mp4", shared)
+    said = ("--record", tmp_path / "both.mcap", "--estimates", tmp_path / "both.jsonl")
+    source = ("--source", film, "--pace", "max", "--people", "2", "--stream", "table")
+    assert live("run", *source, "--broker", "none", *said)[0] == 0
+    listener = subscribe(mosquitto.port)
+    status, told = live("replay", tmp_path / "both.mcap", "--broker", mosquitto.url, "--pace", "20")
+    assert status == 0, told
+    listener.wait_for(lambda: listener.statuses("table")[-1:] == ["stopped"])
+    *people, _ = (json.loads(payload or b"null") for payload in listener.payloads("dhmd/table/people"))
+    assert any((one["speech"], one["speaker"]) == ("overlap", None) for one in people)
+    events = [json.loads(payload)["event"] for payload in listener.payloads("dhmd/table/event")]
+    assert "several_speak" in events
+    estimates = lines(tmp_path / "both.jsonl")
+    assert "overlap" in {one.get("silent") for one in estimates}
+    report = tmp_path / "both.html"
+    assert live("export", tmp_path / "both.mcap", "--to", "html", "--out", report)[0] == 0
+    assert '<path class="several" d="M' in report.read_text()
 
 
 @pytest.mark.parametrize("people", ["0", "17", "two", "-1"])

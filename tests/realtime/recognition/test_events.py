@@ -18,6 +18,7 @@ from realtime.messages.stream import (
     PersonAppeared,
     PersonLeft,
     PersonSpeaks,
+    SeveralSpeak,
     SpeechBegan,
     SpeechEnded,
 )
@@ -137,10 +138,20 @@ def test_a_held_value_says_since_when() -> None:
     ]  # fmt: skip
 
 
-def in_view(t: float, people: list[int], speaker: int | None = None, since: float | None = None) -> People:
+def in_view(
+    t: float, people: list[int], speaker: int | None = None, since: float | None = None, speech: Any = None
+) -> People:
     there = tuple(Person(person=one, since=START_S + one, box=(0.0, 0.0, 0.1, 0.1)) for one in people)
-    speech: Any = "nobody" if since is None else "outside" if speaker is None else "person"
+    speech = speech or ("nobody" if since is None else "outside" if speaker is None else "person")
     return People(t=START_S + t, people=there, speech=speech, speaker=speaker, since=since)
+
+
+def test_several_who_speak_at_once_are_told_once() -> None:
+    events = PeopleEvents()
+    events.take(in_view(2.0, [1, 2], 1, 1.5))
+    assert events.take(in_view(3.0, [1, 2], None, 2.5, "overlap")) == [SeveralSpeak(t=2.5)]
+    assert events.take(in_view(3.1, [1, 2], None, 2.5, "overlap")) == []
+    assert events.take(in_view(4.0, [1, 2], 1, 3.5)) == [PersonSpeaks(t=3.5, person=1)]
 
 
 def test_people_appear_speak_and_leave() -> None:

@@ -5,26 +5,34 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dhmd import protobuf
 from dhmd.contract import Language, Rows, Word
+from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.modality import Modality
 from realtime.messages.estimate import Dropped
 from realtime.perception.attention import Attention
 from realtime.recognition.steadiness import Steadiness
+from realtime.scale.people_log import PersonWindow
+from realtime.scale.window_log import NOTHING
 from realtime.scale.window_message import (
     _CLASSES,
+    _MESSAGES,
     LARGEST,
     LONGEST_WORD,
     MOST_ROWS,
     MOST_WORDS,
     SCHEMA,
+    PersonPart,
     WindowInvalid,
     WindowMessage,
 )
@@ -101,6 +109,43 @@ def test_other_programs_are_told_of_the_messages_as_they_are() -> None:
     }
 
 
+def test_people_come_as_they_went() -> None:
+    sent = a_message()
+    speaks = PersonPart(2, sent.rows, sent.words, anew=True, far=True)
+    listens = PersonPart(5, {Modality.VISION: sent.rows[Modality.VISION]}, None, silent="another")
+    came = WindowMessage.decode(a_message(people=(speaks, listens)).encode()).people
+    for went, there in zip((speaks, listens), came, strict=True):
+        assert replace(there, rows={}) == replace(went, rows={})
+        assert there.rows.keys() == went.rows.keys()
+        for m, rows in went.rows.items():
+            np.testing.assert_array_equal(there.rows[m].times_s, rows.times_s)
+            np.testing.assert_array_equal(there.rows[m].values, rows.values)
+
+
+def test_who_knows_of_no_people_reads_the_stream_alone() -> None:
+    """As a program of an older version: and of one person it reads every byte."""
+    before = {name: dict(fields) for name, fields in _MESSAGES.items() if name != "Person"}
+    del before["Window"]["people"]
+    older = protobuf.message_classes("dhmd/window_of_before.proto", "dhmd.window_of_before", before)["Window"]
+    alone = a_message().encode()
+    assert older.FromString(alone).SerializeToString() == alone
+    assert not UnknownFieldSet(older.FromString(alone))
+    several = older.FromString(a_message(people=(PersonPart(1, a_message().rows, None),)).encode())
+    several.DiscardUnknownFields()
+    assert several.SerializeToString() == alone
+
+
+def test_sixteen_people_fit_in_a_message(made_up: Callable[..., Any]) -> None:
+    edge = made_up()
+    hops = [edge.hop() for _ in range(6)]
+    whole = edge.log.since(NOTHING, edge.end_s)[0]
+    nothing = {m: Rows.empty(spec.width) for m, spec in edge.features.items()}
+    silent = {**nothing, Modality.VISION: whole[Modality.VISION]}
+    people = [PersonWindow(number, 0.0, whole if number == 1 else silent, ()) for number in range(1, MOST_PEOPLE + 1)]
+    _, payload = edge.stream.window(replace(hops[-1], people=people), edge.now_s)
+    assert len(WindowMessage.decode(payload).people) == MOST_PEOPLE
+
+
 def test_the_words_that_have_not_changed_do_not_travel() -> None:
     came = WindowMessage.decode(a_message(words=None).encode())
     assert came.words is None
@@ -128,12 +173,18 @@ def rows(times_s: Any, width: int = 4) -> dict[Modality, Rows]:
         {"rows": rows([1.0, float("nan")])},
         {"rows": rows([1.0, 1e9])},
         {"rows": rows(np.linspace(0, 1, MOST_ROWS + 1))},
-        {"rows": rows(np.linspace(0, 1, 500), width=500)},
+        {"rows": rows(np.linspace(0, 1, 500), width=600)},
         {"words": (Word("a", 0.0, 1.0),) * (MOST_WORDS + 1)},
         {"words": (Word("a" * (LONGEST_WORD + 1), 0.0, 1.0),)},
         {"words": (Word("a", float("nan"), 1.0),)},
         {"words": (Word("a", 0.0, float("nan")),)},
         {"words": (Word("a", 0.0, 1e9),)},
+        {"people": (PersonPart(0, {}, None),)},
+        {"people": (PersonPart(3, {}, None), PersonPart(3, {}, None))},
+        {"people": tuple(PersonPart(number, {}, None) for number in range(1, MOST_PEOPLE + 2))},
+        {"people": (PersonPart(1, rows([1.0, 1e9]), None),)},
+        {"people": (PersonPart(1, {}, (Word("a", 0.0, 1e9),)),)},
+        {"people": (PersonPart(1, {}, None, silent="shy"),)},  # type: ignore[arg-type]
     ],
 )
 def test_what_no_edge_sends_is_refused(changed: dict[str, Any]) -> None:
@@ -148,7 +199,7 @@ def test_words_that_are_no_text_are_refused() -> None:
 
 
 def test_nothing_large_is_parsed() -> None:
-    with pytest.raises(WindowInvalid, match="larger than 256 kB"):
+    with pytest.raises(WindowInvalid, match="larger than 512 kB"):
         WindowMessage.decode(b"\0" * (LARGEST + 1))
 
 
