@@ -132,6 +132,9 @@ class RunSettings(StreamSettings):
     port: int = Field(8765, ge=0, le=65535, description="of the page; 0: a free one")
     tls_cert: str | None = Field(None, description="of the page: certificate to serve it over TLS with, PEM")
     tls_key: str | None = Field(None, description="of the page: the certificate's private key, PEM")
+    token_file: str | None = Field(
+        None, description="of the page: file that keeps its token from start to start; made where there is none"
+    )
     proxy: str | None = Field(
         None, description="of the page: address of a proxy that lets in whom it knows; nobody else is answered"
     )

@@ -29,6 +29,11 @@ def add_address_flags(command: Parser) -> Flags:
     group.add_argument("--port", type=int, metavar="PORT", help="port; 0 takes a free one (default: 8765)")
     group.add_argument("--tls-cert", metavar="FILE", help="serve over TLS with this certificate, PEM")
     group.add_argument("--tls-key", metavar="FILE", help="the certificate's private key, PEM")
+    group.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="keep the page's token in this file, so that its address stays (default: a new one at each start)",
+    )
     return group
 
 
@@ -36,7 +41,7 @@ def address_settings(options: argparse.Namespace) -> RunSettings:
     """Return what `add_address_flags` asked for. Raises SettingsInvalid."""
     from realtime.settings import read_settings
 
-    keys = ("host", "port", "tls_cert", "tls_key")
+    keys = ("host", "port", "tls_cert", "tls_key", "token_file")
     return read_settings(None, {key: value for key in keys if (value := getattr(options, key)) is not None})
 
 
@@ -46,7 +51,8 @@ def address_of(settings: RunSettings, *, camera: bool = True) -> WebAddress:
     from realtime.web.certificate import Certificate
 
     cert, key = (None if path is None else Path(path) for path in (settings.tls_cert, settings.tls_key))
-    address = WebAddress.of(settings.host, settings.port, Certificate.of(cert, key), settings.proxy)
+    kept = None if settings.token_file is None else Path(settings.token_file)
+    address = WebAddress.of(settings.host, settings.port, Certificate.of(cert, key), settings.proxy, kept)
     if camera and not address.is_secure:
         logger.warning(
             "browsers give a camera only to secure pages, so on other machines this page has none; serve it over TLS "

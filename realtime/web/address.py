@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import re
 import secrets
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
 from realtime.errors import SettingsInvalid
+from realtime.session.files import private
 from realtime.web.certificate import Certificate
+
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,128}")
+LONGEST_TOKEN: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +38,18 @@ class WebAddress:
     proxy: str | None = None
 
     @classmethod
-    def of(cls, host: str, port: int, certificate: Certificate | None = None, proxy: str | None = None) -> WebAddress:
-        """Return an address, with a token of its own where others can reach it. Raises SettingsInvalid."""
+    def of(
+        cls,
+        host: str,
+        port: int,
+        certificate: Certificate | None = None,
+        proxy: str | None = None,
+        kept: Path | None = None,
+    ) -> WebAddress:
+        """Return an address, with a token where others can reach it. Raises SettingsInvalid.
+
+        kept: file of the token, which is made where there is none; None makes a new one.
+        """
         if not 0 <= port <= 65535:
             raise SettingsInvalid(f"--port: expected 0 to 65535, found {port}")
         try:
@@ -43,8 +61,10 @@ class WebAddress:
                 proxy = str(ip_address(proxy))
             except ValueError:
                 raise SettingsInvalid(f"--proxy: expected an address such as 172.30.32.2, found {proxy!r}") from None
-        open_to_all = loopback or proxy is not None
-        return cls(host, port, None if open_to_all else secrets.token_urlsafe(16), certificate, proxy)
+        token = None
+        if not loopback and proxy is None:
+            token = new_token() if kept is None else kept_token(kept)
+        return cls(host, port, token, certificate, proxy)
 
     def url(self, port: int) -> str:
         host = _outward(self.host) if self.host != "localhost" and ip_address(self.host).is_unspecified else self.host
@@ -93,6 +113,28 @@ class WebAddress:
         if not self.admits(request.query_params.get("token")):
             return PlainTextResponse("this page needs the token that dhmd-live printed: open the whole address", 403)
         return None
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(16)
+
+
+def kept_token(path: Path) -> str:
+    """Read the token that a file keeps; where there is no such file, it is made, with a new one, for its owner's eyes.
+
+    Raises SettingsInvalid.
+    """
+    try:
+        with contextlib.suppress(FileExistsError), open(path, "x", encoding="ascii", opener=private) as file:
+            file.write(f"{new_token()}\n")
+        with path.open("rb") as file:
+            token = file.read(LONGEST_TOKEN + 1).decode("ascii").strip()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise SettingsInvalid(f"--token-file {path}: cannot be read or made ({reason}); name another file") from None
+    if not TOKEN.fullmatch(token):
+        raise SettingsInvalid(f"--token-file {path}: expected 16 to 128 of A-Z a-z 0-9 - _; remove it to have one made")
+    return token
 
 
 def _outward(host: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 import urllib.error
@@ -13,6 +15,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -205,6 +208,28 @@ async def test_a_port_that_is_taken_is_one_line() -> None:
 def test_an_address_that_cannot_be_served_is_one_line(host: str, port: int) -> None:
     with pytest.raises(SettingsInvalid, match="expected"):
         WebAddress.of(host, port)
+
+
+def test_a_token_that_is_kept_is_the_same_at_every_start(tmp_path: Path) -> None:
+    kept = tmp_path / "token"
+    first, again = (WebAddress.of("0.0.0.0", 0, kept=kept) for _ in range(2))
+    assert first.token
+    assert (first.token, kept.read_text()) == (again.token, f"{first.token}\n")
+    if os.name == "posix":
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert WebAddress.of("0.0.0.0", 0).token != first.token
+    assert WebAddress.of("127.0.0.1", 0, kept=tmp_path / "none").token is None
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"short\n", b"\xff" * 20, b"a b c d e f g h i j k l", b"a" * 200, None])
+def test_a_file_that_keeps_no_token_is_one_line(content: bytes | None, tmp_path: Path) -> None:
+    kept = tmp_path / "token" if content is not None else tmp_path
+    if content is not None:
+        kept.write_bytes(content)
+    with pytest.raises(SettingsInvalid, match=r"^--token-file .*(expected 16 to 128|cannot be read or made)"):
+        WebAddress.of("0.0.0.0", 0, kept=kept)
+    assert content is None or kept.read_bytes() == content
 
 
 def read_events(address: str, count: int, headers: dict[str, str] | None = None) -> list[tuple[str, Any]]:
