@@ -59,6 +59,10 @@ class ColumnMap(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.baddbmm(self.bias, self.weight, x)
 
+    def into(self, x: Tensor, out: Tensor) -> Tensor:
+        """Puts what the maps make of `x` into `out`."""
+        return torch.baddbmm(self.bias, self.weight, x, out=out)
+
     def onto(self, x: Tensor, sum_: Tensor) -> None:
         """Adds what the maps make of `x` to `sum_`."""
         sum_.baddbmm_(self.weight, x).add_(self.bias)

@@ -42,7 +42,7 @@ SERVED_S = 30.0
 
 def bench(seconds: float, console: Console) -> int:
     """Measure start-up over several processes, then one run of `seconds`; print one table."""
-    console.print(_machine())
+    console.print(machine())
     with tempfile.TemporaryDirectory() as scratch:
         media = Path(scratch) / "bench.mp4"
         repeat(CLIP, media, seconds + 5)
@@ -172,13 +172,27 @@ def _imports() -> Row:
     return "import dhmd", measured, "<= torch + 0.05 s"
 
 
-def _machine() -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
+INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "VNNI",
+    "avx_vnni": "VNNI",
+    "avx512_bf16": "BF16",
+    "amx_tile": "AMX",
+}
+"""Instruction sets that the figures depend on, by their names in /proc/cpuinfo."""
+
+
+def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Name the processor with its instruction sets, as far as the system tells, and what runs on it."""
+    model, instructions = platform.processor() or platform.machine(), ""
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{model}, {cores()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+        pairs = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        told = {name.strip(): value.strip() for name, _, value in pairs}
+        model, flags = told.get("model name", model), set(told.get("flags", "").split())
+        instructions = "/".join(dict.fromkeys(name for flag, name in INSTRUCTIONS.items() if flag in flags))
+    with_them = f" with {instructions}" if instructions else ""
+    return f"{model}{with_them}, {cores()} cores, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def _table(summary: Summary, starts: list[float], memory: MemoryLog, cores: float, threads: ThreadLog) -> Table:

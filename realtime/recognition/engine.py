@@ -28,7 +28,7 @@ from realtime.perception.window import WindowCut
 
 SENTIMENT_LIMIT = 3.0
 EVERY: Final = frozenset(Modality)
-MOST_AT_ONCE: Final = {"cpu": 16, "cuda": 1024}
+MOST_AT_ONCE: Final = {"cpu": 32, "cuda": 1024}
 """Windows in a pass. On a CPU what lies between two products then stays in the cache."""
 Windows = tuple[Tensor, ...]
 """Inputs (B, steps, width), then masks (B, steps), each in modality order."""
@@ -116,12 +116,12 @@ class Engine:
         self._own = own_heads(checkpoint.model.config.heads)
         self._columns = len(columns(checkpoint.model.config.heads))
         self._program = program_of(checkpoint, device)
-        self._predictors: dict[frozenset[Modality], nn.Module] = {}
+        self._predictors: dict[tuple[frozenset[Modality], bool], nn.Module] = {}
         specs = [checkpoint.features[m] for m in Modality]
         inputs = [torch.zeros(1, spec.steps, spec.width, device=device) for spec in specs]
         masks = [torch.ones(1, spec.steps, dtype=torch.bool, device=device) for spec in specs]
         make = captured if device.type == "cuda" else traced
-        self._whole = make(self._predictor(EVERY), (*inputs, *masks))
+        self._whole = make(self._predictor(EVERY, alone=True), (*inputs, *masks))
 
     @torch.inference_mode()
     def infer(self, cut: WindowCut) -> Inference | None:
@@ -129,7 +129,7 @@ class Engine:
         if not cut.present:
             return None
         started = time.perf_counter()
-        predict = self._whole if cut.present == EVERY else self._predictor(cut.present)
+        predict = self._whole if cut.present == EVERY else self._predictor(cut.present, alone=True)
         windows = (*(cut.inputs[m] for m in Modality), *(cut.masks[m] for m in Modality))
         row = predict(*windows)[0].numpy(force=True)
         return self._inference(cut, row, (time.perf_counter() - started) * 1000)
@@ -153,20 +153,23 @@ class Engine:
                 given = [cuts[place] for place in some]
                 inputs = [torch.cat([cut.inputs[m] for cut in given]).to(self.device) for m in Modality]
                 masks = [torch.cat([cut.masks[m] for cut in given]).to(self.device) for m in Modality]
-                rows = self._predictor(present)(*inputs, *masks).numpy(force=True)
+                rows = self._predictor(present, alone=False)(*inputs, *masks).numpy(force=True)
                 each_ms = (time.perf_counter() - started) * 1000 / len(given)
                 for place, row in zip(some, rows, strict=True):
                     found[place] = self._inference(cuts[place], row, each_ms)
         return found
 
-    def _predictor(self, present: frozenset[Modality]) -> nn.Module:
-        if present not in self._predictors and self._program is not None:
-            self._predictors[present] = Exported(self._program, present)
-        if present not in self._predictors:
-            steps = {m: spec.steps for m, spec in self.checkpoint.features.items()}
-            made = Predictor(self.checkpoint.model, steps, present, activations=self._activations)
-            self._predictors[present] = made.to(self.device).eval()
-        return self._predictors[present]
+    def _predictor(self, present: frozenset[Modality], *, alone: bool) -> nn.Module:
+        """alone: for one window at a time."""
+        if (present, alone) not in self._predictors:
+            if self._program is not None:  # which is on its device, and refuses `eval`
+                made: nn.Module = Exported(self._program, present)
+            else:
+                steps = {m: spec.steps for m, spec in self.checkpoint.features.items()}
+                predictor = Predictor(self.checkpoint.model, steps, present, alone=alone, activations=self._activations)
+                made = predictor.to(self.device).eval()
+            self._predictors[present, alone] = made
+        return self._predictors[present, alone]
 
     def _inference(self, cut: WindowCut, row: NDArray[np.float32], inference_ms: float) -> Inference:
         """row: the columns of Readout."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -62,8 +62,8 @@ def test_as_the_training_path(present: frozenset[Modality], share: float) -> Non
     given = windows(present, share)
     with torch.inference_mode():
         expected = Readout(model, activations=True)(*given)
-        for computed in (present, frozenset(Modality)):
-            found = Predictor(model, STEPS, computed, activations=True)(*given)
+        for computed, alone in product((present, frozenset(Modality)), (False, True)):
+            found = Predictor(model, STEPS, computed, alone=alone, activations=True)(*given)
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
         plain = Predictor(model, STEPS, present)(*given)
     torch.testing.assert_close(plain, expected[:, : plain.shape[1]], atol=1e-5, rtol=0)
@@ -82,7 +82,7 @@ def test_without_a_dictionary(present: frozenset[Modality]) -> None:
 def test_scores_that_exp_could_not_take() -> None:
     model = network(loudness=12.0)
     predictor = Predictor(model, STEPS)
-    assert not any(stack.safe for stack in predictor.trunk.memory)
+    assert not any(module.safe for module in predictor.modules() if isinstance(module, Stack))
     for share in (1.0, 0.6):
         given = windows(frozenset(Modality), share)
         with torch.inference_mode():

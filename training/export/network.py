@@ -60,7 +60,8 @@ def write_network(exported: Exported, kind: str, path: Path) -> float:
     Raises ExportFailed when a number of the file is more than `TOLERANCE` off, LibraryMissing.
     """
     write, read = {"onnx": (_write_onnx, read_onnx), "pt2": (_write_pt2, read_pt2)}[kind]
-    predictor, readout = Predictor(exported.model, exported.steps).eval(), Readout(exported.model).eval()
+    predictor = Predictor(exported.model, exported.steps, alone=True).eval()
+    readout = Readout(exported.model).eval()
     with torch.no_grad():
         write(predictor, exported, path)
         return distance_from(readout, read(path), exported)
