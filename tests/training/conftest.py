@@ -66,9 +66,10 @@ def made(specs: dict[Modality, FeatureSpec]) -> list[Example]:
 
 @pytest.fixture(scope="package", autouse=True)
 def few_windows() -> Iterator[None]:
-    """What is measured on composed windows takes as many times less; what it says of made examples is the same."""
+    """What is measured on composed or imagined windows takes as many times less, and says the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.evaluation.evaluate.PER_CLASS", 25)
+        patch.setattr("training.learning.rehearsal.POOL", 256)
         yield
 
 

@@ -40,12 +40,13 @@ CHECKPOINT: Final = "checkpoint"
 @dataclass(frozen=True, slots=True)
 class FitData:
     """Everything a run learns from and is measured on. manifests: sha256 of each by its name. known: utterances of the
-    test splits that the checkpoint was measured on from which the run begins."""
+    test splits that the checkpoint was measured on from which the run begins; None: what is kept of that checkpoint is
+    not measured."""
 
     examples: Mapping[Split, Sequence[Example]]
     specs: Mapping[Modality, FeatureSpec]
     manifests: Mapping[str, str] = field(default_factory=dict)
-    known: Sequence[Example] = ()
+    known: Sequence[Example] | None = None
 
     @classmethod
     def of(
@@ -53,7 +54,7 @@ class FitData:
         examples: Sequence[Example],
         specs: Mapping[Modality, FeatureSpec],
         manifests: Mapping[str, str] | None = None,
-        known: Sequence[Example] = (),
+        known: Sequence[Example] | None = None,
     ) -> FitData:
         by_split = {split: [e for e in examples if e.utterance.split is split] for split in Split}
         return cls(by_split, specs, manifests or {}, known)
@@ -191,13 +192,14 @@ def _finish(
     if config.start is not None:
         begun = load(config.start)
         told["before"] = before = by_corpus(begun, data.examples[Split.TEST])
-        retained = Retained(
-            by_corpus(begun, data.known),
-            by_corpus(checkpoint, data.known),
-            # Other windows than those that it rehearsed.
-            Rehearsal(begun.model, data.specs, config.seed + 1).agreement(checkpoint.model),
-        )
-        told["retained"] = asdict(retained)
+        if data.known is not None:
+            retained = Retained(
+                by_corpus(begun, data.known),
+                by_corpus(checkpoint, data.known),
+                # Other windows than those that it rehearsed.
+                Rehearsal(begun.model, data.specs, config.seed + 1).agreement(checkpoint.model),
+            )
+            told["retained"] = asdict(retained)
     if folds is not None:
         told["folds"] = folds
     write_atomically(run / RESULTS, json.dumps(record | told, indent=1) + "\n")
