@@ -13,15 +13,13 @@ from rich.text import Text
 
 from dhmd.labels import CHANNELS
 from realtime.messages.estimate import Estimate
-from realtime.perception.people import PeopleInView
 from realtime.pipeline.outputs import Emitted
 from realtime.terminal.history import COLOURS
 from realtime.terminal.view import (
     LINE_EVERY_S,
     REDRAW_S,
-    TROUBLE,
     Dashboard,
-    describe_line,
+    DashboardSink,
     nothing_perceived,
     sentiment_colour,
 )
@@ -46,7 +44,7 @@ class StreamsView:
         if self._live is None:
             if row.estimate is not None and now_s - row.told_s >= LINE_EVERY_S:
                 row.told_s = now_s
-                line = " | ".join([f"{row.name}  {describe_line(row.estimate)}", *map(str, row.dashboard.people())])
+                line = f"{row.name}  {row.dashboard.line(row.estimate)}"
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         elif now_s - self._drawn_s >= REDRAW_S:
             self._drawn_s = now_s
@@ -72,14 +70,14 @@ class StreamsView:
             self._live.stop()
 
 
-class StreamRow:
+class StreamRow(DashboardSink):
     """A sink that keeps what is newest of one stream."""
 
     def __init__(self, name: str, view: StreamsView) -> None:
+        super().__init__(Dashboard(name, ""))
         self.name = name
         self.estimate: Estimate | None = None
         self.told_s = 0.0
-        self.dashboard = Dashboard(name, "")
         self._view = view
 
     def on_estimate(self, emission: Emitted) -> None:
@@ -87,24 +85,14 @@ class StreamRow:
         self.dashboard.arrived(emission.estimate)
         self._view.changed(self)
 
-    def on_person(self, emission: Emitted) -> None:
-        self.dashboard.person_arrived(emission.estimate)
-
-    def on_people(self, view: PeopleInView) -> None:
-        self.dashboard.set_people(view)
-
     def on_worker(self, status: WorkerStatus) -> None:
-        self.dashboard.set_worker(status)
+        super().on_worker(status)
         self._view.changed(self)
 
     def cells(self) -> list[Text]:
         """Return a row of the table."""
         e, name = self.estimate, Text(self.name, "bold")
-        trouble = [
-            Text(f"{worker.worker} {worker.state}: {worker.reason}", TROUBLE[worker.state])
-            for worker in self.dashboard.workers.values()
-            if worker.state in TROUBLE
-        ]
+        trouble = self.dashboard.trouble()
         if e is None:
             return [name, Text("-", "grey50"), Text(), Text(), Text(), *(trouble[:1] or [Text()])]
         rate = Text(f"{self.dashboard.rate_hz:.1f}/s", "grey50")

@@ -155,6 +155,18 @@ class Dashboard:
         self.history.add(e)
         self._arrivals.append(time.monotonic())
 
+    def line(self, e: Estimate) -> str:
+        """Describe an estimate, and those in view where there are several, in one plain line."""
+        return " | ".join([describe_line(e), *map(str, self.people())])
+
+    def trouble(self) -> list[Text]:
+        """Return a line each of the workers that do not keep up, or do not work."""
+        return [
+            Text(f"{worker.worker} {worker.state}: {worker.reason}", TROUBLE[worker.state])
+            for worker in self.workers.values()
+            if worker.state in TROUBLE
+        ]
+
     @property
     def rate_hz(self) -> float:
         if len(self._arrivals) < 2:
@@ -193,11 +205,7 @@ class Dashboard:
         people = f"{e.faces} face" if e.faces == 1 else f"{e.faces} faces"
         lost = f"lost {e.dropped.video} frames, {e.dropped.audio} blocks of sound"
         lines = [Text(f"{self.rate_hz:.1f}/s · latency {delay} · {people} · {lost}", "grey50")]
-        lines += [
-            Text(f"{worker.worker} {worker.state}: {worker.reason}", TROUBLE[worker.state])
-            for worker in self.workers.values()
-            if worker.state in TROUBLE
-        ]
+        lines += self.trouble()
         lines += [Text(line, "cyan") for line in self.marks.splitlines()]
         lines.append(Text(self.connection if self.over else f"Ctrl-C stops · {self.connection}", "grey50"))
         for line in lines:
@@ -331,19 +339,11 @@ def _last_words(e: Estimate, width: int) -> Text:
     return known.append(quoted if len(quoted) <= room else f"…{quoted[len(quoted) - room + 1 :]}", style="italic")
 
 
-class TerminalView:
-    """A sink that draws: live in a terminal, one plain line a second elsewhere."""
+class DashboardSink:
+    """A sink that keeps all but the estimates of a stream on a dashboard."""
 
-    def __init__(self, console: Console, dashboard: Dashboard) -> None:
-        self.console = console
+    def __init__(self, dashboard: Dashboard) -> None:
         self.dashboard = dashboard
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._drawn_s = 0.0
-        self._telling: Estimate | None = None
-        """The newest estimate in which something was perceived: what stays on the screen at the end."""
-
-    def on_estimate(self, emission: Emitted) -> None:
-        self.show(emission.estimate)
 
     def on_person(self, emission: Emitted) -> None:
         self.dashboard.person_arrived(emission.estimate)
@@ -357,6 +357,21 @@ class TerminalView:
     def on_connection(self, state: str) -> None:
         self.dashboard.set_connection(state)
 
+
+class TerminalView(DashboardSink):
+    """A sink that draws: live in a terminal, one plain line a second elsewhere."""
+
+    def __init__(self, console: Console, dashboard: Dashboard) -> None:
+        super().__init__(dashboard)
+        self.console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._drawn_s = 0.0
+        self._telling: Estimate | None = None
+        """The newest estimate in which something was perceived: what stays on the screen at the end."""
+
+    def on_estimate(self, emission: Emitted) -> None:
+        self.show(emission.estimate)
+
     def show(self, estimate: Estimate) -> None:
         if estimate.top is not None:
             self._telling = estimate
@@ -368,12 +383,8 @@ class TerminalView:
         if self._live:
             self._live.update(self.dashboard.render(estimate), refresh=True)
         else:
-            self.console.print(
-                " | ".join([f"{_moment(estimate.t)}  {describe_line(estimate)}", *map(str, self.dashboard.people())]),
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            line = f"{_moment(estimate.t)}  {self.dashboard.line(estimate)}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         if self._live:
