@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import json
 import re
 import signal
 from collections.abc import Callable
@@ -26,8 +28,8 @@ def test_each_has_its_topics_and_settings_and_all_share_the_models(
     config, log = tmp_path / "rooms.yaml", tmp_path / "desk.jsonl"
     config.write_text(
         f"broker: {mosquitto.url}\nhop_s: 0.2\nstreams:\n"
-        f"  hall: {{source: {CLIP}, words: off, discovery: true}}\n"
-        f"  desk: {{source: {CLIP}, hop_s: 0.5, duration: 8, estimates: {log}}}\n"
+        f"  hall: {{source: {CLIP}, words: off, discovery: true, duration: 8}}\n"
+        f"  desk: {{source: {CLIP}, hop_s: 0.5, estimates: {log}}}\n"
         "  far: {source: http://127.0.0.1:9/none}\n"
     )
     everything = subscribe(mosquitto.port)
@@ -37,17 +39,18 @@ def test_each_has_its_topics_and_settings_and_all_share_the_models(
     config.write_text(config.read_text().replace("hop_s: 0.5,", "hop_s: 0.5, margin: 0.5,"))
     run._process.send_signal(signal.SIGHUP)
     run.wait_for(lambda: "settings of desk read again: margin followed from now on" in run.err)
-    run.wait_for(lambda: "stopped" in everything.statuses("desk"))
-    assert everything.statuses("hall")[-1] == "online"
+    run.wait_for(lambda: "stopped" in everything.statuses("hall"))
+    run.wait_for(lambda: any(one["transcript"] for one in everything.estimates("desk")))
     run.interrupt()
     assert run.wait() == 0
-    assert [everything.statuses(name)[-1] for name in ("hall", "desk", "far")] == ["stopped"] * 3
-    steps = {name: [one["t"] for one in everything.estimates(name)] for name in ("hall", "desk")}
-    assert steps["hall"][1] - steps["hall"][0] == pytest.approx(0.2, abs=0.05)
-    assert steps["desk"][1] - steps["desk"][0] == pytest.approx(0.5, abs=0.05)
-    assert "day" in everything.estimates("desk")[-1]["transcript"]
+    assert [everything.statuses(name) for name in ("hall", "desk", "far")] == [["online", "stopped"]] * 3
+    for name, hop_s in (("hall", 0.2), ("desk", 0.5)):
+        # Ticks that a busy machine misses make longer steps, none makes shorter ones.
+        t = [one["t"] for one in everything.estimates(name)]
+        assert min(b - a for a, b in itertools.pairwise(t)) == pytest.approx(hop_s, abs=0.05)
     assert not any(one["transcript"] for one in everything.estimates("hall"))
-    assert len(log.read_text().splitlines()) == len(everything.estimates("desk"))
+    written = {json.loads(line)["seq"] for line in log.read_text().splitlines()}
+    assert {one["seq"] for one in everything.estimates("desk")} <= written
     assert everything.payloads("homeassistant/device/dhmd_hall/config")
     assert not everything.payloads("homeassistant/device/dhmd_desk/config")
     assert all(f"\n{name}" in run.out for name in ("hall", "desk", "far")), "a line and a summary each"
