@@ -173,6 +173,7 @@ class Server:
             answers = await loop.run_in_executor(thread, self._estimator.answer, batch)
             self.statistics.busy_s += time.monotonic() - begun_s
             self.statistics.batches[len(answers)] += 1
+            self.statistics.estimates += len(answers)
             if line := self._pressure.told(time.monotonic(), self.streams.counts):
                 logger.warning("%s", line)
             made = iter(answers)
@@ -207,5 +208,4 @@ class Server:
             properties.UserProperty = told
             name = topic.at(stream=request.stream, id=str(person))
             await client.publish(name, estimate.model_dump_json().encode(), properties=properties)
-            self.statistics.estimates += 1
         self.statistics.held_ms.append((time.monotonic() - request.arrived_s) * 1000)

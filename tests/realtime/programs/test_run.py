@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,11 @@ def test_a_run_at_its_own_pace_tells_its_statuses_and_latencies_and_ends_with_th
     assert listener.statuses("hall") == ["online", "stopped"]
     for worker in ("video", "audio", "face", "voice", "transcript"):
         states = [json.loads(payload)["state"] for payload in listener.payloads(f"dhmd/hall/status/{worker}")]
-        # A status that is overtaken before it was sent is not sent: some are missing, none is out of order.
-        assert states == [state for state in ("starting", "running", "ended") if state in states]
-        assert states[-1] == "ended"
+        # A status that is overtaken before it was sent is not sent: some are missing, none is out of order. On a busy
+        # machine a worker that runs falls behind, now and then.
+        passed = [state for state, _ in groupby("running" if state == "behind" else state for state in states)]
+        assert passed == [state for state in ("starting", "running", "ended") if state in passed]
+        assert passed[-1] == "ended"
     estimates = read(file)
     received = listener.estimates("hall")
     # The file has what came before the broker was reached as well.
