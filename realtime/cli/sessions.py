@@ -14,6 +14,7 @@ EXPORT_EXAMPLES = """formats:
 
 examples:
   dhmd-live export talk.mcap --to html                     talk.html, a report to look at
+  dhmd-live export talk.mcap --to html --language de       the same in German
   dhmd-live export talk.mcap --to parquet --out data/1.parquet
                                                            pandas.read_parquet("data/1.parquet")
   dhmd-live export talk.mcap --to srt --force              subtitles; replaces those that are there
@@ -44,6 +45,7 @@ exit status: 0 done or nothing to do, 1 not a session, or nothing of it left, 2 
 
 
 def add_export(commands: Commands) -> None:
+    from realtime.languages import ENGLISH, LANGUAGES
     from realtime.session.export.formats import FORMATS
 
     formats = "\n".join(f"  {name:<10} {one.what}" for name, one in FORMATS.items())
@@ -52,6 +54,12 @@ def add_export(commands: Commands) -> None:
         commands, "export", _export, "write a session in another format, or compare several", examples, several=True
     )
     export.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
+    export.add_argument(
+        "--language",
+        choices=LANGUAGES,
+        default=ENGLISH,
+        help="what a report or its picture is written in (default: en)",
+    )
     _add_output_flags(export, "FILE with the format's suffix; of several, sessions")
 
 
@@ -59,9 +67,9 @@ def _export(options: argparse.Namespace) -> int:
     from realtime.session.export.write import compare, export
 
     if len(options.file) > 1:
-        print(compare(options.file, options.to, options.out, force=options.force))
+        print(compare(options.file, options.to, options.out, force=options.force, language=options.language))
     else:
-        print(export(options.file[0], options.to, options.out, force=options.force))
+        print(export(options.file[0], options.to, options.out, force=options.force, language=options.language))
     return 0
 
 

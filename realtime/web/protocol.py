@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dhmd.untrusted import shown
+from realtime.languages import ENGLISH
 from realtime.messages.commands import LONGEST_SMOOTHING_S
 
 MALFORMED, REFUSED, SUPERSEDED, BUSY = 4400, 4403, 4409, 4429  # of the range that WebSocket leaves to applications
@@ -64,6 +65,8 @@ class Record(_Said):
     on: bool
     video: bool = False
     audio: bool = False
+    language: str = Field(ENGLISH, max_length=16)
+    """Of the report, if it is one of LANGUAGES."""
 
 
 class Choose(_Said):

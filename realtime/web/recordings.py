@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from dhmd.errors import DHMDError
 from realtime.errors import CommandRefused
+from realtime.languages import ENGLISH, LANGUAGES
 from realtime.pipeline.pipeline import Pipeline
 from realtime.session.export.write import export
 from realtime.session.limited import MOST_BYTES_IN_ALL, LimitedRecording
@@ -221,6 +222,7 @@ class PageRecording(LimitedRecording):
         self._marking: Marking | None = None
         """Keys that mark the recording that is under way."""
         self._state, self._reason = "off", ""
+        self._language = ENGLISH
         self._over = False
         self.kept: list[RecordingFiles] = []
         recordings.begin(self)
@@ -237,11 +239,15 @@ class PageRecording(LimitedRecording):
             "files": [file for kept in reversed(self.kept) for file in self._recordings.files(kept)],
         }
 
-    def on_request(self, on: bool, video: bool, audio: bool) -> None:
-        """Start, with pictures or sound only if asked, or stop; does nothing where that is so already."""
+    def on_request(self, on: bool, video: bool, audio: bool, language: str = ENGLISH) -> None:
+        """Start, with pictures or sound only if asked, or stop; does nothing where that is so already.
+
+        language: of the report, if it is one of LANGUAGES.
+        """
         if not on:
             self.end()
         elif self.recorder is None and not self._over:
+            self._language = language if language in LANGUAGES else ENGLISH
             self._start(video=video, audio=audio)
 
     def on_key(self, key: str) -> None:
@@ -297,7 +303,7 @@ class PageRecording(LimitedRecording):
         path = Path(recorder.name)
         kept = self._recordings.at(path.parent)
         if kept is not None:
-            kept.files = await asyncio.to_thread(_files, path)
+            kept.files = await asyncio.to_thread(_files, path, self._language)
         if self.recorder is not None:
             self._on_change(self.state())  # another one is under way already
         elif recorder.failed is not None:
@@ -312,12 +318,12 @@ class PageRecording(LimitedRecording):
         self._on_change(self.state())
 
 
-def _files(path: Path) -> dict[str, Path]:
+def _files(path: Path, language: str) -> dict[str, Path]:
     """Put table and report of a recording beside it; returns the files by name. Without estimates, or room, there
     are none of these."""
     if not path.exists() or not path.stat().st_size:
         return {}
     files = [path]
     with contextlib.suppress(DHMDError, OSError):
-        files += [export(path, to) for to in MADE_OF_THEM]
+        files += [export(path, to, language=language) for to in MADE_OF_THEM]
     return {one.name: one for one in files}

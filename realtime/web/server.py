@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from realtime import languages
 from realtime.allowance import Allowances
 from realtime.errors import SettingsInvalid
 from realtime.web.address import WebAddress
@@ -143,6 +144,7 @@ class WebServer(Generic[A]):
                 Route("/", self._index),
                 WebSocketRoute("/stream", self._stream),
                 Route("/events", self._events),
+                Route("/static/languages/{code}.json", self._language),
                 Mount("/static", StaticFiles(directory=STATIC)),
                 *([self.recordings.route] if self.recordings else []),
                 *([Route("/streams", self._streams), Route("/streams/events", self._told)] if self.streams else []),
@@ -153,6 +155,11 @@ class WebServer(Generic[A]):
                 Middleware(_Guard, HEADERS | (FRAMED if proxy else {})),
             ],
         )
+
+    def _language(self, request: Request) -> Response:
+        if (code := request.path_params["code"]) not in languages.LANGUAGES:
+            return PlainTextResponse("there is no such language", 404)
+        return FileResponse(languages.FILES / f"{code}.json")
 
     def _index(self, request: Request) -> Response:
         page = "streams.html" if self.streams is self.audience else "index.html"

@@ -82,7 +82,7 @@ class Viewers:
                 said = None
             on_key = self.on_key or (self.recording.on_key if self.recording else None)
             if isinstance(said, Record) and self.recording is not None:
-                self.recording.on_request(said.on, said.video, said.audio)
+                self.recording.on_request(said.on, said.video, said.audio, said.language)
             elif isinstance(said, Key) and on_key is not None:
                 if time.monotonic() - heard_s >= KEY_EVERY_S:
                     heard_s = time.monotonic()

@@ -194,7 +194,7 @@ class Visit:
             case DeviceState():
                 self.on_source(asked)
             case Record():
-                self.recording.on_request(asked.on, asked.video, asked.audio)
+                self.recording.on_request(asked.on, asked.video, asked.audio, asked.language)
             case Key():
                 self.recording.on_key(asked.key)
             case Choose() | Steady():
@@ -289,8 +289,14 @@ class Visits:
         while len(self._places) >= self._most and (ending := self._ending()):
             await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
         if len(self._places) >= self._most:
-            many = "one person is" if self._most == 1 else f"{self._most} people are"
-            return f"{many} being read already, as many as this machine can follow; please try again in a while"
+            if self._most == 1:
+                return (
+                    "one person is being read already, as many as this machine can follow; please try again in a while"
+                )
+            return (
+                f"{self._most} people are being read already, as many as this machine can follow; "
+                "please try again in a while"
+            )
         if not begun.takes(time.monotonic()):
             return "too many sessions were begun from here; please try again in a minute"
         number = next(n for n in range(1, self._most + 1) if n not in self._places)

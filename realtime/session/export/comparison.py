@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.session import Session
+from realtime.languages import t
 from realtime.session.export.look import COLOURS, DASH, length, percent, signed, started
 from realtime.session.export.markup import document, escape, table
-from realtime.session.export.tables import METHOD_OF_INTERVALS, interval, swatch
+from realtime.session.export.tables import interval, method_of_intervals, not_felt, swatch
 from realtime.session.summary import Mean, Summary, stretches
 from realtime.session.timeline import Timeline
 
@@ -117,9 +118,9 @@ def page(compared: Sequence[Compared], out: Path) -> str:
     ]
     channels = [
         [
-            name,
+            t(name),
             *(
-                f"{percent(channel.present)}, influence {percent(channel.influence)}"
+                f"{percent(channel.present)}, {t('influence {share}', share=percent(channel.influence))}"
                 for one in whole
                 if one.summary
                 for channel in one.summary.channels
@@ -129,20 +130,24 @@ def page(compared: Sequence[Compared], out: Path) -> str:
         for name in CHANNELS.values()
     ]
     names = [escape(one.session.stem) for one in whole]
-    body = f"""<header class="top"><p class="eyebrow">comparison</p><h1>{len(compared)} sessions</h1></header>
-<section class="figures">{table(head, rows)}</section>
-{f'<section class="figures"><h2>Without a session</h2><ul>{failed}</ul></section>' if failed else ""}
-<section class="figures"><h2>Time of each emotion</h2>
-<p>Share of the time with an answer for which it was named, with its 95 % interval</p>
+    without = f'<section class="figures"><h2>{t("Without a session")}</h2><ul>{failed}</ul></section>' if failed else ""
+    body = f"""<header class="top"><p class="eyebrow">{t("comparison")}</p>
+<h1>{t("{count} sessions", count=len(compared))}</h1></header>
+<section class="figures">{table([t(name) for name in head], rows)}</section>
+{without}
+<section class="figures"><h2>{t("Time of each emotion")}</h2>
+<p>{t("Share of the time with an answer for which it was named, with its 95 % interval")}</p>
 {table(("", *names), shares)}</section>
-<section class="figures"><h2>Channels</h2>
-<p>Share of the time for which each was perceived, and how far it moved the answer</p>{table(("", *names), channels)}
+<section class="figures"><h2>{t("Channels")}</h2>
+<p>{t("Share of the time for which each was perceived, and how far it moved the answer")}</p>
+{table(("", *names), channels)}
 </section>
-<section class="method"><h2>Method</h2><p>{METHOD_OF_INTERVALS} Two sessions whose intervals are apart differ by more
-than that; it says nothing of other people. What a face, a voice or a sentence shows is not what a person feels.</p>
+<section class="method"><h2>{t("Method")}</h2><p>{method_of_intervals()}
+{t("Two sessions whose intervals are apart differ by more than that; it says nothing of other people.")}
+{not_felt()}</p>
 </section>
 """
-    return document("Sessions", body)
+    return document(t("Sessions"), body)
 
 
 def _row(one: Compared, out: Path) -> list[str]:
@@ -151,7 +156,7 @@ def _row(one: Compared, out: Path) -> list[str]:
     if report.is_file():
         name = f'<a href="{escape(quote(os.path.relpath(report, out.parent)))}">{name}</a>'
     if one.summary is None or not one.summary.estimated:
-        return [name, "nobody was seen or heard", *[DASH] * 7]
+        return [name, t("nobody was seen or heard"), *[DASH] * 7]
     summary, timeline = one.summary, one.summary.timeline
     if participant := timeline.session.settings.get("participant"):
         name = f"{name}<br/>{escape(str(participant))}"
@@ -177,10 +182,10 @@ def _strip(timeline: Timeline) -> str:
         x, until = (t_s / timeline.length_s * WIDTH for t_s in (start_s, end_s))
         bars.append(
             f'<rect x="{x:.1f}" width="{until - x:.1f}" y="0" height="20" fill="{COLOURS[top]}">'
-            f"<title>{top}</title></rect>"
+            f"<title>{t(top)}</title></rect>"
         )
-        told.append(top)
+        told.append(t(top))
     return (
-        f'<svg role="img" aria-label="{", then ".join(told)}" viewBox="0 0 {WIDTH:g} 20" preserveAspectRatio="none" '
+        f'<svg role="img" aria-label="{", ".join(told)}" viewBox="0 0 {WIDTH:g} 20" preserveAspectRatio="none" '
         f'style="width:18rem;height:20px">{"".join(bars)}</svg>'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from calendar import month_name
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import EDGES, Modality
+from realtime.languages import t
 from realtime.percentiles import percentiles
 from realtime.session.timeline import Floats, Timeline
 from realtime.workers import WorkerState
@@ -37,10 +39,15 @@ STATE_COLOURS = {
     WorkerState.RESTARTING: NEGATIVE,
     WorkerState.FAILED: NEGATIVE,
 }
-EDGE_CHANNELS = tuple(f"{CHANNELS[edge.source]} → {CHANNELS[edge.target]}" for edge in EDGES)
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+MONTHS = tuple(month_name)[1:]
 MOST = 800
 """Points that a plot shows; more are averaged."""
+
+
+def edge_names() -> list[str]:
+    """Return who teaches whom, for each edge of a graph."""
+    return [f"{t(CHANNELS[edge.source])} → {t(CHANNELS[edge.target])}" for edge in EDGES]
 
 
 def tint(sentiment: float | None) -> tuple[str, float]:
@@ -145,9 +152,10 @@ def started(timeline: Timeline) -> str:
         try:
             when = datetime.fromisoformat(timeline.session.metadata["created"]).astimezone()
         except (KeyError, ValueError):
-            return "unknown"
+            return t("unknown")
     offset = f"{when:%z}"
-    return f"{when.day} {when:%B %Y, %H:%M:%S}, UTC{offset[:3]}:{offset[3:]}"
+    date = t("{day} {month} {year}", day=when.day, month=t(MONTHS[when.month - 1]), year=when.year)
+    return f"{date}, {when:%H:%M:%S}, UTC{offset[:3]}:{offset[3:]}"
 
 
 def facts(timeline: Timeline) -> dict[str, str]:
@@ -158,40 +166,50 @@ def facts(timeline: Timeline) -> dict[str, str]:
     measured = percentiles(timeline.latency_ms[~np.isnan(timeline.latency_ms)].tolist())
     about = {name: session.settings.get(name) for name in ("participant", "notes")}
     told = {
-        **{name: str(value) for name, value in about.items() if value},
-        "recorded": started(timeline),
-        "length": length(timeline.length_s),
-        "file": session.path.name,
-        "estimates": f"{len(timeline):,}, {timeline.rate_hz:.1f} a second",
-        "model": f"{session.metadata['model']} {session.metadata['checkpoint']}",
-        "latency": f"median {measured.p50:.0f} ms, 95 % within {measured.p95:.0f} ms"
+        **{t(name): str(value) for name, value in about.items() if value},
+        t("recorded"): started(timeline),
+        t("length"): length(timeline.length_s),
+        t("file"): session.path.name,
+        t("estimates"): t("{count}, {rate} a second", count=f"{len(timeline):,}", rate=f"{timeline.rate_hz:.1f}"),
+        t("model"): f"{session.metadata['model']} {session.metadata['checkpoint']}",
+        t("latency"): t("median {p50} ms, 95 % within {p95} ms", p50=f"{measured.p50:.0f}", p95=f"{measured.p95:.0f}")
         if measured
-        else "time is the file's own",
-        "dropped": f"{_count(video, 'frame')}, {_count(sound, 'block')} of sound",
-        "missing": ", ".join(_count(n, what) for n, what in ((missed, "estimate"), (lost, "message")) if n)
-        or "nothing",
+        else t("time is the file's own"),
+        t("dropped"): f"{_count(video, 'frame')}, {_count(sound, 'block of sound', 'blocks of sound')}",
+        t("missing"): ", ".join(_count(n, what) for n, what in ((missed, "estimate"), (lost, "message")) if n)
+        or t("nothing"),
     }
     if not session.complete:
-        told["recording"] = "cut; this is what was written before"
+        told[t("recording")] = t("cut; this is what was written before")
     return told
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {t(one if number == 1 else many or f'{one}s')}"
 
 
 def verdict(timeline: Timeline) -> str:
     """One sentence on the whole."""
     known = ~np.isnan(timeline.emotions[:, 0])
     if not known.any():
-        return "Nobody was seen or heard."
+        return t("Nobody was seen or heard.")
     shares = timeline.emotions[known].mean(axis=0)
     first, second = np.argsort(shares)[::-1][:2]
     values = timeline.sentiment[known, 0]
-    return (
-        f"Mostly {EMOTIONS[first]} ({percent(shares[first])}), then {EMOTIONS[second]} ({percent(shares[second])}). "
-        f"Sentiment {signed(values.mean())} on average, between {signed(values.min())} and {signed(values.max())}."
+    named = t(
+        "Mostly {first} ({share}), then {second} ({other}).",
+        first=t(EMOTIONS[first]),
+        share=percent(shares[first]),
+        second=t(EMOTIONS[second]),
+        other=percent(shares[second]),
     )
+    sentiment = t(
+        "Sentiment {mean} on average, between {least} and {most}.",
+        mean=signed(values.mean()),
+        least=signed(values.min()),
+        most=signed(values.max()),
+    )
+    return f"{named} {sentiment}"
 
 
 def shares(timeline: Timeline) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape as escape_markup
 from importlib.resources import files
 
+from realtime.languages import language
 from realtime.session.sentences import printable
 
 
@@ -18,7 +19,7 @@ def document(title: str, body: str) -> str:
     """Return a page that needs nothing but itself. title: escaped already."""
     style = (files(__package__) / "report.css").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
-<html lang="en">
+<html lang="{language()}">
 <head>
 <meta charset="utf-8"/>
 <meta name="viewport" content="width=device-width, initial-scale=1"/>

@@ -13,6 +13,7 @@ import numpy as np
 
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.session import Session
+from realtime.languages import t
 from realtime.session.export import look
 from realtime.session.export.look import Drawn
 from realtime.session.sentences import Sentence, printable, sentences
@@ -67,8 +68,8 @@ def write(session: Session, file: IO[bytes]) -> None:
             _bare(axes, picture.drawn.length_s)
             panel.draw(axes)
             top = (y_in + panel.height_in) / height_in
-            figure.text(0.022, top, panel.name, va="top", fontsize=10, fontweight="bold")
-            figure.text(0.022, top - 0.2 / height_in, panel.note, va="top", fontsize=8, color=SOFT, linespacing=1.35)
+            figure.text(0.022, top, t(panel.name), va="top", fontsize=10, fontweight="bold")
+            figure.text(0.022, top - 0.2 / height_in, t(panel.note), va="top", fontsize=8, color=SOFT, linespacing=1.35)
             if number:
                 y = (y_in + panel.height_in + GAP_IN / 2) / height_in
                 figure.add_artist(Line2D([0.022, RIGHT], [y, y], color=RULE, linewidth=0.8))
@@ -142,7 +143,7 @@ class _Picture:
                     colour = look.STATE_COLOURS[status.state]
                     bar = (t_s, max(end_s - t_s, self.drawn.length_s / 1000))
                     axes.broken_barh([bar], (len(troubled) - i - 0.75, 0.5), facecolor=colour, alpha=0.6)
-        _names(axes, [printable(name) for name in troubled])
+        _names(axes, [printable(t(name)) for name in troubled])
 
     def _emotions(self, axes: Axes) -> None:
         drawn = self.drawn
@@ -151,7 +152,7 @@ class _Picture:
         for i, name in enumerate(EMOTIONS):
             low = tops[:, i - 1] if i else np.zeros(len(tops))
             self._fill(axes, low, tops[:, i], look.COLOURS[name])
-            _key(axes, 1 - (0.48 + i * 0.185) / 1.9, look.COLOURS[name], f"{name} {look.percent(shares[name])}")
+            _key(axes, 1 - (0.48 + i * 0.185) / 1.9, look.COLOURS[name], f"{t(name)} {look.percent(shares[name])}")
         _scale(axes, {0: "0", 0.5: "½", 1: "1"})
 
     def _sentiment(self, axes: Axes) -> None:
@@ -179,7 +180,7 @@ class _Picture:
         axes.axhline(0, color=SOFT, linewidth=0.8, alpha=0.5, linestyle=(0, (3, 4)))
         for i, (name, colour) in enumerate((("valence", look.VALENCE), ("arousal", look.AROUSAL))):
             axes.plot(*self._line(self.drawn.affect[:, i]), color=colour, linewidth=1.4, zorder=3 - i)
-            _key(axes, 0.7 - i * 0.195, colour, name)
+            _key(axes, 0.7 - i * 0.195, colour, t(name))
         _scale(axes, {-1: f"{look.MINUS}1", 0: "0", 1: "+1"})
 
     def _rows(self, said: Sequence[Sentence]) -> list[tuple[float, list[str]]]:
@@ -219,7 +220,7 @@ class _Picture:
             self._fill(
                 axes, floor + 0.06 + 0 * there, floor + 0.06 + 0.88 * drawn.influence[m], look.GRAPH, opacity=0.85
             )
-        _names(axes, list(CHANNELS.values()))
+        _names(axes, [t(name) for name in CHANNELS.values()])
 
     def _graph(self, edges: Floats) -> Callable[[Axes], None]:
         from matplotlib.colors import LinearSegmentedColormap
@@ -233,7 +234,7 @@ class _Picture:
                 bars = [(t, u - t) for t, u in zip(drawn.t_s, drawn.until_s, strict=True)]
                 colours = shades(np.sqrt(np.nan_to_num(edges[:, i]).clip(0, 1)))
                 axes.broken_barh(bars, (count - 1 - i + 0.07, 0.86), facecolors=colours, linewidth=0)
-            _names(axes, look.EDGE_CHANNELS)
+            _names(axes, look.edge_names())
 
         return draw
 
@@ -245,7 +246,9 @@ class _Picture:
             axes.plot(*self._line(latency), color=look.GRAPH, linewidth=1.2)
             _scale(axes, {0: "0", most: f"{most:.0f} ms"})
         else:
-            axes.text(0.0, 0.5, "time is the file's own: no latency", fontsize=8, color=SOFT, va="center")
+            axes.text(
+                0.0, 0.5, t("Time is the file's own, so there is no latency."), fontsize=8, color=SOFT, va="center"
+            )
         lost = dropped > 0
         heights = 0.05 * most + 0.4 * most * dropped[lost] / max(1.0, dropped.max())
         axes.vlines(self.drawn.t_s[lost], 0, heights, color=look.NEGATIVE, linewidth=0.9, alpha=0.8)
@@ -288,7 +291,7 @@ class _Picture:
 
 
 def _head(figure: Figure, timeline: Timeline, height_in: float) -> None:
-    figure.text(0.022, 1 - 0.2 / height_in, "SESSION", fontsize=8, color=SOFT, va="top")
+    figure.text(0.022, 1 - 0.2 / height_in, t("session").upper(), fontsize=8, color=SOFT, va="top")
     stream = textwrap.shorten(printable(timeline.session.stream), 64)
     figure.text(0.0215, 1 - 0.36 / height_in, stream, fontsize=20, fontweight="bold", va="top")
     figure.text(0.978, 1 - 0.43 / height_in, look.verdict(timeline), fontsize=10.5, color=SOFT, va="top", ha="right")

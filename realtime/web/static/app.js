@@ -7,7 +7,7 @@
 import { Connection } from "./connection.js";
 import { at } from "./dom.js";
 import { delays, startDrawing } from "./draw.js";
-import { t } from "./language.js";
+import { fromServer, t } from "./language.js";
 import { Player } from "./player.js";
 import { Recording } from "./recording.js";
 import { Settings } from "./settings.js";
@@ -35,7 +35,7 @@ const connection = new Connection({
       say(state.ended);
       return false;
     }
-    say(final ? reason : "connection lost; trying again", true);
+    say(final ? fromServer(reason) : "connection lost; trying again", true);
     if (final) visit.over(reason);
     return true;
   },
@@ -109,7 +109,7 @@ const TOLD = {
     recording.stop();
     if (state.viewing) {
       recording.withdraw("what was recorded is gone with the run");
-      say(state.ended = reason ? t("the run has ended: {reason}", { reason }) : t("the run has ended"));
+      say(state.ended = reason ? t("the run has ended: {reason}", { reason: fromServer(reason) }) : t("the run has ended"));
     } else {
       recording.keepFor(KEPT_S);
       visit.over(reason || "the session has ended");

@@ -2,7 +2,7 @@
 
 import { at, put } from "./dom.js";
 import { EMOTIONS, MODALITIES, percent, SIGNS, strongest } from "./emotions.js";
-import { t } from "./language.js";
+import { fromServer, t } from "./language.js";
 import { shown, state } from "./state.js";
 
 const NOT_PERCEIVED = { vision: t("no face in sight"), audio: t("no voice"), text: t("no words") };
@@ -82,7 +82,7 @@ function whyAbsent(modality) {
   if (silent) return silent;
   for (const one of [device, worker]) {
     const status = statuses.get(one);
-    if (BROKEN.includes(status?.state)) return status.reason || t(status.state);
+    if (BROKEN.includes(status?.state)) return status.reason ? fromServer(status.reason) : t(status.state);
     if (status?.state === "ended" && !state.recorded) return t("ended");
   }
   if (state.recorded) return NOT_PERCEIVED[modality];

@@ -9,7 +9,7 @@ import { buildNumbers, buildPlot, drawPlot } from "./draw-plot.js";
 import { drawExtra } from "./draw-extra.js";
 import { drawTimeline } from "./draw-timeline.js";
 import { drawWords } from "./draw-words.js";
-import { t } from "./language.js";
+import { fromServer, t } from "./language.js";
 import { state, touch } from "./state.js";
 
 const DELAYS = 200;
@@ -89,9 +89,9 @@ function drawHealth() {
   if (broker) parts.push(t("broker {state}", { state: t(broker) }));
   for (const { worker, state: how, reason } of state.statuses.values())
     // Of their own camera and microphone visitors are told beside the buttons.
-    if (["failed", "restarting", "behind", "late"].includes(how) && !(worker in state.sources)) wrong.push(`${t(NAMES[worker] ?? worker)} ${t(how)}: ${reason}`);
+    if (["failed", "restarting", "behind", "late"].includes(how) && !(worker in state.sources)) wrong.push(`${t(NAMES[worker] ?? worker)} ${t(how)}: ${fromServer(reason)}`);
   for (const { what, count, reason } of state.refused.values())
-    wrong.push(t("{count} {what} were refused: {reason}", { count, what: t({ video: "pictures", audio: "blocks of sound", text: "messages" }[what]), reason }));
+    wrong.push(t("{count} {what} were refused: {reason}", { count, what: t({ video: "pictures", audio: "blocks of sound", text: "messages" }[what]), reason: fromServer(reason) }));
   if (state.lostSoundS) wrong.push(t("{seconds} s of sound were lost while the connection was away", { seconds: state.lostSoundS.toFixed(1) }));
   put(at("health"), parts.join(" · "));
   put(at("wrong"), wrong.join("\n"));

@@ -2,7 +2,7 @@
 
 import { at, put } from "./dom.js";
 import { EMOTIONS, minutes } from "./emotions.js";
-import { t } from "./language.js";
+import { fromServer, language, t } from "./language.js";
 import { state } from "./state.js";
 
 const KEPT = t("kept for ten minutes after the session; download it now");
@@ -40,8 +40,10 @@ export class Recording {
   told({ state: how, reason, started, video, audio, files }) {
     this.#on = how === "on";
     if (this.#on) this.#startedPage = state.clock ? started - state.clock.offset : performance.now() / 1000;
-    at("recording-what").textContent = t(`recording${video ? " with pictures" : ""}${audio ? (video ? " and sound" : " with sound") : ""}`);
-    at("recording-failed").textContent = how === "failed" ? t("recording failed: {reason}", { reason }) : "";
+    at("recording-what").textContent = t(
+      video ? (audio ? "recording with pictures and sound" : "recording with pictures") : audio ? "recording with sound" : "recording",
+    );
+    at("recording-failed").textContent = how === "failed" ? t("recording failed: {reason}", { reason: fromServer(reason) }) : "";
     if (how === "ready") this.#offer(files);
     this.#show();
   }
@@ -85,7 +87,7 @@ export class Recording {
 
   #start() {
     at("consent").close();
-    this.#connection.send({ type: "record", on: true, video: at("keep-video").checked, audio: at("keep-audio").checked });
+    this.#connection.send({ type: "record", on: true, video: at("keep-video").checked, audio: at("keep-audio").checked, language });
   }
 
   /** One line a recording: its report to be seen, and its files to be downloaded. */

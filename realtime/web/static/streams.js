@@ -3,7 +3,7 @@
 import { at, put } from "./dom.js";
 import { drawBand, shares } from "./draw-band.js";
 import { MODALITIES, percent, signed, SIGNS } from "./emotions.js";
-import { t } from "./language.js";
+import { fromServer, t } from "./language.js";
 
 const SILENT_S = 5; // a stream that says nothing for so long does not say what is
 const CHANNELS = { f: MODALITIES.vision, v: MODALITIES.audio, w: MODALITIES.text };
@@ -81,7 +81,7 @@ function drawOne(name, { status, heard, newest, workers, hour, card }) {
   put(part("strong"), now ? t(now.e ?? "nobody seen or heard") : "–");
   put(part(".sure"), now?.e ? t("{share} sure", { share: percent(now.p) }) : "");
   put(part(".channels"), now?.e ? `${[...now.m].map((letter) => CHANNELS[letter]).join(", ")} · ${t("valence")} ${signed(now.va)} · ${t("arousal")} ${signed(now.ar)}` : "");
-  put(part(".bad"), Object.entries(workers).filter(([, [state]]) => lives && BROKEN.includes(state)).map(([worker, [state, reason]]) => `${t(worker)} ${t(state)}${reason ? `: ${reason}` : ""}`).join("\n"));
+  put(part(".bad"), Object.entries(workers).filter(([, [state]]) => lives && BROKEN.includes(state)).map(([worker, [state, reason]]) => `${t(worker)} ${t(state)}${reason ? `: ${fromServer(reason)}` : ""}`).join("\n"));
   if (drawn.has(name) && part("canvas").width > 1) return;
   drawn.add(name);
   const from = slots - hour.length;

@@ -3,7 +3,7 @@
 import { acquire, Camera, DEVICES, Microphone } from "./capture.js";
 import { now } from "./connection.js";
 import { at } from "./dom.js";
-import { t } from "./language.js";
+import { fromServer, t } from "./language.js";
 import { Outbox } from "./outbox.js";
 import { forget, state, touch } from "./state.js";
 
@@ -193,7 +193,7 @@ export class Visit {
   }
 
   #why(text) {
-    at("why").textContent = text.split("\n").map((line) => t(line)).join("\n");
+    at("why").textContent = text.split("\n").map(fromServer).join("\n");
   }
 
   #show() {

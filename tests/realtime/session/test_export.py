@@ -23,6 +23,8 @@ from PIL import Image, ImageColor
 from dhmd.labels import CHANNELS, EMOTIONS
 from dhmd.modality import EDGES, Modality
 from dhmd.session import Session, schema
+from dhmd.untrusted import read_json_object
+from realtime import languages
 from realtime.messages.estimate import Estimate, ExtraClasses, ExtraNumber
 from realtime.session.export.formats import FORMATS
 from realtime.session.export.html import page
@@ -58,6 +60,26 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 def close(value: Any) -> Any:
     """Numbers were recorded in single precision, and rounded to four digits after."""
     return pytest.approx(value, abs=1.1e-4) if isinstance(value, float) else value
+
+
+def texts_of(markup: str) -> set[str]:
+    """What a page gives to be read: its texts, titles and labels."""
+    root = etree.fromstring(markup.removeprefix("<!DOCTYPE html>\n").encode())
+    written = {text.strip() for element in root.iter() for text in (element.text, element.tail) if text}
+    return written | {label for element in root.iter() if (label := element.get("aria-label"))}
+
+
+def test_a_report_is_written_in_german_if_asked(recorded: Path, tmp_path: Path) -> None:
+    text = export(recorded, "html", tmp_path / "r.html", language="de").read_text()
+    assert text.startswith('<!DOCTYPE html>\n<html lang="de">')
+    texts = read_json_object(languages.FILES / "de.json")
+    assert "Was gesagt wurde" in texts_of(text)
+    assert not {english for english, german in texts.items() if english != german and "{" not in english} & texts_of(
+        text
+    )
+    english = export(recorded, "html", tmp_path / "e.html").read_text()
+    assert "What was said" in texts_of(english)
+    assert not {german for english, german in texts.items() if english != german} & texts_of(english)
 
 
 def test_jsonl_holds_the_estimates_as_they_were_published(

@@ -20,6 +20,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from dhmd.contract import Language, Word
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
+from realtime import languages
 from realtime.messages.estimate import EmotionName, ExtraClasses, ExtraNumber, Silence
 from realtime.perception.attention import Attention
 from realtime.perception.people import PeopleInView, PersonInView
@@ -198,7 +199,9 @@ def test_the_page_speaks_the_language_of_the_browser(browser: Any, stage: Stage)
     assert page.locator("html").get_attribute("lang") == "de"
     assert page.locator("#connection").inner_text() == "live"
     page.locator("#health", has_text="Modell").wait_for()
-    texts = json.loads((STATIC / "languages" / "de.json").read_text())
+    texts = json.loads((languages.FILES / "de.json").read_text())
+    stage.feed.on_worker(WorkerStatus("face", WorkerState.BEHIND, "0.7 s behind; the machine is busy"))
+    page.locator("#wrong", has_text="0.7 s im Rückstand; der Rechner ist beschäftigt").wait_for()
     english = {text for text, german in texts.items() if text != german and "{" not in text}
     assert not english & {*page.evaluate(WRITTEN)}
     accessible(page)
@@ -207,7 +210,7 @@ def test_the_page_speaks_the_language_of_the_browser(browser: Any, stage: Stage)
 
 def test_every_text_of_the_page_is_there_in_german() -> None:
     """Keys of the file are texts of the page, and the texts that its scripts ask for are keys."""
-    texts = json.loads((STATIC / "languages" / "de.json").read_text())
+    texts = json.loads((languages.FILES / "de.json").read_text())
     scripts = "".join(path.read_text() for path in STATIC.glob("*.js"))
     page = re.sub(r"\s+", " ", (STATIC / "index.html").read_text())
     asked = {*re.findall(r"""\bt\("([^"]+)\"""", scripts)}
