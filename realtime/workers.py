@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any
 
 from dhmd.errors import DHMDError
+from realtime.concerned import carried
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ class _Attempt:
         self._pause = pause
         pause.holding.add(name)
         self._done.add_done_callback(lambda _: pause.let_go(name))
-        threading.Thread(target=self._run, args=(worker,), name=name, daemon=True).start()
+        threading.Thread(target=carried(self._run), args=(worker,), name=name, daemon=True).start()
 
     async def paused(self, grace_s: float, on_held: Callable[[str], None]) -> bool:
         """Return once it has ended (false), or was stopped as a pause began (true). on_held: told why it waits, when

@@ -19,6 +19,7 @@ from dhmd.untrusted import plain
 from realtime.allowance import Allowance
 from realtime.cli import broker, config, live, machine, replay, sessions
 from realtime.cli.output import flush_output, let_output_fail
+from realtime.concerned import concerned
 from realtime.errors import known
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,8 @@ class _Lines(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
     def format(self, record: logging.LogRecord) -> str:
-        return plain(f"{record.levelname.lower()}: {super().format(record)}")
+        of = f"{stream}: " if (stream := concerned()) else ""
+        return plain(f"{record.levelname.lower()}: {of}{super().format(record)}")
 
 
 def _set_up_logging(*, verbose: bool) -> None:

@@ -15,6 +15,7 @@ from dhmd.checkpoint import load
 from dhmd.errors import DHMDError
 from dhmd.machine import cores
 from realtime import event_loop
+from realtime.concerned import concerning
 from realtime.errors import known
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.turns import Turns
@@ -41,7 +42,10 @@ def run_several(streams: Sequence[RunSettings], console: Console, reread: Reread
     """
     first, watches = streams[0], {one.stream: Stopwatch(time.monotonic()) for one in streams}
     with ExitStack() as stack:
-        opened, device = [Opened.of(one, stack) for one in streams], resolve_device(first.device)
+        device, opened = resolve_device(first.device), []
+        for one in streams:
+            with concerning(one.stream):
+                opened.append(Opened.of(one, stack))
         figures = stack.enter_context(figures_of(first, console))
         asked = [stack.enter_context(destinations(one, figures)) for one in streams]
         checkpoint = load(first.checkpoint)
@@ -80,7 +84,8 @@ async def _until_asked(
 
             async def go(run: Run) -> Summary | DHMDError:
                 try:
-                    return await run.go(console, stop, broker)
+                    with concerning(run.settings.stream):
+                        return await run.go(console, stop, broker)
                 except Exception as error:
                     if (reason := known(error)) is None:
                         raise

@@ -27,6 +27,7 @@ from dhmd.modality import Modality
 from dhmd.session import schema
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.clock import StreamClock
+from realtime.concerned import carried
 from realtime.errors import SettingsInvalid
 from realtime.perception.speaking import Turn
 from realtime.perception.transcript import TranscriptUpdate
@@ -307,7 +308,7 @@ class Recorder:
 
     def start(self, on_status: Callable[[WorkerStatus], object] = lambda _: None) -> None:
         """Begin to write; until then all that arrives waits. on_status: called from the writing thread."""
-        self._thread = threading.Thread(target=self._write, args=(on_status,), name=WORKER, daemon=True)
+        self._thread = threading.Thread(target=carried(self._write), args=(on_status,), name=WORKER, daemon=True)
         self._thread.start()
 
     @contextlib.contextmanager

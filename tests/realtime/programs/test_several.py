@@ -36,6 +36,7 @@ def test_each_has_its_topics_and_settings_and_all_share_the_models(
     run = start_live("run", "--config", str(config))
     run.wait_for(lambda: len(everything.estimates("hall")) > 5 and len(everything.estimates("desk")) > 2)
     run.wait_for(lambda: "restarting" in str(everything.payloads("dhmd/far/status/video")))
+    run.wait_for(lambda: "warning: far: " in run.err)
     config.write_text(config.read_text().replace("hop_s: 0.5,", "hop_s: 0.5, margin: 0.5,"))
     run._process.send_signal(signal.SIGHUP)
     run.wait_for(lambda: "settings of desk read again: margin followed from now on" in run.err)
