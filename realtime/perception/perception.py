@@ -26,7 +26,7 @@ from realtime.perception.attention import Progress
 from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.people import People, PeopleInView, PeopleObserver, PerceivedPerson
-from realtime.perception.speaking import Speakers
+from realtime.perception.speaking import Listener
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
@@ -105,8 +105,8 @@ class Perception:
         self._words_last_s = extractors.specs[Modality.TEXT].absent_after_s
         self._people = None
         if extractors.lips is not None:
-            told, speakers = self._tell_of_people, Speakers(extractors.lips)
-            self._people = People(extractors.specs, device, extractors.text, speakers, self._entering, told)
+            told, listener = self._tell_of_people, Listener(extractors.lips)
+            self._people = People(extractors.specs, device, extractors.text, listener, self._entering, told)
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
         """Hold a turn while something of a modality is computed."""

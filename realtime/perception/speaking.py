@@ -19,12 +19,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dhmd.features.lips import CHUNK, FRAME, HeardLips, LipNetwork, Mouth, mouth_of
+from dhmd.features.lips import CHUNK, FRAME, Heard, HeardLips, LipNetwork, Mouth, mouth_of
 from dhmd.features.speech import VOICE_FRAME
 from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
 from realtime.capture.samples import AudioBlock
 
-__all__ = ["Mouth", "Speakers", "Turn", "mouth_of"]
+__all__ = ["Listener", "Mouth", "Speakers", "Turn", "mouth_of"]
 
 TICK: Final = 2 * FRAME
 """Samples between the moments at which lips are compared: 40 ms."""
@@ -151,12 +151,25 @@ class _Sound:
         return bool(told) and min(told) > -math.inf and sum(told) / len(told) > SEVERAL
 
 
+class Listener:
+    """Hears lips in the sound of a stream, whose gaps begin it anew. Of one thread: it costs some computing."""
+
+    def __init__(self, network: LipNetwork) -> None:
+        self._heard = HeardLips(network)
+        self._timeline = SampleTimeline()
+
+    def listen(self, block: AudioBlock) -> Heard:
+        """What the next block of sound completes."""
+        if self._timeline.append(len(block.samples), block.captured_s):
+            self._heard.reset()
+        return self._heard.push(block.samples)
+
+
 class Speakers:
     """Finds whose mouth moves with the sound. `see`, `hear` and `turns` may come from several threads."""
 
-    def __init__(self, network: LipNetwork) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heard = HeardLips(network)
         self._timeline = SampleTimeline()
         self._mouths: dict[int, deque[tuple[float, Mouth]]] = {}
         self._seen_s = -math.inf
@@ -179,15 +192,13 @@ class Speakers:
                     del self._mouths[person]
             self._advance()
 
-    def hear(self, block: AudioBlock) -> None:
-        """Take the next block of sound."""
+    def hear(self, block: AudioBlock, heard: Heard) -> None:
+        """Take the next block of sound. heard: what a listener made of it."""
         with self._lock:
             if self._timeline.append(len(block.samples), block.captured_s):
-                self._heard.reset()
                 self._decide(0)
                 self._begin()
             sound = self._sound
-            heard = self._heard.push(block.samples)
             sound.voice.extend(heard.voice.tolist())
             sound.voices += len(heard.voice)
             sound.several.extend(heard.several.tolist())
