@@ -12,6 +12,7 @@ from realtime.cli.flags import (
     add_access_flags,
     add_device_flag,
     add_people_flag,
+    add_speech_flags,
     add_steadiness_flags,
     steadiness_of,
 )
@@ -28,9 +29,13 @@ EXAMPLES = """examples:
   dhmd-live replay talk.mcap --again                       extract the features again, from recorded media
   dhmd-live replay films/ --out sessions/ --jobs 4         every media file becomes a session; resumes after an
                                                            interruption
+  dhmd-live replay films/ --speech base --checkpoint multilingual
+                                                           the same of films in many languages
 
 exit status: as for `dhmd-live run`; 1 also when --verify finds a difference.
 """
+OF_FILMS = ("people", "speech", "language", "untested_words")
+"""What is asked for media files alone."""
 
 
 def add_replay(commands: Commands) -> None:
@@ -53,7 +58,9 @@ def add_replay(commands: Commands) -> None:
     what.add_argument("--again", action="store_true", help="extract the features again, from recorded media")
     what.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
     what.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one per two cores)")
-    add_people_flag(what)
+    films = replay.add_argument_group("how media files are read")
+    add_people_flag(films)
+    add_speech_flags(films)
     model = replay.add_argument_group("the model and its answer")
     model.add_argument("--checkpoint", metavar="base|DIR", help="another model (default: that of the recording)")
     add_device_flag(model)
@@ -99,8 +106,10 @@ def _replay(options: argparse.Namespace) -> int:
         return _replay_media(options)
     if len(options.paths) > 1:
         raise SettingsInvalid("one session at a time, or media files and folders alone")
-    if options.people is not None:
-        raise SettingsInvalid("--people: a session has the people it was recorded with; it goes with media files")
+    for name in OF_FILMS:
+        if getattr(options, name) is not None:
+            flag = name.replace("_", "-")
+            raise SettingsInvalid(f"--{flag}: a session keeps what was recorded; it goes with media files")
     pace = options.pace or (1.0 if options.broker != "none" else float("inf"))
     stream = None if options.stream is None else check_stream_name(options.stream)
     request = ReplaySettings(
@@ -125,9 +134,11 @@ def _play(options: argparse.Namespace) -> int:
     from realtime.errors import SettingsInvalid
     from realtime.programs.player import play
 
-    for name in ("people", "pace", "verify", "checkpoint", "again", "out", "jobs", "plot", "stream", "estimates"):
+    for name in (*OF_FILMS, "pace", "verify", "checkpoint", "again", "out", "jobs", "plot", "stream", "estimates"):
         if getattr(options, name):
-            raise SettingsInvalid(f"--{name}: --web plays sessions as they were recorded; leave one of the two out")
+            raise SettingsInvalid(
+                f"--{name.replace('_', '-')}: --web plays sessions as they were recorded; leave one of the two out"
+            )
     if options.broker != "none":
         raise SettingsInvalid("--broker: --web plays to those who look at the page; leave one of the two out")
     play(options.paths, address_of(address_settings(options), camera=False), steadiness_of(options), PlainConsole())
@@ -146,22 +157,15 @@ def _begins_as_session(path: Path) -> bool:
 
 def _replay_media(options: argparse.Namespace) -> int:
 
-    from realtime.errors import SettingsInvalid
     from realtime.programs.films import process
-    from realtime.recognition.steadiness import BY_DEFAULT
-    from realtime.settings import most_people
+    from realtime.settings import read_settings
 
-    people = 1 if options.people is None else options.people
-    try:
-        most_people(people)
-    except ValueError as error:
-        raise SettingsInvalid(f"--people: {error}") from None
+    names = ("checkpoint", "smoothing_s", "margin", *OF_FILMS)
+    asked = {name: value for name in names if (value := getattr(options, name)) is not None}
     return process(
         options.paths,
+        read_settings(None, {"source": str(options.paths[0]), "pace": "max", "broker": "none", **asked}),
         out=options.out,
-        checkpoint=options.checkpoint or "base",
         jobs=options.jobs or max(1, (os.cpu_count() or 2) // 2),
         console=PlainConsole(),
-        steadiness=steadiness_of(options) or BY_DEFAULT,
-        people=people,
     )

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -22,15 +22,17 @@ from dhmd.media.reader import STILLS, MediaReader
 from dhmd.session import Session, SessionInvalid
 from realtime.errors import SettingsInvalid
 from realtime.pipeline.pipeline import Emission
-from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 from realtime.session.export.comparison import Compared, page, write_csv
 from realtime.session.export.write import COMPARED, export
 from realtime.session.files import whole_file
+from realtime.settings import RunSettings
 
 MEDIA: Final = STILLS | frozenset(
     (".avi", ".flac", ".m4a", ".m4v", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".ogg", ".opus", ".wav", ".webm")
 )
 """Suffixes of what is taken from a folder; a file that is named is tried whatever its suffix."""
+MADE_BY: Final = frozenset({"people", "speech", "language", "untested_words"})
+"""Settings by which a session is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +79,25 @@ def jobs_of(files: Sequence[Path], out: Path | None) -> list[Job]:
 
 def process(
     paths: Sequence[Path],
+    settings: RunSettings,
     *,
     out: Path | None,
-    checkpoint: str,
     jobs: int,
     console: Console,
-    steadiness: Steadiness = BY_DEFAULT,
-    people: int | Literal["all"] = 1,
 ) -> int:
-    """Make a session, and its report, of each file that has none yet by this checkpoint; and a table of all.
+    """Make a session, and its report, of each file that has none yet by these settings; and a table of all.
 
-    people: how many are followed in each at most. Returns the exit status.
+    settings: of each run, but for its source and where it is recorded. Returns the exit status.
     """
     todo = jobs_of(media_files(paths), out)
-    digest = load(checkpoint).digest
+    digest = load(settings.checkpoint).digest
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    done = [job for job in todo if _is_done(job.session, digest, people)]
+    done = [job for job in todo if _is_done(job.session, digest, settings)]
     pending = [job for job in todo if job not in done]
     if done:
         console.print(f"{len(done)} of {len(todo)} are sessions already", highlight=False)
-    errors = _run_all(pending, checkpoint, steadiness, people, jobs, console)
+    errors = _run_all(pending, settings, jobs, console)
     compared = [
         Compared(job.media, job.session, error=error)
         if (error := errors.get(job.media))
@@ -118,22 +118,25 @@ def process(
     return 1 if errors else 0
 
 
-def _is_done(path: Path, digest: str, people: int | Literal["all"]) -> bool:
-    """Tell whether it is a whole session by this checkpoint, of as many people. Anything else there is left alone: the
-    run will say so."""
+def _is_done(path: Path, digest: str, settings: RunSettings) -> bool:
+    """Tell whether it is a whole session by this checkpoint, of as many people, with words heard in the same way.
+    Anything else there is left alone: the run will say so."""
     try:
         session = Session.open(path)
     except SessionInvalid:
         return False
-    same = session.metadata["checkpoint"] == digest and session.settings.get("people", 1) == people
-    return session.complete and same
+    # What a session of before a setting does not tell was as it is by default.
+    usual = RunSettings(source="none").model_dump(include=set(MADE_BY))
+    same = all(
+        session.settings.get(name, usual[name]) == value
+        for name, value in settings.model_dump(include=set(MADE_BY)).items()
+    )
+    return session.complete and same and session.metadata["checkpoint"] == digest
 
 
 def _run_all(
     pending: Sequence[Job],
-    checkpoint: str,
-    steadiness: Steadiness,
-    people: int | Literal["all"],
+    settings: RunSettings,
     jobs: int,
     console: Console,
 ) -> Mapping[Path, str]:
@@ -151,7 +154,7 @@ def _run_all(
         moved: Any = manager.Queue()
         lengths = {job.media: _length_s(job.media) for job in pending}
         bar = progress.add_task("seconds of media", total=round(sum(lengths.values())))
-        futures = {pool.submit(_make, job, checkpoint, steadiness, people, moved): job for job in pending}
+        futures = {pool.submit(_make, job, settings, moved): job for job in pending}
         for future in _watched(futures, moved, lengths, progress, bar):
             if (error := future.result()) is not None:
                 errors[futures[future].media] = error
@@ -201,29 +204,18 @@ class _Progress:
             self._moved.put((self._media, end_s))
 
 
-def _make(job: Job, checkpoint: str, steadiness: Steadiness, people: int | Literal["all"], moved: Any) -> str | None:
+def _make(job: Job, settings: RunSettings, moved: Any) -> str | None:
     """Run one file, in a process of its own. Returns why it failed."""
     from realtime.programs.run import run
-    from realtime.settings import RunSettings
 
     os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
     part = job.session.with_name(f"{job.session.name}.part")
     part.unlink(missing_ok=True)
     if job.session.exists():
         return f"{job.session} already exists, and is another session; move it away, or name another folder with --out"
-    settings = RunSettings(
-        source=str(job.media),
-        pace="max",
-        broker="none",
-        stream="file",
-        checkpoint=checkpoint,
-        record=str(part),
-        smoothing_s=steadiness.smoothing_s,
-        margin=steadiness.margin,
-        people=people,
-    )
+    own = {"source": str(job.media), "pace": "max", "broker": "none", "stream": "file", "record": str(part)}
     try:
-        run(settings, Console(quiet=True), sinks=[_Progress(moved, job.media)])
+        run(settings.model_copy(update=own), Console(quiet=True), sinks=[_Progress(moved, job.media)])
     except DHMDError as error:
         part.unlink(missing_ok=True)
         return str(error)

@@ -61,6 +61,9 @@ def test_a_folder_becomes_sessions_with_reports_and_is_not_done_twice(
     assert run(str(films / "more"), "--out", str(out)) == 0
     assert "1 of 1 are sessions already" in capfd.readouterr().out
     assert (out / "a & b.mcap").stat().st_mtime_ns == written
+    assert run(str(films / "more"), "--out", str(out), "--language", "en") == 1
+    assert "a & b.mcap already exists, and is another session" in capfd.readouterr().out
+    assert (out / "a & b.mcap").stat().st_mtime_ns == written
 
 
 def test_two_media_that_would_be_one_session_are_refused(tmp_path: Path) -> None:
