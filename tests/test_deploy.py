@@ -19,7 +19,8 @@ import yaml
 
 from realtime.cli.entry import parser
 from realtime.cli.flags import settings_of
-from realtime.settings import ENVIRONMENT, RunSettings
+from realtime.layers import ENVIRONMENT
+from realtime.settings import RunSettings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 ADD_ON = DEPLOY / "home-assistant"

@@ -44,7 +44,7 @@ def _config(options: argparse.Namespace) -> int:
 
     from realtime.cli.flags import layers_of
     from realtime.errors import SettingsInvalid
-    from realtime.settings import checked
+    from realtime.layers import checked
 
     words = options.words or ["run"]
     if words[0] not in SHOWN:

@@ -12,9 +12,10 @@ from dhmd.command_line import Flags, Parser
 from realtime.recognition.steadiness import MARGIN
 
 if TYPE_CHECKING:
+    from realtime.layers import Layer
     from realtime.mqtt.broker import BrokerAccess
     from realtime.recognition.steadiness import Steadiness
-    from realtime.settings import Layer, RunSettings
+    from realtime.settings import RunSettings
 
 
 def add_run_flags(run: Parser, source: str = "camera:0", below: Mapping[str, object] | None = None) -> None:
@@ -232,7 +233,8 @@ def add_config_flag(command: Flags, **below: object) -> None:
 
 def layers_of(options: argparse.Namespace, **below: object) -> list[Layer]:
     """Return where the settings of a command come from, as far as it has flags for them. below: its own defaults."""
-    from realtime.settings import RunSettings, layers
+    from realtime.layers import layers
+    from realtime.settings import RunSettings
 
     flags = {name: value for name in RunSettings.model_fields if (value := getattr(options, name, None)) is not None}
     if "config" not in options:
@@ -242,14 +244,14 @@ def layers_of(options: argparse.Namespace, **below: object) -> list[Layer]:
 
 def settings_of(options: argparse.Namespace, **below: object) -> RunSettings:
     """Return what was asked for, as far as the command has flags for it. below: its own defaults."""
-    from realtime.settings import checked, one_stream
+    from realtime.layers import checked, one_stream
 
     return one_stream(checked(layers_of(options, **below)))
 
 
 def steadiness_of(options: argparse.Namespace) -> Steadiness | None:
     """Return what `add_steadiness_flags` asked for; None where nothing was. Raises SettingsInvalid."""
-    from realtime.settings import read_settings
+    from realtime.layers import read_settings
 
     given = {name: value for name in ("smoothing_s", "margin") if (value := getattr(options, name)) is not None}
     return read_settings(None, given).steadiness if given else None

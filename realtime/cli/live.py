@@ -76,7 +76,7 @@ def add_run(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from realtime.settings import each_stream
+    from realtime.layers import each_stream
 
     if streams := each_stream(layers_of(options)):
         return _run_several([without_page(one) for one in streams], options)
@@ -91,8 +91,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _run_several(streams: list[RunSettings], options: argparse.Namespace) -> int:
+    from realtime.layers import each_stream
     from realtime.programs.several import run_several
-    from realtime.settings import each_stream
 
     console = PlainConsole(stderr=any(one.estimates == "-" for one in streams))
     summaries = run_several(streams, console, reread=lambda: each_stream(layers_of(options)))

@@ -39,7 +39,7 @@ def add_address_flags(command: Parser) -> Flags:
 
 def address_settings(options: argparse.Namespace) -> RunSettings:
     """Return what `add_address_flags` asked for. Raises SettingsInvalid."""
-    from realtime.settings import read_settings
+    from realtime.layers import read_settings
 
     keys = ("host", "port", "tls_cert", "tls_key", "token_file")
     return read_settings(None, {key: value for key in keys if (value := getattr(options, key)) is not None})

@@ -157,8 +157,8 @@ def _begins_as_session(path: Path) -> bool:
 
 def _replay_media(options: argparse.Namespace) -> int:
 
+    from realtime.layers import read_settings
     from realtime.programs.films import process
-    from realtime.settings import read_settings
 
     names = ("checkpoint", "smoothing_s", "margin", *OF_FILMS)
     asked = {name: value for name in names if (value := getattr(options, name)) is not None}

@@ -20,11 +20,11 @@ from rich.console import Console
 
 from realtime import event_loop
 from realtime.capture.camera import is_camera
+from realtime.layers import read_settings
 from realtime.messages.estimate import Estimate
 from realtime.pipeline.pipeline import Emission
 from realtime.programs.run import prepared
 from realtime.programs.running import reached
-from realtime.settings import read_settings
 
 MOST_WAITING: Final = 64
 """Estimates that wait for a slow reader. Of a live source the oldest are then dropped; a file waits."""

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from realtime.cli import main
-from realtime.settings import RunSettings, read_settings
+from realtime.layers import read_settings
+from realtime.settings import RunSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from realtime.layers import read_settings
 from realtime.messages.estimate import Estimate
-from realtime.settings import read_settings
 
 SAID = ("wonderful", "Hello", "prize", "happy to")
 """Words of the clip, in any case, that a message or a file may not hold."""

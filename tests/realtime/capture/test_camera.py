@@ -16,7 +16,7 @@ from realtime.capture import camera as camera_module
 from realtime.capture.camera import Camera, CameraInfo, is_camera, list_cameras
 from realtime.clock import StreamClock
 from realtime.errors import CameraUnavailable
-from realtime.settings import read_settings
+from realtime.layers import read_settings
 
 
 def trouble(source: str) -> str:

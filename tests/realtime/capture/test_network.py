@@ -24,7 +24,7 @@ from realtime.capture.network import NetworkStream, Trust, masked
 from realtime.capture.queues import LatestFrame
 from realtime.clock import StreamClock
 from realtime.errors import CameraUnavailable, SettingsInvalid
-from realtime.settings import read_settings
+from realtime.layers import read_settings
 from realtime.workers import Backoff, WorkerState, WorkerStatus, supervise
 
 ServeMjpeg = Callable[..., Any]
@@ -166,7 +166,7 @@ import sys, threading
 from realtime.capture.network import NetworkStream
 from realtime.clock import StreamClock
 from realtime.errors import CameraUnavailable, SettingsInvalid
-from realtime.settings import read_settings
+from realtime.layers import read_settings
 for source in sys.argv[1:]:
     try:
         next(NetworkStream(source, StreamClock()).frames(threading.Event()))

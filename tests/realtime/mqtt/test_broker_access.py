@@ -15,11 +15,11 @@ import pytest
 from amqtt.broker import Broker
 
 from realtime.errors import BrokerRefused, SettingsInvalid
+from realtime.layers import read_settings
 from realtime.messages.topics import STATUS
 from realtime.mqtt import connection
 from realtime.mqtt.broker import BrokerAccess, BrokerAddress, named_broker
 from realtime.mqtt.publisher import Publisher
-from realtime.settings import read_settings
 
 pytestmark = pytest.mark.anyio
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dhmd.labels import EMOTIONS
 from realtime.clock import StreamClock
 from realtime.demo import CLIP
+from realtime.layers import read_settings
 from realtime.messages.estimate import ExtraClasses, ExtraNumber
 from realtime.messages.stream import EmotionChanged, FaceAppeared, WorkerReport
 from realtime.messages.topics import STATE
@@ -29,7 +30,6 @@ from realtime.perception.people import PeopleInView, PersonInView
 from realtime.perception.speaking import Turn
 from realtime.pipeline.pipeline import Emission, Statistics
 from realtime.recognition.events import Events
-from realtime.settings import read_settings
 from realtime.workers import WorkerState, WorkerStatus
 from tests.realtime.mqtt.test_client import shown
 from tests.realtime.web.test_feed import emission

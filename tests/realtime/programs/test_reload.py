@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from realtime.layers import read_settings
 from realtime.programs.reload import followed
 from realtime.recognition.steadied import Steadied
 from realtime.recognition.steadiness import Steadiness
-from realtime.settings import read_settings
 
 pytestmark = [
     pytest.mark.anyio,

@@ -21,12 +21,13 @@ from dhmd.checkpoint import load
 from dhmd.contract import Rows
 from dhmd.modality import Modality
 from realtime.demo import CLIP
+from realtime.layers import read_settings
 from realtime.messages.estimate import Estimate
 from realtime.perception.window import SlidingWindow
 from realtime.pipeline import live as live_pipeline
 from realtime.programs.run import run
 from realtime.programs.running import Summary
-from realtime.settings import RunSettings, read_settings
+from realtime.settings import RunSettings
 
 StartLive = Callable[..., Any]
 Subscribe = Callable[..., Any]

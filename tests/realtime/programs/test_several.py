@@ -16,7 +16,7 @@ from rich.console import Console
 
 from realtime.cli import main
 from realtime.demo import CLIP
-from realtime.settings import each_stream, layers
+from realtime.layers import each_stream, layers
 from realtime.terminal.streams import StreamsView
 from realtime.workers import WorkerState, WorkerStatus
 from tests.realtime.mqtt.test_mqtt import an_estimate, streaming
