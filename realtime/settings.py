@@ -243,6 +243,8 @@ def most_people(people: object) -> int:
     return people
 
 
+HEARD_BY: Final = ("speech", "language", "untested_words")
+"""Settings by which words are recognised and read."""
 BROWSER = "browser"
 """The source that visitors bring along: see `realtime.programs.visitors`."""
 

@@ -34,8 +34,6 @@ EXAMPLES = """examples:
 
 exit status: as for `dhmd-live run`; 1 also when --verify finds a difference.
 """
-OF_FILMS = ("people", "speech", "language", "untested_words")
-"""What is asked for media files alone."""
 
 
 def add_replay(commands: Commands) -> None:
@@ -58,7 +56,7 @@ def add_replay(commands: Commands) -> None:
     what.add_argument("--again", action="store_true", help="extract the features again, from recorded media")
     what.add_argument("--out", type=Path, metavar="DIR", help="folder for sessions of media (default: beside them)")
     what.add_argument("--jobs", type=int, metavar="N", help="media files at a time (default: one per two cores)")
-    films = replay.add_argument_group("how media files are read")
+    films = replay.add_argument_group("how media are read")
     add_people_flag(films)
     add_speech_flags(films)
     model = replay.add_argument_group("the model and its answer")
@@ -98,6 +96,7 @@ def _replay(options: argparse.Namespace) -> int:
     from realtime.errors import SettingsInvalid
     from realtime.messages.topics import check_stream_name
     from realtime.programs.replay import ReplaySettings, replay
+    from realtime.settings import HEARD_BY
 
     if options.web:
         return _play(options)
@@ -106,10 +105,12 @@ def _replay(options: argparse.Namespace) -> int:
         return _replay_media(options)
     if len(options.paths) > 1:
         raise SettingsInvalid("one session at a time, or media files and folders alone")
-    for name in OF_FILMS:
-        if getattr(options, name) is not None:
-            flag = name.replace("_", "-")
-            raise SettingsInvalid(f"--{flag}: a session keeps what was recorded; it goes with media files")
+    if options.people is not None:
+        raise SettingsInvalid("--people: a session has the people it was recorded with; it goes with media files")
+    heard = {name: value for name in HEARD_BY if (value := getattr(options, name)) is not None}
+    if heard and not options.again:
+        flag = next(iter(heard)).replace("_", "-")
+        raise SettingsInvalid(f"--{flag}: a session has the words that were recorded; add --again, or name media files")
     pace = options.pace or (1.0 if options.broker != "none" else float("inf"))
     stream = None if options.stream is None else check_stream_name(options.stream)
     request = ReplaySettings(
@@ -125,6 +126,7 @@ def _replay(options: argparse.Namespace) -> int:
         plot=options.plot,
         device=options.device or "auto",
         steadiness=steadiness_of(options),
+        heard=heard,
     )
     return replay(request, PlainConsole(stderr=options.estimates == "-"))
 
@@ -133,8 +135,21 @@ def _play(options: argparse.Namespace) -> int:
     """The player shows what was recorded; what makes something else of it has no place beside it."""
     from realtime.errors import SettingsInvalid
     from realtime.programs.player import play
+    from realtime.settings import HEARD_BY
 
-    for name in (*OF_FILMS, "pace", "verify", "checkpoint", "again", "out", "jobs", "plot", "stream", "estimates"):
+    for name in (
+        "people",
+        *HEARD_BY,
+        "pace",
+        "verify",
+        "checkpoint",
+        "again",
+        "out",
+        "jobs",
+        "plot",
+        "stream",
+        "estimates",
+    ):
         if getattr(options, name):
             raise SettingsInvalid(
                 f"--{name.replace('_', '-')}: --web plays sessions as they were recorded; leave one of the two out"
@@ -159,8 +174,9 @@ def _replay_media(options: argparse.Namespace) -> int:
 
     from realtime.layers import read_settings
     from realtime.programs.films import process
+    from realtime.settings import HEARD_BY
 
-    names = ("checkpoint", "smoothing_s", "margin", *OF_FILMS)
+    names = ("checkpoint", "smoothing_s", "margin", "people", *HEARD_BY)
     asked = {name: value for name in names if (value := getattr(options, name)) is not None}
     return process(
         options.paths,

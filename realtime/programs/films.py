@@ -25,13 +25,13 @@ from realtime.pipeline.pipeline import Emission
 from realtime.session.export.comparison import Compared, page, write_csv
 from realtime.session.export.write import COMPARED, export
 from realtime.session.files import whole_file
-from realtime.settings import RunSettings
+from realtime.settings import HEARD_BY, RunSettings
 
 MEDIA: Final = STILLS | frozenset(
     (".avi", ".flac", ".m4a", ".m4v", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpg", ".ogg", ".opus", ".wav", ".webm")
 )
 """Suffixes of what is taken from a folder; a file that is named is tried whatever its suffix."""
-MADE_BY: Final = frozenset({"people", "speech", "language", "untested_words"})
+MADE_BY: Final = ("people", *HEARD_BY)
 """Settings by which a session is another one."""
 
 

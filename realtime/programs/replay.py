@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -20,13 +20,17 @@ from rich.progress import Progress
 
 from dhmd.checkpoint import Checkpoint, CheckpointInvalid, load
 from dhmd.contract import ContractMismatch
+from dhmd.features.speech import DEFAULT_SPEECH, SPEECH_MODELS
 from dhmd.session import Session, SessionInvalid, schema
+from dhmd.untrusted import shown
 from realtime import event_loop
 from realtime.clock import MediaClock
 from realtime.errors import SettingsInvalid
+from realtime.layers import read_settings
 from realtime.messages.estimate import Dropped, ModelName
 from realtime.mqtt.broker import BrokerAccess, named_broker
 from realtime.perception.extractors import StreamExtractors
+from realtime.perception.listening import Listening
 from realtime.perception.perception import Perceived, Perception
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.offline import run_offline
@@ -40,7 +44,7 @@ from realtime.session.compare import Comparison
 from realtime.session.media import has_media, samples
 from realtime.session.messages import estimate_again, inference_of, top_of
 from realtime.session.rewound import TOLERANCE, Agreement, Moment, Rewound, require_features
-from realtime.settings import most_people
+from realtime.settings import HEARD_BY, most_people
 
 ENGINES = 2
 """Batches under way at a time, each in a thread of its own."""
@@ -54,6 +58,7 @@ class ReplaySettings:
     checkpoint: another model than the recorded one. again: extract the features again, from recorded media.
     plot: file for the comparison's picture.
     steadiness: instead of what was published; None for that, or the default where the estimates are others.
+    heard: settings by which words are recognised again, instead of those of the recorded run.
     """
 
     path: Path
@@ -68,6 +73,7 @@ class ReplaySettings:
     plot: Path | None = None
     device: str = "auto"
     steadiness: Steadiness | None = None
+    heard: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -268,11 +274,26 @@ class Replay:
         except ValueError:
             raise SessionInvalid(f"{self._session.path}: damaged, the number of people cannot be read") from None
 
+    @property
+    def _listening(self) -> Listening | None:
+        """What words are recognised again with: as in the recorded run, where it is not asked otherwise. A file does
+        not choose what is fetched from elsewhere: a model that does not ship has to be named."""
+        recorded, heard = self._session.settings, self._request.heard
+        if recorded.get("words") == "off" and not heard:
+            return None
+        speech = recorded.get("speech", DEFAULT_SPEECH)
+        if "speech" not in heard and speech not in SPEECH_MODELS:
+            raise SettingsInvalid(f"--again: its words were recognised with {shown(str(speech))}; name a --speech")
+        same = {name: recorded[name] for name in HEARD_BY if name in recorded}
+        return read_settings(None, {"source": "media", "pace": "max", "broker": "none", **same, **heard}).listening
+
     async def _extracted_again(self) -> Outcome:
         """Extract again, as from a file at --pace max; compared with the recorded estimates nearest in time."""
         outcome = Outcome()
         with (
-            Perception(StreamExtractors.load(self._checkpoint, people=self._people), self._device) as perception,
+            Perception(
+                StreamExtractors.load(self._checkpoint, self._listening, people=self._people), self._device
+            ) as perception,
             Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as progress,
         ):
             engine = Engine(self._checkpoint, self._device)

@@ -12,8 +12,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ from dhmd.session import Session, schema
 from dhmd.session.reader import whole_records
 from realtime.capture.samples import AudioBlock, VideoFrame
 from realtime.demo import CLIP
+from realtime.errors import SettingsInvalid
 from realtime.perception import extractors
+from realtime.perception.listening import Listening
 from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
 from realtime.programs import replay as player
 from realtime.programs import run
@@ -553,6 +556,27 @@ def test_extracted_again_from_media(with_media: Any, live: Live, tmp_path: Path)
     assert any(one["modalities"]["audio"]["present"] for one in estimates)
     assert outcome.out.startswith(f"{len(estimates)} estimates of 2.4 s, ")
     assert re.search(r"2[2-5] moments", outcome.out)
+
+
+def test_words_are_recognised_again_as_asked_and_by_nothing_that_a_file_names(
+    with_media: Any, refuse: Callable[..., str]
+) -> None:
+    assert "add --again" in refuse(2, "replay", with_media[0], "--speech", "base")
+    assert "tiny.en hears English only" in refuse(1, "replay", with_media[0], "--again", "--language", "de")
+
+    def listening(recorded: Mapping[str, object], **heard: object) -> Listening | None:
+        """What a session of these settings is listened to with."""
+        told: Any = SimpleNamespace(_session=SimpleNamespace(settings=recorded), _request=SimpleNamespace(heard=heard))
+        found: Listening | None = vars(player.Replay)["_listening"].fget(told)
+        return found
+
+    recorded = {"speech": "base", "language": "it"}
+    assert listening(recorded) == Listening("base", "it")
+    assert listening(recorded, language="auto") == Listening("base", "auto")
+    assert listening({"words": "off"}) is None
+    with pytest.raises(SettingsInvalid, match="stranger/model; name a --speech"):
+        listening({"speech": "stranger/model"})
+    assert listening({"speech": "stranger/model"}, speech="tiny") == Listening("tiny")
 
 
 def test_features_of_another_contract_are_extracted_again_where_media_are(
