@@ -137,19 +137,8 @@ def _play(options: argparse.Namespace) -> int:
     from realtime.programs.player import play
     from realtime.settings import HEARD_BY
 
-    for name in (
-        "people",
-        *HEARD_BY,
-        "pace",
-        "verify",
-        "checkpoint",
-        "again",
-        "out",
-        "jobs",
-        "plot",
-        "stream",
-        "estimates",
-    ):
+    makes_another = ("pace", "verify", "checkpoint", "again", "out", "jobs", "plot", "stream", "estimates")
+    for name in ("people", *HEARD_BY, *makes_another):
         if getattr(options, name):
             raise SettingsInvalid(
                 f"--{name.replace('_', '-')}: --web plays sessions as they were recorded; leave one of the two out"
