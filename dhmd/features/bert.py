@@ -1,10 +1,11 @@
 """BERT (Devlin et al. 2019), in a few lines.
 
-Shapes: N tokens, d width, H heads.
+Shapes: N tokens of all texts, one text behind the other; d width, H heads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 
 class Bert(nn.Module):
-    """One text without a batch. Its parameters have the names that Hugging Face gives them."""
+    """Reads several texts at once, without padding. Its parameters have the names that Hugging Face gives them."""
 
     def __init__(self, config: dict[str, Any], device: str) -> None:
         super().__init__()
@@ -52,26 +53,28 @@ class Bert(nn.Module):
 
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layer() for _ in range(config["num_hidden_layers"]))})
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(N,) token ids, at most `longest` -> (N, d)."""
-        return self.states(ids)[-1]
+    def forward(self, texts: Sequence[Tensor]) -> Tensor:
+        """Token ids of each text, at most `longest` -> (N, d)."""
+        return self.states(texts)[-1]
 
-    def states(self, ids: Tensor) -> list[Tensor]:
-        """(N,) token ids, at most `longest` -> (N, d) after each layer."""
-        ids = ids[: self.longest]
+    def states(self, texts: Sequence[Tensor]) -> list[Tensor]:
+        """Token ids of each text, at most `longest` -> (N, d) after each layer."""
+        texts = [ids[: self.longest] for ids in texts]
+        lengths = [len(ids) for ids in texts]
         parts: Any = self.embeddings
-        words, places = parts.word_embeddings(ids), parts.position_embeddings.weight[: ids.shape[0]]
+        words = parts.word_embeddings(torch.cat(texts))
+        places = torch.cat([parts.position_embeddings.weight[:length] for length in lengths])
         x: Tensor = parts.LayerNorm(words + places + parts.token_type_embeddings.weight[0])
         layers: Any = self.encoder.layer
         states: list[Tensor] = []
         for layer in layers:
             attention = layer.attention["self"]
-            q, k, v = (
-                linear(x).view(1, x.shape[0], self.heads, -1).transpose(1, 2)
+            queried = (
+                linear(x).view(1, len(x), self.heads, -1).transpose(1, 2).split(lengths, dim=2)
                 for linear in (attention.query, attention.key, attention.value)
             )
-            read = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
-            x = layer.attention.output.LayerNorm(x + layer.attention.output.dense(read))
+            read = [F.scaled_dot_product_attention(*each)[0].transpose(0, 1) for each in zip(*queried, strict=True)]
+            x = layer.attention.output.LayerNorm(x + layer.attention.output.dense(torch.cat(read).flatten(1)))
             x = layer.output.LayerNorm(x + layer.output.dense(F.gelu(layer.intermediate.dense(x))))
             states.append(x)
         return states

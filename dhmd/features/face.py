@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -16,11 +15,12 @@ from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.expression import EMBEDDING_WIDTH, ExpressionNet, aligned_crop, eye_centres
 from dhmd.features.finder import FaceFinder
 from dhmd.features.landmarks import BLENDSHAPES, POSE, Face, RunningMode, pixel_boxes
+from dhmd.features.timeline import PICTURES_HZ, picture_cell
 from dhmd.features.tracks import Box, Tracks, largest, proportions
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 
-RATE_HZ: Final = 15.0
+RATE_HZ: Final = PICTURES_HZ
 WINDOW_S: Final = 5.0
 SIGHTINGS: Final = 3
 """Pictures in a row, 0.2 s at the full rate, in which a new face must be seen before it counts."""
@@ -115,11 +115,11 @@ class FaceExtractor:
 
         Live and offline keep the same pictures of a stream when both push only those that are due.
         """
-        return _cell(captured_s) != self._cell
+        return picture_cell(captured_s) != self._cell
 
     def push(self, image: NDArray[np.uint8], captured_s: float) -> FaceObservation:
         """Observe one picture. image: (H, W, 3) uint8, BGR, any size."""
-        self._cell = _cell(captured_s)
+        self._cell = picture_cell(captured_s)
         faces = self._finder.find(image, captured_s)
         found, subject = self._found(image, faces, captured_s)
         chosen = found.get(subject) if subject is not None else None
@@ -245,8 +245,3 @@ def _eye_distance(face: Face, image: NDArray[np.uint8]) -> float:
     """In pixels, in space: a turned face is no smaller."""
     left, right = eye_centres(face.landmarks, image.shape[1], image.shape[0])
     return float(np.linalg.norm(right - left))
-
-
-def _cell(captured_s: float) -> int:
-    # The small term keeps frames of a 15 or 30 fps stream, which stand on the grid, on one side of it.
-    return math.floor(captured_s * RATE_HZ + 1e-3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,14 +176,17 @@ class PackedVectors:
     def count(self, text: str) -> int:
         return len(self._tokenizer.encode(text).ids)
 
-    def read(self, text: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        encoded = self._tokenizer.encode(text)
-        ends = np.array(encoded.offsets, np.int64).reshape(-1, 2)[:, 1]
+    def read(self, texts: Sequence[str]) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        encoded = [self._tokenizer.encode(text) for text in texts]
+        ids = [torch.tensor([_BEGIN, *one.ids[: _LONGEST - 2], _END]) for one in encoded]
         with torch.inference_mode():
-            states = self._bert.states(torch.tensor([_BEGIN, *encoded.ids[: _LONGEST - 2], _END]))
-            read = torch.cat([states[layer - 1] for layer in READ_LAYERS], dim=1)[1:-1]
-            vectors: NDArray[np.float32] = (read if self._map is None else self._map(read[None])[0]).numpy()
-        return vectors, np.maximum(ends[: len(vectors)] - 1, 0)
+            states = self._bert.states(ids)
+            layers = torch.cat([states[layer - 1] for layer in READ_LAYERS], dim=1)
+            parts = torch.split(layers, [len(each) for each in ids])
+            read = [part[1:-1] if self._map is None else self._map(part[None, 1:-1])[0] for part in parts]
+        vectors: list[NDArray[np.float32]] = [part.numpy() for part in read]
+        ends = [np.array(one.offsets, np.int64).reshape(-1, 2)[:, 1] for one in encoded]
+        return [(own, np.maximum(end[: len(own)] - 1, 0)) for own, end in zip(vectors, ends, strict=True)]
 
 
 _BEGIN, _END = 0, 2

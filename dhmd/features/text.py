@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from dhmd.assets.store import ASSETS, fetch, sha256_of
@@ -70,13 +71,23 @@ class TextExtractor:
 
         Only as many of the newest words as fill the steps are read, so that older ones change nothing.
         """
-        read = self._newest([word for word in words if self.reads(word)])
-        text = " ".join(word.text for word in read)
-        word_of = np.repeat(np.arange(len(read)), [len(word.text) + 1 for word in read])  # of each character
-        if not text.strip():
-            return Rows.empty(self.spec.width)
-        vectors, last_character = self._encoder.read(text)
-        ends_s = np.array([word.end_s for word in read], np.float64)
+        return self.extract_many([words])[0]
+
+    def extract_many(self, each: Sequence[Sequence[Word]]) -> list[Rows]:
+        """The rows of several windows' words, to rounding as `extract` gives them; what is said in several is read
+        once."""
+        newest = [self._newest([word for word in words if self.reads(word)]) for words in each]
+        texts = [" ".join(word.text for word in words) for words in newest]
+        said = list(dict.fromkeys(text for text in texts if text.strip()))
+        read = dict(zip(said, self._encoder.read(said), strict=True)) if said else {}
+        return [
+            self._rows(words, *read[text]) if text in read else Rows.empty(self.spec.width)
+            for words, text in zip(newest, texts, strict=True)
+        ]
+
+    def _rows(self, words: Sequence[Word], vectors: NDArray[np.float32], last_character: NDArray[np.int64]) -> Rows:
+        word_of = np.repeat(np.arange(len(words)), [len(word.text) + 1 for word in words])  # of each character
+        ends_s = np.array([word.end_s for word in words], np.float64)
         newest = slice(-self.spec.steps, None)
         return Rows(ends_s[word_of[last_character[newest]]], vectors[newest])
 

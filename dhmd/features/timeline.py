@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 SAMPLE_RATE_HZ: Final = 16_000
+PICTURES_HZ: Final = 15.0
 GAP_S: Final = 0.02
 _DRIFT_S: Final = 0.001
+
+
+def picture_cell(captured_s: float) -> int:
+    """Return the cell of the 15 Hz grid in which a picture falls; one of each is looked at."""
+    # The small term keeps frames of a 15 or 30 fps stream, which stand on the grid, on one side of it.
+    return math.floor(captured_s * PICTURES_HZ + 1e-3)
 
 
 class SampleTimeline:

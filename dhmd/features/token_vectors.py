@@ -7,7 +7,7 @@ Shapes: N tokens, d width, H heads.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -32,6 +32,11 @@ class TextEncoderUnavailable(DHMDError):
     """The text encoder or its library is not here. One line: cause and remedy."""
 
 
+Read = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Of one text, special tokens left out: (N, d) vectors of its tokens in their surroundings; (N,) place of the last
+character of each."""
+
+
 class TokenVectors(Protocol):
     """A text encoder and its tokenizer."""
 
@@ -47,9 +52,8 @@ class TokenVectors(Protocol):
         """Tokens of a text, special ones left out."""
         ...
 
-    def read(self, text: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """(N, d) vectors of the tokens in their surroundings, special ones left out; (N,) place of the last character
-        of each."""
+    def read(self, texts: Sequence[str]) -> list[Read]:
+        """Read several texts, one at least, each by itself: together they cost less."""
         ...
 
 
@@ -93,12 +97,18 @@ class BertVectors:
     def count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def read(self, text: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        encoded = self._tokenizer.encode(text)
-        own = np.flatnonzero(np.array(encoded.special_tokens_mask) == 0)
+    def read(self, texts: Sequence[str]) -> list[Read]:
+        encoded = [self._tokenizer.encode(text) for text in texts]
         with torch.inference_mode():
-            vectors: NDArray[np.float32] = self.model(torch.tensor(encoded.ids)).numpy()
-        return vectors[own], np.array(encoded.offsets, np.int64)[own, 1] - 1
+            vectors: NDArray[np.float32] = self.model([torch.tensor(one.ids) for one in encoded]).numpy()
+        ends = np.cumsum([len(one.ids) for one in encoded])[:-1]
+        return [_own(one, of_it) for one, of_it in zip(encoded, np.split(vectors, ends), strict=True)]
+
+
+def _own(encoded: Any, vectors: NDArray[np.float32]) -> Read:
+    """vectors: of all tokens, special ones too."""
+    own = np.flatnonzero(np.array(encoded.special_tokens_mask) == 0)
+    return vectors[own], np.array(encoded.offsets, np.int64)[own, 1] - 1
 
 
 class HubVectors:
@@ -122,7 +132,10 @@ class HubVectors:
     def count(self, text: str) -> int:
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def read(self, text: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def read(self, texts: Sequence[str]) -> list[Read]:
+        return [self._read(text) for text in texts]
+
+    def _read(self, text: str) -> Read:
         batch = self._tokenizer(text, return_tensors="pt", return_offsets_mapping=True, return_special_tokens_mask=True)
         last_character = batch.pop("offset_mapping")[0].numpy()[:, 1] - 1
         own = np.flatnonzero(batch.pop("special_tokens_mask")[0].numpy() == 0)

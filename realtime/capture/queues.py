@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
+from dhmd.features.timeline import picture_cell
 from dhmd.media.reader import STANDS_S
 from realtime.capture.samples import AudioBlock, Picture, VideoFrame
 
@@ -62,18 +63,25 @@ class HandOver(ABC, Generic[S]):
 
 
 class LatestFrame(HandOver[Picture]):
-    """Latest wins: a picture not yet taken when the next arrives is dropped. One that was taken stands until then."""
+    """Latest wins: a picture not yet taken when the next arrives is left out. One that was taken stands until then.
+
+    It counts as dropped if it leaves a cell of the 15 Hz grid without a picture: others would not have been looked at.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._picture: Picture | None = None
         self._last: Picture | None = None
+        self._cell: int | None = None
+        """Of the last picture that was taken."""
         self._period_s = 0.0
         """Time between the two newest pictures."""
         self._shown_s = -math.inf
 
     def _add(self, picture: Picture) -> float:
-        self.dropped += self._picture is not None
+        if self._picture is not None:
+            cell = picture_cell(self._picture.captured_s)
+            self.dropped += cell not in {self._cell, picture_cell(picture.captured_s)}
         self._period_s = 0.0 if self._last is None else picture.captured_s - self._last.captured_s
         self._picture = self._last = picture
         self._shown_s = picture.captured_s
@@ -98,6 +106,8 @@ class LatestFrame(HandOver[Picture]):
         """Returns the newest picture that was not taken yet."""
         with self._changed:
             picture, self._picture = self._picture, None
+            if picture is not None:
+                self._cell = picture_cell(picture.captured_s)
             return picture
 
     def _holds(self) -> bool:

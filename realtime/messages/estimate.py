@@ -130,7 +130,8 @@ class Latency(Part):
 
 
 class Dropped(Part):
-    """Samples lost since the start: video frames overtaken by newer ones, blocks of sound that overflowed."""
+    """Samples lost since the start: pictures that were due, 15 a second, and overtaken by newer ones; blocks of sound
+    that overflowed."""
 
     video: int
     audio: int

@@ -55,7 +55,9 @@ class StreamCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         estimates = CounterMetricFamily("dhmd_estimates", "Estimates.", labels=["stream"])
         missed = CounterMetricFamily("dhmd_missed_ticks", "Estimates that were due and left out.", labels=["stream"])
-        frames = CounterMetricFamily("dhmd_dropped_frames", "Video frames overtaken by newer ones.", labels=["stream"])
+        frames = CounterMetricFamily(
+            "dhmd_dropped_frames", "Pictures that were due, and overtaken by newer ones.", labels=["stream"]
+        )
         blocks = CounterMetricFamily("dhmd_dropped_blocks", "Blocks of sound that overflowed.", labels=["stream"])
         undelivered = CounterMetricFamily(
             "dhmd_undelivered_estimates", "Estimates that found no broker.", labels=["stream"]

@@ -70,7 +70,8 @@ class RowRing:
         self.spec = spec
         self.capacity = self.SPARE * spec.steps
         self._times_s = np.empty(self.capacity, np.float64)
-        self._values = torch.zeros(self.capacity, spec.width, device=device)
+        # The last row stays zero: it stands where there is none.
+        self._values = torch.zeros(self.capacity + 1, spec.width, device=device)
         self._first = 0
         self._count = 0
 
@@ -87,7 +88,8 @@ class RowRing:
         slots = (self._first + self._count + np.arange(len(times_s))) % self.capacity
         self._times_s[slots] = times_s
         device = self._values.device
-        self._values[torch.from_numpy(slots).to(device)] = torch.from_numpy(np.ascontiguousarray(values)).to(device)
+        new = torch.from_numpy(np.ascontiguousarray(values)).to(device)
+        self._values.index_copy_(0, torch.from_numpy(slots).to(device), new)
         overflow = max(0, self._count + len(times_s) - self.capacity)
         self._first = (self._first + overflow) % self.capacity
         self._count += len(times_s) - overflow
@@ -118,12 +120,10 @@ class RowRing:
         """Values (1, steps, width) and mask (1, steps) of the window that ends at `end_s`; whether any row is in it."""
         index = self.spec.place(self.times_s, end_s, as_of_s)
         standing = index >= 0
-        slots = np.zeros(self.spec.steps, np.int64)
-        slots[standing] = self._slots()[index[standing]]
+        slots = np.where(standing, (self._first + index) % self.capacity, self.capacity)
         device = self._values.device
-        mask = torch.from_numpy(standing).to(device)
-        values = self._values[torch.from_numpy(slots).to(device)] * mask[:, None]
-        return values[None], mask[None], bool(standing.any())
+        values = self._values.index_select(0, torch.from_numpy(slots).to(device))
+        return values[None], torch.from_numpy(standing).to(device)[None], bool(standing.any())
 
     def _slots(self) -> NDArray[np.int64]:
         return (self._first + np.arange(self._count)) % self.capacity

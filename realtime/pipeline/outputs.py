@@ -119,6 +119,11 @@ class Outputs(Generic[E]):
         if isinstance(output, Observer) and self._perception is not None:
             self._perception.join(output, self._clock.now())
 
+    @property
+    def told(self) -> bool:
+        """Whether anybody is told of estimates or people."""
+        return bool(self._sinks or self._person_sinks or self._people_listeners)
+
     def on_estimate(self, emission: E) -> None:
         for sink in self._sinks:
             sink.on_estimate(emission)

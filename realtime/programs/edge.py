@@ -22,6 +22,7 @@ from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, StreamClock
 from realtime.errors import SettingsInvalid
+from realtime.memory import spare_what_is_loaded
 from realtime.messages.estimate import Dropped, Estimate
 from realtime.mqtt.broker import named_broker
 from realtime.perception.extractors import StreamExtractors
@@ -143,6 +144,7 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
         extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
+        spare_what_is_loaded()
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(
             Perception(extractors, torch.device("cpu"), [log], private=settings.words == "private")

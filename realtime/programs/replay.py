@@ -48,7 +48,7 @@ from realtime.settings import HEARD_BY, most_people
 
 ENGINES = 2
 """Batches under way at a time, each in a thread of its own."""
-BATCH = 64
+BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ class Replay:
         self._clock = MediaClock(session.epoch_unix)
         self._outputs = Outputs[Emission](None, self._clock)
         self._steadiness = request.steadiness or BY_DEFAULT
-        recorded = request.steadiness is None and checkpoint.digest == session.metadata["checkpoint"]
+        self._another = checkpoint.digest != session.metadata["checkpoint"]
+        recorded = request.steadiness is None and not self._another
         self._steadied: dict[int, Steadied] | None = None if recorded else {}
         """Of the stream (0), and of each person; None where what was recorded is shown as it was published."""
         self._stop = asyncio.Event()
@@ -237,26 +238,35 @@ class Replay:
                         await _until(started_s + passed_s / pace, self._stop)
                     if self._stop.is_set():
                         break
-                    outcome.agreement.add(moment.recorded, moment.cut, inference)
+                    if self._request.verify:
+                        outcome.agreement.add(moment.recorded, moment.cut, inference)
+                    if self._outputs.told:
+                        self._tell(moment, inference)
                     if moment.recorded.person:
-                        self._outputs.on_person(self._emission(moment, inference))
                         continue
                     outcome.estimates += 1
-                    told_s = end_s - self._session.start_s
-                    outcome.comparison.add(told_s, inference_of(moment.recorded), inference)
-                    self._outputs.on_estimate(self._emission(moment, inference))
-                    if moment.view is not None:
-                        self._outputs.on_people(moment.view)
+                    if self._another:
+                        told_s = end_s - self._session.start_s
+                        outcome.comparison.add(told_s, inference_of(moment.recorded), inference)
                     if pace is None:
                         await self._outputs.settled()
                     outcome.session_s, outcome.wall_s = passed_s, time.monotonic() - started_s
                     progress.update(bar, completed=passed_s)
         return outcome
 
+    def _tell(self, moment: Moment, inference: Inference | None) -> None:
+        emission = self._emission(moment, inference)
+        if moment.recorded.person:
+            self._outputs.on_person(emission)
+            return
+        self._outputs.on_estimate(emission)
+        if moment.view is not None:
+            self._outputs.on_people(moment.view)
+
     def _emission(self, moment: Moment, inference: Inference | None) -> Emission:
         model = ModelName(name=self._checkpoint.name, checkpoint=self._checkpoint.digest)
         recorded = inference_of(moment.recorded)
-        if inference and recorded and self._session.metadata["checkpoint"] == model.checkpoint:
+        if inference and recorded and not self._another:
             inference = replace(inference, shares=recorded.shares)
         if self._steadied is not None:
             steadied = self._steadied.setdefault(moment.recorded.person, Steadied(self._steadiness))

@@ -18,6 +18,7 @@ from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, StreamClock
+from realtime.memory import spare_what_is_loaded
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.perception.turns import Turns
@@ -96,6 +97,7 @@ def prepared(
         with console.status("loading models") if console.is_terminal else nullcontext():
             extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
         engine = Engine(checkpoint, device, activations=web is not None)
+        spare_what_is_loaded()
         yield opened.run(stack, extractors, engine, asked, sinks, web=web)
 
 

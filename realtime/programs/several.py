@@ -17,6 +17,7 @@ from dhmd.machine import cores
 from realtime import event_loop
 from realtime.concerned import concerning
 from realtime.errors import known
+from realtime.memory import spare_what_is_loaded
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.turns import Turns
 from realtime.pipeline.interrupts import stop_when_asked
@@ -56,6 +57,7 @@ def run_several(streams: Sequence[RunSettings], console: Console, reread: Reread
             extractors = StreamExtractors.load(checkpoint, listening, people=most)
             stack.enter_context(extractors.face)
             engine = stack.enter_context(SharedEngine(Engine(checkpoint, device)))
+        spare_what_is_loaded()
         view, turns = StreamsView(console, list(watches)), Turns(cores())
         runs = [
             one.run(

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dhmd.checkpoint import load
 from realtime import event_loop
+from realtime.memory import spare_what_is_loaded
 from realtime.messages.estimate import Dropped
 from realtime.metrics.prometheus import exposed
 from realtime.mqtt.broker import BrokerAddress
@@ -51,6 +52,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
         with console.status("loading models") if console.is_terminal else nullcontext():
             extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
             engine = Engine(checkpoint, device, activations=True)
+            spare_what_is_loaded()
             if most is None:
                 most = streams_at_once(extractors, engine, settings.hop_s)
         stack.enter_context(extractors.face)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 import warnings
 import zipfile
@@ -117,6 +118,7 @@ class Engine:
         self._columns = len(columns(checkpoint.model.config.heads))
         self._program = program_of(checkpoint, device)
         self._predictors: dict[tuple[frozenset[Modality], bool], nn.Module] = {}
+        self._making = threading.Lock()
         specs = [checkpoint.features[m] for m in Modality]
         inputs = [torch.zeros(1, spec.steps, spec.width, device=device) for spec in specs]
         masks = [torch.ones(1, spec.steps, dtype=torch.bool, device=device) for spec in specs]
@@ -161,15 +163,17 @@ class Engine:
 
     def _predictor(self, present: frozenset[Modality], *, alone: bool) -> nn.Module:
         """alone: for one window at a time."""
-        if (present, alone) not in self._predictors:
-            if self._program is not None:  # which is on its device, and refuses `eval`
-                made: nn.Module = Exported(self._program, present)
-            else:
-                steps = {m: spec.steps for m, spec in self.checkpoint.features.items()}
-                predictor = Predictor(self.checkpoint.model, steps, present, alone=alone, activations=self._activations)
-                made = predictor.to(self.device).eval()
-            self._predictors[present, alone] = made
-        return self._predictors[present, alone]
+        with self._making:
+            if (present, alone) not in self._predictors:
+                self._predictors[present, alone] = self._made(present, alone=alone)
+            return self._predictors[present, alone]
+
+    def _made(self, present: frozenset[Modality], *, alone: bool) -> nn.Module:
+        if self._program is not None:  # which is on its device, and refuses `eval`
+            return Exported(self._program, present)
+        steps = {m: spec.steps for m, spec in self.checkpoint.features.items()}
+        predictor = Predictor(self.checkpoint.model, steps, present, alone=alone, activations=self._activations)
+        return predictor.to(self.device).eval()
 
     def _inference(self, cut: WindowCut, row: NDArray[np.float32], inference_ms: float) -> Inference:
         """row: the columns of Readout."""

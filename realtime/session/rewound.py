@@ -7,8 +7,9 @@ the revisions of the window, which estimates name too, give it exactly.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from dhmd.checkpoint import Checkpoint
-from dhmd.contract import FeatureSpec, Rows
+from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.features.text import TextExtractor, encoder_of
 from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, SessionMessage, schema
@@ -36,6 +37,9 @@ FORGOTTEN_S = 60.0
 
 TOLERANCE = 1e-5
 
+AHEAD = 1024
+"""Steps that are read before the first of them is taken: some 20 s, whose words are encoded together."""
+
 _WORDS = {schema.WORDS, schema.PERSON_WORDS}
 _ESTIMATES = {schema.ESTIMATE, schema.PERSON_ESTIMATE}
 
@@ -48,6 +52,36 @@ class Moment:
     recorded: Any
     view: PeopleInView | None = None
     """Of the stream's, where several people were followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """Words that stand in a window from now on."""
+
+    window: SlidingWindow
+    words: Sequence[Word]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Rows that enter a window. replaces: they take the place of all others."""
+
+    window: SlidingWindow
+    modality: Modality
+    rows: Rows
+    replaces: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A window that is to be cut. See Moment."""
+
+    window: SlidingWindow
+    recorded: Any
+    view: PeopleInView | None
+
+
+_Step = _Said | _Seen | _Due
 
 
 @dataclass(slots=True)
@@ -86,6 +120,21 @@ class Rewound:
         """Messages that the recorder had to leave out, by topic."""
 
     def __iter__(self) -> Iterator[Moment]:
+        steps = self._steps()
+        while ahead := list(itertools.islice(steps, AHEAD)):
+            rows = iter(self._text.extract_many([step.words for step in ahead if isinstance(step, _Said)]))
+            for step in ahead:
+                match step:
+                    case _Due():
+                        attention = attention_of(step.recorded)
+                        yield Moment(step.window.cut(step.recorded.end_s, attention), step.recorded, step.view)
+                    case _Said():
+                        step.window.replace(Modality.TEXT, next(rows))
+                    case _Seen():
+                        self._enter(step)
+
+    def _steps(self) -> Iterator[_Step]:
+        """What happens to the windows, in its order."""
         estimates: deque[SessionMessage] = deque()
         topics = {*self._modality, *_WORDS, *_ESTIMATES, *RecordedPeople.TOPICS, schema.LOST}
         for number, record in enumerate(self._session.records(topics)):
@@ -98,9 +147,9 @@ class Rewound:
             else:
                 heapq.heappush(self._owner(record).entering, (record.message.revision, number, record))
             while estimates and record.arrived_s > estimates[0].arrived_s + SETTLED_S:
-                yield self._moment(estimates.popleft())
+                yield from self._until(estimates.popleft())
         while estimates:
-            yield self._moment(estimates.popleft())
+            yield from self._until(estimates.popleft())
 
     def _owner(self, record: SessionMessage) -> _Owner:
         """Whose message it is; people who are not told of any more are forgotten."""
@@ -113,27 +162,27 @@ class Rewound:
         owner.newest_s = record.arrived_s
         return owner
 
-    def _moment(self, estimate: SessionMessage) -> Moment:
+    def _until(self, estimate: SessionMessage) -> Iterator[_Step]:
+        """What entered before an estimate, and its window."""
         message, owner = estimate.message, self._owner(estimate)
         while owner.entering and owner.entering[0][0] <= message.revision:
-            self._enter(owner, heapq.heappop(owner.entering)[2])
-        view = None if message.person else self._people.at(message.end_s)
-        return Moment(owner.window.cut(message.end_s, attention_of(message)), message, view)
+            yield self._entering(owner, heapq.heappop(owner.entering)[2])
+        yield _Due(owner.window, message, None if message.person else self._people.at(message.end_s))
 
-    def _enter(self, owner: _Owner, record: SessionMessage) -> None:
+    def _entering(self, owner: _Owner, record: SessionMessage) -> _Said | _Seen:
         message = record.message
         if record.topic not in _WORDS:
-            put = owner.window.replace if message.replaces else owner.window.append
-            try:
-                put(self._modality[record.topic], rows_of(message))
-            except ValueError as error:
-                raise SessionInvalid(f"{self._session.path}: damaged, {error}") from None
-            return
+            return _Seen(owner.window, self._modality[record.topic], rows_of(message), message.replaces)
         final, partial = words_of(message.final), words_of(message.partial)
         whole = record.topic == schema.PERSON_WORDS
-        words = list(final) if whole else owner.words.update(final, partial, owner.window.window_s)
-        rows = self._text.extract(words) if words else Rows.empty(self._text.spec.width)
-        owner.window.replace(Modality.TEXT, rows)
+        return _Said(owner.window, final if whole else owner.words.update(final, partial, owner.window.window_s))
+
+    def _enter(self, seen: _Seen) -> None:
+        put = seen.window.replace if seen.replaces else seen.window.append
+        try:
+            put(seen.modality, seen.rows)
+        except ValueError as error:
+            raise SessionInvalid(f"{self._session.path}: damaged, {error}") from None
 
 
 def require_features(recorded: Mapping[Modality, FeatureSpec], checkpoint: Checkpoint) -> None:

@@ -147,3 +147,16 @@ def test_as_the_reference(golden: Any) -> None:
     expected += [golden[f"edges.{space}"].T for space in ("homo", "hetero")]
     assert found.shape[1] == 1 + 3 + 2 * len(EDGES)
     torch.testing.assert_close(found, torch.cat(expected, dim=1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("loudness", [1.0, 30.0], ids=["bounded scores", "unbounded scores"])
+def test_nothing_is_asked_of_the_device(alone: bool, loudness: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CUDA graph captures neither waits for a number nor reads another device: here one that holds none."""
+    predictor = Predictor(network(loudness=loudness), STEPS, alone=alone).to("meta")
+    given = [window.to("meta") for window in windows(frozenset(Modality), 1.0)]
+    with pytest.raises(RuntimeError, match="meta"):
+        predictor(*given)  # on a CPU it looks where the windows begin
+    monkeypatch.setattr("dhmd.prediction.predictor._first", lambda _: 0)  # as on a GPU
+    columns = predictor(*given)
+    assert (columns.device.type, columns.shape[0]) == ("meta", 5)

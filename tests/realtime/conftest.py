@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -320,6 +321,7 @@ def live(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     yield run
     root.setLevel(level)
     torch.set_num_threads(threads)
+    gc.unfreeze()
 
 
 @pytest.fixture

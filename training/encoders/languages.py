@@ -85,11 +85,11 @@ def pairs(texts: Sequence[str], student: TokenVectors, teacher: TokenVectors) ->
         if not said:
             continue
         word_of = np.cumsum([character == " " for character in said])
-        vectors, last = teacher.read(said)
+        vectors, last = teacher.read([said])[0]
         counts = np.bincount(word_of[last], minlength=len(words))
         sums = np.zeros((len(words), vectors.shape[1]), np.float32)
         np.add.at(sums, word_of[last], vectors)
-        own, own_last = student.read(said)
+        own, own_last = student.read([said])[0]
         if len(own) and counts[word_of[own_last]].all():
             states.append(own)
             wanted.append((sums / np.maximum(counts, 1)[:, None])[word_of[own_last]])

@@ -46,6 +46,14 @@ def test_vectors_are_those_of_the_encoder(extractor: TextExtractor) -> None:
     np.testing.assert_allclose(extractor.extract(spoken("what a lovely day")).values, expected, atol=1e-5)
 
 
+def test_several_windows_are_read_at_once_as_each_by_itself(extractor: TextExtractor) -> None:
+    windows = [spoken("what a lovely day"), [], spoken("no"), [Word("no", 7.0, 8.0)]]
+    for rows, words in zip(extractor.extract_many(windows), windows, strict=True):
+        alone = extractor.extract(words)
+        np.testing.assert_array_equal(rows.times_s, alone.times_s)
+        np.testing.assert_allclose(rows.values, alone.values, atol=1e-5)
+
+
 def test_words_of_like_meaning_are_near(extractor: TextExtractor) -> None:
     glad, happy, sad = (
         extractor.extract(spoken(f"i am so {word} today")).values.mean(0) for word in ("glad", "happy", "miserable")

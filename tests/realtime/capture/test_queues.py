@@ -47,6 +47,22 @@ def test_latest_frame_adds_up_and_gives_the_newest(steps: list[str]) -> None:
         assert offered == taken + latest.dropped + (waiting is not None)
 
 
+def test_a_picture_that_would_not_be_looked_at_is_not_dropped() -> None:
+    """Of 25 pictures a second, 15 are: one of each cell of the grid, whichever comes through."""
+    latest = LatestFrame()
+
+    def put(*numbers: int) -> int:
+        for number in numbers:
+            latest.put(VideoFrame(np.zeros((1, 1, 3), np.uint8), number / 25, number / 25))
+        return latest.dropped
+
+    put(0)
+    latest.take()
+    assert put(1, 2, 3) == 0  # 1 is of the cell of 0, 3 of that of 2
+    latest.take()
+    assert put(5, 6, 7) == 1  # 5 and 6 are of one cell, 7 is of another
+
+
 @given(
     steps=st.lists(st.one_of(st.integers(1, 4000), st.none(), st.just("close")), max_size=60),
     capacity_s=st.floats(0.01, 1.0),

@@ -501,7 +501,8 @@ def test_a_label_that_there_is_not_is_told_as_damage(recorded: Path, refuse: Ref
             message.top = "joy"
 
     path = altered(recorded, tmp_path / "joy.mcap", call_it_joy)
-    for words in (("replay", path), ("export", path, "--to", "csv")):
+    told = tmp_path / "told.jsonl"
+    for words in (("replay", path, "--estimates", told), ("export", path, "--to", "csv")):
         line = refuse(1, *words)
         assert line.startswith(f"{path}: damaged, the emotion of estimate ")
         assert line.endswith(" reads 'joy'")

@@ -110,6 +110,9 @@ class Text:
         values = [np.full(self.spec.width, sum(map(ord, word.text)) % 89 / 89, np.float32) for word in words]
         return Rows(np.array([word.end_s for word in words]), np.stack(values))
 
+    def extract_many(self, each: Sequence[Sequence[Word]]) -> list[Rows]:
+        return [self.extract(words) if words else Rows.empty(self.spec.width) for words in each]
+
 
 def every(period_s: float, clock: StreamClock, do: Callable[[float], object]) -> None:
     for number in itertools.count(1):

@@ -68,6 +68,9 @@ class Spelling:
         values = [[sum(map(ord, word.text)) % 97, all_] for word in words]
         return Rows(np.array([word.end_s for word in words]), np.array(values, np.float32))
 
+    def extract_many(self, each: Sequence[Sequence[Word]]) -> list[Rows]:
+        return [self.extract(words) if words else Rows.empty(WIDTH) for words in each]
+
 
 class Told:
     """Extractors that make what they are told to."""

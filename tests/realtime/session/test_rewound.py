@@ -53,6 +53,9 @@ class Spelling:
         letters = [[len(word.text), sum(map(ord, word.text)) % 97] for word in words]
         return Rows(np.array([word.end_s for word in words]), np.array(letters, np.float32).reshape(-1, WIDTH))
 
+    def extract_many(self, each: Sequence[Sequence[Word]]) -> list[Rows]:
+        return [self.extract(words) for words in each]
+
 
 @pytest.fixture(autouse=True)
 def _spelling(monkeypatch: pytest.MonkeyPatch) -> None:
