@@ -321,13 +321,15 @@ def pulseaudio() -> Iterator[PulseAudio]:
 class MjpegServer:
     """A network camera: serves JPEG pictures in turn, over and over, as a multipart stream at `fps`.
 
-    Under /locked it asks for user "me" and password "s3cret"; /words is no picture. tls: of one that is encrypted.
+    Under /locked it asks for user "me" and password "s3cret"; /words is no picture; /away leads to `elsewhere`. tls: of
+    one that is encrypted.
     """
 
     def __init__(self, pictures: list[bytes], fps: float, tls: ssl.SSLContext | None = None) -> None:
         self.pictures = pictures
         self.fps = fps
         self.words = b"no pictures here\n"
+        self.elsewhere = ""
         self._tls = tls
         self.stalled = False
         self._gone = threading.Event()
@@ -350,6 +352,11 @@ class MjpegServer:
                 if self.path == "/locked" and self.headers.get("Authorization") != f"Basic {secret}":
                     self.send_response(401)
                     self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                    self.end_headers()
+                    return
+                if self.path == "/away":
+                    self.send_response(302)
+                    self.send_header("Location", camera.elsewhere)
                     self.end_headers()
                     return
                 self.send_response(200)

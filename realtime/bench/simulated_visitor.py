@@ -48,8 +48,9 @@ class SimulatedVisitor:
         parts = urlsplit(address)
         scheme = "wss" if parts.scheme == "https" else "ws"
         uri = f"{scheme}://{parts.netloc}/stream" + (f"?{parts.query}" if parts.query else "")
-        origin, named = f"{parts.scheme}://{parts.netloc}", {"local_addr": (source, 0)} if source else {}
-        async with connect(uri, origin=origin, max_size=None, **named) as socket:  # type: ignore[arg-type]
+        origin, own = f"{parts.scheme}://{parts.netloc}", (source, 0) if source else None
+        # Like a browser it sends no pings: one that waits behind a flood of its own would end the connection.
+        async with connect(uri, origin=origin, max_size=None, ping_interval=None, local_addr=own) as socket:  # type: ignore[arg-type]
             visitor = cls(socket)
             listening = asyncio.create_task(visitor._listen())
             try:

@@ -38,6 +38,8 @@ class Delivery:
         self.frames = LatestFrame()
         self.voice = AudioRing(VOICE_RING_S)
         self.transcript = AudioRing(TRANSCRIPT_RING_S)
+        self.overtaken = 0
+        """Blocks of sound whose voice was not read, as so much newer sound waited."""
         self.sound = AudioFanOut([self.voice, self.transcript] if words else [self.voice])
         self.has_words = words and self.has_sound
         """True where words may come."""
@@ -66,5 +68,5 @@ class Delivery:
         lost = self.source.lost() if self.source else Dropped(video=0, audio=0)
         return Dropped(
             video=lost.video + self.frames.dropped,
-            audio=lost.audio + max(self.voice.dropped, self.transcript.dropped),
+            audio=lost.audio + max(self.voice.dropped + self.overtaken, self.transcript.dropped),
         )

@@ -130,8 +130,8 @@ class Latency(Part):
 
 
 class Dropped(Part):
-    """Samples lost since the start: pictures that were due, 15 a second, and overtaken by newer ones; blocks of sound
-    that overflowed."""
+    """Losses since the start: pictures that were due, 15 a second, and overtaken by newer ones; blocks of sound that
+    overflowed, or were overtaken before their voice was read."""
 
     video: int
     audio: int

@@ -58,7 +58,9 @@ class StreamCollector(Collector):
         frames = CounterMetricFamily(
             "dhmd_dropped_frames", "Pictures that were due, and overtaken by newer ones.", labels=["stream"]
         )
-        blocks = CounterMetricFamily("dhmd_dropped_blocks", "Blocks of sound that overflowed.", labels=["stream"])
+        blocks = CounterMetricFamily(
+            "dhmd_dropped_blocks", "Blocks of sound that overflowed or were overtaken.", labels=["stream"]
+        )
         undelivered = CounterMetricFamily(
             "dhmd_undelivered_estimates", "Estimates that found no broker.", labels=["stream"]
         )

@@ -1,16 +1,16 @@
-"""All that we need of aiomqtt 2 beyond what it makes public.
+"""All that we need of aiomqtt 2, and of paho beneath it, beyond what they make public.
 
 aiomqtt waits for answers that no longer come, forgets a loss that comes with the broker's answer, registers sockets
 that are closed by then, and keeps what the broker says of itself. paho's callbacks, which are public, tell all of it;
 private to aiomqtt are three names alone: `_client`, which is paho's client, and the futures `_connected` and
-`_disconnected`.
+`_disconnected`. paho takes packets of any size; it asks for the rest of one by its private `_sock_recv`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import aiomqtt
 from paho.mqtt.client import MQTTMessage
@@ -18,6 +18,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from realtime.mqtt.reasons import ClosedEarly, in_words
+
+MOST_TAKEN: Final = 16 * 2**20
+"""Bytes of a packet. A broker that announces more is hung up on."""
 
 
 class HookedClient(aiomqtt.Client):
@@ -38,6 +41,8 @@ class HookedClient(aiomqtt.Client):
         paho.on_message = self._came
         paho.on_publish = self._sent
         paho.on_socket_register_write = self._register_write
+        self._read: Callable[[int], bytes] = paho._sock_recv  # noqa: SLF001
+        paho._sock_recv = self._read_some  # type: ignore[assignment, method-assign]  # noqa: SLF001
         self._hooked_loop = asyncio.get_running_loop()
         self._disconnected.add_done_callback(self._ended)
 
@@ -90,6 +95,14 @@ class HookedClient(aiomqtt.Client):
                 self._hooked_loop.add_writer(descriptor, self._write, client)
 
         self._hooked_loop.call_soon_threadsafe(register)
+
+    def _read_some(self, most: int) -> bytes:
+        # The whole rest of a packet is asked for, once its head has come.
+        if most > MOST_TAKEN:
+            words = f"it announced a packet of {most / 2**20:.0f} MB, and {MOST_TAKEN // 2**20} are taken at most"
+            self._lose(aiomqtt.MqttError(words))
+            raise ConnectionAbortedError(words)
+        return self._read(most)
 
     def _write(self, client: Any) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import secrets
 import ssl
@@ -21,7 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from realtime.messages.topics import PERSON, RESPONSE, Topic
-from realtime.mqtt.aiomqtt_hooks import HookedClient
+from realtime.mqtt.aiomqtt_hooks import MOST_TAKEN, HookedClient
 from realtime.mqtt.broker import BrokerAddress, tls_context
 from realtime.mqtt.reasons import REASONS, UNSPECIFIED, ClosedEarly, in_words, in_words_of, of_tls, speaks_another
 
@@ -214,7 +213,7 @@ async def connect(
     broker: BrokerAddress,
     will: aiomqtt.Will | None = None,
     *,
-    largest: int | None = None,
+    largest: int = MOST_TAKEN,
     identifier: str | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to this broker: in MQTT 5, or in 3.1.1 where that is all it speaks, which is then remembered.
@@ -225,21 +224,31 @@ async def connect(
     known = _known.setdefault((broker.host, broker.port), _Known())
     if broker.only_311:
         known.speaks_5 = False
-    client = functools.partial(Client, broker, known, will, largest=largest, identifier=identifier)
+    mqtt5 = await _speaks_5(broker, known) if known.speaks_5 is None else known.speaks_5
     async with AsyncExitStack() as stack:
-        if known.speaks_5 is False:
-            connected = await stack.enter_async_context(client(mqtt5=False))
-        else:
-            try:
-                connected = await stack.enter_async_context(client(mqtt5=True))
-                known.speaks_5 = True
-            except aiomqtt.MqttError as error:
-                # Old brokers say so, older ones hang up.
-                if not (speaks_another(error) or (isinstance(error, ClosedEarly) and known.speaks_5 is None)):
-                    raise
-                connected = await stack.enter_async_context(client(mqtt5=False))
-                known.speaks_5 = False
-        yield connected
+        client = Client(broker, known, will, mqtt5=mqtt5, largest=largest, identifier=identifier)
+        try:
+            await stack.enter_async_context(client)
+        except aiomqtt.MqttError as error:
+            if speaks_another(error):
+                known.speaks_5 = None  # it was replaced; the next attempt asks again
+            raise
+        known.speaks_5 = mqtt5
+        yield client
+
+
+async def _speaks_5(broker: BrokerAddress, known: _Known) -> bool:
+    """Ask, in a connection of its own that says nothing else: brokers of before may take the rest for something else,
+    and wait. Raises aiomqtt.MqttError."""
+    try:
+        async with Client(broker, known, None, mqtt5=True, largest=None, identifier=None):
+            return True
+    except ClosedEarly:
+        return False  # as old brokers do
+    except aiomqtt.MqttError as error:
+        if speaks_another(error):
+            return False
+        raise
 
 
 async def reach(broker: BrokerAddress) -> None:

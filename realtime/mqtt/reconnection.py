@@ -11,6 +11,7 @@ from typing import Final
 
 import aiomqtt
 
+from realtime.mqtt.aiomqtt_hooks import MOST_TAKEN
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import Client, connect, new_identifier, reach
 from realtime.mqtt.reasons import Untrusted, in_words, refusal
@@ -42,7 +43,7 @@ class Reconnection:
         broker: BrokerAddress,
         will: aiomqtt.Will | None = None,
         *,
-        largest: int | None = None,
+        largest: int = MOST_TAKEN,
         meanwhile: str = "trying again",
         stop: asyncio.Event | None = None,
     ) -> None:

@@ -117,7 +117,8 @@ class _Person:
 class People:
     """Persons of one stream, with a window each. `see` and `hear` may run in two threads, `at` in a third.
 
-    entering: held while rows enter windows and observers are told. tell: calls a function for each observer.
+    entering: held while rows enter windows and observers are told. tell: calls a function for each observer. private:
+    words enter windows, and are told to nobody.
     """
 
     def __init__(
@@ -128,7 +129,10 @@ class People:
         listener: Listener,
         entering: threading.Lock,
         tell: Callable[[Callable[[PeopleObserver], None]], None],
+        *,
+        private: bool = False,
     ) -> None:
+        self._private = private
         self._specs = specs
         self._device = device
         self._text = text
@@ -178,7 +182,7 @@ class People:
         return tuple(_said(word, _turn_of(turns, word.start_s, word.end_s)) for word in words)
 
     def at(
-        self, end_s: float, attention: Attention, words: SpokenWords, *, private: bool
+        self, end_s: float, attention: Attention, words: SpokenWords
     ) -> tuple[tuple[PerceivedPerson, ...], PeopleInView]:
         """Return the window of each person that ends at `end_s`, and who is in view then."""
         self._find_speakers(end_s)
@@ -196,13 +200,13 @@ class People:
             }
         perceived = []
         for number, person in here.items():
-            self._give_words(number, person, spoken, private=private)
+            self._give_words(number, person, spoken)
             with self._lock:
                 self._give_voice(number, person, end_s)
                 cut = person.window.cut(end_s, replace(attention, far=person.too_far))
             said = tuple(w for w in person.words if w.end_s > cut.start_s and w.start_s < end_s)
             silent = None if Modality.AUDIO in cut.present else _why(heard, number)
-            perceived.append(PerceivedPerson(number, person.window, cut, () if private else said, silent))
+            perceived.append(PerceivedPerson(number, person.window, cut, () if self._private else said, silent))
         view = tuple(PersonInView(number, person.since_s, person.box) for number, person in here.items())
         return tuple(perceived), PeopleInView(end_s, view, turn_at(self._turns, end_s))
 
@@ -213,7 +217,7 @@ class People:
             for modality in (Modality.VISION, Modality.AUDIO):
                 if len(rows := person.window.since(modality, now_s - self._window_s)):
                     observer.on_person_rows(number, modality, rows, revision, False)
-            if person.words:
+            if person.words and not self._private:
                 observer.on_person_words(number, person.words, person.revision_of_words)
         if self._turns:
             observer.on_turns(self._turns)
@@ -252,7 +256,7 @@ class People:
         self._enter(number, person, Modality.AUDIO, rows, replaces=replaces)
         person.voiced_s = wanted
 
-    def _give_words(self, number: int, person: _Person, spoken: Sequence[Word], *, private: bool) -> None:
+    def _give_words(self, number: int, person: _Person, spoken: Sequence[Word]) -> None:
         """Let the words enter the window of who said them."""
         said_by = [_said(word, _turn_of(self._turns, word.start_s, word.end_s)) for word in spoken]
         own = [word for word in said_by if word.person == number]
@@ -263,7 +267,7 @@ class People:
         with self._lock:
             person.words = said
             revision = person.revision_of_words = person.window.replace(Modality.TEXT, rows)
-            if not private:
+            if not self._private:
                 self._tell(lambda observer: observer.on_person_words(number, said, revision))
 
     def _enter(self, number: int, person: _Person, modality: Modality, rows: Rows, *, replaces: bool) -> None:

@@ -106,7 +106,9 @@ class Perception:
         self._people = None
         if extractors.lips is not None:
             told, listener = self._tell_of_people, Listener(extractors.lips)
-            self._people = People(extractors.specs, device, extractors.text, listener, self._entering, told)
+            self._people = People(
+                extractors.specs, device, extractors.text, listener, self._entering, told, private=private
+            )
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
         """Hold a turn while something of a modality is computed."""
@@ -206,7 +208,7 @@ class Perception:
         faces = 0 if face is None else face.faces
         if self._people is None:
             return Perceived(cut, faces, words)
-        people, view = self._people.at(end_s, attention, self._words, private=self._private)
+        people, view = self._people.at(end_s, attention, self._words)
         view = replace(view, faces_hz=min(self.extractors.face.spec.rate_hz or 0.0, 1 / max(self._looking_s, 1e-3)))
         return Perceived(cut, faces, words, people, view)
 

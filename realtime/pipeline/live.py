@@ -137,7 +137,9 @@ def _perceive(pipeline: HopPipeline[Due], delivery: Delivery, steering: Steering
 
     def hear() -> None:
         if (block := voice.take()) is not None:
-            perception.hear(block, overtaken=voice.waiting_s > OVERTAKEN_S)
+            overtaken = voice.waiting_s > OVERTAKEN_S
+            delivery.overtaken += overtaken
+            perception.hear(block, overtaken=overtaken)
 
     workers: dict[str, BlockingWorker] = {}
     if delivery.has_frames:

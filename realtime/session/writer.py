@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dhmd.session import schema
+
+if TYPE_CHECKING:
+    from mcap.data_stream import RecordBuilder
+    from mcap.records import ChunkIndex
 
 NANO = 1_000_000_000
 Build = Callable[[Timestamp], Any]
@@ -24,6 +28,8 @@ class SessionWriter:
         self._epoch_unix = epoch_unix
         # Chunks end by the clock alone, in `end_chunk`.
         self._writer = Writer(file, chunk_size=2**40, compression=CompressionType.ZSTD)
+        # Private to the library. Were it called otherwise one day, this would take more memory, and do the same.
+        self._writer._Writer__chunk_indices = _PackedIndexes()  # type: ignore[attr-defined]  # noqa: SLF001
         self._channels: dict[str, int] = {}
         self._schemas: dict[str, int] = {}
         self._writer.start(profile="", library="dhmd")
@@ -50,10 +56,28 @@ class SessionWriter:
 
     def end_chunk(self) -> None:
         """Write what was added since the last chunk."""
-        # The library ends a chunk by size alone; a recording must end it by time.
-        self._writer._Writer__finalize_chunk()  # type: ignore[attr-defined]  # noqa: SLF001
-        self._file.flush()
+        self._writer.flush()  # type: ignore[no-untyped-call]
 
     def finish(self) -> None:
         self._writer.finish()  # type: ignore[no-untyped-call]
         self._file.flush()
+
+
+class _PackedIndexes:
+    """Index of the chunks, as it stands at the end of the file, in place of the library's list of objects, which takes
+    six times as much: there is a chunk a second, for days."""
+
+    def __init__(self) -> None:
+        from mcap.data_stream import RecordBuilder
+
+        self._records = RecordBuilder()
+
+    def append(self, index: ChunkIndex) -> None:
+        index.write(self._records)
+
+    def __iter__(self) -> Iterator[Self]:
+        yield self
+
+    def write(self, summary: RecordBuilder) -> None:
+        """Write them all, as each would write itself."""
+        summary.write(self._records.end())  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -89,6 +89,12 @@ def test_a_number_is_finite_and_in_its_range(value: object) -> None:
         number(value, 0.0, 6.0)
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", 1e999, "1e999"])
+def test_what_is_not_finite_is_no_number_in_any_range(value: object) -> None:
+    with pytest.raises(Untrusted, match="is not a number"):
+        number(value)
+
+
 @pytest.mark.parametrize("value", ["٣", "1.0", 1.0, True, "-1", "9" * 5000, 10**400, None, 7])
 def test_a_whole_number_is_one_and_in_its_range(value: object) -> None:
     with pytest.raises(Untrusted, match="is not a whole number"):
@@ -107,6 +113,7 @@ def test_texts_are_few_and_short(value: object) -> None:
 
 
 @given(st.text() | st.binary() | st.integers())
+@example("x" * (LONGEST_QUOTE + 1))
 def test_what_is_shown_is_short_and_cannot_command_a_terminal(value: str | bytes | int) -> None:
     for line in (quoted(value), shown(str(value)[:5000])):
         assert len(line) <= LONGEST_QUOTE

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from realtime.capture.browser import BrowserCapture
+from realtime.capture.browser import LARGEST_SIDE, BrowserCapture
 from realtime.capture.delivery import TRANSCRIPT_RING_S, VOICE_RING_S, Delivery
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.clock import MediaClock
@@ -60,8 +60,10 @@ def test_the_newest_picture_counts_and_the_others_are_counted(browser: Capture) 
         jpeg()[:40],
         b"\xff\xd8" + b"\xff\xe0\x00\x00" * 50,
         jpeg().replace(b"\x00\x30\x00\x40", b"\xff\xff\xff\xff"),  # claims 65535 x 65535
+        jpeg(8, LARGEST_SIDE + 8),
+        bytes(cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1]),
     ],
-    ids=["nothing", "text", "cut", "segments without length", "enormous"],
+    ids=["nothing", "text", "cut", "segments without length", "enormous", "too wide", "no JPEG"],
 )
 def test_what_is_no_picture_is_told(sent: bytes, browser: Capture) -> None:
     capture, delivery, refused = browser

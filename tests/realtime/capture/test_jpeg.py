@@ -65,6 +65,7 @@ def test_more_than_one_scan_is_refused_and_so_is_a_progressive_picture() -> None
     again = whole[whole.index(SCAN) : -2]
     assert baseline_size(whole[:-2] + 100 * again + whole[-2:]) is None
     assert baseline_size(jpeg(progressive=1)) is None
+    assert baseline_size(whole.replace(FRAME, b"\xff\xc2", 1)) is None, "one scan of a progressive picture"
 
 
 @given(st.data())

@@ -307,13 +307,23 @@ def test_a_server_that_is_not_encrypted_says_so(serve_mjpeg: ServeMjpeg) -> None
     assert "answers, but not over TLS" in trouble(serve_mjpeg(GREYS).url.replace("http", "https"))
 
 
-def test_a_camera_cannot_send_its_reader_elsewhere(serve_mjpeg: ServeMjpeg, make_media: Callable[..., Path]) -> None:
-    """A playlist of its own server, which names a file of this machine."""
+def test_a_camera_cannot_send_its_reader_elsewhere(
+    serve_mjpeg: ServeMjpeg, make_media: Callable[..., Path], certificate: Path, tls: ssl.SSLContext
+) -> None:
+    """A playlist of its own server, which names a file of this machine, or another one; and from https to http."""
     film = make_media("secret.ts", "-f", "lavfi", "-i", "testsrc=s=160x120:r=25:d=1", "-pix_fmt", "yuv420p")
-    server = serve_mjpeg(GREYS)
-    server.words = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{film}\n#EXT-X-ENDLIST\n".encode()
-    for path in ("words", "words.m3u8"):
-        assert "not with a stream that can be read" in trouble(server.url.replace("stream.mjpg", path))
+    server, encrypted = serve_mjpeg(GREYS), serve_mjpeg(GREYS, tls=tls)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.setblocking(False)
+        encrypted.elsewhere = f"http://127.0.0.1:{other.getsockname()[1]}/stream.mjpg"
+        for part in (film, f"http://127.0.0.1:{other.getsockname()[1]}/part.ts"):
+            server.words = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{part}\n#EXT-X-ENDLIST\n".encode()
+            for path in ("words", "words.m3u8"):
+                assert "not with a stream that can be read" in trouble(server.url.replace("stream.mjpg", path))
+        away = f"https://127.0.0.1:{encrypted.port}/away"
+        assert "not with a stream that can be read" in trouble(away, Trust(str(certificate)))
+        with pytest.raises(BlockingIOError):
+            other.accept()
 
 
 @pytest.mark.parametrize(

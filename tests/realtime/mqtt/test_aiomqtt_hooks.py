@@ -31,6 +31,7 @@ async def test_its_private_names_are_what_we_take_them_for() -> None:
     for future in (theirs._connected, theirs._disconnected):
         assert isinstance(future, asyncio.Future)
         assert not future.done()
+    assert list(inspect.signature(theirs._client._sock_recv).parameters) == ["bufsize"]
 
 
 async def test_it_listens_to_paho_by_the_callbacks_that_we_take_the_place_of() -> None:
@@ -50,7 +51,7 @@ async def test_no_other_private_name_of_it_is_touched_or_taken() -> None:
         (
             connection,
             Client(
-                BrokerAddress("localhost", 1883), connection._Known(), None, mqtt5=True, largest=None, identifier=None
+                BrokerAddress("localhost", 1883), connection._Known(), None, mqtt5=True, largest=1000, identifier=None
             ),
         ),
     ):

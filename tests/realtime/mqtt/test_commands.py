@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -275,6 +276,7 @@ async def test_a_recording_is_begun_marked_and_ended_by_command(mosquitto: Any, 
         estimates = caller.estimates()
     [session] = sessions(tmp_path)
     assert begun.reason == f"recording into {session.path.name}"
+    assert stat.S_IMODE(session.path.stat().st_mode) == 0o600
     assert session.complete
     records = list(session.records())
     marks = [record.message for record in records if record.topic == schema.MARK]

@@ -212,6 +212,26 @@ async def test_a_broker_that_says_what_none_says_is_away_until_it_speaks_again(
         assert stream.late_s < 2.0
 
 
+async def test_a_broker_that_announces_more_than_is_taken_is_hung_up_on_before_it_sends_it() -> None:
+    """Whatever it was told to send at most. A whole packet of 256 MB would cost twice its size."""
+    gone = asyncio.Event()
+
+    async def lie(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1024)
+        writer.write(b"\x20\x03\x00\x00\x00" + b"\x30\xff\xff\xff\x7f" + b"the beginning of it")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        gone.set()
+        writer.close()
+
+    async with await asyncio.start_server(lie, "127.0.0.1", 0) as server:
+        address = BrokerAddress("127.0.0.1", server.sockets[0].getsockname()[1])
+        async with connection.connect(address) as client:
+            await until(lambda: client.lost is not None)
+            assert str(client.lost) == "it announced a packet of 256 MB, and 16 are taken at most"
+        await until(gone.is_set)
+
+
 async def test_a_network_that_is_cut_without_a_word_is_noticed_within_fifteen_seconds(
     mosquitto: Any, subscribe: Callable[..., Any]
 ) -> None:

@@ -252,10 +252,10 @@ def test_a_broker_that_is_down_at_start_is_told_once_and_used_when_it_comes(
     listener.wait_for(lambda: listener.statuses("hall")[-1] == "online")
     command.interrupt()
     assert command.wait() == 0
-    lines = command.err.splitlines()
-    assert len(lines) == 1, command.err
-    assert lines[0].startswith(f"warning: broker {mosquitto.url} is away (")
-    assert "recognition continues, trying again" in lines[0]
+    # A busy machine may have more to tell.
+    [line] = [line for line in command.err.splitlines() if "broker" in line]
+    assert line.startswith(f"warning: broker {mosquitto.url} is away (")
+    assert "recognition continues, trying again" in line
 
 
 def test_the_last_will_tells_that_a_run_died(

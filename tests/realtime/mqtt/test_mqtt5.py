@@ -23,7 +23,7 @@ from realtime.mqtt import connection, embedded
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.connection import Client, properties_of
 from realtime.mqtt.embedded import embedded_broker
-from realtime.mqtt.publisher import Publisher, publishing
+from realtime.mqtt.publisher import MOST_RECEIVED, Publisher, publishing
 from realtime.mqtt.reasons import in_words
 from tests.realtime.waiting import PATIENCE_S, until
 
@@ -202,15 +202,32 @@ async def test_the_embedded_broker_hangs_up_on_who_does_not_read(monkeypatch: py
                     pass
 
 
+async def test_the_embedded_broker_lets_so_many_in_and_the_next_when_one_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedded, "MOST_CLIENTS", 1)
+    async with embedded_broker(0) as address:
+        async with aiomqtt.Client(address.host, address.port) as client:
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x")
+            answer = asyncio.create_task(reader.readexactly(4))
+            for _ in range(20):
+                await client.publish("dhmd/hall/emotion", b"{}", qos=1)
+            assert not answer.done()
+        assert await answer == b"\x20\x02\x00\x00"
+        writer.close()
+
+
 async def test_the_embedded_broker_is_spoken_to_as_it_speaks(caplog: pytest.LogCaptureFixture) -> None:
     async with embedded_broker(0) as address:
         async with connection.connect(address) as client:
             assert not client.mqtt5
-        # By its address alone, as another program knows it.
+        # By its address alone, as another program knows it, whatever that asks of it.
         stranger = BrokerAddress(address.host, address.port)
-        connection._known.clear()
-        async with connection.connect(stranger) as client:
-            assert not client.mqtt5
+        for largest in (connection.MOST_TAKEN, MOST_RECEIVED):
+            connection._known.clear()
+            async with connection.connect(stranger, largest=largest) as client:
+                assert not client.mqtt5
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 

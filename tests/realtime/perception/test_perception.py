@@ -80,6 +80,20 @@ def test_a_window_holds_the_words_spoken_in_it_and_the_session_all(
     assert Modality.TEXT in perception.perceive(end_s).cut.present
 
 
+def test_private_words_are_told_to_nobody_who_joins_either(
+    perception: Perception, say: Callable[[str], NDArray[np.float32]]
+) -> None:
+    perception._private = True
+    for block in blocks(np.concatenate([say("good morning everybody"), np.zeros(SAMPLE_RATE_HZ, np.float32)])):
+        perception.listen([block])
+    perception.finish()
+    told: list[TranscriptUpdate] = []
+    observer: Any = SimpleNamespace(on_words=lambda update, _: told.append(update))
+    perception.join(observer, 2.0)
+    assert perception._words.all
+    assert (told, perception.words, perception.perceive(2.0).words) == ([], (), ())
+
+
 class SlowFace:
     """Looks at a picture until told to have seen it."""
 

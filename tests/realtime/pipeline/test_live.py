@@ -1,4 +1,4 @@
-"""A machine too slow for the sound hears what is new, not what has long been said."""
+"""A machine too slow for the sound hears what is new, not what has long been said, and counts what it leaves out."""
 
 from __future__ import annotations
 
@@ -45,3 +45,5 @@ def test_a_voice_slower_than_the_sound_lets_go_of_what_waits() -> None:
     workers["voice"](stop, lambda: None)
     assert ages_s
     assert max(ages_s) <= OVERTAKEN_S + BLOCK_S
+    waiting = len(list(iter(delivery.voice.take, None)))
+    assert delivery.dropped().audio == came - len(ages_s) - waiting > 0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dhmd.modality import Modality
+from dhmd.untrusted import LONGEST_QUOTE
 from realtime.scale.edge_stream import FIRST_S, LONGEST_S, PATIENCE_S, RENEWED_S, SPREAD_S
 from realtime.scale.topics import GONE, HERE
 from realtime.scale.window_message import WindowMessage
@@ -140,6 +141,21 @@ def test_a_refusal_is_one_clear_line_and_other_servers_are_asked(
     ]
     edge.stream.on_presence("b", HERE, edge.now_s)
     assert read(edge.window())[0] == "dhmd/hall/window"
+
+
+def test_what_a_server_says_is_told_in_a_short_line_that_no_terminal_obeys(
+    made_up: MakeUp, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge = made_up()
+    edge.window()
+    for reason in ("\x1b[2J", "x" * 5000):
+        edge.stream.on_refused(
+            json.dumps({"server": reason, "session": edge.stream.incarnation, "reason": reason}).encode()
+        )
+    for record in caplog.records:
+        assert record.getMessage().isprintable()
+        assert len(record.getMessage()) <= LONGEST_QUOTE + len("hall: ")
+    assert len(caplog.records) == 2
 
 
 def test_what_is_said_of_other_sessions_changes_nothing(made_up: MakeUp) -> None:

@@ -83,6 +83,15 @@ def test_a_stream_of_another_life_and_an_unknown_one_are_asked_for_all(made_up: 
     assert streams.counts["gaps"] == 2
 
 
+def test_a_lost_connection_takes_along_all_that_waits(made_up: MakeUp, streams: ServedStreams) -> None:
+    opened, continued = made_up("opened"), made_up("continued")
+    for edge in (opened, continued, continued):
+        send(edge, streams)
+    assert (len(streams), streams.waiting) == (2, 2)
+    streams.clear()
+    assert (len(streams), streams.waiting) == (0, 0)
+
+
 def test_a_window_that_waits_gives_way_to_the_next_and_is_counted(made_up: MakeUp, streams: ServedStreams) -> None:
     one, other = made_up("one"), made_up("other")
     for edge in (one, other, one, one):

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -399,6 +400,7 @@ def test_by_default_beside_the_session_and_never_over_a_file(to: str, made: Any,
     out = made.path.with_suffix(f".{to}")
     outcome = live("export", made.path, "--to", to)
     assert (outcome.code, outcome.out) == (0, f"{out}\n"), outcome.err
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
     out.write_text("mine")
     assert refuse(2, "export", made.path, "--to", to).startswith(f"{out}: already exists; ")
     assert out.read_text() == "mine"

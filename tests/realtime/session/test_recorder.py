@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from realtime.perception.transcript import TranscriptUpdate
 from realtime.session import recorder as module
 from realtime.session.media import samples
 from realtime.session.recorder import Recorder, new_file
+from realtime.session.writer import SessionWriter
 from realtime.workers import WorkerState, WorkerStatus
 
 HEAD = {
@@ -70,6 +72,7 @@ def test_what_is_told_comes_back(tmp_path: Path) -> None:
         recorder.mark(2.5, 3.5, sentiment=-1.5)
     session = Session.open(path)
     assert session.complete
+    assert session.metadata[schema.CHECKSUM] == schema.checksum(session.metadata)
     by_topic: dict[str, list[Any]] = {}
     for record in session.records():
         by_topic.setdefault(record.topic, []).append(record)
@@ -367,6 +370,33 @@ def test_at_most_a_second_waits_for_the_disk(tmp_path: Path) -> None:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
         assert not Session.open(path).complete
+
+
+def test_what_a_long_recording_keeps_in_memory_is_small(tmp_path: Path) -> None:
+    """An entry of the index for each chunk: a hundred bytes and some, and ten a topic."""
+    path = tmp_path / "session.mcap"
+    topics = (schema.FACE, schema.STATUS, schema.MARK, schema.LOST, schema.WORDS, schema.ESTIMATE)
+    kinds = schema.message_classes()
+    with path.open("wb") as file:
+        writer = SessionWriter(file, 1e9, {**HEAD, "version": "1", "epoch_unix": "1e9"})
+
+        def chunks(first: int, count: int) -> None:
+            for number in range(first, first + count):
+                for topic in topics:
+                    writer.add(topic, number, number, lambda when, topic=topic: kinds[topic](timestamp=when))  # type: ignore[misc]
+                writer.end_chunk()
+
+        chunks(0, 50)
+        tracemalloc.start()
+        try:
+            chunks(50, 400)
+            assert tracemalloc.get_traced_memory()[0] < 400 * 300
+        finally:
+            tracemalloc.stop()
+        writer.finish()
+    session = Session.open(path)
+    assert session.stated_end_s() == 449
+    assert [record.arrived_s for record in session.records({schema.FACE}, since_s=440)] == list(range(440, 450))
 
 
 def a_picture(width: int, height: int, phase: float) -> NDArray[np.uint8]:

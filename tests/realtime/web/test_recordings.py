@@ -337,18 +337,22 @@ async def test_what_a_killed_server_left_is_removed_at_the_next_start(folder: Pa
     killed.kill()
     killed.wait()
     [left] = found(folder, "*/*/somebody.mcap")
-    with await asyncio.to_thread(holding) as living:
+    living = await asyncio.to_thread(holding)
+    try:
         assert not left.exists()
         [kept] = found(folder, "*/*/somebody.mcap")
-        young, other = folder / "dhmd-recordings-young", folder / "another"
+        young, other, link = (folder / name for name in ("dhmd-recordings-young", "another", "dhmd-recordings-link"))
         young.mkdir()
         other.mkdir()
-        (folder / "dhmd-recordings-link").symlink_to(other)
+        link.symlink_to(other)
+        os.utime(link, (0, 0), follow_symlinks=False)
         async with recordings():
             assert kept.exists()
             assert young.exists()
-            assert other.exists()
+            assert list(other.iterdir()) == []
+    finally:
         living.kill()
+        living.wait()
 
 
 async def test_without_an_encoder_pictures_are_refused_and_the_rest_is_recorded(

@@ -13,7 +13,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -307,6 +307,19 @@ async def test_what_comes_too_fast_waits_with_its_sender(monkeypatch: pytest.Mon
         socket.transport.abort()
 
 
+async def test_a_large_message_counts_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MESSAGE_BYTES", 1)
+    web, pressed = served(), list[str]()
+    web.audience.on_key = pressed.append
+    async with web.open() as address, page(address) as large, page(address) as small:
+        await large.send(json.dumps({"type": "key", "key": "1"}) + " " * 4000)
+        await told(large, "hello")
+        await small.send(json.dumps({"type": "key", "key": "2"}))
+        await until(lambda: pressed)
+        assert pressed == ["2"]
+        large.transport.abort()
+
+
 @pytest.mark.parametrize("kind", ["pings", "parts"])
 async def test_who_sends_frames_without_end_is_sent_away(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "FRAMES_HZ", 20.0)
@@ -316,7 +329,8 @@ async def test_who_sends_frames_without_end_is_sent_away(kind: str, monkeypatch:
 
         async def flood() -> None:
             if kind == "parts":
-                await socket.send([""] * 50_000)
+                # Without its end it would be a message that is taken.
+                await socket.send([json.dumps({"type": "key", "key": "2"}), *[""] * 50_000])
                 await told(socket, "never")
             while True:
                 await socket.ping()
@@ -358,6 +372,19 @@ async def test_one_address_holds_some_connections_and_no_more(monkeypatch: pytes
         await told(first, "hello")
         await told(second, "hello")
         assert await asyncio.to_thread(answered, urlsplit(address).port or 0, b"GET / HTTP/1.1\r\n\r\n") == b""
+
+
+async def test_all_addresses_together_hold_some_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 4)
+    async with served().open() as address, AsyncExitStack() as stack:
+        parts = urlsplit(address)
+        for number in (1, 1, 2, 2, 3):
+            source = (f"127.0.0.{number}", 0)
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port, local_addr=source)
+            stack.callback(writer.close)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
 
 
 async def test_one_address_looks_with_some_pages_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,14 @@ import urllib.request
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import torch
+from rich.console import Console
 from websockets.exceptions import ConnectionClosed
 
 from dhmd.checkpoint import load
@@ -24,14 +27,16 @@ from realtime.bench.simulated_visitor import SimulatedVisitor, picture
 from realtime.capture.media import MediaFile
 from realtime.mqtt.broker import BrokerAddress
 from realtime.perception.extractors import StreamExtractors
+from realtime.programs import visitors
 from realtime.programs.visitors import assembling
 from realtime.recognition.engine import Engine
 from realtime.recognition.shared_engine import SharedEngine
 from realtime.recognition.steadiness import MARGIN, Steadiness
+from realtime.settings import BROWSER, RunSettings
 from realtime.web import conversation
 from realtime.web import visits as visiting
 from realtime.web.address import WebAddress
-from realtime.web.conversation import MOST_MALFORMED, Visitors
+from realtime.web.conversation import MOST_MALFORMED, MOST_REFUSED, Visitors
 from realtime.web.protocol import LARGEST_MESSAGE, LARGEST_PICTURE, MALFORMED, SUPERSEDED
 from realtime.web.recordings import Recordings
 from realtime.web.server import WebServer
@@ -133,6 +138,28 @@ async def test_a_visitor_is_read_by_their_own_camera_and_microphone(
     assert len(listener.payloads("dhmd/hall-1/emotion/compact")) == len(published)
     assert any(b"Hello" in payload for payload in listener.payloads("dhmd/hall-1/transcript"))
     assert any(b"face_appeared" in payload for payload in listener.payloads("dhmd/hall-1/event"))
+
+
+async def test_private_words_are_read_and_told_to_no_page(
+    models: tuple[StreamExtractors, SharedEngine], talking_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RunSettings(source=BROWSER, broker="none", words="private")
+    said, stop = StringIO(), asyncio.Event()
+    monkeypatch.setattr(visitors, "stop_when_asked", lambda: stop)
+    hosting = asyncio.create_task(
+        visitors._host(settings, WebAddress.of("127.0.0.1", 0), 1, *models, None, Console(file=said, width=200))
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        await until(lambda: "Ctrl-C" in said.getvalue())
+        address = said.getvalue().split()[1]
+        async with SimulatedVisitor.at(address) as visitor:
+            await visitor.join()
+            while not present(visitor, "text"):
+                await visitor.play(MediaFile(str(talking_clip)))
+            assert {one["data"]["transcript"] for one in visitor.all("estimate")} == {""}
+            assert not [words for words in visitor.all("words") if heard(words)]
+        stop.set()
+        assert await hosting == 1
 
 
 async def test_a_visitor_chooses_how_still_their_own_answer_is_kept(serve: Serve) -> None:
@@ -255,6 +282,27 @@ async def test_who_says_what_is_no_message_is_sent_away_and_nobody_else_notices(
         assert (await other.another("estimate"))["data"]["seq"] > last["data"]["seq"]
 
 
+async def test_who_goes_on_after_being_sent_away_is_cut_off(serve: Serve) -> None:
+    async with serve() as (address, _):
+        parts = urlsplit(address)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        asked = (
+            f"GET /stream HTTP/1.1\r\nHost: {parts.netloc}\r\nOrigin: http://{parts.netloc}\r\nUpgrade: websocket\r\n"
+        )
+        writer.write(f"{asked}Connection: Upgrade\r\nSec-WebSocket-Key: {'A' * 22}==\r\n".encode())
+        writer.write(b"Sec-WebSocket-Version: 13\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+
+        async def go_on() -> None:
+            for _ in range(20_000):
+                writer.write(b"\x81\x81\0\0\0\0x")  # "x", which is no message, masked by nothing
+                await writer.drain()
+                await asyncio.sleep(0)  # the server is in this loop
+
+        with pytest.raises(ConnectionError):
+            await go_on()
+
+
 async def test_what_is_too_much_is_counted_and_not_taken(serve: Serve) -> None:
     async with serve() as (address, _), SimulatedVisitor.at(address) as visitor:
         await visitor.join()
@@ -287,7 +335,8 @@ async def test_who_floods_is_sent_away_and_another_keeps_their_estimates(serve: 
                 await flood.say("pong", id=0, t=0.0)
                 await asyncio.sleep(0)
         assert await closed(flood) in {MALFORMED, 1006}  # its own flood may bury the reason
-        assert flood.all("refused")
+        # Had it not been sent away, it would go on until it misses a ping.
+        assert 0 < flood.all("refused")[-1]["count"] <= 2 * MOST_REFUSED
         last = other.all("estimate")[-1]
         assert (await other.another("estimate"))["data"]["seq"] > last["data"]["seq"]
 
@@ -315,6 +364,10 @@ async def test_why_something_is_absent_is_told(serve: Serve) -> None:
         await visitor.join()
         await visitor.say("source", kind="video", state="paused", reason="the tab is hidden")
         assert (await visitor.told("status", worker="video", state="paused"))["reason"] == "the tab is hidden"
+        await visitor.say("source", kind="video", state="off", reason="\x1b[2J")
+        assert (await visitor.told("status", worker="video", state="failed"))["reason"] == "\\x1b[2J"
+        await visitor.say("source", kind="video", state="off", reason="x" * 201)
+        await visitor.told("refused", what="text", count=1)
         await visitor.say("source", kind="audio", state="off", reason="no microphone found")
         assert (await visitor.told("status", worker="audio", state="failed"))["reason"] == "no microphone found"
 
