@@ -87,6 +87,10 @@ bench: setup $(EXTRAS)  ## measure rate, latency and memory on this machine, and
 accuracy: setup system $(EXTRAS)  ## read clips of talkers: how steady and how robust the label is (minutes)
 	@$(BIN)/dhmd-live accuracy ../shared/clips --into docs/accuracy.md
 
+.PHONY: people
+people: setup $(EXTRAS)  ## put clips of talkers side by side: who is found to speak (minutes)
+	@$(BIN)/python docs/people_tables.py ../shared/clips
+
 .PHONY: image
 image: setup  ## carry out deploy/Dockerfile in a root made by debootstrap, and run what it makes (as root; minutes)
 	@command -v debootstrap mosquitto >/dev/null || { $(call apt_install,debootstrap mosquitto); }

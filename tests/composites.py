@@ -74,3 +74,13 @@ def at_once(path: Path, shared: Path, *, portrait: bool = False) -> Path:
     pictures = f"[0:v]null[l];[1:v]{STILL if portrait else 'null'}[r];[l][r]hstack[v];"
     sound = "[1:a]volume=0.5[soft];[0:a][soft]amix=normalize=0[sound]"
     return film(path, grid(shared, FIRST, SECOND), pictures + sound, "-map", "[sound]", length_s=3)
+
+
+def television(path: Path, shared: Path, heard: str = FIRST) -> Path:
+    """A talker, and beside them a television on which a small one talks, too; heard is one of them."""
+    screen = "[1:v]crop=180:240:100:48,fps=25,scale=102:136,pad=126:160:12:12:color=0x181818[tv];"
+    person = "[0:v]crop=180:240:80:48,setsar=1,fps=25,scale=270:360[a];[2:v][a]overlay=x=40:y=0[x];"
+    sound = str(grid(shared, FIRST, SECOND).index(*grid(shared, heard)))
+    clips = [*grid(shared, FIRST, SECOND), WALL]
+    graph = f"{screen}{person}[x][tv]overlay=x=440:y=40[v]"
+    return film(path, clips, graph, "-map", f"{sound}:a", length_s=3)

@@ -68,7 +68,7 @@ def declared(*extras: str) -> dict[str, Requirement]:
 def test_make_alone_lists_every_target() -> None:
     listed = re.findall(r"^make (\w+) +\S", make(TOP).stdout, re.MULTILINE)
     daily = ["help", "setup", "extras", "demo", "test", "lint", "clean"]
-    assert sorted(listed) == sorted([*daily, "soak", "bench", "accuracy", "image", "clip", "lock"])
+    assert sorted(listed) == sorted([*daily, "soak", "bench", "accuracy", "people", "image", "clip", "lock"])
 
 
 def test_an_old_python_is_named(clone: Path) -> None:

@@ -144,6 +144,10 @@ class HeardLips:
         self._voiced = [False] * (1 + AHEAD // CHUNK)
         self._early = AHEAD // CHUNK
 
+    def due(self, count: int) -> bool:
+        """Returns whether so many samples more complete a chunk, which takes some computing."""
+        return len(self._pending) + count >= CHUNK * FRAME
+
     def push(self, samples: NDArray[np.float32]) -> Heard:
         """What these samples complete."""
         pending = np.concatenate([self._pending, samples])

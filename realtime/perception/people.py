@@ -6,7 +6,6 @@ are given to whoever is known to have spoken then, from the beginning of the tur
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +16,13 @@ import torch
 
 from dhmd.contract import FeatureSpec, Rows, Word
 from dhmd.features.face import FaceObservation
-from dhmd.features.lips import Heard
 from dhmd.features.text import TextExtractor
 from dhmd.features.tracks import HANDOVER_S, Box
 from dhmd.modality import Modality
-from realtime.capture.samples import AudioBlock
 from realtime.messages.estimate import Silence
 from realtime.messages.stream import Speech
 from realtime.perception.attention import Attention
-from realtime.perception.speaking import Listener, Mouth, Speakers, Turn, mouth_of
+from realtime.perception.speaking import Listened, Mouth, Speakers, Turn, mouth_of
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.perception.words import SpokenWords
 
@@ -126,7 +123,7 @@ class People:
         specs: Mapping[Modality, FeatureSpec],
         device: torch.device,
         text: TextExtractor,
-        listener: Listener,
+        speakers: Speakers,
         entering: threading.Lock,
         tell: Callable[[Callable[[PeopleObserver], None]], None],
         *,
@@ -137,12 +134,11 @@ class People:
         self._device = device
         self._text = text
         self._tell = tell
-        self._listener = listener
-        self._speakers = Speakers()
+        self.speakers = speakers
         self._lock = entering
         self._persons: dict[int, _Person] = {}
         self._mouths: deque[tuple[float, Mapping[int, Mouth]]] = deque(maxlen=PENDING)
-        self._sound: deque[tuple[AudioBlock, Heard]] = deque(maxlen=PENDING)
+        self._sound: deque[Listened] = deque(maxlen=PENDING)
         self._voice: deque[tuple[float, Rows]] = deque()
         """Rows of the voice of the last seconds, one each, whoever spoke."""
         self._turns: tuple[Turn, ...] = ()
@@ -164,11 +160,11 @@ class People:
                 if len(one.rows):
                     self._enter(one.person, person, Modality.VISION, one.rows.halved(), replaces=False)
 
-    def hear(self, block: AudioBlock, rows: Rows) -> None:
+    def hear(self, listened: Listened, rows: Rows) -> None:
         """Take in sound, and what became of it. rows: in half precision."""
-        heard = self._listener.listen(block)  # here, where an estimate does not wait for it
+        block = listened.block
         with self._lock:
-            self._sound.append((block, heard))
+            self._sound.append(listened)
             self._voice += (
                 (float(t_s), Rows(rows.times_s[i : i + 1], rows.values[i : i + 1]))
                 for i, t_s in enumerate(rows.times_s)
@@ -228,11 +224,13 @@ class People:
             mouths, sound = list(self._mouths), list(self._sound)
             self._mouths.clear()
             self._sound.clear()
-        moments = [(t_s, 0, functools.partial(self._speakers.see, t_s, seen)) for t_s, seen in mouths]
-        moments += [(block.end_s, 1, functools.partial(self._speakers.hear, block, heard)) for block, heard in sound]
-        for _, _, take in sorted(moments, key=lambda one: one[:2]):
-            take()
-        turns = tuple(self._speakers.turns(end_s - 2 * self._window_s))
+        happened = [(t_s, 0, t_s, seen) for t_s, seen in mouths] + [(one.block.end_s, 1, 0.0, one) for one in sound]
+        for _, _, t_s, what in sorted(happened, key=lambda one: one[:2]):
+            if isinstance(what, Listened):
+                self.speakers.hear(what)
+            else:
+                self.speakers.see(t_s, what)
+        turns = tuple(self.speakers.turns(end_s - 2 * self._window_s))
         if turns != self._turns:
             with self._lock:
                 self._turns = turns

@@ -26,7 +26,7 @@ from realtime.perception.attention import Progress
 from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.people import People, PeopleInView, PeopleObserver, PerceivedPerson
-from realtime.perception.speaking import Listener
+from realtime.perception.speaking import Speakers
 from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
@@ -105,9 +105,9 @@ class Perception:
         self._words_last_s = extractors.specs[Modality.TEXT].absent_after_s
         self._people = None
         if extractors.lips is not None:
-            told, listener = self._tell_of_people, Listener(extractors.lips)
+            told, speakers = self._tell_of_people, Speakers(extractors.lips)
             self._people = People(
-                extractors.specs, device, extractors.text, listener, self._entering, told, private=private
+                extractors.specs, device, extractors.text, speakers, self._entering, told, private=private
             )
 
     def turn(self, modality: Modality) -> AbstractContextManager[None]:
@@ -133,13 +133,19 @@ class Perception:
             observer.on_face(observation)
 
     def hear(self, block: AudioBlock, *, overtaken: bool = False) -> None:
-        """Hear the voice in a block of sound; in one that is overtaken by newer sound, only whether there is any."""
+        """Hear the voice in a block of sound; in one that is overtaken by newer sound, only whether there is any.
+
+        Where several people are followed, the lips that make the sound are found here, too: no tick waits for them.
+        """
         voice = self.extractors.voice
         with self.turn(Modality.AUDIO) if voice.due(len(block.samples)) and not overtaken else nullcontext():
             rows = voice.push(block.samples, block.captured_s, overtaken=overtaken)
         rows = self._append(Modality.AUDIO, rows)
         if self._people is not None:
-            self._people.hear(block, rows)
+            speakers = self._people.speakers
+            with self.turn(Modality.AUDIO) if speakers.due(block) else nullcontext():
+                listened = speakers.listen(block)
+            self._people.hear(listened, rows)
         self.progress.looked(Modality.AUDIO, block.end_s)
         for observer in self._observers:
             observer.on_sound(block)

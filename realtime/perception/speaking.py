@@ -24,7 +24,7 @@ from dhmd.features.speech import VOICE_FRAME
 from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
 from realtime.capture.samples import AudioBlock
 
-__all__ = ["Listener", "Mouth", "Speakers", "Turn", "mouth_of"]
+__all__ = ["Listened", "Mouth", "Speakers", "Turn", "mouth_of"]
 
 TICK: Final = 2 * FRAME
 """Samples between the moments at which lips are compared: 40 ms."""
@@ -117,6 +117,13 @@ class _Step:
         return max(self.value, key=lambda person: self.value[person])
 
 
+class Listened(NamedTuple):
+    """A block of sound, and what it completes of the lips that make it."""
+
+    block: AudioBlock
+    heard: Heard
+
+
 class _Told(NamedTuple):
     """What is known of a step."""
 
@@ -151,25 +158,14 @@ class _Sound:
         return bool(told) and min(told) > -math.inf and sum(told) / len(told) > SEVERAL
 
 
-class Listener:
-    """Hears lips in the sound of a stream, whose gaps begin it anew. Of one thread: it costs some computing."""
+class Speakers:
+    """Finds whose mouth moves with the sound. `see`, `hear` and `turns` may come from several threads, `listen`, which
+    takes nearly all of the time, from another one, ahead of them."""
 
     def __init__(self, network: LipNetwork) -> None:
-        self._heard = HeardLips(network)
-        self._timeline = SampleTimeline()
-
-    def listen(self, block: AudioBlock) -> Heard:
-        """What the next block of sound completes."""
-        if self._timeline.append(len(block.samples), block.captured_s):
-            self._heard.reset()
-        return self._heard.push(block.samples)
-
-
-class Speakers:
-    """Finds whose mouth moves with the sound. `see`, `hear` and `turns` may come from several threads."""
-
-    def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._lips = HeardLips(network)
+        self._listened = SampleTimeline()
         self._timeline = SampleTimeline()
         self._mouths: dict[int, deque[tuple[float, Mouth]]] = {}
         self._seen_s = -math.inf
@@ -192,8 +188,19 @@ class Speakers:
                     del self._mouths[person]
             self._advance()
 
-    def hear(self, block: AudioBlock, heard: Heard) -> None:
-        """Take the next block of sound. heard: what a listener made of it."""
+    def due(self, block: AudioBlock) -> bool:
+        """Returns whether `listen` has much to compute for this block."""
+        return self._lips.due(len(block.samples))
+
+    def listen(self, block: AudioBlock) -> Listened:
+        """Find what the next block of sound tells of lips, for `hear`."""
+        if self._listened.append(len(block.samples), block.captured_s):
+            self._lips.reset()
+        return Listened(block, self._lips.push(block.samples))
+
+    def hear(self, listened: Listened) -> None:
+        """Take in the next block of sound."""
+        block, heard = listened
         with self._lock:
             if self._timeline.append(len(block.samples), block.captured_s):
                 self._decide(0)

@@ -8,14 +8,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from dhmd.features.face import RATE_HZ as FACES_HZ
 from dhmd.modality import Modality
 from realtime.perception.attention import PATIENCE, Progress
+from realtime.perception.people import PeopleInView
 from realtime.workers import WorkerState, WorkerStatus
 
 WORKERS: Final = {"face": Modality.VISION, "voice": Modality.AUDIO, "transcript": Modality.TEXT}
 CHECK_S: Final = 0.25
 RECOVERED_S: Final = 2.0
 """Time for which a worker has to keep up until it is called running again."""
+PEOPLE: Final = "people"
+"""Name under which it is told how often people are followed."""
+SLOW: Final = 0.75
+"""Of the full rate, below which it is told."""
 KEEPS_UP: Final = frozenset({WorkerState.RUNNING, WorkerState.BEHIND, WorkerState.LATE})
 
 
@@ -58,6 +64,31 @@ class LagWatch:
             return
         if state is not status.state:
             self.on_worker(replace(status, state=state, reason=reason))
+
+
+class PeopleLag:
+    """Tells, as a worker's status, where there are more people than the machine can follow at the full rate."""
+
+    def __init__(self, on_status: Callable[[WorkerStatus], None]) -> None:
+        self._on_status = on_status
+        self._state = WorkerState.RUNNING
+
+    def check(self, view: PeopleInView, estimates_hz: tuple[float, float] | None = None) -> None:
+        """Look at who is in view now. estimates_hz: of each of them, and of one alone, where they are made here."""
+        rates = [("looks at each", view.faces_hz, FACES_HZ)]
+        if estimates_hz is not None:
+            rates.append(("estimates each", *estimates_hz))
+        people = len(view.people)
+        slow = [
+            f"{what} {rate_hz:.0f} times a second"
+            for what, rate_hz, full_hz in rates
+            if people > 1 and rate_hz < SLOW * full_hz
+        ]
+        state = WorkerState.BEHIND if slow else WorkerState.RUNNING
+        if state is not self._state:
+            self._state = state
+            reason = f"{people} people share the processor: {' and '.join(slow)}" if slow else ""
+            self._on_status(WorkerStatus(PEOPLE, state, reason))
 
 
 class Yielding:

@@ -8,30 +8,25 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from dhmd.checkpoint import Checkpoint
-from dhmd.features.face import RATE_HZ as FACES_HZ
 from realtime.clock import StreamClock
 from realtime.messages.estimate import Dropped, Estimate, ModelName, Silence
 from realtime.perception.perception import Perceived, Perception
 from realtime.perception.window import WindowCut
 from realtime.pipeline.fair import FairTurns
+from realtime.pipeline.lag import PeopleLag
 from realtime.pipeline.outputs import Outputs
 from realtime.recognition.attribution import Attribution, measure
 from realtime.recognition.build import build_estimate
 from realtime.recognition.engine import Inference
 from realtime.recognition.steadied import Steadied
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
-from realtime.workers import WorkerState, WorkerStatus
 
 logger = logging.getLogger(__name__)
 
 LATENCIES_KEPT = 36_000
-PEOPLE: Final = "people"
-"""Name under which it is told how often people are followed."""
-SLOW: Final = 0.75
-"""Of the full rate, below which it is told."""
 Due = TypeVar("Due")
 """A thing that comes due at a hop."""
 
@@ -139,7 +134,7 @@ class Pipeline:
         self._stream = _Followed(self.steadied)
         self._persons: dict[int, _Followed] = {}
         self._turns = FairTurns()
-        self._people_status = WorkerStatus(PEOPLE, WorkerState.RUNNING)
+        self._people_lag = PeopleLag(self.outputs.on_worker)
         self._dropped = dropped
         self._model = ModelName(name=engine.checkpoint.name, checkpoint=engine.checkpoint.digest)
         self._seq = 0
@@ -221,7 +216,8 @@ class Pipeline:
             for one in emission.people:
                 self.outputs.on_person(one)
             if self.timed:
-                self._tell_of_rate(len(view.people), view.faces_hz)
+                people = len(view.people)
+                self._people_lag.check(view, (self._turns.rate_hz(people), self._turns.rate_hz(1)))
 
     def afterwards(self, emission: Emission) -> None:
         """Do what the estimate need not wait for: measure what a modality has to do with it; of people one a hop."""
@@ -235,19 +231,3 @@ class Pipeline:
             measured += [(who, one) for person, who in self._persons.items() if person == one.estimate.person]
         measure(self.engine, [(who.attribution, each.perceived.cut, each.inference) for who, each in measured])
         self._turns.took(1 + len(told), emission.took_s + time.monotonic() - begun_s)
-
-    def _tell_of_rate(self, people: int, faces_hz: float) -> None:
-        """Tell, as a worker's status, where there are more people than the machine can follow at the full rate."""
-        slow = [
-            f"{what} {rate_hz:.0f} times a second"
-            for what, rate_hz, full_hz in (
-                ("looks at each", faces_hz, FACES_HZ),
-                ("estimates each", self._turns.rate_hz(people), self._turns.rate_hz(1)),
-            )
-            if people > 1 and rate_hz < SLOW * full_hz
-        ]
-        state = WorkerState.BEHIND if slow else WorkerState.RUNNING
-        if state is not self._people_status.state:
-            reason = f"{people} people share the processor: {' and '.join(slow)}" if slow else ""
-            self._people_status = WorkerStatus(PEOPLE, state, reason)
-            self.outputs.on_worker(self._people_status)

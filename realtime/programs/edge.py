@@ -29,6 +29,7 @@ from realtime.perception.extractors import StreamExtractors
 from realtime.perception.people import PeopleInView
 from realtime.perception.perception import Perception
 from realtime.pipeline.interrupts import either, stop_when_asked
+from realtime.pipeline.lag import PeopleLag
 from realtime.pipeline.live import run_live
 from realtime.pipeline.offline import run_offline
 from realtime.pipeline.outputs import Outputs
@@ -81,6 +82,7 @@ class EdgePipeline:
         self.dropped = dropped
         self._offer = offer
         self._timed = timed
+        self._people_lag = PeopleLag(self.outputs.on_worker)
 
     def estimate(self, end_s: float) -> EdgeHop:
         perceived = self.perception.perceive(end_s)
@@ -93,6 +95,8 @@ class EdgePipeline:
         if hop.view is not None:
             self.statistics.people = len(hop.view.people)
             self.outputs.on_people(hop.view)
+            if self._timed:
+                self._people_lag.check(hop.view)
 
     def afterwards(self, hop: EdgeHop) -> None:
         """Nothing is left: whoever estimates the window measures."""

@@ -69,6 +69,14 @@ def test_who_comes_after_another_has_left_is_somebody_new(shared: Path, tmp_path
     assert seen[-1].tracked == (stays, 3)
 
 
+def test_a_face_on_a_television_is_somebody_who_stays_there(
+    shared: Path, tmp_path: Path, network: ExpressionNet
+) -> None:
+    seen = observed(composites.television(tmp_path / "film.mp4", shared), network)
+    assert {one.tracked for one in seen[5:]} == {(1, 2)}
+    assert len({str(sorted(sides(one).items())) for one in seen[5:]}) == 1
+
+
 def test_crops_that_pass_together_say_what_each_says_alone(
     shared: Path, network: ExpressionNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

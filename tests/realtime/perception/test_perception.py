@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dhmd.checkpoint import load
 from dhmd.contract import Rows
 from dhmd.features.face import FaceObservation
+from dhmd.features.lips import LipNetwork
 from dhmd.features.speech import SpeechModel
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
@@ -161,3 +162,33 @@ def test_a_face_too_far_away_is_told_of_until_it_is_out_of_sight(perception: Per
     )  # fmt: skip
     assert inference_free.modalities.vision.far
     assert nothing_perceived(inference_free) == "somebody is seen, too far away to be read"
+
+
+def test_no_estimate_waits_for_the_lips_that_a_voice_makes(
+    say: Callable[[str], NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are found as the sound is heard."""
+    found: list[str] = []
+    forward = LipNetwork.forward
+
+    def counted(network: LipNetwork, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found.append(doing)
+        return forward(network, mel)
+
+    monkeypatch.setattr(LipNetwork, "forward", counted)
+    specs = load("base").features
+    rows = Rows.empty(specs[Modality.AUDIO].width)
+    parts: Any = SimpleNamespace(
+        specs=specs,
+        text=TextExtractor(),
+        face=SimpleNamespace(spec=specs[Modality.VISION]),
+        voice=SimpleNamespace(due=lambda _: False, push=lambda *_, **__: rows),
+        lips=LipNetwork.load(),
+    )
+    perception = Perception(cast("StreamExtractors", parts), torch.device("cpu"))
+    for block in blocks(say("we won the prize")):
+        doing = "hearing"
+        perception.hear(block)
+        doing = "estimating"
+        assert perception.perceive(block.end_s).view is not None
+    assert set(found) == {"hearing"}

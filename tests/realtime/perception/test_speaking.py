@@ -19,7 +19,7 @@ from dhmd.media.reader import MediaReader
 from realtime.capture.samples import AudioBlock
 from realtime.demo import CLIP
 from realtime.perception.people import turn_at
-from realtime.perception.speaking import KEPT_S, Listener, Mouth, Speakers, mouth_of
+from realtime.perception.speaking import KEPT_S, Mouth, Speakers, mouth_of
 from tests import composites
 
 RATE_HZ = 15.0
@@ -50,7 +50,6 @@ def mouth_at(lips: NDArray[np.float32], t_s: float) -> Mouth:
 
 
 def shown(
-    network: LipNetwork,
     speakers: Speakers,
     voice: NDArray[np.float32],
     pictures: Sequence[tuple[float, Mapping[int, Mouth]]],
@@ -63,11 +62,10 @@ def shown(
         for start in range(0, len(voice), block)
         for t_s in [begin_s + start / SAMPLE_RATE_HZ]
     ]
-    listener = Listener(network)
     late = [(t_s + 0.06, (t_s, mouths)) for t_s, mouths in pictures]
     for _, what in sorted([*blocks, *late], key=lambda one: one[0]):
         if isinstance(what, AudioBlock):
-            speakers.hear(what, listener.listen(what))
+            speakers.hear(speakers.listen(what))
         else:
             speakers.see(*what)
 
@@ -91,35 +89,35 @@ def share(speakers: Speakers, person: int | None) -> float:
 
 @pytest.mark.parametrize("behind_s", [-0.08, 0.0, 0.08])
 def test_speaks_whose_lips_are_those_of_the_voice(network, voice, lips, behind_s):
-    speakers = Speakers()
+    speakers = Speakers(network)
     backwards = lips[::-1].copy()
     pictures = [
         (t_s, {1: mouth_at(lips, t_s - behind_s), 2: mouth_at(backwards, t_s), 3: mouth_at(lips, 0.0)})
         for t_s in times(9.0)
     ]
-    shown(network, speakers, voice, pictures)
+    shown(speakers, voice, pictures)
     assert share(speakers, 1) > 0.95
 
 
 def test_nobody_speaks_when_no_mouth_moves_with_the_voice(network, voice, lips):
-    speakers = Speakers()
+    speakers = Speakers(network)
     chews = [Mouth(0.08 + 0.03 * float(np.sin(8 * t_s)), 0.55, 0.5) for t_s in times(9.0)]
     pictures = [
         (t_s, {1: mouth_at(lips[::-1], t_s), 2: mouth_at(lips, 0.0), 3: chew})
         for t_s, chew in zip(times(9.0), chews, strict=True)
     ]
-    shown(network, speakers, voice, pictures)
+    shown(speakers, voice, pictures)
     assert share(speakers, None) > 0.95
 
 
 def test_the_speaker_changes_with_the_lips(network, voice, lips):
-    speakers = Speakers()
+    speakers = Speakers(network)
     pictures = [
         (t_s, {speaking: mouth_at(lips, t_s), 3 - speaking: mouth_at(lips, 0.0)})
         for t_s in times(9.0)
         for speaking in [1 if t_s < 4.0 else 2]
     ]
-    shown(network, speakers, voice, pictures)
+    shown(speakers, voice, pictures)
     turns = [turn for turn in speakers.turns(0.0) if turn.person is not None]
     assert {turn.person for turn in turns if turn.end_s < 3.5} == {1}
     assert {turn.person for turn in turns if turn.start_s > 4.5} == {2}
@@ -131,19 +129,14 @@ def test_the_speaker_changes_with_the_lips(network, voice, lips):
 
 def test_without_pictures_or_people_voice_is_nobodys(network, voice):
     for pictures in ([], [(t_s, {}) for t_s in times(9.0)]):
-        speakers = Speakers()
-        shown(network, speakers, voice, pictures)
+        speakers = Speakers(network)
+        shown(speakers, voice, pictures)
         assert set(given(speakers)) == {None}
 
 
 def test_in_silence_there_are_no_turns(network, lips):
-    speakers = Speakers()
-    shown(
-        network,
-        speakers,
-        np.zeros(4 * SAMPLE_RATE_HZ, np.float32),
-        [(t_s, {1: mouth_at(lips, t_s)}) for t_s in times(4.0)],
-    )
+    speakers = Speakers(network)
+    shown(speakers, np.zeros(4 * SAMPLE_RATE_HZ, np.float32), [(t_s, {1: mouth_at(lips, t_s)}) for t_s in times(4.0)])
     assert speakers.turns(-1.0) == []
     assert turn_at(speakers.turns(-1.0), 3.9) is None
 
@@ -152,18 +145,18 @@ def test_what_is_decided_does_not_depend_on_blocks(network, voice, lips):
     pictures = [(t_s, {1: mouth_at(lips, t_s), 2: mouth_at(lips[::-1], t_s)}) for t_s in times(9.0)]
     found = []
     for block in (BLOCK, 320, 4096):
-        speakers = Speakers()
-        shown(network, speakers, voice[: len(voice) // 4096 * 4096], pictures, block)
+        speakers = Speakers(network)
+        shown(speakers, voice[: len(voice) // 4096 * 4096], pictures, block)
         found.append([turn for turn in speakers.turns(0.0) if turn.end_s < 7.0])
     assert found[0]
     assert found[0] == found[1] == found[2]
 
 
 def test_a_gap_in_the_sound_begins_anew_and_little_is_kept(network, voice, lips):
-    speakers = Speakers()
+    speakers = Speakers(network)
     for begin_s in (0.0, 50.0, 100.0):
         pictures = [(t_s, {int(begin_s): mouth_at(lips, t_s - begin_s)}) for t_s in times(9.0, begin_s)]
-        shown(network, speakers, voice, pictures, begin_s=begin_s)
+        shown(speakers, voice, pictures, begin_s=begin_s)
     assert {turn.person for turn in speakers.turns(0.0)} >= {50, 100}
     assert list(speakers._mouths) == [100]
     assert len(speakers._decided) <= KEPT_S / 0.08
@@ -190,12 +183,12 @@ def side_by_side(path: Path, clips: Sequence[Path], heard: Path) -> Path:
 def watched(network: LipNetwork, film: Path) -> Speakers:
     """Who was found to speak in a film; people are numbered from the left."""
     pictures = []
-    with FaceLandmarks(fetch("face-landmarker") / "face_landmarker.task") as landmarks:
+    with FaceLandmarks(fetch("face-landmarker") / "face_landmarker.task", people=3) as landmarks:
         for picture in itertools.islice(MediaReader(film).pictures(), 0, None, 2):
             faces = sorted(landmarks.find(picture.image(), picture.time_s), key=lambda face: face.box[0])
             pictures.append((picture.time_s, {number: mouth_of(face.landmarks) for number, face in enumerate(faces)}))
-    speakers = Speakers()
-    shown(network, speakers, np.pad(np.concatenate(list(MediaReader(film).sound())), (0, SAMPLE_RATE_HZ)), pictures)
+    speakers = Speakers(network)
+    shown(speakers, np.pad(np.concatenate(list(MediaReader(film).sound())), (0, SAMPLE_RATE_HZ)), pictures)
     return speakers
 
 
@@ -208,6 +201,15 @@ def test_of_two_who_talk_in_a_film_the_one_who_is_heard_speaks(network, shared, 
     speakers = watched(network, film)
     assert share(speakers, speaks) > 0.95
     assert at_once(speakers) == 0
+
+
+def test_of_three_the_one_who_is_heard_speaks(network, shared, tmp_path):
+    """The second talks as well, the third is happy, without a sound."""
+    smiling = shared / "clips" / "mead_happy.mp4"
+    clips = [*composites.grid(shared, composites.FIRST, composites.SECOND), smiling]
+    speakers = watched(network, side_by_side(tmp_path / "film.mp4", clips, clips[0]))
+    assert set(speakers._mouths) == {0, 1, 2}
+    assert share(speakers, 0) > 0.95
 
 
 def at_once(speakers: Speakers) -> float:
@@ -236,3 +238,11 @@ def test_a_portrait_on_a_wall_does_not_speak(network, shared, tmp_path):
     speakers = watched(network, film)
     assert set(speakers._mouths) == {0, 1}
     assert set(given(speakers)) == {None}
+
+
+@pytest.mark.parametrize(("heard", "speaks"), [(composites.FIRST, 0), (composites.SECOND, 1)])
+def test_of_a_person_and_a_television_speaks_whose_lips_agree(network, shared, tmp_path, heard, speaks):
+    """Both move their lips; the sound is the person's, or that of the face on the television."""
+    speakers = watched(network, composites.television(tmp_path / "film.mp4", shared, heard))
+    assert set(speakers._mouths) == {0, 1}
+    assert share(speakers, speaks) > 0.95

@@ -8,9 +8,13 @@ from typing import Any, cast
 import pytest
 
 from dhmd.modality import Modality
+from realtime.messages.estimate import Dropped
 from realtime.perception.attention import Progress
+from realtime.perception.people import PeopleInView, PersonInView
 from realtime.pipeline import lag
-from realtime.pipeline.lag import LagWatch, Yielding
+from realtime.pipeline.lag import LagWatch, PeopleLag, Yielding
+from realtime.programs.edge import EdgeHop, EdgePipeline
+from realtime.scale.edge_stream import DueWindow
 from realtime.workers import WorkerState, WorkerStatus
 
 RUNNING = WorkerStatus("face", WorkerState.RUNNING, restarts=2)
@@ -80,3 +84,28 @@ def test_words_wait_no_longer_than_their_patience(monkeypatch: pytest.MonkeyPatc
     assert not yielding.gives_way()
     monkeypatch.undo()
     assert yielding.gives_way()
+
+
+def in_view(people: int, faces_hz: float) -> PeopleInView:
+    each = [PersonInView(number, 0.0, (0.0, 0.0, 0.1, 0.1)) for number in range(people)]
+    return PeopleInView(1.0, tuple(each), faces_hz=faces_hz)
+
+
+def test_more_people_than_can_be_followed_are_told_of_until_they_can() -> None:
+    told = list[WorkerStatus]()
+    lag = PeopleLag(told.append)
+    for people, faces_hz, each_hz in ((2, 15.0, 10.0), (1, 5.0, 10.0), (4, 8.0, 5.0), (4, 8.0, 5.0), (4, 15.0, 10.0)):
+        lag.check(in_view(people, faces_hz), (each_hz, 10.0))
+    assert [status.state for status in told] == [WorkerState.BEHIND, WorkerState.RUNNING]
+    assert told[0].reason == (
+        "4 people share the processor: looks at each 8 times a second and estimates each 5 times a second"
+    )
+
+
+def test_an_edge_tells_of_them_too() -> None:
+    perception: Any = None
+    clock: Any = None
+    nothing = Dropped(video=0, audio=0)
+    edge = EdgePipeline(perception, clock, lambda: nothing, lambda _: None, timed=True)
+    edge.emit(EdgeHop(DueWindow(1.0, 4, nothing), in_view(4, 8.0)))
+    assert edge.outputs.workers["people"].reason == "4 people share the processor: looks at each 8 times a second"

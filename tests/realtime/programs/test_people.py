@@ -71,6 +71,15 @@ def test_each_has_their_own_voice_and_their_own_words(talk: Path) -> None:
     assert all(one["modalities"]["vision"]["present"] for one in estimates if one["t"] > 0.5)
 
 
+def test_both_together_have_the_words_that_are_heard(talk: Path) -> None:
+    """None is lost between them: as many as of one person who says it all."""
+    estimates = lines(talk / "two.jsonl")
+    heard, *said = (of(estimates, person)[-1]["transcript"].split() for person in (None, 1, 2))
+    assert len(heard) > 6
+    assert sorted([*said[0], *said[1]]) == sorted(heard)
+    assert heard == of(lines(talk / "one.jsonl"), None)[-1]["transcript"].split()
+
+
 def test_the_estimates_of_the_stream_are_those_of_one_person(talk: Path) -> None:
     """Programs that know of no people need not change. To rounding: windows of several pass the network together."""
     two, one = of(lines(talk / "two.jsonl"), None), lines(talk / "one.jsonl")

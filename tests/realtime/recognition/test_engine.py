@@ -139,6 +139,16 @@ def test_activations_come_with_many_windows(active: Engine, checkpoint: Checkpoi
         assert_activations_are_the_model_s(inference, cut, checkpoint)
 
 
+def test_a_few_whole_windows_are_computed_as_each_is_alone(engine: Engine, checkpoint: Checkpoint) -> None:
+    """Traced, which takes less time than all of them together as they are."""
+    cuts = [perceived(checkpoint, frozenset(Modality), seed) for seed in range(3)]
+    for cut, inference in zip(cuts, engine.infer_many(cuts), strict=True):
+        assert inference is not None
+        assert dataclasses.replace(inference, inference_ms=0.0) == dataclasses.replace(
+            infer(engine, cut), inference_ms=0.0
+        )
+
+
 def test_activations_come_only_where_asked_for_and_where_there_is_a_dictionary(
     engine: Engine, checkpoint: Checkpoint
 ) -> None:
