@@ -60,7 +60,7 @@ class Bert(nn.Module):
     def states(self, texts: Sequence[Tensor]) -> list[Tensor]:
         """Token ids of each text, at most `longest` -> (N, d) after each layer."""
         texts = [ids[: self.longest] for ids in texts]
-        lengths = [len(ids) for ids in texts]
+        lengths = [ids.shape[0] for ids in texts]
         parts: Any = self.embeddings
         words = parts.word_embeddings(torch.cat(texts))
         places = torch.cat([parts.position_embeddings.weight[:length] for length in lengths])
@@ -70,7 +70,7 @@ class Bert(nn.Module):
         for layer in layers:
             attention = layer.attention["self"]
             queried = (
-                linear(x).view(1, len(x), self.heads, -1).transpose(1, 2).split(lengths, dim=2)
+                _apart(linear(x).view(1, x.shape[0], self.heads, -1).transpose(1, 2), lengths)
                 for linear in (attention.query, attention.key, attention.value)
             )
             read = [F.scaled_dot_product_attention(*each)[0].transpose(0, 1) for each in zip(*queried, strict=True)]
@@ -78,3 +78,9 @@ class Bert(nn.Module):
             x = layer.output.LayerNorm(x + layer.output.dense(F.gelu(layer.intermediate.dense(x))))
             states.append(x)
         return states
+
+
+def _apart(x: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
+    """(1, H, N, d / H) -> the same of each text."""
+    # To an exported program, which reads texts of any length, a part of a known length would be a constant.
+    return x.split(list(lengths), dim=2) if len(lengths) > 1 else [x]

@@ -64,6 +64,18 @@ class Listening(nn.Module):
         return newest(self.network, (bands.maximum(bands.max() - 8.0) + 4.0) / 4.0)
 
 
+class Reading(nn.Module):
+    """Token ids (N,) of one text -> the vectors of its tokens (N, 384)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ids: Tensor) -> Tensor:
+        vectors: Tensor = self.network([ids])
+        return vectors
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A network of an extractor.
@@ -148,7 +160,7 @@ def parts_of(checkpoint: Checkpoint) -> tuple[Part, ...]:
         ),
         Part(
             "words.onnx",
-            TextExtractor(adapter=path[Modality.TEXT]).network,
+            Reading(TextExtractor(adapter=path[Modality.TEXT]).network),
             "ids",
             ("vectors",),
             ids,
