@@ -83,4 +83,4 @@ class Bert(nn.Module):
 def _apart(x: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
     """(1, H, N, d / H) -> the same of each text."""
     # To an exported program, which reads texts of any length, a part of a known length would be a constant.
-    return x.split(list(lengths), dim=2) if len(lengths) > 1 else [x]
+    return torch.split(x, list(lengths), dim=2) if len(lengths) > 1 else [x]
