@@ -46,11 +46,14 @@ batch waiting and past its deadline: it then takes what waits, as a SharedEngine
 class ServeStatistics:
     """Figures of a server, told when it ends."""
 
-    estimates: int = 0
     batches: Counter[int] = field(default_factory=Counter)
     held_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
     busy_s: float = 0.0
     """Time spent in batches."""
+
+    @property
+    def estimates(self) -> int:
+        return sum(size * count for size, count in self.batches.items())
 
 
 class Pressure:
@@ -173,7 +176,6 @@ class Server:
             answers = await loop.run_in_executor(thread, self._estimator.answer, batch)
             self.statistics.busy_s += time.monotonic() - begun_s
             self.statistics.batches[len(answers)] += 1
-            self.statistics.estimates += len(answers)
             if line := self._pressure.told(time.monotonic(), self.streams.counts):
                 logger.warning("%s", line)
             made = iter(answers)
