@@ -301,6 +301,8 @@ def _single(corpora: Mapping[str, Any]) -> str:
     if sentiment:
         head = ["sentiment", "modalities", "n", "Acc2 non-0 %", "F1 non-0 %", "Acc2 has-0 %", "Acc7 %", "MAE", "Corr"]
         tables.append(_table([*head, "within interval %"], sentiment))
+    if not tables and any(entry["n"] for entry in corpora.values()):
+        return "No test utterance is labelled with an emotion or a sentiment."
     return "\n\n".join(tables) or "There were no test utterances."
 
 
