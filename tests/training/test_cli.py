@@ -88,6 +88,7 @@ def test_missing_things_are_named_with_the_remedy(tmp_path: Path, capsys: pytest
     assert "no run to resume" in complaint(["fit", base, *own, "--resume"], 1, capsys)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "run" / "log.json").write_text("[]")
     assert "holds a run already" in complaint(["fit", base, *own], 1, capsys)
     assert "another configuration" in complaint(["fit", base, *own, "--resume"], 1, capsys)
     assert "no checkpoint at" in complaint(["evaluate", "--checkpoint", nowhere, *here], 1, capsys)

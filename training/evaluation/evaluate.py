@@ -210,7 +210,7 @@ def recorded(checkpoint: Checkpoint, examples: Sequence[Example]) -> tuple[Head,
     are, else for a head of its own, else for sentiment. No window where none is labelled."""
     composer, heads = _composer(checkpoint, examples), checkpoint.model.config.heads
     for head in (EMOTION, *own_heads(heads), SENTIMENT):
-        labelled = [composer.alone(one) for one in examples if one.rows and _labelled(one.utterance, head)]
+        labelled = [composer.alone(one) for one in examples if one.rows and _labelled(one, head)]
         if windows := [window for window in labelled if present(window)]:
             return head, windows
     return EMOTION, []

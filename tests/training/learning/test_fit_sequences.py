@@ -167,8 +167,12 @@ def test_an_epoch_holds_every_utterance_once_in_an_order_of_its_own(features: Ca
         )
 
 
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_after_a_run_every_command_reads_it(
-    published: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    published: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a researcher goes on: measured again, drawn, exported, compared, put in a table."""
     name, content = "urfunny", published("aligned", 16)
@@ -179,11 +183,18 @@ def test_after_a_run_every_command_reads_it(
     file.write_bytes(pickle.dumps(content))
     config = str(configuration(tmp_path, name))
     fit = ["fit", config, "--features", str(file), "--epochs", "2", "--set", "network.atoms=6"]
-    assert main([*fit, "--seeds", "1,2", "--run", run]) == 0
+    fit += ["--seeds", "1,2", "--run", run]
+    with monkeypatch.context() as cut:
+        cut.setattr("training.learning.fit_sequences.keep", interrupted)  # what the first seed says, never the second
+        assert main(fit) == 130
+    assert "(fit: with --resume) resumes from here" in capsys.readouterr().err
+    assert main([*fit, "--resume"]) == 0
     shown = capsys.readouterr()
-    assert "numbers of audio are NaN or infinite" in shown.err
+    assert shown.err.count("numbers of audio are NaN or infinite") == 1
     assert shown.out.splitlines()[-1].split()[:2] == [name, "2"]
+    assert main(["evaluate", "--checkpoint", run]) == 1
     one = f"{run}/1"
+    assert f"holds several runs: name one of them, such as {one}" in capsys.readouterr().err
     results = json.loads(Path(one, "results.json").read_text())
     assert (results["epochs"], results["config"]["network"]["atoms"]) == (2, 6)
 
@@ -241,7 +252,6 @@ def test_words_through_an_encoder_that_learns_along(
     argv += ["--set", "optimisation.encoder_learning_rate=0.005", "--set"]
     assert main([*argv, f"encoder={tmp_path / 'nowhere'}"]) == 1
     assert "give the folder of a BERT with --set encoder=FOLDER" in capsys.readouterr().err
-    shutil.rmtree(run)
     assert main([*argv, f"encoder={tmp_path / 'bert'}"]) == 0
     results = json.loads((run / "results.json").read_text())
     assert results["test"]["acc2_non0"] > 0.9
