@@ -27,7 +27,7 @@ from training.data.composed import read_composed
 from training.data.items import Split
 from training.data.mosi_context import read_mosi_context
 from training.data.pairs import read_pairs
-from training.data.published import read_published
+from training.data.published import VIDEO_END, read_published
 from training.data.sequences import Sequences, ShuffledBatches, Utterances
 from training.errors import FeaturesInvalid, RunDamaged
 from training.evaluation.predict import BATCH, predict_head, softmax, temperature_of
@@ -225,7 +225,7 @@ def say(config: SequenceConfig, model: Learnable, utterances: Utterances, split:
     said, _ = predict_head(model, utterances.in_order(BATCH), head)
     return Said(
         ids=utterances.ids,
-        corpus=(config.features,) * count,
+        corpus=(config.name,) * count,
         speakers=utterances.speakers or tuple(map(_video, utterances.ids)),
         splits=(split,) * count,
         label=utterances.label,
@@ -237,4 +237,4 @@ def say(config: SequenceConfig, model: Learnable, utterances: Utterances, split:
 
 def _video(utterance: str) -> str:
     """The video in the name of an utterance, VIDEO_NUMBER or as the field's files have it VIDEO$_$NUMBER."""
-    return utterance.rpartition("_")[0].removesuffix("$") or utterance
+    return utterance.rpartition(VIDEO_END if VIDEO_END in utterance else "_")[0] or utterance

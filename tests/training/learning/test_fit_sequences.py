@@ -23,6 +23,7 @@ from training.config import PlateauOptimisation, SequenceConfig, read_config
 from training.data.batch import Batch
 from training.data.items import Split
 from training.data.sequences import ShuffledBatches
+from training.learning.fit_sequences import _video
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SMALL = {"d": 8, "attention_heads": 2, "layers": 1, "atoms": 8, "text_dropout": 0.1, "output_dropout": 0.1}
@@ -190,7 +191,7 @@ def test_after_a_run_every_command_reads_it(
     assert "(fit: with --resume) resumes from here" in capsys.readouterr().err
     assert main([*fit, "--resume"]) == 0
     shown = capsys.readouterr()
-    assert shown.err.count("numbers of audio are NaN or infinite") == 1
+    assert shown.err.count("numbers of audio that are NaN or infinite count as 0: 3, utterances: 3") == 1
     assert shown.out.splitlines()[-1].split()[:2] == [name, "2"]
     assert main(["evaluate", "--checkpoint", run]) == 1
     one = f"{run}/1"
@@ -266,6 +267,15 @@ def test_words_through_an_encoder_that_learns_along(
     file.write_bytes(pickle.dumps(content))
     assert main(["evaluate", "--checkpoint", str(run)]) == 1
     assert "token ids up to 30, and the encoder knows 30" in capsys.readouterr().err
+    del content["test"]["text_bert"]
+    file.write_bytes(pickle.dumps(content))
+    assert main(["evaluate", "--checkpoint", str(run)]) == 1
+    assert "for `text: finetune` (else --set text=fixed), found nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["0h-zjBukYpk$_$4", "0h-zjBukYpk$_$12.5_14.0", "0h-zjBukYpk_4", "0h-zjBukYpk"])
+def test_the_video_of_an_utterance_stands_for_who_speaks(name: str) -> None:
+    assert _video(name) == "0h-zjBukYpk"
 
 
 def test_a_run_that_would_stop_before_its_rate_is_halved_is_refused(
@@ -273,5 +283,8 @@ def test_a_run_that_would_stop_before_its_rate_is_halved_is_refused(
 ) -> None:
     argv = ["fit", str(CONFIGS / "mosi.yaml"), "--features", "x.pkl", "--set"]
     assert main([*argv, "optimisation.patience=10"]) == 2
-    assert "it would stop after 10 epochs, before `plateau` halves the rate after 11" in capsys.readouterr().err
+    assert (
+        "mosi.yaml, as changed: optimisation: it would stop after 10 epochs, before `plateau` halves the rate after 11"
+        in capsys.readouterr().err
+    )
     assert main([*argv, "optimisation.plateau=null"]) == 1  # there is no such file
