@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -155,7 +156,7 @@ def _fit_sequences(runs: Mapping[Path, SequenceConfig], features: Path, *, resum
     for run, one in runs.items():
         results = fit_sequences(one, data, run, features)
         if results is not None:
-            print(json.dumps({key: results[key] for key in ("best_epoch", "validation", "test")}, indent=1))
+            print(_readable({key: results[key] for key in ("best_epoch", "validation", "test")}))
             print(f"results: {run / RESULTS}")
 
 
@@ -230,6 +231,7 @@ def test_examples(checkpoint: Checkpoint, work: Work) -> list[Example]:
 
 def evaluate(args: argparse.Namespace) -> None:
     from training.evaluation.evaluate import by_corpus, evaluate
+    from training.evaluation.predict import FEW
     from training.learning.fit_sequences import SequenceRun
 
     if (run := SequenceRun.read(Path(args.checkpoint))) is not None:
@@ -240,6 +242,9 @@ def evaluate(args: argparse.Namespace) -> None:
     checkpoint = load(args.checkpoint)
     if args.manifest:
         measured = by_corpus(checkpoint, _named_examples(checkpoint, args))
+        for name, one in measured.items():
+            if one["n"] < FEW:
+                print(f"{name}: measures of {one['n']} utterances are nearly chance", file=sys.stderr)
         result = measured if len(measured) != 1 else next(iter(measured.values()))
     else:
         result = evaluate(checkpoint, test_examples(checkpoint, _work(args)))
@@ -256,8 +261,14 @@ def _named_examples(checkpoint: Checkpoint, args: argparse.Namespace) -> list[Ex
         return sources.only(split, whole_without=True).examples(checkpoint)
 
 
-def _tell(result: dict[str, Any], out: Path | None) -> None:
+def _readable(result: Mapping[str, Any]) -> str:
+    """JSON for people: a row of numbers in a line."""
     text = json.dumps(result, indent=1)
+    return re.sub(r"\[[^][{}\"]+\]", lambda row: f"[{', '.join(row[0].strip('[]').replace(',', ' ').split())}]", text)
+
+
+def _tell(result: dict[str, Any], out: Path | None) -> None:
+    text = _readable(result)
     print(text)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -188,7 +188,7 @@ of the others. By chance the unweighted recall is 14.3 %.
 
 {alone}
 
-{compared}{own}{_composed_section(measured["composed"])}
+{compared}{own}{"" if folds else _composed_section(measured["composed"])}
 Calibration, on the validation splits only. A window's true sentiment lies within the last column's distance of the
 estimate in 80 % of the validation windows. It is measured where people labelled the sentiment; the valence of a class
 is easier to hit, so sets of modalities without such labels have at least the same distance.{kept}

@@ -57,7 +57,7 @@ def plot(
 ) -> list[Path]:
     """Draw all figures into the folder `out`, each as PNG and SVG; returns the files.
 
-    examples: of the test split. Where they lack a modality no windows are composed of them, and each is drawn as it was
+    examples: of the test split. Where no windows of several emotions can be composed of them, each is drawn as it was
     recorded. log: of the run that made the checkpoint (`read_log`), for its learning curves.
     A network without dictionaries has no figure of activations. Raises TooLittleData.
     """
@@ -97,7 +97,8 @@ def _windows(
 ) -> tuple[Head, list[Sample], dict[frozenset[Modality], list[Sample]]]:
     """What is drawn: the head by whose labels windows are grouped, the windows, and those in which only a set of
     modalities is shown, of emotions."""
-    if windows := composed(checkpoint, examples):
+    windows = composed(checkpoint, examples)
+    if len({window.emotion for window in windows}) > 1:
         return EMOTION, windows, dict.fromkeys((*(frozenset({m}) for m in Modality), frozenset(Modality)), windows)
     head, windows = recorded(checkpoint, examples)
     if not windows:

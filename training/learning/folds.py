@@ -57,6 +57,8 @@ def cross_validated(
         for when, checkpoint in (("before", load(str(config.start))), ("after", load(after))):
             for one in predictions(checkpoint, data.examples[Split.TEST]):
                 said[one.head][when].append(one)
+    if first():
+        print("now the checkpoint itself, trained on the split train")
     return {
         head: {when: own_measures(joined(parts)) for when, parts in both.items() if parts}
         for head, both in said.items()
