@@ -74,6 +74,7 @@ def test_what_an_extra_would_add_is_named(
 def test_missing_things_are_named_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nowhere, base = str(tmp_path / "nowhere"), str(CONFIGS / "base.yaml")
     (tmp_path / "my.csv").write_text("id,emotion,text\n1,sad,oh no\n")
+    (tmp_path / "odd.csv").write_text("id,emotion,text,mood\n1,sad,oh no,bored\n")
     here = ["--data", str(tmp_path), "--cache", str(tmp_path / "cache")]
     own = [*here, "--manifest", "my", "--run", str(tmp_path / "run")]
     assert "`dhmd-train prepare ravdess`" in complaint(["fit", base, *here], 2, capsys)
@@ -91,6 +92,18 @@ def test_missing_things_are_named_with_the_remedy(tmp_path: Path, capsys: pytest
     (tmp_path / "run" / "log.json").write_text("[]")
     assert "holds a run already" in complaint(["fit", base, *own], 1, capsys)
     assert "another configuration" in complaint(["fit", base, *own, "--resume"], 1, capsys)
+    (tmp_path / "run" / "config.json").write_text('{"manifests": ["my"]}')
+    for command in ("evaluate", "plot", "export"):
+        unfinished = [
+            command,
+            "--checkpoint",
+            str(tmp_path / "run"),
+            *(["--out", nowhere] if command != "evaluate" else []),
+        ]
+        assert "not finished" in complaint(unfinished, 1, capsys)
+    assert "leave out such rows" not in complaint(
+        ["fit", base, *here, "--manifest", str(tmp_path / "odd.csv")], 2, capsys
+    )
     assert "no checkpoint at" in complaint(["evaluate", "--checkpoint", nowhere, *here], 1, capsys)
     assert "`dhmd-train prepare all`" in complaint(["evaluate", *here], 1, capsys)
 

@@ -77,10 +77,10 @@ def find_runs(where: str) -> list[Said]:
         if path.is_file() or FOLDS not in file.relative_to(path).parts
     ]
     if not files:
-        others = sorted({own.name for path in paths for own in path.rglob(f"{Path(PREDICTIONS).stem}-*.csv")})
+        others = [own for path in paths for own in sorted(path.glob(f"{Path(PREDICTIONS).stem}-*.csv"))]
         raise PredictionsInvalid(
             f"no {PREDICTIONS} at {where}: give the folder of a run, or a glob of several in quotes"
-            + (f"; tables of other labels by their name, such as {where}/{others[0]}" if others else "")
+            + (f"; tables of other labels by their name, such as {others[0]}" if others else "")
         )
     return [read_said(file) for file in files]
 
