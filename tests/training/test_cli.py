@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -210,3 +211,11 @@ def test_the_shipped_configurations_are_valid(name: str) -> None:
     assert isinstance(config, FitConfig)
     assert config.name == name
     assert set(config.manifests) <= set(CORPORA)
+
+
+def test_threads_of_training_wait_without_spinning() -> None:
+    """As torch reads when it is loaded."""
+    code = "import os, sys, training.cli; assert 'torch' not in sys.modules; training.cli.main(['fit'])"
+    told = "import atexit; atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'])); "
+    run = subprocess.run([sys.executable, "-c", told + code], capture_output=True, text=True, check=False, timeout=120)
+    assert run.stdout.split() == ["passive"]
