@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from dhmd.machine import cores
+from dhmd.machine import processors
 from realtime.capture.media import MediaFile
 from realtime.capture.samples import VideoFrame
 from realtime.demo import CLIP
@@ -45,4 +45,4 @@ def cost_of_a_stream(extractors: StreamExtractors, engine: Engine, hop_s: float)
 
 def streams_at_once(extractors: StreamExtractors, engine: Engine, hop_s: float) -> int:
     """Return how many streams fit; at least one."""
-    return max(1, int(cores() * SHARE / cost_of_a_stream(extractors, engine, hop_s)))
+    return max(1, int(processors() * SHARE / cost_of_a_stream(extractors, engine, hop_s)))
