@@ -18,7 +18,11 @@ ALL = float(cores())
         ("0::/system.slice/dhmd.service", {"system.slice/dhmd.service/cpu.max": "20000 100000"}, 0.2),
         ("0::/pod/one", {"pod/cpu.max": "60000 100000", "pod/one/cpu.max": "max 100000"}, 0.6),
         ("0::/../elsewhere", {"cpu.max": "50000 100000"}, 0.5),
-        ("4:memory:/a\n1:cpu,cpuacct:/a", {"cpu/a/cpu.cfs_quota_us": "70000", "cpu/a/cpu.cfs_period_us": "100000"}, 0.7),
+        (
+            "4:memory:/a\n1:cpu,cpuacct:/a",
+            {"cpu/a/cpu.cfs_quota_us": "70000", "cpu/a/cpu.cfs_period_us": "100000"},
+            0.7,
+        ),
         ("1:cpu:/docker/a", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, ALL),
         ("1:cpu:/docker/a", {"cpu/cpu.cfs_quota_us": "10000", "cpu/cpu.cfs_period_us": "20000"}, 0.5),
         ("0::/", {"cpu.max": "1000000 1000"}, ALL),
