@@ -27,7 +27,6 @@ SLOWER: Final = (
     Rates(10.0, 0.1, 1.28),
     Rates(7.5, 0.1, 2.56),
     Rates(5.0, 0.2, 2.56),
-    Rates(5.0, 0.5, 2.56),
 )
 """Rates to choose from, in the order in which they are tried: words wait first, as they do where a run is late."""
 WINDOWS: Final = 180.0
@@ -73,11 +72,15 @@ def surely_keeps(engine: Engine, processors: float) -> bool:
 def told(chosen: Rates, costs: Costs, processors: float, wish: Wish) -> str:
     """Say for people what was chosen, and why."""
     full = wish.of(FULL)
+
+    def of(rates: Rates) -> str:
+        pictures = f", {rates.pictures_hz:.3g} pictures" if costs.picture_s else ""
+        words = f", words every {rates.words_s:.1f} s" if costs.hypothesis_s else ""
+        return f"{1 / rates.hop_s:.3g} estimates{pictures} a second{words}"
+
     return (
-        f"this machine keeps {1 / chosen.hop_s:.3g} estimates and {chosen.pictures_hz:.3g} pictures a second, "
-        f"and listens for words every {chosen.words_s:.1f} s: {1 / full.hop_s:.3g}, {full.pictures_hz:.3g} and "
-        f"{full.words_s:.1f} s would take {costs.asked(full):.2f} of the {processors:.2f} cores that it lends; "
-        "--hop and --pictures set them"
+        f"this machine keeps {of(chosen)}: {of(full)} would take {costs.asked(full):.2f} cores, "
+        f"more than {SHARE:.0%} of the {processors:.2f} that it lends (--hop and --pictures set them)"
     )
 
 

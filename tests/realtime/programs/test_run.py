@@ -148,9 +148,7 @@ def test_a_machine_that_keeps_no_full_rates_chooses_lower_ones_and_says_so(
     outcome = live("run", "--source", talking_clip, "--hop", "0.4", "--record", path, *given)
     assert outcome.code == 0
     (line,) = (line for line in outcome.out.splitlines() if line.startswith("this machine keeps"))
-    assert line.startswith(
-        "this machine keeps 2.5 estimates and 5 pictures a second, and listens for words every 2.6 s:"
-    )
+    assert line.startswith("this machine keeps 2.5 estimates, 5 pictures a second, words every 2.6 s: ")
     session = Session.open(path)
     assert session.hop_s == 0.4
     assert {key: session.settings[key] for key in ("pictures_hz", "words_s")} == {"pictures_hz": 5.0, "words_s": 2.56}
