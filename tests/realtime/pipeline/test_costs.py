@@ -50,7 +50,8 @@ def test_what_was_chosen_is_said_in_one_line() -> None:
     line = told(Rates(5.0, 0.2, 2.56), DEARER, 0.6, Wish())
     assert line == (
         "this machine keeps 5 estimates, 5 pictures a second, words every 2.6 s: 10 estimates, 15 pictures a second, "
-        "words every 0.6 s would take 0.74 cores, more than 70% of the 0.60 that it lends (--hop and --pictures set them)"
+        "words every 0.6 s would take 0.74 cores, more than 70% of the 0.60 that it lends "
+        "(--hop and --pictures set them)"
     )
     silent = told(Rates(5.0, 0.2, 2.56), replace(DEARER, hypothesis_s=0.0), 0.6, Wish(hop_s=0.2))
     assert silent.startswith("this machine keeps 5 estimates, 5 pictures a second: 5 estimates, 15 pictures a second ")
