@@ -18,9 +18,9 @@ from realtime.perception.rates import FULL, Rates, Wish
 from realtime.recognition.attribution import Attribution
 from realtime.recognition.engine import Engine
 
-SHARE: Final = 0.7
-"""Of the processor that a stream may ask for, so that little is late of what comes at once; and long utterances cost
-more than the short one that is measured."""
+SHARE: Final = 0.85
+"""Of the processor that a stream may ask for: what comes at once waits for one another, and long utterances cost more
+than the short one that is measured."""
 SLOWER: Final = (
     FULL,
     Rates(15.0, 0.1, 1.28),

@@ -41,8 +41,8 @@ def test_each_choice_asks_for_less_than_the_one_before() -> None:
     asked = [DEARER.asked(rates) for rates in SLOWER]
     assert asked == sorted(asked, reverse=True)
     assert SLOWER[0] == FULL
-    assert rates_kept(DEARER, 2.0, Wish()) == FULL
-    assert rates_kept(DEARER, 1.0, Wish()) == replace(FULL, words_s=1.28)
+    assert rates_kept(DEARER, 1.0, Wish()) == FULL
+    assert rates_kept(DEARER, 0.85, Wish()) == replace(FULL, words_s=1.28)
     assert rates_kept(DEARER, 0.1, Wish()) == SLOWER[-1]
 
 
@@ -50,7 +50,7 @@ def test_what_was_chosen_is_said_in_one_line() -> None:
     line = told(Rates(5.0, 0.2, 2.56), DEARER, 0.6, Wish())
     assert line == (
         "this machine keeps 5 estimates, 5 pictures a second, words every 2.6 s: 10 estimates, 15 pictures a second, "
-        "words every 0.6 s would take 0.74 cores, more than 70% of the 0.60 that it lends "
+        "words every 0.6 s would take 0.74 cores, more than 85% of the 0.60 that it lends "
         "(--hop and --pictures set them)"
     )
     silent = told(Rates(5.0, 0.2, 2.56), replace(DEARER, hypothesis_s=0.0), 0.6, Wish(hop_s=0.2))
