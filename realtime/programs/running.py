@@ -20,6 +20,7 @@ from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.commands import taking_commands
 from realtime.mqtt.embedded import opened_broker
 from realtime.mqtt.publisher import Publisher
+from realtime.perception.rates import Rates
 from realtime.pipeline.interrupts import either
 from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.offline import run_offline
@@ -73,6 +74,7 @@ class Run:
     """
 
     settings: RunSettings
+    rates: Rates
     pipeline: Pipeline
     delivery: Delivery
     media: MediaFile | None
@@ -147,7 +149,7 @@ class Run:
 
     async def _drive(self, stop: asyncio.Event, outputs: Assembled) -> None:
         """Drive the pipeline from hop to hop, until the source ends, the duration is over, or `stop` is set."""
-        pipeline, hop_s, duration_s = self.pipeline, self.settings.hop_s, self.settings.duration
+        pipeline, hop_s, duration_s = self.pipeline, self.rates.hop_s, self.settings.duration
         if isinstance(pipeline.clock, MediaClock) and self.media is not None:
             if outputs.publisher is not None:
                 await either(outputs.publisher.tried, stop)
