@@ -92,7 +92,7 @@ def _add_source_flags(group: Flags, source: str) -> None:
         type=float,
         dest="pictures_hz",
         metavar="HZ",
-        help="pictures looked at in a second, 3 to 15 (default: 15, or as the machine can)",
+        help="pictures looked at in a second, 3 to 15 (default: 15; a run takes what the machine can keep)",
     )
     group.add_argument(
         "--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)"

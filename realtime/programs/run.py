@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -35,15 +35,10 @@ from realtime.recognition.engine import Engine, resolve_device
 from realtime.recognition.shared_engine import SharedEngine
 from realtime.session.recorder import Recorder, describe, new_file
 from realtime.settings import RunSettings
-from realtime.workers import WorkerState, WorkerStatus
 
 if TYPE_CHECKING:
     from realtime.web.server import WebServer
     from realtime.web.viewers import Viewers
-
-
-RATES: Final = "rates"
-"""Name under which it is told at which rates a machine goes that keeps no higher ones."""
 
 
 class Stopwatch:
@@ -109,10 +104,7 @@ def prepared(
         if why:
             console.print(why, markup=False, highlight=False, soft_wrap=True)
         spare_what_is_loaded()
-        under_way = opened.run(stack, extractors, engine, asked, sinks, rates=rates, web=web)
-        if why:
-            under_way.pipeline.outputs.on_worker(WorkerStatus(RATES, WorkerState.RUNNING, why))
-        yield under_way
+        yield opened.run(stack, extractors, engine, asked, sinks, rates=rates, slowed=why, web=web)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +147,14 @@ class Opened:
         sinks: Sequence[Sink[Emission]],
         *,
         rates: Rates | None = None,
+        slowed: str = "",
         turns: Turns | None = None,
         web: WebServer[Viewers] | None = None,
     ) -> Run:
         """Put the parts of its run together.
 
-        rates: None: as they were asked for. turns: at computing, where other streams are read here too, for whose sake
-        it waits for its source.
+        rates: None: as they were asked for. slowed: why they are lower. turns: at computing, where other streams are
+        read here too, for whose sake it waits for its source.
         """
         settings, checkpoint = self.settings, engine.checkpoint
         rates = rates or settings.rates
@@ -197,5 +190,15 @@ class Opened:
         for sink in (*sinks, *([recorder] if recorder else [])):
             pipeline.outputs.add(sink)
         return Run(
-            settings, rates, pipeline, delivery, self.media, asked, description, recorder, web, turns is not None
+            settings,
+            rates,
+            pipeline,
+            delivery,
+            self.media,
+            asked,
+            description,
+            recorder,
+            web,
+            patient=turns is not None,
+            slowed=slowed,
         )

@@ -137,6 +137,8 @@ def test_a_face_a_voice_and_words_are_perceived_when_they_are_there(at_max: tupl
 
 def test_a_machine_that_keeps_no_full_rates_chooses_lower_ones_and_says_so(
     live: Callable[..., Any],
+    mosquitto: Any,
+    subscribe: Subscribe,
     talking_clip: Path,
     untrained_checkpoint: Path,
     tmp_path: Path,
@@ -144,11 +146,18 @@ def test_a_machine_that_keeps_no_full_rates_chooses_lower_ones_and_says_so(
 ) -> None:
     """What it costs is measured; of the machine, a hundredth of a core is lent. Estimates were asked for."""
     monkeypatch.setattr(run_program, "processors", lambda: 0.01)
-    path, given = tmp_path / "slow.mcap", ("--broker", "none", "--checkpoint", untrained_checkpoint)
+    listener = subscribe(mosquitto.port)
+    path, given = (
+        tmp_path / "slow.mcap",
+        ("--broker", mosquitto.url, "--stream", "slow", "--checkpoint", untrained_checkpoint),
+    )
     outcome = live("run", "--source", talking_clip, "--hop", "0.4", "--record", path, *given)
     assert outcome.code == 0
     (line,) = (line for line in outcome.out.splitlines() if line.startswith("this machine keeps"))
     assert line.startswith("this machine keeps 2.5 estimates, 5 pictures a second, words every 2.6 s: ")
+    listener.wait_for(lambda: len(listener.payloads("dhmd/slow/status/rates")) == 2)
+    told = [json.loads(payload) for payload in listener.payloads("dhmd/slow/status/rates")]
+    assert [(one["state"], one["reason"]) for one in told] == [("running", line), ("ended", "")]
     session = Session.open(path)
     assert session.hop_s == 0.4
     assert {key: session.settings[key] for key in ("pictures_hz", "words_s")} == {"pictures_hz": 5.0, "words_s": 2.56}
