@@ -156,17 +156,19 @@ class Perception:
             return
         for block in blocks:
             transcript.push(block)
+        # Of the voice what came before these blocks counts, which may be heard in another thread by now.
+        heard_s = blocks[0].captured_s if blocks else math.inf
         while transcript.due():
             with self.turn(Modality.TEXT):
                 if update := transcript.step():
-                    self._read(update)
+                    self._read(update, heard_s)
         if blocks:
             self.progress.looked(Modality.TEXT, blocks[-1].end_s)
 
     def finish(self) -> None:
         """Make final what was being said: the sound has ended."""
         if self.extractors.transcript is not None:
-            self._read(self.extractors.transcript.finish())
+            self._read(self.extractors.transcript.finish(), math.inf)
 
     def join(self, observer: Observer, now_s: float) -> int:
         """Tell an observer what the window holds, and from now on all that is perceived.
@@ -238,10 +240,10 @@ class Perception:
             if isinstance(observer, PeopleObserver):
                 tell(observer)
 
-    def _read(self, update: TranscriptUpdate) -> None:
-        if self._people is not None:
-            final, partial = (self._people.who_said(words) for words in (update.final, update.partial))
-            update = replace(update, final=final, partial=partial)
+    def _read(self, update: TranscriptUpdate, heard_s: float) -> None:
+        """heard_s: until when the voice has been heard, as far as it counts."""
+        final, partial = (self._said(words, heard_s) for words in (update.final, update.partial))
+        update = replace(update, final=final, partial=partial)
         words = self._words.update(update.final, update.partial, self.window.window_s)
         if update.skipped_s > self._entered.skipped_s:
             logger.warning("words fell behind the speech: %.1f s of it left out so far", update.skipped_s)
@@ -257,6 +259,13 @@ class Perception:
             self._entered = replace(update, final=final, partial=partial)
             for observer in () if self._private else self._observers:
                 observer.on_words(update, self._revision_of_words)
+
+    def _said(self, words: Sequence[Word], heard_s: float) -> tuple[Word, ...]:
+        """Words with who said them, and whether others spoke at once."""
+        if self._people is not None:
+            return self._people.who_said(words)
+        overlaps = self.extractors.voice.overlaps
+        return tuple(replace(w, overlapped=overlaps.during(w.start_s, w.end_s, heard_s)) for w in words)
 
     def __enter__(self) -> Self:
         return self
