@@ -44,9 +44,7 @@ def share(network: VoiceNetwork, sound: NDArray[np.float32]) -> float:
     return float(np.mean([extractor.overlaps.during(start_s, start_s + 0.1) for start_s in starts_s]))
 
 
-def test_two_voices_at_once_are_told_from_each_alone(
-    network: VoiceNetwork, talkers: list[NDArray[np.float32]]
-) -> None:
+def test_two_voices_at_once_are_told_from_each_alone(network: VoiceNetwork, talkers: list[NDArray[np.float32]]) -> None:
     assert [share(network, sound) for sound in talkers] == [0.0] * 3
     assert min(share(network, talkers[i] + talkers[i - 1]) for i in range(3)) > 0.5
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dhmd.assets.store import AssetUnavailable
 from dhmd.checkpoint import load
 from dhmd.contract import Language, Word
+from dhmd.features.several import Overlaps
 from dhmd.features.speech import SpeechModel, SpeechUnavailable
 from dhmd.features.spoken_language import SpokenLanguage
 from dhmd.features.text import TextExtractor, encoder_of
@@ -172,6 +173,7 @@ def test_words_of_an_untested_language_are_shown_and_not_read(languages: tuple[s
     parts: Any = SimpleNamespace(
         specs=load("base").features,
         transcript=transcript,
+        voice=SimpleNamespace(overlaps=Overlaps()),
         text=TextExtractor(languages=languages),
         face=SimpleNamespace(spec=load("base").features[Modality.VISION]),
         lips=None,
