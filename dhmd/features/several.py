@@ -26,8 +26,8 @@ SPAN_S: Final = SPAN * ENCODER_HOP / SAMPLE_RATE_HZ
 SEVERAL: Final = 2.0
 """Logit from which on several voices are heard."""
 WEIGHTS: Final = Path(__file__).parents[1] / "pretrained" / "several.safetensors"
-_NEAR_S: Final = 0.32
-"""Passes whose middle is at most so far from that of a word tell of it."""
+_NEAR_S: Final = 0.16
+"""Of a stretch those passes tell whose middle is in it, or so far from it, at most."""
 _KEPT: Final = 256
 """Passes that are remembered: 82 s of speech."""
 
@@ -72,7 +72,7 @@ class Overlaps:
 
     def during(self, start_s: float, end_s: float, heard_s: float = math.inf) -> bool:
         """Tell whether several were heard from one moment to another. heard_s: leave out what ends after it."""
-        middle_s = (start_s + end_s + SPAN_S) / 2
+        first_s, last_s = start_s - _NEAR_S + SPAN_S / 2, min(end_s + _NEAR_S + SPAN_S / 2, heard_s)
         with self._lock:
-            near = [logit for t_s, logit in self._passes if t_s <= heard_s and abs(t_s - middle_s) <= _NEAR_S]
+            near = [logit for t_s, logit in self._passes if first_s <= t_s <= last_s]
         return bool(near) and sum(near) / len(near) > SEVERAL

@@ -27,7 +27,7 @@ from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.people import People, PeopleInView, PeopleObserver, PerceivedPerson
 from realtime.perception.speaking import Speakers
-from realtime.perception.transcript import TranscriptUpdate
+from realtime.perception.transcript import Overlapped, TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.perception.words import SpokenWords
@@ -156,19 +156,20 @@ class Perception:
             return
         for block in blocks:
             transcript.push(block)
-        # Of the voice what came before these blocks counts, which may be heard in another thread by now.
-        heard_s = blocks[0].captured_s if blocks else math.inf
+        # What came before these blocks has been heard; they themselves are perhaps being heard in another thread.
+        overlapped = self._overlapped(blocks[0].captured_s if blocks else math.inf)
         while transcript.due():
             with self.turn(Modality.TEXT):
-                if update := transcript.step():
-                    self._read(update, heard_s)
+                if update := transcript.step(overlapped):
+                    self._read(update, overlapped)
         if blocks:
             self.progress.looked(Modality.TEXT, blocks[-1].end_s)
 
     def finish(self) -> None:
         """Make final what was being said: the sound has ended."""
         if self.extractors.transcript is not None:
-            self._read(self.extractors.transcript.finish(), math.inf)
+            overlapped = self._overlapped(math.inf)
+            self._read(self.extractors.transcript.finish(overlapped), overlapped)
 
     def join(self, observer: Observer, now_s: float) -> int:
         """Tell an observer what the window holds, and from now on all that is perceived.
@@ -240,9 +241,19 @@ class Perception:
             if isinstance(observer, PeopleObserver):
                 tell(observer)
 
-    def _read(self, update: TranscriptUpdate, heard_s: float) -> None:
-        """heard_s: until when the voice has been heard, as far as it counts."""
-        final, partial = (self._said(words, heard_s) for words in (update.final, update.partial))
+    def _overlapped(self, heard_s: float) -> Overlapped:
+        """Whether several spoke, as far as it was heard by a moment."""
+        overlaps = self.extractors.voice.overlaps
+        return lambda start_s, end_s: overlaps.during(start_s, end_s, heard_s)
+
+    def _read(self, update: TranscriptUpdate, overlapped: Overlapped) -> None:
+        if self._people is not None:
+            final, partial = (self._people.who_said(words) for words in (update.final, update.partial))
+        else:
+            final, partial = (
+                tuple(replace(word, overlapped=overlapped(word.start_s, word.end_s)) for word in words)
+                for words in (update.final, update.partial)
+            )
         update = replace(update, final=final, partial=partial)
         words = self._words.update(update.final, update.partial, self.window.window_s)
         if update.skipped_s > self._entered.skipped_s:
@@ -259,13 +270,6 @@ class Perception:
             self._entered = replace(update, final=final, partial=partial)
             for observer in () if self._private else self._observers:
                 observer.on_words(update, self._revision_of_words)
-
-    def _said(self, words: Sequence[Word], heard_s: float) -> tuple[Word, ...]:
-        """Words with who said them, and whether others spoke at once."""
-        if self._people is not None:
-            return self._people.who_said(words)
-        overlaps = self.extractors.voice.overlaps
-        return tuple(replace(w, overlapped=overlaps.during(w.start_s, w.end_s, heard_s)) for w in words)
 
     def __enter__(self) -> Self:
         return self

@@ -108,13 +108,13 @@ def _said(sounds: Sequence[NDArray[np.float32]], random: np.random.Generator) ->
     """What a speaker says with pauses, of level 1, and where they do."""
     parts: list[Sound] = []
     while sum(map(len, parts)) < LENGTH:
-        sound = sounds[random.integers(len(sounds))]
+        sound = sounds[int(random.integers(len(sounds)))]
         sound = sound[: len(sound) // VOICE_FRAME * VOICE_FRAME].astype(np.float64)
         there = np.repeat(voiced(sound.astype(np.float32)), VOICE_FRAME)
         level = np.sqrt(np.mean(np.square(sound[there])) + 1e-12) if there.any() else 1.0
         parts += [sound / level, np.zeros(int(random.choice(PAUSES)) * VOICE_FRAME)]
     said = np.concatenate(parts)[:LENGTH]
-    return said, voiced(said.astype(np.float32) / 20)
+    return said, voiced((said / 20).astype(np.float32))
 
 
 def _in_room(sound: Sound, random: np.random.Generator) -> Sound:
@@ -158,4 +158,4 @@ def _music(random: np.random.Generator) -> Sound:
         note(start, int(random.integers(len(scale))), beat // 2, 1)
         tap = music[start : start + 2000]
         tap += 2 * random.standard_normal(len(tap)) * np.exp(-np.arange(len(tap)) / 400)
-    return music / music.std()
+    return np.asarray(music / music.std())

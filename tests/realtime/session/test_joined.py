@@ -82,7 +82,7 @@ class Told:
         self.lips = None
         self.face = SimpleNamespace(spec=SPECS[Modality.VISION])
         self.voice = SimpleNamespace(push=lambda *_: self.rows, overlaps=Overlaps())
-        self.transcript = SimpleNamespace(finish=lambda: self.update)
+        self.transcript = SimpleNamespace(finish=lambda *_: self.update)
 
 
 class Run:
