@@ -132,5 +132,5 @@ def newest(network: VoiceNetwork, mel: Tensor) -> Tensor:
 
 
 def _rows(heard: Heard) -> Tensor:
-    frames = heard.frames[0, -HOP // ENCODER_HOP :].unflatten(0, (-1, PROSODY_ROW // ENCODER_HOP)).mean(dim=1)
+    frames = heard.frames[0, -HOP // ENCODER_HOP :].reshape(-1, PROSODY_ROW // ENCODER_HOP, FRAME_WIDTH).mean(dim=1)
     return torch.cat([frames, torch.cat([heard.embedding, heard.logits], dim=1).expand(len(frames), -1)], dim=1)
