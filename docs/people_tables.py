@@ -1,13 +1,16 @@
-"""Measure who is found to speak: the table of docs/performance.md, on composites of people who talk.
+"""Measure who is found to speak, and whether several do: the tables of docs/performance.md, on composites of people who
+talk.
 
 .venv/bin/python docs/people_tables.py [../shared/clips]
 
 Of each clip the mouth is followed once, at 15 pictures a second; people are put side by side by their mouths, and heard
-one at a time. Each pair of the six GRID talkers is judged by a reading of lips that was learned from the other four.
+one at a time, or two at once. Each pair of the six GRID talkers is judged by a reading of lips that was learned from
+the other four. Whether several are heard is judged by the reading that ships, which was learned from none of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +28,7 @@ from dhmd.features.speech import VOICE_FRAME, VoiceActivity
 from dhmd.features.timeline import SAMPLE_RATE_HZ
 from dhmd.media.reader import MediaReader
 from realtime.capture.samples import AudioBlock
-from realtime.perception.speaking import Listened, Speakers
+from realtime.perception.speaking import Listened, Speakers, Turn
 from training.encoders.lips import Talker, train
 
 GRID: Final = tuple(f"grid_{name}" for name in ("bbaf2n", "brbk7n", "lbax4n", "lrwp9a", "sbia1a", "swwp2s"))
@@ -42,6 +45,7 @@ APART_S: Final = (0.3, 2.0)
 BLOCK: Final = 800
 PAUSE_S: Final = 2.0
 NOISE: Final = 0.002
+SOFTER_DB: Final = (0, 6, 12)
 
 Others = Literal["together", "apart", "still"]
 """What who is not heard does: begin a sentence with the speaker, be amid one, or hold still."""
@@ -70,6 +74,24 @@ class Found:
 
     def __add__(self, other: Found) -> Found:
         return Found(self.frames + other.frames, self.right + other.right, self.wrong + other.wrong)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some of all frames."""
+
+    some: int = 0
+    frames: int = 0
+
+    @classmethod
+    def of(cls, told: NDArray[np.bool_]) -> Share:
+        return cls(int(told.sum()), len(told))
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.some + other.some, self.frames + other.frames)
+
+    def __str__(self) -> str:
+        return f"{self.some / self.frames:.0%}"
 
 
 @dataclass
@@ -147,19 +169,39 @@ class Studio:
 
     def judged(self, composite: Composite, network: LipNetwork) -> Found:
         sound, parts, speaks = self._heard(composite)
-        ears = Speakers(network)
-        listened = [
-            ears.listen(AudioBlock(sound[start : start + BLOCK], t_s, t_s))
-            for start in range(0, len(sound) - BLOCK + 1, BLOCK)
-            for t_s in [start / SAMPLE_RATE_HZ]
-        ]
-        found = Found()
+        listened, found = _listened(network, sound), Found()
         for phase_s in PHASES_S:
             offsets_s = self._random.uniform(*APART_S, len(composite.people))
             times_s = np.arange(phase_s, len(sound) / SAMPLE_RATE_HZ, 1 / RATE_HZ)
             pictures = [(t_s + composite.ahead_s, self._seen(composite, parts, offsets_s, t_s)) for t_s in times_s]
             found += _compared(_played(Speakers(network), listened, pictures), speaks)
         return found
+
+    def at_once(self, one: str, other: str, softer_db: float | None, network: LipNetwork) -> tuple[Share, Share]:
+        """Two side by side who both move their lips; the other is softer, or not heard. Returns what is told to be
+        several at once: of the frames of both voices, and of those of one."""
+        talkers = [self._talkers[name] for name in (one, other)]
+        length = min(len(talker.sound) for talker in talkers) // VOICE_FRAME * VOICE_FRAME
+        sounds = [talker.sound[:length] for talker in talkers]
+        voices = [VoiceActivity().push(sound) for sound in sounds]
+        loud = [
+            np.sqrt(np.mean(sound[np.repeat(voice, VOICE_FRAME)] ** 2))
+            for sound, voice in zip(sounds, voices, strict=True)
+        ]
+        if softer_db is None:
+            sound, voices[1] = sounds[0], np.zeros_like(voices[1])
+        else:
+            sound = sounds[0] + sounds[1] * np.float32(loud[0] / loud[1] * 10 ** (-softer_db / 20))
+        sound = sound + NOISE * self._random.standard_normal(length).astype(np.float32)
+        sound = np.concatenate([sound, np.zeros(SAMPLE_RATE_HZ, np.float32)])
+        both = Composite([one, other], [])
+        times_s = np.arange(0, len(sound) / SAMPLE_RATE_HZ, 1 / RATE_HZ)
+        pictures = [(t_s, self._seen(both, [(0.0, 0.0, None)], np.zeros(2), t_s)) for t_s in times_s]
+        turns = _played(Speakers(network), _listened(network, sound), pictures).turns(0.0)
+        told = np.array(
+            [(turn := _turn_at(turns, number)) is not None and turn.overlapped for number in range(len(voices[0]))]
+        )
+        return Share.of(told[voices[0] & voices[1]]), Share.of(told[voices[0] ^ voices[1]])
 
     def _heard(
         self, composite: Composite
@@ -206,6 +248,21 @@ class Studio:
         return mouths
 
 
+def _listened(network: LipNetwork, sound: NDArray[np.float32]) -> list[Listened]:
+    ears = Speakers(network)
+    return [
+        ears.listen(AudioBlock(sound[start : start + BLOCK], t_s, t_s))
+        for start in range(0, len(sound) - BLOCK + 1, BLOCK)
+        for t_s in [start / SAMPLE_RATE_HZ]
+    ]
+
+
+def _turn_at(turns: Sequence[Turn], number: int) -> Turn | None:
+    """Whose turn it is in the middle of a VOICE_FRAME."""
+    t_s = (number + 0.5) * VOICE_FRAME / SAMPLE_RATE_HZ
+    return next((turn for turn in turns if turn.start_s <= t_s <= turn.end_s), None)
+
+
 def _played(
     speakers: Speakers, listened: Sequence[Listened], pictures: Sequence[tuple[float, dict[int, Mouth]]]
 ) -> Speakers:
@@ -223,16 +280,22 @@ def _compared(speakers: Speakers, speaks: Sequence[int | None]) -> Found:
     turns, found = speakers.turns(0.0), Found()
     for number, who in enumerate(speaks):
         if who is not None:
-            t_s = (number + 0.5) * VOICE_FRAME / SAMPLE_RATE_HZ
-            person = next((turn.person for turn in turns if turn.start_s <= t_s <= turn.end_s), None)
+            turn = _turn_at(turns, number)
+            person = None if turn is None else turn.person
             found += Found(1, person == who, person not in (None, who))
     return found
 
 
-def table(clips: Path) -> Iterator[str]:
-    """Lines of the table, in Markdown."""
+def tables(clips: Path) -> Iterator[str]:
+    """Lines of both tables, in Markdown."""
     names = (*GRID, MEAD, *MOVES, SMILES)
     talkers = {name: followed(next(clips.glob(f"{name}.*"))) for name in names}
+    yield from speakers_table(talkers)
+    yield ""
+    yield from at_once_table(Studio(talkers))
+
+
+def speakers_table(talkers: dict[str, Talker]) -> Iterator[str]:
     studio, totals = Studio(talkers), dict[str, Found]()
     summed = Found()
     for pair in zip(GRID[::2], GRID[1::2], strict=True):
@@ -250,11 +313,26 @@ def table(clips: Path) -> Iterator[str]:
         yield f"| {told} | {right} | {found.wrong / found.frames:.1%} |"
 
 
+def at_once_table(studio: Studio) -> Iterator[str]:
+    network = LipNetwork.load()
+    yield "| told to be several at once | of the time of both voices | of the rest |"
+    yield "| --- | --- | --- |"
+    for softer_db in (*SOFTER_DB, None):
+        both, rest = Share(), Share()
+        for one, other in itertools.permutations((*GRID, MEAD), 2):
+            if softer_db == 0 and one > other:
+                continue
+            more = studio.at_once(one, other, softer_db, network)
+            both, rest = both + more[0], rest + more[1]
+        told = "one of the two is heard" if softer_db is None else f"the second {softer_db} dB softer"
+        yield f"| {told} | {both if both.frames else ''} | {rest} |"
+
+
 if __name__ == "__main__":
     where = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/clips")
     if not (where / f"{GRID[0]}.mpg").is_file():
         print(f"{where} has no clips of talkers; nothing measured")
     else:
         torch.set_num_threads(1)
-        for line in table(where):
+        for line in tables(where):
             print(line, flush=True)

@@ -65,6 +65,14 @@ def conversation(path: Path, shared: Path) -> Path:
     return film(path, grid(shared, FIRST, SECOND), pictures + sound, "-map", "[sound]", length_s=6)
 
 
+def four(path: Path, shared: Path) -> Path:
+    """Four talkers in the corners of a picture of 640x480, one of whom is heard."""
+    clips = grid(shared, FIRST, SECOND, THIRD, "grid_swwp2s")
+    heads = "".join(f"[{i}:v]scale=320:240,setsar=1,fps=25[v{i}];" for i in range(4))
+    corners = "[v0][v1]hstack[above];[v2][v3]hstack[below];[above][below]vstack[v]"
+    return film(path, clips, heads + corners, "-map", "0:a", length_s=2.8)
+
+
 STILL = "loop=loop=-1:size=1,trim=duration=3,setpts=N/25/TB"
 """Makes a portrait of a film: its first picture."""
 

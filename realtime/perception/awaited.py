@@ -19,8 +19,10 @@ class AwaitedPicture:
     the best falls right behind one. now_s: a monotonic clock.
     """
 
-    PATIENCE_S: Final = 0.04
-    """Longest wait of an estimate."""
+    PATIENCE: Final = 0.8
+    """Longest wait of an estimate, in hops: what is not waited for costs a picture's age instead."""
+    PATIENCE_S: Final = 0.16
+    """And in seconds."""
     BEHIND_S: Final = 0.008
     """Distance of the best tick from the picture before it: pictures come late by that now and then."""
     STEP_S: Final = 0.001
@@ -29,6 +31,7 @@ class AwaitedPicture:
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._captured_s = self._taken_up_s = -math.inf
+        self._patience_s = 0.0
         self._seen = threading.Event()
         self._seen.set()
         self._ages_s: deque[float] = deque(maxlen=12)
@@ -47,10 +50,11 @@ class AwaitedPicture:
     def wait(self, end_s: float) -> None:
         """Wait for the picture if it belongs to the window that ends at `end_s`."""
         if self._captured_s <= end_s:
-            self._seen.wait(self.PATIENCE_S)
+            self._seen.wait(self._patience_s)
 
-    def shift_s(self) -> float:
-        """Returns by how much to move the tick that is due, and all after it."""
+    def shift_s(self, hop_s: float) -> float:
+        """Returns by how much to move the tick that is due, and all after it. hop_s: until the next one."""
+        self._patience_s = min(self.PATIENCE * hop_s, self.PATIENCE_S)
         self._ages_s.append(self._now_s() - self._taken_up_s)
         least_s = min(self._ages_s)
         if least_s > 1.0:

@@ -22,7 +22,7 @@ async def tick(pipeline: HopPipeline[Due], hop_now_s: Callable[[], float]) -> No
                 pipeline.statistics.missed_ticks += late_hops
                 due_s += late_hops * hop_s
             await asyncio.sleep(max(0.0, due_s - clock.now()))
-            due_s += pipeline.perception.picture.shift_s()
+            due_s += pipeline.perception.picture.shift_s(hop_s)
             due = await loop.run_in_executor(thread, pipeline.estimate, due_s)
             pipeline.emit(due)
             await loop.run_in_executor(thread, pipeline.afterwards, due)

@@ -20,7 +20,7 @@ class Ticks:
         if age_s is not None:
             with self.picture.looked_at(0.0):
                 self.now_s += age_s
-        return self.picture.shift_s()
+        return self.picture.shift_s(0.1)
 
 
 def waits_s(every_s: float, hop_s: float, first_s: float, ticks: int = 300, jitter_s: float = 0.0) -> list[float]:
@@ -65,3 +65,17 @@ def test_no_tick_is_moved_by_more_than_a_millisecond() -> None:
     beside = Ticks()
     shifts = [beside.shift_s(wait_s) for wait_s in np.random.default_rng(0).uniform(0, 0.2, 500)]
     assert max(map(abs, shifts)) <= 0.001
+
+
+@pytest.mark.parametrize(("hop_s", "longest_s"), [(0.02, 0.016), (0.1, 0.08), (1.0, 0.16)])
+def test_an_estimate_waits_for_the_picture_of_its_window_and_its_tick_is_not_missed(
+    hop_s: float, longest_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, waited = AwaitedPicture(), list[float]()
+    monkeypatch.setattr(picture._seen, "wait", waited.append)
+    picture.shift_s(hop_s)
+    with picture.looked_at(3.0):
+        picture.wait(2.9)
+        assert waited == []
+        picture.wait(3.1)
+    assert waited == pytest.approx([longest_s])

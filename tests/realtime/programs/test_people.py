@@ -71,6 +71,28 @@ def test_each_has_their_own_voice_and_their_own_words(talk: Path) -> None:
     assert all(one["modalities"]["vision"]["present"] for one in estimates if one["t"] > 0.5)
 
 
+def test_each_of_two_has_an_estimate_at_every_tick_of_a_face_that_is_new(talk: Path) -> None:
+    estimates = lines(talk / "two.jsonl")
+    ticks = [one["t"] for one in of(estimates, None) if one["t"] > 0.5]
+    for person in (1, 2):
+        theirs = [one for one in of(estimates, person) if one["t"] > 0.5]
+        assert [one["t"] for one in theirs] == ticks
+        assert max(one["modalities"]["vision"]["age_s"] for one in theirs) < 0.15
+
+
+def test_each_of_four_has_estimates_of_a_face_that_is_new_enough(shared: Path, tmp_path: Path) -> None:
+    film = composites.four(tmp_path / "four.mp4", shared)
+    said = ("--broker", "none", "--estimates", tmp_path / "four.jsonl")
+    assert live("run", "--source", film, "--pace", "max", "--people", "4", *said)[0] == 0
+    estimates = [one for one in lines(tmp_path / "four.jsonl") if one["t"] > 0.8]
+    seconds = estimates[-1]["t"] - estimates[0]["t"]
+    assert {one["person"] for one in estimates if "person" in one} == {1, 2, 3, 4}
+    for person in (1, 2, 3, 4):
+        theirs = of(estimates, person)
+        assert len(theirs) >= 5 * seconds
+        assert max(one["modalities"]["vision"]["age_s"] for one in theirs) < 0.3
+
+
 def test_both_together_have_the_words_that_are_heard(talk: Path) -> None:
     """None is lost between them: as many as of one person who says it all."""
     estimates = lines(talk / "two.jsonl")
