@@ -21,7 +21,7 @@ class Word:
     """A recognised word. Times are seconds on the stream clock; probability is in [0, 1].
 
     language: its code in ISO 639-1, or 639-3 where there is none. person: who said it, where several are followed and
-    it is known. overlapped: others spoke at once, and this person was the loudest.
+    it is known. overlapped: others spoke at once, and this is of the loudest.
     """
 
     text: str

@@ -77,11 +77,12 @@ STILL = "loop=loop=-1:size=1,trim=duration=3,setpts=N/25/TB"
 """Makes a portrait of a film: its first picture."""
 
 
-def at_once(path: Path, shared: Path, *, portrait: bool = False) -> Path:
-    """Two talkers side by side who talk at once, the right one 6 dB softer; or who is a portrait, heard elsewhere."""
-    pictures = f"[0:v]null[l];[1:v]{STILL if portrait else 'null'}[r];[l][r]hstack[v];"
-    sound = "[1:a]volume=0.5[soft];[0:a][soft]amix=normalize=0[sound]"
-    return film(path, grid(shared, FIRST, SECOND), pictures + sound, "-map", "[sound]", length_s=3)
+def at_once(path: Path, shared: Path, *, portrait: bool = False, length_s: float = 3) -> Path:
+    """Two talkers side by side who talk at once, the right one 6 dB softer; or who is a portrait, heard elsewhere. They
+    speak for three seconds."""
+    pictures = f"[0:v]null[l];[1:v]{STILL if portrait else 'null'}[r];[l][r]hstack,tpad=stop_mode=clone:stop=-1[v];"
+    sound = "[1:a]volume=0.5[soft];[0:a][soft]amix=normalize=0,apad[sound]"
+    return film(path, grid(shared, FIRST, SECOND), pictures + sound, "-map", "[sound]", length_s=length_s)
 
 
 def television(path: Path, shared: Path, heard: str = FIRST) -> Path:

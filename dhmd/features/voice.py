@@ -12,9 +12,10 @@ from torch import Tensor
 from dhmd.assets.store import sha256_of
 from dhmd.contract import FeatureSpec, Rows
 from dhmd.features.prosody import PROSODY_HISTORY, PROSODY_ROW, PROSODY_WIDTH, prosody
+from dhmd.features.several import SPAN, Overlaps, SeveralVoices
 from dhmd.features.speech import ENCODER_HOP, SPEECH_ASSET, VOICE_FRAME, LogMel, VoiceActivity, voice_activity_sha256
 from dhmd.features.timeline import SAMPLE_RATE_HZ, SampleTimeline
-from dhmd.features.voice_network import EMBEDDING_WIDTH, FRAME_WIDTH, VoiceNetwork
+from dhmd.features.voice_network import EMBEDDING_WIDTH, FRAME_WIDTH, Heard, VoiceNetwork
 from dhmd.labels import EMOTIONS
 from dhmd.modality import Modality
 
@@ -34,10 +35,14 @@ class VoiceExtractor:
 
     The grid of hops is counted from the first sample of the stream, so that the rows depend on the samples alone, not
     on the blocks they come in. A gap in the capture times starts a new stream. In silence the network does not run.
+
+    overlaps: when several voices were heard at once; never where the network's encoder is adapted.
     """
 
     def __init__(self, network: VoiceNetwork) -> None:
         self.network = network.eval()
+        self.overlaps: Final = Overlaps()
+        self._several = None if network.adapted else SeveralVoices.load()
         self._log_mel = LogMel()
         self._activity = VoiceActivity()
         self._timeline = SampleTimeline()
@@ -100,7 +105,10 @@ class VoiceExtractor:
     def _heard(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
         """Newest frames pooled to rows, embedding and logits: (rows of a hop, VOICE_WIDTH - PROSODY_WIDTH)."""
         with torch.inference_mode():
-            rows: NDArray[np.float32] = newest(self.network, torch.from_numpy(self._log_mel(signal))[None]).numpy()
+            states, statistics = self.network.listen(torch.from_numpy(self._log_mel(signal))[None])
+            rows: NDArray[np.float32] = _rows(self.network.told(states, statistics)).numpy()
+            if self._several is not None and states.shape[1] >= SPAN:
+                self.overlaps.add(self._timeline.time_of(self._done), float(self._several(states)))
         return rows
 
     def _voiced(self, hop: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -120,6 +128,9 @@ def newest(network: VoiceNetwork, mel: Tensor) -> Tensor:
 
     mel: (1, 80, T) log-mel frames of 10 ms, up to the end of the hop.
     """
-    heard = network(mel)
-    frames = heard.frames[0, -HOP // ENCODER_HOP :].unflatten(0, (-1, PROSODY_ROW // ENCODER_HOP)).mean(dim=1)
+    return _rows(network(mel))
+
+
+def _rows(heard: Heard) -> Tensor:
+    frames = heard.frames[0, -HOP // ENCODER_HOP :].reshape(-1, PROSODY_ROW // ENCODER_HOP, FRAME_WIDTH).mean(dim=1)
     return torch.cat([frames, torch.cat([heard.embedding, heard.logits], dim=1).expand(len(frames), -1)], dim=1)

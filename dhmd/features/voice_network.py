@@ -51,6 +51,8 @@ class VoiceNetwork(nn.Module):
     spread: Tensor
     learned_sha256 = ""
     """Digest of what was learned, where it was loaded."""
+    adapted = False
+    """Whether the encoder is another than that of the speech model, where it was loaded."""
 
     def __init__(self, encoder: SpeechEncoder) -> None:
         super().__init__()
@@ -65,7 +67,10 @@ class VoiceNetwork(nn.Module):
 
     def forward(self, mel: Tensor, count: Tensor | None = None) -> Heard:
         """mel: (B, 80, T) log-mel frames of 10 ms, T even; count: (B,) encoder frames that are no padding."""
-        states, statistics = self.listen(mel, count)
+        return self.told(*self.listen(mel, count))
+
+    def told(self, states: Tensor, statistics: Tensor) -> Heard:
+        """What `listen` gives, read."""
         width = states.shape[-1]
         standardised = (states - self.centre[:width]) / self.spread[:width]
         return Heard(F.linear(standardised, self.embed.weight[:, :width]), *self.read(statistics))
@@ -118,7 +123,9 @@ class VoiceNetwork(nn.Module):
         own = {name: value for name, value in learned.items() if not name.startswith(_ENCODER)}
         frozen = {name: value for name, value in network.state_dict().items() if name.startswith(_ENCODER)}
         network.load_state_dict(frozen | own)  # what is missing or too much is told, and not left as chance made it
-        merge(encoder, {name.removeprefix(_ENCODER): learned[name] for name in learned.keys() - own.keys()})
+        adapter = {name.removeprefix(_ENCODER): learned[name] for name in learned.keys() - own.keys()}
+        merge(encoder, adapter)
+        network.adapted = any(bool(part.any()) for name, part in adapter.items() if name.endswith(".up"))
         network.learned_sha256 = digest(learned)
         return network.eval()
 

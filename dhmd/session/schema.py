@@ -123,6 +123,8 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "language_probability": "float",
         "person": "uint32",
         "silent": "string",
+        # Some of the words were said while several spoke at once.
+        "overlapped": "bool",
     },
     "Status": {
         "timestamp": "Timestamp",

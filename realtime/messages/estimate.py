@@ -159,6 +159,12 @@ class Estimate(Part):
     graph: Graph
     faces: int = Field(ge=0)
     transcript: str = Field(description="words of the window, partial ones included")
+    overlapped: Literal[True] | None = Field(
+        default=None,
+        exclude_if=unset,
+        description="some of the words of `transcript` were said while several spoke at once: they are the loudest "
+        "one's, and less reliable; missing otherwise",
+    )
     language: SpokenLanguage | None = Field(
         default=None, description="found in what was said so far; null before, and where only English is listened to"
     )

@@ -191,6 +191,7 @@ class Pipeline:
             epoch_unix=self.clock.epoch_unix,
             faces=perceived.faces,
             transcript=" ".join(word.text for word in perceived.words),
+            overlapped=any(word.overlapped for word in perceived.words),
             capture_to_estimate_ms=None if newest_s is None else (self.clock.now() - newest_s) * 1000,
             timed=self.timed,
             dropped=self._dropped(),

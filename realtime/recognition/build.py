@@ -65,10 +65,12 @@ def build_estimate(
     model: ModelName,
     person: int | None = None,
     silent: Silence | None = None,
+    overlapped: bool = False,
 ) -> Estimate:
     """Put together what goes out.
 
     person: number of whom it is, where several are followed; silent: why there is no voice of theirs.
+    overlapped: whether some of the words were said while several spoke.
     top: the emotion to name, see Steadied. timed: false where the clock is the media's own and latencies mean nothing.
     """
     emotions: dict[EmotionName, float] | None = None
@@ -100,6 +102,7 @@ def build_estimate(
         ),
         faces=faces,
         transcript=transcript,
+        overlapped=overlapped or None,
         language=cut.language
         and SpokenLanguage(code=cut.language.code, probability=round(cut.language.probability, 4)),
         latency_ms=Latency(

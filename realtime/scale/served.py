@@ -320,6 +320,7 @@ class Estimator:
                 measurable = Measurable(attribution, cut, inference, len(parts_of(cut.present)))
                 self._measurable[request.stream, one.person] = measurable
             shown, top = one.served.steadied.of(inference, cut.end_s)
+            words = _within(one.words, cut)
             latency_ms = None
             if (newest_s := cut.newest_present_s) is not None:
                 # On the edge's clock up to sending, on ours from arrival; the way between as the edge has measured it.
@@ -333,7 +334,8 @@ class Estimator:
                 seq=message.seq,
                 epoch_unix=message.epoch_unix,
                 faces=message.faces,
-                transcript=_transcript(one.words, cut),
+                transcript=" ".join(word.text for word in words),
+                overlapped=any(word.overlapped for word in words),
                 capture_to_estimate_ms=latency_ms,
                 timed=message.timed,
                 dropped=message.dropped,
@@ -363,5 +365,5 @@ class Estimator:
         return bool(self._measurable)
 
 
-def _transcript(words: tuple[Word, ...], cut: WindowCut) -> str:
-    return " ".join(word.text for word in words if word.end_s > cut.start_s and word.start_s < cut.end_s)
+def _within(words: tuple[Word, ...], cut: WindowCut) -> list[Word]:
+    return [word for word in words if word.end_s > cut.start_s and word.start_s < cut.end_s]

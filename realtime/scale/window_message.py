@@ -40,7 +40,14 @@ APPENDED: Final = (Modality.VISION, Modality.AUDIO)
 _MESSAGES: Final = {
     # (len(times_s), width) half precision, little-endian, row by row.
     "Rows": {"times_s": "repeated double", "width": "uint32", "values": "bytes"},
-    "Word": {"text": "string", "start_s": "double", "end_s": "double", "probability": "float", "language": "string"},
+    "Word": {
+        "text": "string",
+        "start_s": "double",
+        "end_s": "double",
+        "probability": "float",
+        "language": "string",
+        "overlapped": "bool",
+    },
     # All words of the window and the rows of their tokens; missing where they are those of the message before.
     "Words": {"words": "repeated Word", "rows": "Rows"},
     # previous: seq of the message to whose window this one adds; missing in a full window, which names its features.
@@ -200,6 +207,7 @@ def _write_window(rows: Mapping[Modality, Rows], words: Sequence[Word] | None, p
                 end_s=word.end_s,
                 probability=word.probability,
                 language=word.language,
+                overlapped=word.overlapped,
             )
 
 
@@ -306,7 +314,15 @@ def _words(words: Any, end_s: float) -> tuple[Word, ...]:
     if len(words) > MOST_WORDS or any(len(word.text) > LONGEST_WORD for word in words):
         raise WindowInvalid(f"more than {MOST_WORDS} words, or one of more than {LONGEST_WORD} letters")
     read = tuple(
-        Word(word.text, word.start_s, word.end_s, word.probability, word.language or ENGLISH) for word in words
+        Word(
+            word.text,
+            word.start_s,
+            word.end_s,
+            word.probability,
+            word.language or ENGLISH,
+            overlapped=word.overlapped,
+        )
+        for word in words
     )
     if not all(CODE.fullmatch(word.language) for word in read):
         raise WindowInvalid("words of no language")

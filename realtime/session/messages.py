@@ -145,6 +145,8 @@ def estimate(emission: Emission, when: Timestamp) -> Any:
         dropped_video=published.dropped.video,
         dropped_audio=published.dropped.audio,
     )
+    if published.overlapped:
+        message.overlapped = True
     if cut.language is not None:
         message.language, message.language_probability = cut.language.code, cut.language.probability
     for m in Modality:
@@ -322,6 +324,7 @@ def estimate_again(
         epoch_unix=session.epoch_unix,
         faces=message.faces,
         transcript=message.transcript,
+        overlapped=message.overlapped,
         capture_to_estimate_ms=message.capture_to_estimate_ms if timed else None,
         timed=session.timed,
         dropped=Dropped(video=message.dropped_video, audio=message.dropped_audio),

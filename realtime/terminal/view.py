@@ -92,8 +92,9 @@ def own_heads(e: Estimate) -> list[str]:
 
 
 def heard(e: Estimate) -> list[str]:
-    """Describe what is known of the speech: its language, and whether it is read."""
+    """Describe what is known of the speech: its language, whether several speak, and whether it is read."""
     known = [] if e.language is None else [e.language.code]
+    known += [UNATTRIBUTED["overlap"]] if e.overlapped else []
     unread = "not read: no language that this model was tested in" if e.transcript else "speech heard, not understood"
     return [*known, unread] if e.modalities.text.unread else known
 

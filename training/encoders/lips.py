@@ -80,25 +80,25 @@ def train_several(network: LipNetwork, voices: Sequence[Voice], seed: int = 1) -
             for start, label in _windows(speaks):
                 heard.append(_pooled(network, loud[start : start + WINDOW].astype(np.float32)))
                 labels.append(label)
-    weight, bias = _separated(np.stack(heard).astype(np.float64), np.array(labels, np.float64))
+    weight, bias = separated(np.stack(heard).astype(np.float64), np.array(labels, np.float64))
     with torch.no_grad():
         network.several.weight.copy_(torch.from_numpy(weight)[None])
         network.several.bias.fill_(bias)
 
 
-def _voiced(sound: NDArray[np.float32]) -> NDArray[np.bool_]:
+def voiced(sound: NDArray[np.float32]) -> NDArray[np.bool_]:
     return VoiceActivity().push(sound[: len(sound) // VOICE_FRAME * VOICE_FRAME])
 
 
 def _alone(voice: Voice) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
     """The sound, and how many speak in each VOICE_FRAME of it."""
-    return voice.sound, _voiced(voice.sound).astype(int)
+    return voice.sound, voiced(voice.sound).astype(int)
 
 
 def _mixture(voice: Voice, other: Voice, softer_db: float) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
     length = min(len(voice.sound), len(other.sound)) // VOICE_FRAME * VOICE_FRAME
     sounds = [one.sound[:length] for one in (voice, other)]
-    spoken = [_voiced(sound) for sound in sounds]
+    spoken = [voiced(sound) for sound in sounds]
     levels = [
         np.sqrt(np.mean(np.square(sound[np.repeat(there, VOICE_FRAME)])) + 1e-12) if there.any() else 1.0
         for sound, there in zip(sounds, spoken, strict=True)
@@ -124,7 +124,7 @@ def _pooled(network: LipNetwork, sound: NDArray[np.float32]) -> NDArray[np.float
     return pooled
 
 
-def _separated(heard: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+def separated(heard: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """Weights and bias of a logistic regression in which both labels count the same."""
     centre, spread = heard.mean(axis=0), heard.std(axis=0) + 1e-3
     inputs, wanted = torch.from_numpy((heard - centre) / spread), torch.from_numpy(labels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import IO, Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from realtime.session.export.look import Drawn
 from realtime.session.export.markup import document, escape, folded
 from realtime.session.export.plots import Plots
 from realtime.session.people import overlaps_in
-from realtime.session.sentences import Sentence, sentences
+from realtime.session.sentences import Sentence, join, sentences
 from realtime.session.summary import Summary
 from realtime.session.timeline import Lost, Timeline, people_in
 
@@ -98,9 +99,13 @@ def _axis(length_s: float) -> str:
 
 
 def _tinted(sentence: Sentence) -> str:
-    """Return a sentence on the colour of what its words alone say."""
+    """Return a sentence on the colour of what its words alone say; underlined where several spoke at once."""
     colour, opacity = look.tint(sentence.alone)
-    return f'<span style="background:{colour}{round(opacity * 115):02x}">{escape(sentence.text)}</span>'
+    parts = []
+    for overlapped, words in groupby(sentence.words, key=lambda word: word.overlapped):
+        text = escape(join(tuple(words)))
+        parts.append(f'<u title="{t("several speak at once")}">{text}</u>' if overlapped else text)
+    return f'<span style="background:{colour}{round(opacity * 115):02x}">{" ".join(parts)}</span>'
 
 
 def _transcript(said: Sequence[Sentence]) -> str:

@@ -138,6 +138,8 @@ class Plots:
             told = f"{word.text}, {look.clock(word.start_s)}"
             if sentiment is not None:
                 told += f", {t('sentiment')} {look.signed(sentiment)}"
+            if word.overlapped:
+                told += f", {t('several speak at once')}"
             bars.append(
                 f'<rect x="{x:.1f}" width="{max(0.8, width - 0.6):.1f}" y="2" height="{height - 4:g}" '
                 f'fill="{colour}" fill-opacity="{opacity:.2f}"><title>{escape(told)}</title></rect>'

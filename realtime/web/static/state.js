@@ -126,7 +126,7 @@ function append({ history }, ...values) {
 }
 
 export function heard({ final, partial }) {
-  const made = ([text, start, end]) => ({ text, start, end, sentiment: undefined, person: null });
+  const made = ([text, start, end, overlapped]) => ({ text, start, end, overlapped, sentiment: undefined, person: null });
   state.final.push(...final.map(made));
   state.final.splice(0, state.final.length - WORDS);
   state.partial = partial.map(made);

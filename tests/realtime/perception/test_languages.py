@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dhmd.assets.store import AssetUnavailable
 from dhmd.checkpoint import load
 from dhmd.contract import Language, Word
+from dhmd.features.several import Overlaps
 from dhmd.features.speech import SpeechModel, SpeechUnavailable
 from dhmd.features.spoken_language import SpokenLanguage
 from dhmd.features.text import TextExtractor, encoder_of
@@ -168,10 +169,11 @@ def test_words_of_an_untested_language_are_shown_and_not_read(languages: tuple[s
         TranscriptUpdate((Word("Guten", 1.0, 1.3, 0.9, "de"), Word("Tag", 1.4, 1.6, 0.9, "de")), (), 0.0),
         TranscriptUpdate((Word("good", 2.0, 2.3), Word("day", 2.4, 2.6)), (), 0.0, Language("en", 0.75)),
     ]
-    transcript = SimpleNamespace(due=lambda _: bool(updates), step=lambda _: updates.pop(0))
+    transcript = SimpleNamespace(due=lambda _: bool(updates), step=lambda *_: updates.pop(0))
     parts: Any = SimpleNamespace(
         specs=load("base").features,
         transcript=transcript,
+        voice=SimpleNamespace(overlaps=Overlaps()),
         text=TextExtractor(languages=languages),
         face=SimpleNamespace(spec=load("base").features[Modality.VISION]),
         lips=None,

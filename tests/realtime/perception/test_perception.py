@@ -16,6 +16,7 @@ from dhmd.checkpoint import load
 from dhmd.contract import Rows
 from dhmd.features.face import FaceObservation
 from dhmd.features.lips import LipNetwork
+from dhmd.features.several import SEVERAL, SPAN_S, Overlaps
 from dhmd.features.speech import SpeechModel
 from dhmd.features.text import TextExtractor
 from dhmd.modality import Modality
@@ -37,6 +38,7 @@ def perception(speech: SpeechModel) -> Perception:
     parts: Any = SimpleNamespace(
         specs=load("base").features,
         transcript=StreamingTranscript(speech),
+        voice=SimpleNamespace(overlaps=Overlaps()),
         text=TextExtractor(),
         face=SimpleNamespace(spec=load("base").features[Modality.VISION]),
         lips=None,
@@ -79,6 +81,32 @@ def test_a_window_holds_the_words_spoken_in_it_and_the_session_all(
     assert "good" not in spoken
     assert "good morning everybody" in everything
     assert Modality.TEXT in perception.perceive(end_s).cut.present
+
+
+def test_words_that_are_said_while_several_speak_are_marked(
+    perception: Perception, say: Callable[[str], NDArray[np.float32]]
+) -> None:
+    pause = np.zeros(2 * SAMPLE_RATE_HZ, np.float32)
+    first, second = say("good morning everybody"), say("we won the prize")
+    ends_s = len(first) / SAMPLE_RATE_HZ
+    overlaps: Any = perception.extractors.voice.overlaps
+    for number in range(1, 40):
+        end_s = 0.32 * number
+        overlaps.add(end_s, SEVERAL + (1 if end_s < ends_s + SPAN_S else -1))
+    for block in blocks(np.concatenate([first, pause, second, pause])):
+        perception.listen([block])
+    perception.finish()
+    assert [word.overlapped for word in perception.words] == [True] * 3 + [False] * 4
+
+
+def test_what_is_heard_beside_the_words_does_not_mark_them_by_chance() -> None:
+    """Of a file both are heard at once, in two threads; what counts was heard before."""
+    overlaps = Overlaps()
+    overlaps.add(1.6, SEVERAL - 1)
+    overlaps.add(1.92, SEVERAL + 3)
+    assert overlaps.during(1.0, 1.4)
+    assert not overlaps.during(1.0, 1.4, heard_s=1.9)
+    assert not overlaps.during(5.0, 5.4)
 
 
 def test_private_words_are_told_to_nobody_who_joins_either(

@@ -79,7 +79,9 @@ class Remembering(SpeechModel):
     def spoken(self) -> SpokenLanguage:
         return self._speech.spoken()
 
-    def transcribe(self, samples: Sound, start_s: float = 0.0, spoken: SpokenLanguage | None = None) -> list[Word]:
+    def transcribe(
+        self, samples: Sound, start_s: float = 0.0, spoken: SpokenLanguage | None = None, **_: bool
+    ) -> list[Word]:
         asked = samples.tobytes(), start_s
         if asked not in self._heard:
             self._heard[asked] = self._speech.transcribe(samples, start_s, spoken)
@@ -171,7 +173,7 @@ def test_sound_in_which_nothing_is_understood_is_let_go(say: Callable[[str], Sou
         def spoken(self) -> SpokenLanguage:
             return SpokenLanguage("en")
 
-        def transcribe(self, samples: Sound, start_s: float, _: SpokenLanguage) -> list[Word]:
+        def transcribe(self, samples: Sound, start_s: float, _: SpokenLanguage, **__: bool) -> list[Word]:
             self.longest_s = max(self.longest_s, len(samples) / RATE)
             return []
 

@@ -220,6 +220,27 @@ def test_two_who_talk_at_once_are_told_everywhere(
     assert '<path class="several" d="M' in report.read_text()
 
 
+def test_of_two_who_talk_at_once_the_louder_ones_words_are_given_and_marked(
+    shared: Path, mosquitto: Any, subscribe: Callable[..., Any], tmp_path: Path
+) -> None:
+    """With one person, too; in the estimates, the session, its replay, and the report."""
+    film, session = composites.at_once(tmp_path / "both.mp4", shared, length_s=5), tmp_path / "both.mcap"
+    said = ("--record", session, "--estimates", tmp_path / "both.jsonl")
+    assert live("run", "--source", film, "--pace", "max", "--stream", "table", "--broker", "none", *said)[0] == 0
+    estimates = lines(tmp_path / "both.jsonl")
+    assert any(one["transcript"] and one.get("overlapped") for one in estimates)
+    status, told = live("replay", session, "--verify")
+    assert status == 0, told
+    listener = subscribe(mosquitto.port)
+    assert live("replay", session, "--broker", mosquitto.url, "--pace", "20")[0] == 0
+    listener.wait_for(lambda: listener.statuses("table")[-1:] == ["stopped"])
+    published = [json.loads(payload) for payload in listener.payloads("dhmd/table/emotion")]
+    assert [one.get("overlapped") for one in published] == [one.get("overlapped") for one in estimates]
+    report = tmp_path / "both.html"
+    assert live("export", session, "--to", "html", "--out", report)[0] == 0
+    assert '<u title="several speak at once">' in report.read_text()
+
+
 @pytest.mark.parametrize("people", ["0", "17", "two", "-1"])
 def test_a_number_that_is_none_is_one_line(people: str, tmp_path: Path) -> None:
     status, said = live("run", "--source", "none", f"--people={people}")

@@ -70,7 +70,7 @@ def a_message(**changed: Any) -> WindowMessage:
         {"timed": False, "epoch_unix": 0.0},
         {"attention": LATE},
         {"attention": Attention(unread=True, language=Language("de", 0.5))},
-        {"words": (Word("früh", 1.0, 1.25, 0.5, "de"), Word("up", 2.0, 2.5, 1.0))},
+        {"words": (Word("früh", 1.0, 1.25, 0.5, "de"), Word("up", 2.0, 2.5, 1.0, overlapped=True))},
         {"steadiness": Steadiness(1.5, 0.0)},
     ],
 )

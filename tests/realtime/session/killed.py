@@ -26,6 +26,7 @@ import torch
 from dhmd.checkpoint import load
 from dhmd.contract import Rows, Word
 from dhmd.features.face import FaceObservation
+from dhmd.features.several import Overlaps
 from dhmd.modality import Modality
 from dhmd.session import Session, SessionInvalid, schema
 from realtime.capture.samples import AudioBlock, VideoFrame
@@ -64,6 +65,8 @@ class Face:
 
 
 class Voice:
+    overlaps = Overlaps()
+
     def due(self, _: int) -> bool:
         return True
 
@@ -92,7 +95,7 @@ class Transcript:
     def due(self) -> bool:
         return bool(self._updates)
 
-    def step(self) -> TranscriptUpdate | None:
+    def step(self, _: object) -> TranscriptUpdate | None:
         return self._updates.pop(0) if self._updates else None
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from dhmd.checkpoint import Checkpoint, load
 from dhmd.contract import FeatureSpec, Rows, Word
+from dhmd.features.several import Overlaps
 from dhmd.modality import Modality
 from dhmd.session import Session, schema
 from dhmd.session.reader import words_of
@@ -80,8 +81,8 @@ class Told:
         self.specs, self.text = SPECS, Spelling()
         self.lips = None
         self.face = SimpleNamespace(spec=SPECS[Modality.VISION])
-        self.voice = SimpleNamespace(push=lambda *_: self.rows)
-        self.transcript = SimpleNamespace(finish=lambda: self.update)
+        self.voice = SimpleNamespace(push=lambda *_: self.rows, overlaps=Overlaps())
+        self.transcript = SimpleNamespace(finish=lambda *_: self.update)
 
 
 class Run:

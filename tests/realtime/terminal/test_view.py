@@ -155,6 +155,8 @@ def test_the_language_is_told_and_whether_it_is_read() -> None:
     assert describe_line(told).endswith(
         '"Wir haben gewonnen"  (de, not read: no language that this model was tested in)'
     )
+    at_once = happy.model_copy(update={"overlapped": True})
+    assert describe_line(at_once).endswith('"Wir haben gewonnen"  (several speak at once)')
     silent = told.model_copy(update={"transcript": "", "language": None})
     assert "speech heard, not understood" in "\n".join(drawn(dashboard, silent, 80, 24))
 

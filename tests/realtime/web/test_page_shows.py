@@ -238,7 +238,7 @@ def test_each_of_several_people_has_a_card_and_who_speaks_is_told(browser: Any, 
     told(2.0, 1, "sad", "another", Modality.VISION)
     told(2.0, 2, "happy", None, *EVERYTHING)
     said = Word("Wonderful", 1.6, 1.9)
-    feed.on_words(TranscriptUpdate((said, Word("news", 1.9, 2.0)), (), 0.0), 1)
+    feed.on_words(TranscriptUpdate((said, Word("news", 1.9, 2.0, overlapped=True)), (), 0.0), 1)
     feed.on_person_words(2, [said], 1)
     first, second = (page.locator("#people button").nth(n) for n in (0, 1))
     second.get_by_text("speaks").wait_for()
@@ -252,6 +252,7 @@ def test_each_of_several_people_has_a_card_and_who_speaks_is_told(browser: Any, 
     page.locator("#top strong", has_text="happy").wait_for()
     page.locator("#words [data-who='2']", has_text="Wonderful").wait_for()
     assert page.locator("#words [data-who]").count() == 1
+    assert page.locator("#words [data-overlapped]").all_inner_texts() == ["news "]
     accessible(page)
     page.screenshot(path=tmp_path / "people.png", full_page=True)
     feed.on_people(PeopleInView(9.0, two[:1]))
