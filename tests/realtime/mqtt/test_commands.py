@@ -69,7 +69,7 @@ class Face:
 
     spec = SPECS[Modality.VISION]
 
-    def due(self, _: float) -> bool:
+    def due(self, *_: float) -> bool:
         return True
 
     def push(self, image: Any, captured_s: float) -> Any:

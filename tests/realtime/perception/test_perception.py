@@ -159,6 +159,7 @@ def test_an_estimate_waits_for_the_picture_that_is_being_looked_at(
 ) -> None:
     perception, face = looking
     monkeypatch.setattr(AwaitedPicture, "PATIENCE_S", 60.0)
+    perception.picture.shift_s(hop_s=100.0)
     threading.Timer(0.05, face.seen.set).start()
     perceived = perception.perceive(1.1)
     assert perceived.cut.newest_s[Modality.VISION] == 1.0
@@ -169,8 +170,10 @@ def test_an_estimate_does_not_wait_long_and_not_for_a_picture_of_later(
     looking: tuple[Perception, SlowFace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     perception, _ = looking
+    perception.picture.shift_s(hop_s=0.1)
     assert perception.perceive(1.1).faces == 0
-    monkeypatch.setattr(AwaitedPicture, "PATIENCE_S", threading.TIMEOUT_MAX)
+    monkeypatch.setattr(AwaitedPicture, "PATIENCE_S", 3600.0)
+    perception.picture.shift_s(hop_s=3600.0)
     assert perception.perceive(0.9).faces == 0
 
 

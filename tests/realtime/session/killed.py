@@ -54,7 +54,7 @@ def rows(modality: Modality, times_s: Sequence[float]) -> Rows:
 class Face:
     spec = CHECKPOINT.features[Modality.VISION]
 
-    def due(self, _: float) -> bool:
+    def due(self, *_: float) -> bool:
         return True
 
     def push(self, _: Any, captured_s: float) -> FaceObservation:
@@ -92,10 +92,10 @@ class Transcript:
         elif self._pushed % 3 == 1 and self._pushed > 3:
             self._updates.append(TranscriptUpdate((), (said[1],), 0.0))
 
-    def due(self) -> bool:
+    def due(self, _: float) -> bool:
         return bool(self._updates)
 
-    def step(self, _: object) -> TranscriptUpdate | None:
+    def step(self, *_: object) -> TranscriptUpdate | None:
         return self._updates.pop(0) if self._updates else None
 
 
