@@ -56,26 +56,33 @@ def bench(seconds: float, console: Console) -> int:
         if energy_j is not None and (now_j := _energy_j()) is not None and now_j > energy_j:
             table.add_row("energy of the processor", f"{(now_j - energy_j) / (time.monotonic() - wall_s):.1f} W", "")
         table.add_row(*_imports())
-        seconds = min(seconds, RECORDED_S)
-        console.print(f"now {seconds:g} s recorded, without media and with, and replayed")
-        _add_sessions(table, media, Path(scratch), seconds)
-        console.print(f"now {seconds:g} s of four visitors, and {seconds:g} s of one in a browser")
-        for row in (*visitor_rows(media, seconds), *page_rows(media, seconds)):
-            table.add_row(*row)
-        seconds = min(seconds, SERVED_S)
-        console.print(f"now {seconds:g} s of estimates to a second client")
-        for row in mqtt_rows(seconds):
-            table.add_row(*row)
-        console.print("now the model by itself")
-        for row in model_rows():
-            table.add_row(*row)
-        console.print(f"now {seconds:g} s of two hundred streams at one server, and at two")
-        for row in scale_rows(seconds):
-            table.add_row(*row)
-    console.print(table)
+        try:
+            _add_parts(table, media, Path(scratch), seconds, console)
+        finally:
+            console.print(table)
     console.print("how often the label changes in a minute, before and after the margin, on clips of neutral talkers:")
     console.print(command("accuracy", "CLIPS"), markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _add_parts(table: Table, media: Path, folder: Path, seconds: float, console: Console) -> None:
+    """Add what is measured beside the run itself."""
+    seconds = min(seconds, RECORDED_S)
+    console.print(f"now {seconds:g} s recorded, without media and with, and replayed")
+    _add_sessions(table, media, folder, seconds)
+    console.print(f"now {seconds:g} s of four visitors, and {seconds:g} s of one in a browser")
+    for row in (*visitor_rows(media, seconds), *page_rows(media, seconds)):
+        table.add_row(*row)
+    seconds = min(seconds, SERVED_S)
+    console.print(f"now {seconds:g} s of estimates to a second client")
+    for row in mqtt_rows(seconds):
+        table.add_row(*row)
+    console.print("now the model by itself")
+    for row in model_rows():
+        table.add_row(*row)
+    console.print(f"now {seconds:g} s of two hundred streams at one server, and at two")
+    for row in scale_rows(seconds):
+        table.add_row(*row)
 
 
 def repeat(clip: Path, out: Path, seconds: float) -> None:
