@@ -143,6 +143,11 @@ def load(name_or_folder: str | Path) -> Checkpoint:
                 f"{folder} is a run on a file of features, which nothing makes live; `dhmd-train evaluate`, `plot`, "
                 "`compare`, `table` and `export` read it"
             )
+        if "format" not in config and "manifests" in config:
+            raise CheckpointInvalid(
+                f"{folder} is a run that is not finished, so without a checkpoint: go on with `dhmd-train fit`, the "
+                "same manifests, and --resume"
+            )
         if config["format"] != FORMAT:
             raise CheckpointInvalid(
                 f"{folder / CONFIG}: format {quoted(config['format'])}, this version reads {FORMAT}; "

@@ -49,7 +49,7 @@ def read_config(path: Path, model: type[Model], changes: Mapping[str, Any] | Non
         lines = []
         for problem in error.errors():
             at = ".".join(map(str, problem["loc"]))
-            changed = any(at == key or at.startswith(f"{key}.") for key in changes or {})
+            changed = any(not at or at == key or at.startswith(f"{key}.") for key in changes or {})
             where = "as changed" if changed else f"line {_line(root, problem['loc'])}"
             lines.append(f"{path}, {where}: {_explain(problem, model)}")
         raise ConfigInvalid("\n".join(lines)) from None
@@ -89,7 +89,7 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
         return f"unknown key {quoted(where)}{hint}"
     if problem["type"] == "missing":
         return f"{quoted(where)} is missing"
-    return f"{quoted(where)}: {explain(problem)}"
+    return f"{quoted(where)}: {explain(problem)}" if where else explain(problem)
 
 
 def explain(problem: Any) -> str:

@@ -36,7 +36,7 @@ class Layer:
             case "environment":
                 return ENVIRONMENT + key.upper()
             case "flag":
-                return f"--{key.removesuffix('_s').replace('_', '-')}"
+                return f"--{key.removesuffix('_s').removesuffix('_hz').replace('_', '-')}"
             case _ if self.origin.startswith(STREAMS):
                 return f"{self.origin}.{key}"
         return self.origin

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.features.speech import AUTO, DEFAULT_SPEECH, SPEECH_MODELS
+from dhmd.features.timeline import PICTURES_HZ
 from realtime.capture.camera import is_camera
 from realtime.capture.network import Trust, masked
 from realtime.errors import SettingsInvalid
@@ -22,6 +23,7 @@ from realtime.mqtt.broker import BrokerAccess, BrokerAddress
 from realtime.mqtt.discovery import PREFIX
 from realtime.outlets.osc import host_and_port
 from realtime.perception.listening import Listening
+from realtime.perception.rates import FULL, Rates, Wish
 from realtime.recognition.steadiness import BY_DEFAULT, Steadiness
 
 
@@ -60,7 +62,20 @@ class StreamSettings(BaseModel):
     allow_control: bool = Field(False, description="carry out commands sent to dhmd/STREAM/set/...")
     record_dir: str | None = Field(None, description="folder of the recordings that a command starts")
     duration: float | None = Field(None, gt=0, strict=False, description="stop after so many seconds")
-    hop_s: float = Field(0.1, ge=0.02, le=5.0, strict=False, description="seconds between two estimates")
+    hop_s: float | None = Field(
+        None,
+        ge=0.02,
+        le=5.0,
+        strict=False,
+        description="seconds between two estimates; unset: 0.1, or as the machine can",
+    )
+    pictures_hz: float | None = Field(
+        None,
+        ge=3.0,
+        le=PICTURES_HZ,
+        strict=False,
+        description="pictures looked at in a second; unset: 15, or as the machine can",
+    )
     smoothing_s: float = Field(
         BY_DEFAULT.smoothing_s,
         ge=0,
@@ -205,6 +220,16 @@ class RunSettings(StreamSettings):
         if self.broker not in {"embedded", "none"}:
             values["broker"] = str(BrokerAddress.parse(self.broker))
         return values
+
+    @property
+    def wish(self) -> Wish:
+        """Rates that were asked for."""
+        return Wish(self.pictures_hz, self.hop_s)
+
+    @property
+    def rates(self) -> Rates:
+        """Rates where nothing is measured."""
+        return self.wish.of(FULL)
 
     @property
     def most_people(self) -> int:

@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-import training.cli
 from realtime.cli import entry
 from realtime.settings import RunSettings
+from training.cli import flags
 
-PROGRAMS = {"dhmd-live": entry.parser, "dhmd-train": training.cli.parser}
+PROGRAMS = {"dhmd-live": entry.parser, "dhmd-train": flags.parser}
 
 
 def commands_of(program: str) -> dict[str, argparse.ArgumentParser]:

@@ -26,7 +26,9 @@ class EncoderUnavailable(DHMDError):
 def pretrained(name: str) -> Any:
     """The encoder of a local folder, or of that name on the Hugging Face hub. Raises EncoderUnavailable."""
     from transformers import AutoModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return AutoModel.from_pretrained(name, local_files_only=Path(name).is_dir())
     except (OSError, ValueError) as error:

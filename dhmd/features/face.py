@@ -117,20 +117,21 @@ class FaceExtractor:
         """How likely the mouth of each person has been covered, as a logit, in the mean of the newest pictures."""
         self._finder = FaceFinder(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence, people)
         self._tracks = Tracks(people, SIGHTINGS) if running_mode == "video" else None
-        self._cell: int | None = None
+        self._looked_s: float | None = None
         self._asked: tuple[float, float] | None = None
         self.spec = face_spec(expression)
 
-    def due(self, captured_s: float) -> bool:
-        """Tells whether a picture of this time falls into another cell of the 15 Hz grid than the last one pushed.
+    def due(self, captured_s: float, pictures_hz: float = PICTURES_HZ) -> bool:
+        """Tells whether a picture of this time falls into another cell of the grid than the last one pushed.
 
-        Live and offline keep the same pictures of a stream when both push only those that are due.
+        Live and offline keep the same pictures of a stream when both push only those that are due on one grid.
         """
-        return picture_cell(captured_s) != self._cell
+        last_s = self._looked_s
+        return last_s is None or picture_cell(captured_s, pictures_hz) != picture_cell(last_s, pictures_hz)
 
     def push(self, image: NDArray[np.uint8], captured_s: float) -> FaceObservation:
         """Observe one picture. image: (H, W, 3) uint8, BGR, any size."""
-        self._cell = picture_cell(captured_s)
+        self._looked_s = captured_s
         faces = self._finder.find(image, captured_s)
         found, subject = self._found(image, faces, captured_s)
         chosen = found.get(subject) if subject is not None else None

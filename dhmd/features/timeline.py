@@ -11,10 +11,10 @@ GAP_S: Final = 0.02
 _DRIFT_S: Final = 0.001
 
 
-def picture_cell(captured_s: float) -> int:
-    """Return the cell of the 15 Hz grid in which a picture falls; one of each is looked at."""
+def picture_cell(captured_s: float, pictures_hz: float = PICTURES_HZ) -> int:
+    """Return the cell of the grid, of 15 Hz or coarser, in which a picture falls; one of each is looked at."""
     # The small term keeps frames of a 15 or 30 fps stream, which stand on the grid, on one side of it.
-    return math.floor(captured_s * PICTURES_HZ + 1e-3)
+    return math.floor(captured_s * pictures_hz + 1e-3)
 
 
 class SampleTimeline:

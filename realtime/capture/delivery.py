@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from dhmd.features.timeline import PICTURES_HZ
 from dhmd.modality import Modality
 from realtime.capture.queues import AudioFanOut, AudioRing, LatestFrame
 from realtime.capture.samples import AudioBlock, VideoFrame
@@ -30,12 +31,12 @@ class Delivery:
     """The queues between capture and perception, and what was lost on the way.
 
     source: read by threads of the run. None where somebody else puts pictures and sound into the queues. words: whether
-    speech is recognised.
+    speech is recognised. pictures_hz: how many are looked at a second, at most.
     """
 
-    def __init__(self, source: Source | None = None, *, words: bool = True) -> None:
+    def __init__(self, source: Source | None = None, *, words: bool = True, pictures_hz: float = PICTURES_HZ) -> None:
         self.source = source
-        self.frames = LatestFrame()
+        self.frames = LatestFrame(pictures_hz)
         self.voice = AudioRing(VOICE_RING_S)
         self.transcript = AudioRing(TRANSCRIPT_RING_S)
         self.overtaken = 0

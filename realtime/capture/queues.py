@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
-from dhmd.features.timeline import picture_cell
+from dhmd.features.timeline import PICTURES_HZ, picture_cell
 from dhmd.media.reader import STANDS_S
 from realtime.capture.samples import AudioBlock, Picture, VideoFrame
 
@@ -65,11 +65,13 @@ class HandOver(ABC, Generic[S]):
 class LatestFrame(HandOver[Picture]):
     """Latest wins: a picture not yet taken when the next arrives is left out. One that was taken stands until then.
 
-    It counts as dropped if it leaves a cell of the 15 Hz grid without a picture: others would not have been looked at.
+    It counts as dropped if it leaves a cell of the grid, of so many a second, without a picture: others would not have
+    been looked at.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pictures_hz: float = PICTURES_HZ) -> None:
         super().__init__()
+        self._pictures_hz = pictures_hz
         self._picture: Picture | None = None
         self._last: Picture | None = None
         self._cell: int | None = None
@@ -80,8 +82,8 @@ class LatestFrame(HandOver[Picture]):
 
     def _add(self, picture: Picture) -> float:
         if self._picture is not None:
-            cell = picture_cell(self._picture.captured_s)
-            self.dropped += cell not in {self._cell, picture_cell(picture.captured_s)}
+            cell = self._cell_of(self._picture)
+            self.dropped += cell not in {self._cell, self._cell_of(picture)}
         self._period_s = 0.0 if self._last is None else picture.captured_s - self._last.captured_s
         self._picture = self._last = picture
         self._shown_s = picture.captured_s
@@ -107,8 +109,11 @@ class LatestFrame(HandOver[Picture]):
         with self._changed:
             picture, self._picture = self._picture, None
             if picture is not None:
-                self._cell = picture_cell(picture.captured_s)
+                self._cell = self._cell_of(picture)
             return picture
+
+    def _cell_of(self, picture: Picture) -> int:
+        return picture_cell(picture.captured_s, self._pictures_hz)
 
     def _holds(self) -> bool:
         return self._picture is not None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_run_flags(run: Parser, source: str = "camera:0", below: Mapping[str, object] | None = None) -> None:
     """Add one flag a key of RunSettings, without defaults: what is not given is left to the file and the settings."""
     add_config_flag(run, **(below or {}))
-    add_stream_flags(run, hop="0.1", source=source, brokers="URL|embedded|none", devices=True)
+    add_stream_flags(run, hop="0.1, or as the machine can", source=source, brokers="URL|embedded|none", devices=True)
     add_control_flags(run)
     add_record_flags(run)
 
@@ -86,6 +86,13 @@ def _add_source_flags(group: Flags, source: str) -> None:
         "--microphone",
         metavar="NAME|default|none",
         help="see `dhmd-live devices` (default: with a camera the default one, with a file its own sound)",
+    )
+    group.add_argument(
+        "--pictures",
+        type=float,
+        dest="pictures_hz",
+        metavar="HZ",
+        help="pictures looked at in a second, 3 to 15 (default: 15; a run takes what the machine can keep)",
     )
     group.add_argument(
         "--pace", choices=["realtime", "max"], help="max: a file as fast as possible (default: realtime)"

@@ -26,6 +26,7 @@ from realtime.perception.attention import Progress
 from realtime.perception.awaited import AwaitedPicture
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.people import People, PeopleInView, PeopleObserver, PerceivedPerson
+from realtime.perception.rates import FULL, Rates
 from realtime.perception.speaking import Speakers
 from realtime.perception.transcript import Overlapped, TranscriptUpdate
 from realtime.perception.turns import Turns
@@ -74,7 +75,8 @@ class Perception:
     people, each has another, with their own voice and words alone.
 
     turns: taken by `hear` and `listen` when there is much to compute, and by who calls `see`; None: no other stream is
-    perceived here. private: words are read by the model and told to nobody else.
+    perceived here. private: words are read by the model and told to nobody else. rates: how often pictures are looked
+    at, and words recognised.
     """
 
     def __init__(
@@ -85,8 +87,10 @@ class Perception:
         turns: Turns | None = None,
         *,
         private: bool = False,
+        rates: Rates = FULL,
     ) -> None:
         self.extractors = extractors
+        self._rates = rates
         self._shares = {m: turns.share() for m in Modality} if turns else {}
         self.window = SlidingWindow(extractors.specs, device)
         self._observers = tuple(observers)
@@ -116,7 +120,7 @@ class Perception:
 
     def see(self, frame: VideoFrame) -> None:
         """Look at a picture, or pass over one that is not due on the vision grid."""
-        if not self.extractors.face.due(frame.captured_s):
+        if not self.extractors.face.due(frame.captured_s, self._rates.pictures_hz):
             self.progress.looked(Modality.VISION, frame.captured_s)
             return
         with self.picture.looked_at(frame.captured_s):
@@ -158,9 +162,9 @@ class Perception:
             transcript.push(block)
         # What came before these blocks has been heard; they themselves are perhaps being heard in another thread.
         overlapped = self._overlapped(blocks[0].captured_s if blocks else math.inf)
-        while transcript.due():
+        while transcript.due(self._rates.words_s):
             with self.turn(Modality.TEXT):
-                if update := transcript.step(overlapped):
+                if update := transcript.step(self._rates.words_s, overlapped):
                     self._read(update, overlapped)
         if blocks:
             self.progress.looked(Modality.TEXT, blocks[-1].end_s)
@@ -220,7 +224,7 @@ class Perception:
         if self._people is None:
             return Perceived(cut, faces, words)
         people, view = self._people.at(end_s, attention, self._words)
-        view = replace(view, faces_hz=min(self.extractors.face.spec.rate_hz or 0.0, 1 / max(self._looking_s, 1e-3)))
+        view = replace(view, faces_hz=min(self._rates.pictures_hz, 1 / max(self._looking_s, 1e-3)))
         return Perceived(cut, faces, words, people, view)
 
     @property

@@ -15,6 +15,7 @@ from dhmd.features.speech import VOICE_FRAME, SpeechModel, VoiceActivity
 from dhmd.features.timeline import SampleTimeline
 from realtime.capture.samples import SAMPLE_RATE_HZ, AudioBlock
 from realtime.perception.agreement import LocalAgreement
+from realtime.perception.rates import WORDS_S
 
 FRAME_S: Final = VOICE_FRAME / SAMPLE_RATE_HZ
 """Everything below counts in frames of voice activity, 32 ms, so that nothing depends on the sizes of the blocks."""
@@ -28,7 +29,6 @@ BUFFER_S: Final = 15.0
 """Sound kept for recognition, at most. Falling behind by more, the transcript skips ahead."""
 
 _LEAD: Final = _frames(0.64)  # sound before the first frame of speech; activity is often noticed late
-_STEP: Final = _frames(0.64)  # new sound between two hypotheses
 _PAUSE: Final = _frames(0.6)  # silence that ends an utterance
 _TAIL: Final = _frames(0.2)  # silence after the last speech that is recognised with it
 _MISSED: Final = _frames(0.8)  # speech without a word, of an utterance that has ended, that was not understood
@@ -110,9 +110,9 @@ class _Utterance:
 class StreamingTranscript:
     """A state machine without threads or clocks: `push` sound, call `step` until it returns None, at last `finish`.
 
-    `step` recognises when 0.64 s of sound with speech in it are new, and when an utterance has ended. What it says
-    depends on the sound alone as long as it is called at least once for every 3 s of sound; called less often, it
-    leaves out hypotheses, and after 15 s it skips sound.
+    `step` recognises when `step_s` of sound with speech in it are new, and when an utterance has ended. What it says
+    depends on these and on the sound alone as long as it is called at least once for every 3 s of sound; called less
+    often, it leaves out hypotheses, and after 15 s it skips sound.
     """
 
     def __init__(self, speech: SpeechModel) -> None:
@@ -145,19 +145,20 @@ class StreamingTranscript:
         while sum(len(utterance.frames) for utterance in self._utterances) > _BUFFER:
             self._skip_ahead()
 
-    def due(self) -> bool:
+    def due(self, step_s: float = WORDS_S) -> bool:
         """Returns whether `step` has something to do."""
         if not self._utterances:
             return bool(self._unreported)
         utterance = self._utterances[0]
-        return bool(self._unreported) or utterance.closed or utterance.heard + _STEP <= len(utterance.frames)
+        return bool(self._unreported) or utterance.closed or utterance.heard + _frames(step_s) <= len(utterance.frames)
 
-    def step(self, overlapped: Overlapped = lambda *_: False) -> TranscriptUpdate | None:
+    def step(self, step_s: float = WORDS_S, overlapped: Overlapped = lambda *_: False) -> TranscriptUpdate | None:
         """Recognise once if it is time to; None when nothing is due. Of an utterance of several in which no word was
         understood, the likeliest words are told at its end, however unsure."""
+        step = _frames(step_s)
         while self._utterances:
             utterance = self._utterances[0]
-            ahead = utterance.heard + _STEP
+            ahead = utterance.heard + step
             if utterance.closed and ahead >= len(utterance.frames):
                 self._conclude(utterance, overlapped)
                 self._utterances.popleft()
@@ -165,13 +166,13 @@ class StreamingTranscript:
             if ahead > len(utterance.frames):
                 break
             if len(utterance.frames) - ahead > _CATCH_UP:
-                ahead += (len(utterance.frames) - ahead) // _STEP * _STEP
+                ahead += (len(utterance.frames) - ahead) // step * step
             new_speech = any(utterance.speaking[utterance.heard : ahead])
             utterance.heard = ahead
             if new_speech and sum(utterance.speaking[:ahead]) >= _LEAST_SPEECH:
                 self._recognise(utterance, ahead)
                 self._note_missed(utterance, ahead, _LONG)
-                self._trim(utterance)
+                self._trim(utterance, step)
                 return self._update(tuple(utterance.agreement.partial) if utterance.understood else ())
         return self._update(()) if self._unreported else None
 
@@ -179,7 +180,7 @@ class StreamingTranscript:
         """Make final what is left: the stream has ended."""
         self._close()
         final: list[Word] = []
-        while update := self.step(overlapped):
+        while update := self.step(overlapped=overlapped):
             final.extend(update.final)
         return TranscriptUpdate(tuple(final), (), self._skipped_s, self._spoken, self._missed_s)
 
@@ -238,12 +239,12 @@ class StreamingTranscript:
             self._missed_s = utterance.time_of(end)
             self._sure = _SURE_AFTER_MISSED
 
-    def _trim(self, utterance: _Utterance) -> None:
+    def _trim(self, utterance: _Utterance, step: int) -> None:
         """Keep a long utterance short: let go of sound up to a pause between final words."""
         if utterance.heard <= _TRIM:
             return
         agreement = utterance.agreement
-        full = utterance.heard + _STEP + _CATCH_UP > _BUFFER
+        full = utterance.heard + step + _CATCH_UP > _BUFFER
         if full:
             self._accept(utterance, agreement.settle(utterance.time_of(utterance.heard) - _FORCED_S))
         following = [*agreement.final[1:], *agreement.partial[:1]]

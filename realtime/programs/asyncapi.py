@@ -22,7 +22,7 @@ BINDING: Final = "0.2.0"
 PROTOBUF: Final = "application/vnd.google.protobuf;version=2"
 PARAMETERS: Final = {
     "stream": "name of the stream, --stream of the publisher; visitors of a page are STREAM-1, STREAM-2, ...",
-    "worker": "video, audio, face, voice, transcript, recording or people",
+    "worker": "video, audio, face, voice, transcript, recording, people or rates",
     "id": "number of a person, counted up from 1 in each run",
     "value": "emotion, probability, sentiment, valence, arousal, face, speech or words",
     "server": "name of a server: twelve random digits",

@@ -151,7 +151,9 @@ def edge(settings: RunSettings, console: Console) -> EdgeSummary:
         spare_what_is_loaded()
         log = WindowLog(extractors.specs, lambda: perception.window.since(Modality.TEXT, -math.inf))
         perception = stack.enter_context(
-            Perception(extractors, torch.device("cpu"), [log], private=settings.words == "private")
+            Perception(
+                extractors, torch.device("cpu"), [log], private=settings.words == "private", rates=settings.rates
+            )
         )
         return event_loop.run(_edge(settings, asked, media, perception, log))
 
@@ -163,7 +165,7 @@ async def _edge(
     broker = named_broker(settings.broker, settings.access)
     clock = MediaClock() if settings.pace == "max" else StreamClock()
     source = open_source(settings.source, settings.microphone, media, clock, settings.trust)
-    delivery = Delivery(source, words=settings.words != "off")
+    delivery = Delivery(source, words=settings.words != "off", pictures_hz=settings.rates.pictures_hz)
     stream = EdgeStream(settings.stream, log, clock.epoch_unix, clock.now, settings.steadiness)
     pipeline = EdgePipeline(
         perception,
@@ -182,7 +184,7 @@ async def _edge(
         from realtime.scale.collectors import EdgeCollector
 
         asked.figures.registry.register(EdgeCollector(stream.stream, stream.statistics, link))
-    common: dict[str, Any] = {"hop_s": settings.hop_s, "duration_s": settings.duration, "stop": stop}
+    common: dict[str, Any] = {"hop_s": settings.rates.hop_s, "duration_s": settings.duration, "stop": stop}
 
     async def delivered() -> None:
         """Wait until the newest window is estimated; what is lost on its way is sent again."""

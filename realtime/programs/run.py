@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from dhmd.checkpoint import load
+from dhmd.machine import processors
 from realtime import event_loop
 from realtime.capture.delivery import Delivery
 from realtime.capture.media import MediaFile
@@ -21,7 +22,9 @@ from realtime.clock import MediaClock, StreamClock
 from realtime.memory import spare_what_is_loaded
 from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
+from realtime.perception.rates import Rates
 from realtime.perception.turns import Turns
+from realtime.pipeline.costs import measured, rates_kept, surely_keeps, told
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.outputs import Sink
 from realtime.pipeline.pipeline import Emission, Pipeline
@@ -96,9 +99,12 @@ def prepared(
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
             extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
-        engine = Engine(checkpoint, device, activations=web is not None)
+            engine = Engine(checkpoint, device, activations=web is not None)
+            rates, why = opened.rates(extractors, engine)
+        if why:
+            console.print(why, markup=False, highlight=False, soft_wrap=True)
         spare_what_is_loaded()
-        yield opened.run(stack, extractors, engine, asked, sinks, web=web)
+        yield opened.run(stack, extractors, engine, asked, sinks, rates=rates, slowed=why, web=web)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,18 @@ class Opened:
         session = stack.enter_context(new_file(Path(settings.record))) if settings.record else None
         return cls(settings, media, session)
 
+    def rates(self, extractors: StreamExtractors, engine: Engine) -> tuple[Rates, str]:
+        """Choose rates that this machine can keep; and say why, where they are lower than they could be."""
+        settings, lent = self.settings, processors()
+        if settings.pace == "max" or settings.wish.is_all or surely_keeps(engine, lent):
+            return settings.rates, ""
+        seen = settings.source != "none" if self.media is None else self.media.reader.film is not None
+        silent = self.media is None or self.media.reader.soundtrack is None
+        heard = not silent if settings.microphone is None and self.media else settings.microphone != "none"
+        costs = measured(extractors, engine, seen=seen, heard=heard)
+        chosen = rates_kept(costs, lent, settings.wish)
+        return chosen, "" if chosen == settings.rates else told(chosen, costs, lent, settings.wish)
+
     def run(
         self,
         stack: ExitStack,
@@ -128,18 +146,26 @@ class Opened:
         asked: Destinations,
         sinks: Sequence[Sink[Emission]],
         *,
+        rates: Rates | None = None,
+        slowed: str = "",
         turns: Turns | None = None,
         web: WebServer[Viewers] | None = None,
     ) -> Run:
         """Put the parts of its run together.
 
-        turns: at computing, where other streams are read here too, for whose sake it waits for its source.
+        rates: None: as they were asked for. slowed: why they are lower. turns: at computing, where other streams are
+        read here too, for whose sake it waits for its source.
         """
         settings, checkpoint = self.settings, engine.checkpoint
+        rates = rates or settings.rates
         clock = MediaClock() if settings.pace == "max" else StreamClock()
         timed = settings.pace == "realtime"
         description = describe(
-            checkpoint, stream=settings.stream, hop_s=settings.hop_s, timed=timed, settings=settings.shown()
+            checkpoint,
+            stream=settings.stream,
+            hop_s=rates.hop_s,
+            timed=timed,
+            settings={**settings.shown(), **asdict(rates)},
         )
         recorder = None
         if self.session is not None:
@@ -147,9 +173,11 @@ class Opened:
             recorder = Recorder(self.session, clock, description, video=video, sound=sound, patient=not timed)
             stack.enter_context(recorder.emptied_if_blank())
         private = settings.words == "private"
-        perception = stack.enter_context(Perception(extractors, engine.device, turns=turns, private=private))
+        perception = stack.enter_context(
+            Perception(extractors, engine.device, turns=turns, private=private, rates=rates)
+        )
         source = open_source(settings.source, settings.microphone, self.media, clock, settings.trust)
-        delivery = Delivery(source, words=settings.words != "off")
+        delivery = Delivery(source, words=settings.words != "off", pictures_hz=rates.pictures_hz)
         pipeline = Pipeline(
             perception,
             engine,
@@ -161,4 +189,16 @@ class Opened:
         )
         for sink in (*sinks, *([recorder] if recorder else [])):
             pipeline.outputs.add(sink)
-        return Run(settings, pipeline, delivery, self.media, asked, description, recorder, web, turns is not None)
+        return Run(
+            settings,
+            rates,
+            pipeline,
+            delivery,
+            self.media,
+            asked,
+            description,
+            recorder,
+            web,
+            patient=turns is not None,
+            slowed=slowed,
+        )

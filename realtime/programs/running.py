@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
@@ -20,6 +20,7 @@ from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.commands import taking_commands
 from realtime.mqtt.embedded import opened_broker
 from realtime.mqtt.publisher import Publisher
+from realtime.perception.rates import Rates
 from realtime.pipeline.interrupts import either
 from realtime.pipeline.live import Steering, run_live
 from realtime.pipeline.offline import run_offline
@@ -32,10 +33,14 @@ from realtime.session.recorder import Recorder
 from realtime.settings import RunSettings
 from realtime.terminal.keys import listening
 from realtime.terminal.view import TerminalView
+from realtime.workers import WorkerState, WorkerStatus
 
 if TYPE_CHECKING:
     from realtime.web.server import WebServer
     from realtime.web.viewers import Viewers
+
+RATES: Final = "rates"
+"""Name under which it is told at which rates a machine goes that keeps no higher ones."""
 
 
 @dataclass(slots=True)
@@ -70,9 +75,11 @@ class Run:
 
     media: None where the source is live. asked: what its estimates go to. description: of its recordings, see
     `describe`. recorder: of all of it. web: the page that shows it. patient: wait for a source that is not there.
+    slowed: why the machine keeps no full rates, or empty.
     """
 
     settings: RunSettings
+    rates: Rates
     pipeline: Pipeline
     delivery: Delivery
     media: MediaFile | None
@@ -81,6 +88,7 @@ class Run:
     recorder: Recorder | None
     web: WebServer[Viewers] | None
     patient: bool = False
+    slowed: str = ""
     steering: Steering = field(default_factory=Steering)
 
     async def go(self, console: Console, stop: asyncio.Event, broker: BrokerAddress | None) -> Summary:
@@ -99,9 +107,13 @@ class Run:
             if recorder is not None:
                 loop = asyncio.get_running_loop()
                 recorder.start(lambda status: loop.call_soon_threadsafe(pipeline.outputs.on_worker, status))
+            if self.slowed:
+                pipeline.outputs.on_worker(WorkerStatus(RATES, WorkerState.RUNNING, self.slowed))
             try:
                 await self._drive(stop, outputs)
             finally:
+                if self.slowed:
+                    pipeline.outputs.on_worker(WorkerStatus(RATES, WorkerState.ENDED))
                 marking.end()
                 if recorder is not None:
                     await asyncio.to_thread(recorder.close)
@@ -147,7 +159,7 @@ class Run:
 
     async def _drive(self, stop: asyncio.Event, outputs: Assembled) -> None:
         """Drive the pipeline from hop to hop, until the source ends, the duration is over, or `stop` is set."""
-        pipeline, hop_s, duration_s = self.pipeline, self.settings.hop_s, self.settings.duration
+        pipeline, hop_s, duration_s = self.pipeline, self.rates.hop_s, self.settings.duration
         if isinstance(pipeline.clock, MediaClock) and self.media is not None:
             if outputs.publisher is not None:
                 await either(outputs.publisher.tried, stop)

@@ -54,7 +54,7 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
             engine = Engine(checkpoint, device, activations=True)
             spare_what_is_loaded()
             if most is None:
-                most = streams_at_once(extractors, engine, settings.hop_s)
+                most = streams_at_once(extractors, engine, settings.rates.hop_s)
         stack.enter_context(extractors.face)
         shared = stack.enter_context(SharedEngine(engine))
         return event_loop.run(_host(settings, address, most, extractors, shared, registry, console))
@@ -82,7 +82,7 @@ async def _host(
         recordings = await stack.enter_async_context(Recordings(address))
         common = Common(
             engine,
-            settings.hop_s,
+            settings.rates.hop_s,
             settings.shown(),
             recordings,
             str(broker or ""),

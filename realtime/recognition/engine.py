@@ -131,6 +131,14 @@ class Engine:
         masks = [torch.ones(1, spec.steps, dtype=torch.bool, device=device) for spec in specs]
         make = captured if device.type == "cuda" else traced
         self._whole = make(self._predictor(EVERY, alone=True), (*inputs, *masks))
+        self.window_s: Final = self._rehearsed((*inputs, *masks))
+        """Processor time of a window."""
+
+    @torch.inference_mode()
+    def _rehearsed(self, windows: Windows) -> float:
+        begun_s = time.thread_time()
+        self._whole(*windows)
+        return time.thread_time() - begun_s
 
     @torch.inference_mode()
     def infer(self, cut: WindowCut) -> Inference | None:
@@ -290,7 +298,7 @@ def traced(predictor: nn.Module, windows: Windows) -> Callable[..., Tensor]:
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         made: Callable[..., Tensor] = torch.jit.freeze(torch.jit.trace(predictor, windows, check_trace=False))  # type: ignore[no-untyped-call]
         # The traced graph is optimised in its first calls, which are slow.
-        for _ in range(3):
+        for _ in range(2):
             made(*windows)
     return made
 

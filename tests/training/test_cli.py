@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def test_what_an_extra_would_add_is_named(
 def test_missing_things_are_named_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nowhere, base = str(tmp_path / "nowhere"), str(CONFIGS / "base.yaml")
     (tmp_path / "my.csv").write_text("id,emotion,text\n1,sad,oh no\n")
+    (tmp_path / "odd.csv").write_text("id,emotion,text,mood\n1,sad,oh no,bored\n")
     here = ["--data", str(tmp_path), "--cache", str(tmp_path / "cache")]
     own = [*here, "--manifest", "my", "--run", str(tmp_path / "run")]
     assert "`dhmd-train prepare ravdess`" in complaint(["fit", base, *here], 2, capsys)
@@ -88,8 +90,21 @@ def test_missing_things_are_named_with_the_remedy(tmp_path: Path, capsys: pytest
     assert "no run to resume" in complaint(["fit", base, *own, "--resume"], 1, capsys)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "run" / "log.json").write_text("[]")
     assert "holds a run already" in complaint(["fit", base, *own], 1, capsys)
     assert "another configuration" in complaint(["fit", base, *own, "--resume"], 1, capsys)
+    (tmp_path / "run" / "config.json").write_text('{"manifests": ["my"]}')
+    for command in ("evaluate", "plot", "export"):
+        unfinished = [
+            command,
+            "--checkpoint",
+            str(tmp_path / "run"),
+            *(["--out", nowhere] if command != "evaluate" else []),
+        ]
+        assert "not finished" in complaint(unfinished, 1, capsys)
+    assert "leave out such rows" not in complaint(
+        ["fit", base, *here, "--manifest", str(tmp_path / "odd.csv")], 2, capsys
+    )
     assert "no checkpoint at" in complaint(["evaluate", "--checkpoint", nowhere, *here], 1, capsys)
     assert "`dhmd-train prepare all`" in complaint(["evaluate", *here], 1, capsys)
 
@@ -196,3 +211,11 @@ def test_the_shipped_configurations_are_valid(name: str) -> None:
     assert isinstance(config, FitConfig)
     assert config.name == name
     assert set(config.manifests) <= set(CORPORA)
+
+
+def test_threads_of_training_wait_without_spinning() -> None:
+    """As torch reads when it is loaded."""
+    code = "import os, sys, training.cli; assert 'torch' not in sys.modules; training.cli.main(['fit'])"
+    told = "import atexit; atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'])); "
+    run = subprocess.run([sys.executable, "-c", told + code], capture_output=True, text=True, check=False, timeout=120)
+    assert run.stdout.split() == ["passive"]

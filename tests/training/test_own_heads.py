@@ -89,13 +89,20 @@ def test_own_columns_become_own_heads_that_run_live(
     assert (
         Path("runs/finetune/predictions-mood.csv").read_text().startswith("id,corpus,speaker,split,mood,engaged,bored")
     )
-    assert "| mood |" in (checkpoint.folder / "README.md").read_text()
+    card = (checkpoint.folder / "README.md").read_text()
+    assert "| mood |" in card
+    assert "No test utterance is labelled with an emotion or a sentiment." in card
     capsys.readouterr()
     assert main(["evaluate", "--checkpoint", "runs/finetune", "--manifest", "my.csv"]) == 0
     told = json.loads(capsys.readouterr().out)["heads"]
     assert told["mood"]["n"] == told["rating"]["n"] == 20
     assert told["mood"]["accuracy"] > 0.6
     assert told["rating"]["mae"] < 2
+
+    # No emotion is labelled, and nobody is heard or seen.
+    assert main(["plot", "--checkpoint", "runs/finetune", "--manifest", "my.csv", "--out", "figures"]) == 0
+    drawn = {path.stem for path in Path("figures").glob("*.png")}
+    assert drawn >= {"edges", "features", "learning", "confusion-mood", "reliability-mood", "scatter-rating"}
 
     live = RunSettings(
         source=str(shared / "clips" / "single_face_smile.mp4"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,90 +102,98 @@ def compose(args: argparse.Namespace) -> None:
 
 
 def fit(args: argparse.Namespace) -> None:
-    from training.config import read_config
-    from training.evaluation.compare import find_runs
-    from training.evaluation.table import limit_of, summary
+    from training.config import SequenceConfig, read_config
+    from training.evaluation.predictions import PREDICTIONS, read_said
+    from training.evaluation.table import summary
     from training.learning.device import first
 
     changes = dict(args.changes or ()) | ({"optimisation.epochs": args.epochs} if args.epochs is not None else {})
     config = read_config(args.config, changes)
     folder = args.folder or Path("runs") / config.name
-    for seed in args.seeds or ():
-        _fit_one(args, config.model_copy(update={"seed": seed}), folder / str(seed))
-    if not args.seeds:
-        _fit_one(args, config, folder)
-    elif first():
-        print(summary([(config.name, find_runs(str(folder)))], "text", limit_of(folder)))
-
-
-def _fit_one(args: argparse.Namespace, config: FitConfig | SequenceConfig, folder: Path) -> None:
-    from training.config import SequenceConfig
-
+    seeds = {folder / str(seed): seed for seed in args.seeds or ()} or {folder: config.seed}
     if isinstance(config, SequenceConfig):
         if not args.features:
             raise ConfigInvalid(f"{args.config} trains on a file of features: give it with --features FILE")
-        _fit_sequences(config, folder, args.features, resume=args.resume)
-        return
+        runs = {run: config.model_copy(update={"seed": seed}) for run, seed in seeds.items()}
+        _fit_sequences(runs, args.features, resume=args.resume)
+    else:
+        config = _with_manifests(config, args)
+        many = {run: config.model_copy(update={"seed": seed}) for run, seed in seeds.items()}
+        _fit_utterances(many, _work(args), args.encoders, args.labels, resume=args.resume)
+    if args.seeds and first():
+        for name in sorted({file.name for run in seeds for file in run.glob(f"{Path(PREDICTIONS).stem}*.csv")}):
+            said = [read_said(run / name) for run in seeds]
+            method = config.name if name == PREDICTIONS else f"{config.name}: {said[0].head}"
+            print(summary([(method, said)], "text", getattr(config, "limit", 3)))
+
+
+def _with_manifests(config: FitConfig, args: argparse.Namespace) -> FitConfig:
+    """The configuration with the manifests that are asked for. Raises ConfigInvalid for what does not go together."""
     if args.features:
         raise ConfigInvalid(f"{args.config} trains on manifests and reads no --features")
-    if args.manifest:
-        config = config.model_copy(update={"manifests": args.manifest})
-    if not config.manifests:
+    if not (args.manifest or config.manifests):
         raise ConfigInvalid(f"{args.config} names no manifests: give some with --manifest")
     if config.start and args.encoders:
         raise ConfigInvalid(f"{args.config} begins from {config.start} and its encoders; leave --encoders out")
-    _fit_utterances(config, folder, _work(args), args.encoders, args.labels, resume=args.resume)
+    return config.model_copy(update={"manifests": args.manifest}) if args.manifest else config
 
 
-def _fit_sequences(config: SequenceConfig, folder: Path, features: Path, *, resume: bool) -> None:
+def _fit_sequences(runs: Mapping[Path, SequenceConfig], features: Path, *, resume: bool) -> None:
+    """Fit each run, which differ by their seeds."""
     from training.learning.device import first
     from training.learning.fit_sequences import fit_sequences, read_sequences
-    from training.learning.loop import check_run, described
+    from training.learning.loop import described, open_runs
     from training.learning.run_files import RESULTS
 
+    config = next(iter(runs.values()))
     data = read_sequences(config, features)
-    check_run(folder, described(config, data.sha256), resume=resume)
+    open_runs({run: described(one, data.sha256) for run, one in runs.items()}, resume=resume)
     if first():
         for note in data.notes:
             print(note, file=sys.stderr)
         if config.features == "published" and config.text == "fixed":
             print(FIXED, file=sys.stderr)
-    results = fit_sequences(config, data, folder, features)
-    if first():
-        print(json.dumps(results, indent=1))
-        print(f"results: {folder / RESULTS}")
+    for run, one in runs.items():
+        results = fit_sequences(one, data, run, features)
+        if results is not None:
+            print(_readable({key: results[key] for key in ("best_epoch", "validation", "test")}))
+            print(f"results: {run / RESULTS}")
 
 
 def _fit_utterances(
-    config: FitConfig, folder: Path, work: Work, encoders: Path | None, labels: Path | None, *, resume: bool
+    runs: Mapping[Path, FitConfig], work: Work, encoders: Path | None, labels: Path | None, *, resume: bool
 ) -> None:
+    """Fit each run, which differ by their seeds."""
     from training.features.extractors import ENCODERS
     from training.inputs import Inputs
     from training.learning.device import fabric, first
     from training.learning.fit import FitData, fit
     from training.learning.folds import cross_validated, worthwhile
-    from training.learning.loop import check_run, described
+    from training.learning.loop import described, open_runs
 
+    config = next(iter(runs.values()))
     start = load(config.start) if config.start else None
     encoders = start.folder if start else encoders or ENCODERS
     # The first process of a machine looks and extracts, the others read what it made.
     with fabric().rank_zero_first(local=True):
         sources = Inputs.of(work, config.manifests, labels, config.own or (() if start is None else own_of(start)))
     with sources:
-        check_run(folder, described(config, sources.sha256), resume=resume)
+        open_runs({run: described(one, sources.sha256) for run, one in runs.items()}, resume=resume)
         if first():
             for doubt in sources.doubts():
                 print(doubt, file=sys.stderr)
         with fabric().rank_zero_first(local=True):
             examples, specs = sources.extract(encoders)
-    folds = None
-    if worthwhile(config, examples):
-        folds = cross_validated(config, examples, specs, sources.sha256, folder, encoders)
     known = [] if start is None else _known(start, work, sources.sha256)
-    written = fit(config, FitData.of(examples, specs, sources.sha256, known), folder, encoders, start, folds)
-    if first():
-        print((written / "README.md").read_text(encoding="utf-8"))
-        print(f"checkpoint: {written}")
+    for run, one in runs.items():
+        folds = None
+        if worthwhile(one, examples):
+            folds = cross_validated(one, examples, specs, sources.sha256, run, encoders)
+        begun = load(config.start) if config.start else None  # anew, as a training changes it
+        written = fit(one, FitData.of(examples, specs, sources.sha256, known), run, encoders, begun, folds)
+        if first():
+            print((written / "README.md").read_text(encoding="utf-8"))
+            print(f"checkpoint: {written}")
 
 
 def _known(start: Checkpoint, work: Work, learned_from: Collection[str]) -> list[Example]:
@@ -221,38 +230,57 @@ def test_examples(checkpoint: Checkpoint, work: Work) -> list[Example]:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    from training.data.items import Split
-    from training.evaluation.evaluate import evaluate, measure
-    from training.inputs import Inputs
+    from training.evaluation.evaluate import by_corpus, evaluate
+    from training.evaluation.predict import FEW
     from training.learning.fit_sequences import SequenceRun
 
     if (run := SequenceRun.read(Path(args.checkpoint))) is not None:
         _evaluate_run(args, run)
         return
     if args.features:
-        raise ConfigInvalid(f"{args.checkpoint} is no run on a file of features; leave --features out")
+        raise _reads_manifests(args.checkpoint)
     checkpoint = load(args.checkpoint)
     if args.manifest:
-        with Inputs.of(_work(args), args.manifest, args.labels, own_of(checkpoint)) as sources:
-            split = None if args.split == "all" else Split(args.split)
-            chosen = sources.only(split, whole_without=True)
-            examples = chosen.examples(checkpoint)
-        measured = {
-            manifest.name: measure(checkpoint, [e for e in examples if e.utterance.corpus == manifest.name])
-            for manifest in sources.manifests
-        }
-        result = measured if len(measured) > 1 else next(iter(measured.values()))
+        measured = by_corpus(checkpoint, _named_examples(checkpoint, args))
+        for name, one in measured.items():
+            if one["n"] < FEW:
+                print(f"{name}: measures of {one['n']} utterances are nearly chance", file=sys.stderr)
+        result = measured if len(measured) != 1 else next(iter(measured.values()))
     else:
         result = evaluate(checkpoint, test_examples(checkpoint, _work(args)))
     _tell(result, args.out)
 
 
-def _tell(result: dict[str, Any], out: Path | None) -> None:
+def _named_examples(checkpoint: Checkpoint, args: argparse.Namespace) -> list[Example]:
+    """Those of the manifests that are named, of the split that is asked for."""
+    from training.data.items import Split
+    from training.inputs import Inputs
+
+    with Inputs.of(_work(args), args.manifest, args.labels, own_of(checkpoint)) as sources:
+        split = None if args.split == "all" else Split(args.split)
+        return sources.only(split, whole_without=True).examples(checkpoint)
+
+
+def _readable(result: Mapping[str, Any]) -> str:
+    """JSON for people: a row of numbers in a line."""
     text = json.dumps(result, indent=1)
+    return re.sub(r"\[[^][{}\"]+\]", lambda row: f"[{', '.join(row[0].strip('[]').replace(',', ' ').split())}]", text)
+
+
+def _tell(result: dict[str, Any], out: Path | None) -> None:
+    text = _readable(result)
     print(text)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text + "\n")
+
+
+def _reads_features(where: str) -> ConfigInvalid:
+    return ConfigInvalid(f"{where} reads a file of features and no manifest; give it with --features FILE")
+
+
+def _reads_manifests(where: str) -> ConfigInvalid:
+    return ConfigInvalid(f"{where} is no run on a file of features; leave --features out")
 
 
 def _evaluate_run(args: argparse.Namespace, run: SequenceRun) -> None:
@@ -260,7 +288,7 @@ def _evaluate_run(args: argparse.Namespace, run: SequenceRun) -> None:
     from training.evaluation.predictions import measures
 
     if args.manifest:
-        raise ConfigInvalid(f"{args.checkpoint} reads a file of features and no manifest; give it with --features FILE")
+        raise _reads_features(args.checkpoint)
     data = run.data(args.features)
     splits = list(Split) if args.split == "all" else [Split(args.split)]
     _tell({split.value: measures(run.said(data, split), run.config.limit) for split in splits}, args.out)
@@ -273,16 +301,21 @@ def plot(args: argparse.Namespace) -> None:
 
     require_matplotlib()
     if (run := SequenceRun.read(Path(args.checkpoint))) is not None:
+        if args.manifest:
+            raise _reads_features(args.checkpoint)
         data = run.data(args.features)
         said = run.said(data, Split.TEST)
         for path in plot_sequences(run.model, data.splits[Split.TEST], said, read_log(run.folder), args.out):
             print(path)
         return
+    if args.features:
+        raise _reads_manifests(args.checkpoint)
     checkpoint = load(args.checkpoint)
     around = checkpoint.folder.parent
     folder = args.folder or (around if (around / "log.json").is_file() else None)
     log = None if folder is None else read_log(folder)
-    for path in plot(checkpoint, test_examples(checkpoint, _work(args)), log, args.out):
+    examples = _named_examples(checkpoint, args) if args.manifest else test_examples(checkpoint, _work(args))
+    for path in plot(checkpoint, examples, log, args.out):
         print(path)
     if not checkpoint.model.config.dictionary:
         print("no activations: the network of this checkpoint has no dictionaries")

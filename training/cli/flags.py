@@ -42,11 +42,12 @@ From the public corpora:
   dhmd-train plot --checkpoint runs/base/checkpoint            its figures: graphs, dictionaries, confusion, learning
 
 Then: dhmd-live run --checkpoint runs/base/checkpoint
-Or, for use without this package: dhmd-train export --checkpoint runs/base/checkpoint --format onnx --out base.onnx
+Or, for use without this package and torch: dhmd-train export --checkpoint runs/base/checkpoint --out deploy
 
-On published feature files of CMU-MOSI, CMU-MOSEI and CH-SIMS, ending with a table:
+On published feature files of CMU-MOSI, CMU-MOSEI, CH-SIMS, UR-FUNNY and MUStARD, ending with a table:
 
-  dhmd-train fit configs/mosi.yaml --features aligned_50.pkl
+  dhmd-train fit configs/mosi.yaml --features aligned_50.pkl --seeds 1111,1112,1113
+  dhmd-train plot --checkpoint runs/mosi/1111                  also evaluate, export; compare and table for several runs
 
 On one person's face and voice, and whether one method is better than another:
 
@@ -111,6 +112,7 @@ EXAMPLES: Final = {
 """,
         "plot": """\
   dhmd-train plot --checkpoint runs/base/checkpoint --out figures
+  dhmd-train plot --checkpoint runs/finetune --manifest my.csv --split all
 """,
         "product": """\
   dhmd-train product runs/face/1 runs/voice/1 --run runs/product/1
@@ -255,12 +257,7 @@ def _add_measures(commands: Commands) -> None:
     _add_checkpoint(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FILE", help="also write the numbers to this file, as JSON")
     _add_manifests(evaluate, "what to measure on (default: all prepared corpora, and windows composed of them)")
-    evaluate.add_argument(
-        "--split",
-        choices=("train", "validation", "test", "all"),
-        default="test",
-        help="which rows of a manifest that has splits (default: %(default)s)",
-    )
+    _add_split(evaluate)
     _add_labels(evaluate)
     _add_work(evaluate)
     _add_features(evaluate)
@@ -276,7 +273,9 @@ def _add_measures(commands: Commands) -> None:
     plot.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("figures"), help="folder of the figures (default: %(default)s)"
     )
-    _add_data(plot)
+    _add_manifests(plot, "what to draw (default: all prepared corpora, and windows composed of them)")
+    _add_split(plot)
+    _add_labels(plot)
     _add_work(plot)
     _add_features(plot)
     plot.set_defaults(run=does.plot)
@@ -383,6 +382,15 @@ def _add_data(command: Parser) -> None:
 def _add_manifests(command: Parser, what: str) -> None:
     command.add_argument("--manifest", nargs="+", metavar="M", help=f"{what}; a path, or NAME for NAME.csv in --data")
     _add_data(command)
+
+
+def _add_split(command: Parser) -> None:
+    command.add_argument(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        default="test",
+        help="which rows of a manifest that has splits (default: %(default)s)",
+    )
 
 
 def _add_labels(command: Parser) -> None:

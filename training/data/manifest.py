@@ -147,7 +147,9 @@ def read_manifests(
         readings[paths.index(path)].unusable.append("another manifest has the same name; rename one of them")
     _look(readings, files)
     faults = [fault for reading in readings for fault in reading.faults()]
-    if not skip_bad or any(reading.unusable for reading in readings):
+    if any(reading.unusable for reading in readings):
+        refuse(faults, "correct the manifest")
+    elif not skip_bad:
         refuse(faults, "correct the manifest, or leave out such rows with --skip-bad")
     kept = [{row: one for row, one in reading.rows.items() if row not in reading.bad} for reading in readings]
     empty = [f"{r.table}: no row of it is usable" for r, rows in zip(readings, kept, strict=True) if not rows]

@@ -28,6 +28,8 @@ from training.data.items import Split
 from training.data.sequences import Sequences, Utterances
 from training.errors import FeaturesInvalid
 
+VIDEO_END: Final = "$_$"
+"""Between the video and the rest in the name of an utterance, as the field's files have it."""
 SPLITS: Final = {Split.TRAIN: "train", Split.VALIDATION: "valid", Split.TEST: "test"}
 _LENGTHS: Final = {m: f"{m}_lengths" for m in (Modality.VISION, Modality.AUDIO)}
 _CONTEXT: Final = {m: f"context_{m}" for m in Modality}
@@ -81,7 +83,7 @@ def _notes(parts: Sequence[_Part]) -> list[str]:
     for key in _MADE_FINITE:
         numbers, samples = (sum(part.infinite.get(key, (0, 0))[i] for part in parts) for i in range(2))
         if numbers:
-            notes.append(f"{numbers} numbers of {key} are NaN or infinite, in {samples} utterances, and count as 0")
+            notes.append(f"numbers of {key} that are NaN or infinite count as 0: {numbers}, utterances: {samples}")
     return notes
 
 
@@ -100,7 +102,11 @@ class _Part:
         count = len(self.ids)
         for m in _LENGTHS if tokens else Modality:
             self._read(m, (count, None, None))
-        if tokens or "text_bert" in content:
+        if tokens and "text_bert" not in content:
+            self._wrong(
+                "text_bert", "token ids, mask and segments for `text: finetune` (else --set text=fixed)", "nothing"
+            )
+        elif "text_bert" in content:
             self._read("text_bert", (count, 3, self._steps(Modality.TEXT)))
         if tokens and "text_bert" in self.arrays:
             self.arrays[Modality.TEXT] = np.ascontiguousarray(self.arrays["text_bert"].transpose(0, 2, 1))
@@ -233,13 +239,15 @@ class _Part:
 
 
 def _name(one: object) -> str:
-    """The name of a sample, "" where it is none. Lists of several parts are a video and its times."""
+    """The name of a sample, "" where it is none. Lists of several parts are a video and what tells its utterances
+    apart."""
     if isinstance(one, bytes):
         return one.decode("utf-8", "replace")
     if isinstance(one, np.ndarray):
         one = one.tolist()
     if isinstance(one, list | tuple):
-        return "_".join(map(_name, one))
+        first, *others = map(_name, one) if one else [""]
+        return f"{first}{VIDEO_END}{'_'.join(others)}" if others else first
     return str(one) if isinstance(one, str | int | float) and not isinstance(one, bool) else ""
 
 

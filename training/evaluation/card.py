@@ -188,7 +188,7 @@ of the others. By chance the unweighted recall is 14.3 %.
 
 {alone}
 
-{compared}{own}{_composed_section(measured["composed"])}
+{compared}{own}{"" if folds else _composed_section(measured["composed"])}
 Calibration, on the validation splits only. A window's true sentiment lies within the last column's distance of the
 estimate in 80 % of the validation windows. It is measured where people labelled the sentiment; the valence of a class
 is easier to hit, so sets of modalities without such labels have at least the same distance.{kept}
@@ -301,6 +301,8 @@ def _single(corpora: Mapping[str, Any]) -> str:
     if sentiment:
         head = ["sentiment", "modalities", "n", "Acc2 non-0 %", "F1 non-0 %", "Acc2 has-0 %", "Acc7 %", "MAE", "Corr"]
         tables.append(_table([*head, "within interval %"], sentiment))
+    if not tables and any(entry["n"] for entry in corpora.values()):
+        return "No test utterance is labelled with an emotion or a sentiment."
     return "\n\n".join(tables) or "There were no test utterances."
 
 

@@ -15,9 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dhmd.model import SENTIMENT
 from training.data.items import Split
 from training.errors import PredictionsInvalid
-from training.evaluation.predictions import PREDICTIONS, Said, read_said
+from training.evaluation.predictions import FOLDS, PREDICTIONS, Said, read_said
 
 Floats = NDArray[np.float64]
 Measure = Callable[[Floats], Floats]
@@ -66,12 +67,20 @@ class Comparison:
 
 
 def find_runs(where: str) -> list[Said]:
-    """The tables of predictions at a path or a glob: a file, or all below a folder. Raises PredictionsInvalid."""
+    """The tables of predictions at a path or a glob: a file, or all below a folder, without those of the runs by which
+    a run cross-validated. Raises PredictionsInvalid."""
     paths = sorted(Path(one) for one in glob.glob(where, recursive=True))  # noqa: PTH207, `where` may be absolute
-    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob(PREDICTIONS)))]
+    files = [
+        file
+        for path in paths
+        for file in ([path] if path.is_file() else sorted(path.rglob(PREDICTIONS)))
+        if path.is_file() or FOLDS not in file.relative_to(path).parts
+    ]
     if not files:
+        others = [own for path in paths for own in sorted(path.glob(f"{Path(PREDICTIONS).stem}-*.csv"))]
         raise PredictionsInvalid(
             f"no {PREDICTIONS} at {where}: give the folder of a run, or a glob of several in quotes"
+            + (f"; tables of other labels by their name, such as {others[0]}" if others else "")
         )
     return [read_said(file) for file in files]
 
@@ -142,16 +151,16 @@ def _measures(runs: Sequence[Said], place: dict[str, int], label: Floats) -> dic
             "NLL": lambda w: w @ loss / w.sum(axis=1),
         }
     error = _mean(runs, place, [np.abs(run.said - run.label) for run in runs])
-    signed = label != 0
-    agreed = _mean(runs, place, [((run.said > 0) == (run.label > 0)).astype(np.float64) for run in runs])[signed]
     at = [np.array([place[one] for one in run.ids]) for run in runs]
-    return {
-        "MAE": lambda w: w @ error / w.sum(axis=1),
-        "Acc2 without zeros": lambda w: _share(w[:, signed], agreed),
-        "Corr": lambda w: np.mean(
-            [_correlation(w[:, i], run.said, run.label) for i, run in zip(at, runs, strict=True)], axis=0
-        ),
-    }
+    measures: dict[str, Measure] = {"MAE": lambda w: w @ error / w.sum(axis=1)}
+    if runs[0].head == SENTIMENT.name:  # whose sign means something
+        signed = label != 0
+        agreed = _mean(runs, place, [((run.said > 0) == (run.label > 0)).astype(np.float64) for run in runs])[signed]
+        measures["Acc2 without zeros"] = lambda w: _share(w[:, signed], agreed)
+    measures["Corr"] = lambda w: np.mean(
+        [_correlation(w[:, i], run.said, run.label) for i, run in zip(at, runs, strict=True)], axis=0
+    )
+    return measures
 
 
 def _mean(runs: Sequence[Said], place: dict[str, int], values: Sequence[Floats]) -> Floats:

@@ -49,20 +49,20 @@ def measure(checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, An
     """
     composer = _composer(checkpoint, examples)
     samples = [composer.alone(example) for example in examples if example.rows]
-    samples = [sample for sample in samples if _present(sample)]
-    present = [_present(sample) for sample in samples]
+    samples = [sample for sample in samples if present(sample)]
+    held = [present(sample) for sample in samples]
     result: dict[str, Any] = {
         "n": len(examples),
         "coverage": len(samples) / max(len(examples), 1),
-        "modalities": subset_name(frozenset().union(*present)),
-        **_measures(checkpoint, samples, present),
+        "modalities": subset_name(frozenset().union(*held)),
+        **_measures(checkpoint, samples, held),
     }
     own = [said for said in predictions(checkpoint, examples) if said.head not in {SENTIMENT.name, EMOTION.name}]
     if own:
         result["heads"] = {said.head: own_measures(said) for said in own}
     result["by_modalities"] = {}
     for subset in SUBSETS:
-        having = [sample for sample, own in zip(samples, present, strict=True) if subset <= own]
+        having = [sample for sample, own in zip(samples, held, strict=True) if subset <= own]
         if having:
             measured = _measures(checkpoint, having, [subset] * len(having))
             result["by_modalities"][subset_name(subset)] = {"n": len(having), **measured}
@@ -78,8 +78,8 @@ def predictions(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Sai
     composer = _composer(checkpoint, examples)
     parts: dict[frozenset[Modality], list[tuple[Example, Sample]]] = {}
     for example in examples:
-        if example.rows and (present := _present(sample := composer.alone(example))):
-            parts.setdefault(present, []).append((example, sample))
+        if example.rows and (held := present(sample := composer.alone(example))):
+            parts.setdefault(held, []).append((example, sample))
     found = []
     for head in checkpoint.model.config.heads:
         said = []
@@ -146,7 +146,8 @@ def _measures(
     return result
 
 
-def _present(sample: Sample) -> frozenset[Modality]:
+def present(sample: Sample) -> frozenset[Modality]:
+    """The modalities that a window holds."""
     return frozenset(m for m, mask in sample.masks.items() if mask.any())
 
 
@@ -202,6 +203,17 @@ def _probabilities(
 def composed(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Sample]:
     """Windows of all three modalities, as many of every emotion, always the same for the same examples."""
     return _composer(checkpoint, examples).fixed(frozenset(Modality), PER_CLASS)
+
+
+def recorded(checkpoint: Checkpoint, examples: Sequence[Example]) -> tuple[Head, list[Sample]]:
+    """Windows of utterances as they were recorded, which are labelled for the head returned: for emotions where any
+    are, else for a head of its own, else for sentiment. No window where none is labelled."""
+    composer, heads = _composer(checkpoint, examples), checkpoint.model.config.heads
+    for head in (EMOTION, *own_heads(heads), SENTIMENT):
+        labelled = [composer.alone(one) for one in examples if one.rows and _labelled(one, head)]
+        if windows := [window for window in labelled if present(window)]:
+            return head, windows
+    return EMOTION, []
 
 
 def _composer(checkpoint: Checkpoint, examples: Sequence[Example]) -> Composer:

@@ -14,11 +14,13 @@ from dhmd.checkpoint import Checkpoint, subset_name
 from dhmd.errors import DHMDError, extra
 from dhmd.labels import EMOTIONS
 from dhmd.modality import EDGES, Modality
-from dhmd.model import DHMD
+from dhmd.model import DHMD, EMOTION, SENTIMENT, Head
 from dhmd.untrusted import read_json
+from training.data.compose import Sample
 from training.data.items import Example
 from training.data.sequences import Utterances
-from training.evaluation.evaluate import by_corpus, composed
+from training.errors import TooLittleData
+from training.evaluation.evaluate import by_corpus, composed, predictions, present, recorded
 from training.evaluation.metrics import Reliability, emotion_metrics, reliability
 from training.evaluation.observe import BEFORE, Observations, Space, by_emotion, observe
 from training.evaluation.predict import BATCH, batches, predict
@@ -55,11 +57,12 @@ def plot(
 ) -> list[Path]:
     """Draw all figures into the folder `out`, each as PNG and SVG; returns the files.
 
-    examples: of the test split. log: of the run that made the checkpoint (`read_log`), for its learning curves.
-    A network without dictionaries has no figure of activations.
+    examples: of the test split. Where no windows of several emotions can be composed of them, each is drawn as it was
+    recorded. log: of the run that made the checkpoint (`read_log`), for its learning curves.
+    A network without dictionaries has no figure of activations. Raises TooLittleData.
     """
-    windows = composed(checkpoint, examples)
-    observations = observe(checkpoint.model, batches(windows))
+    head, windows, shown = _windows(checkpoint, examples)
+    observations = observe(checkpoint.model, batches(windows), head)
     measured = by_corpus(checkpoint, examples)
     confusions = {
         f"{corpus}, {entry['modalities']} alone": np.array(entry["emotion"]["confusion"])
@@ -67,25 +70,43 @@ def plot(
         if "emotion" in entry
     }
     sure = {}
-    for subset in (*(frozenset({m}) for m in Modality), frozenset(Modality)):
-        said = predict(checkpoint.model, batches(windows, subset))
-        probabilities = said.probabilities(checkpoint.calibration.temperature[subset_name(subset)])
+    for subset, own in shown.items():
+        said = predict(checkpoint.model, batches(own, subset))
+        probabilities = said.probabilities(checkpoint.calibration.temperature.get(subset_name(subset), 1.0))
         sure[subset_name(subset)] = reliability(probabilities, said.emotion_label)
-        if len(subset) == len(Modality):
+        if own is windows and len(subset) == len(Modality):
             confusion = emotion_metrics(probabilities, said.emotion_label)["confusion"]
             confusions["composed, all three"] = np.array(confusion)
     with drawing():
-        figures = {
-            "edges": edges_figure(observations),
-            "confusion": confusion_figure(confusions),
-            "reliability": reliability_figure(sure),
-            "features": features_figure(observations),
-        }
+        figures = {"edges": edges_figure(observations)}
+        if sure:
+            figures |= {"confusion": confusion_figure(confusions), "reliability": reliability_figure(sure)}
+        figures["features"] = features_figure(observations)
+        for one in predictions(checkpoint, examples):
+            if one.head not in {EMOTION.name, SENTIMENT.name} or not sure:
+                figures |= {f"{kind}-{one.head}": figure for kind, figure in _figures_of(one).items()}
         if checkpoint.model.config.dictionary:
             figures["activations"] = activations_figure(observations)
         if log is not None:
             figures["learning"] = learning_figure(log)
         return [path for name, figure in figures.items() for path in _save(figure, out, name)]
+
+
+def _windows(
+    checkpoint: Checkpoint, examples: Sequence[Example]
+) -> tuple[Head, list[Sample], dict[frozenset[Modality], list[Sample]]]:
+    """What is drawn: the head by whose labels windows are grouped, the windows, and those in which only a set of
+    modalities is shown, of emotions."""
+    windows = composed(checkpoint, examples)
+    if len({window.emotion for window in windows}) > 1:
+        return EMOTION, windows, dict.fromkeys((*(frozenset({m}) for m in Modality), frozenset(Modality)), windows)
+    head, windows = recorded(checkpoint, examples)
+    if not windows:
+        raise TooLittleData("nothing to draw: no labelled utterance shows anything; name others with --manifest")
+    shown: dict[frozenset[Modality], list[Sample]] = {}
+    for window in windows if head is EMOTION else ():
+        shown.setdefault(present(window), []).append(window)
+    return head, windows, shown
 
 
 def plot_sequences(
@@ -97,13 +118,7 @@ def plot_sequences(
     """
     with drawing():
         figures = {"learning": learning_figure(log)}
-        if said.classes:
-            label = said.label.astype(np.int64)
-            counts = np.array(emotion_metrics(said.said, label)["confusion"])
-            figures["confusion"] = confusion_figure({said.corpus[0]: counts}, said.classes)
-            figures["reliability"] = reliability_figure({said.head: reliability(said.said, label)})
-        else:
-            figures["scatter"] = scatter_figure(said)
+        figures |= _figures_of(said)
         if isinstance(model, DHMD):
             seen = observe(model, utterances.in_order(BATCH), utterances.head)
             figures["edges"] = edges_figure(seen)
@@ -111,6 +126,18 @@ def plot_sequences(
             if model.config.dictionary:
                 figures["activations"] = activations_figure(seen)
         return [path for name, figure in figures.items() for path in _save(figure, out, name)]
+
+
+def _figures_of(said: Said) -> dict[str, Figure]:
+    """By kind, what shows how near that is to the labels."""
+    if not said.classes:
+        return {"scatter": scatter_figure(said)}
+    label = said.label.astype(np.int64)
+    counts = np.array(emotion_metrics(said.said, label)["confusion"])
+    return {
+        "confusion": confusion_figure({said.corpus[0]: counts}, said.classes),
+        "reliability": reliability_figure({said.head: reliability(said.said, label)}),
+    }
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

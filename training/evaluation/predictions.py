@@ -24,6 +24,8 @@ from training.evaluation.metrics import (
 )
 
 PREDICTIONS: Final = "predictions.csv"
+FOLDS: Final = "folds"
+"""Folder in that of a run, with the runs by which it cross-validated."""
 _KEYS: Final = ("id", "corpus", "speaker", "split")
 _NUMBER: Final = "said"
 """Column of what is said, where it is a number."""
@@ -72,19 +74,19 @@ class Said:
 
 
 def measures(said: Said, limit: int = 3) -> dict[str, Any]:
-    """The field's measures: of classes, or of sentiment for labels in [-limit, limit]."""
+    """The field's measures: of classes, of sentiment for labels in [-limit, limit], or of numbers of one's own."""
     if said.classes:
         label = said.label.astype(np.int64)
         return {"nll": negative_log_likelihood(said.said, label), **emotion_metrics(said.said, label)}
-    return dict((sims_metrics if limit == 1 else sentiment_metrics)(said.said, said.label))
+    if said.head == SENTIMENT.name:
+        return dict((sims_metrics if limit == 1 else sentiment_metrics)(said.said, said.label))
+    error = float(np.abs(said.said - said.label).mean())
+    return {"mae": error, "corr": correlation(said.said, said.label)}
 
 
 def own_measures(said: Said) -> dict[str, Any]:
-    """Measures of a head of one's own: of classes as of emotions, of numbers n, MAE and correlation."""
-    if said.classes:
-        return {"n": len(said.ids), "classes": list(said.classes), **measures(said)}
-    error = float(np.abs(said.said - said.label).mean())
-    return {"n": len(said.ids), "mae": error, "corr": correlation(said.said, said.label)}
+    """The same beside their number, n, and the names of the classes."""
+    return {"n": len(said.ids), **({"classes": list(said.classes)} if said.classes else {}), **measures(said)}
 
 
 def joined(parts: Sequence[Said]) -> Said:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dhmd.untrusted import read_json_object
 from training.data.items import Split
+from training.errors import PredictionsInvalid
 from training.evaluation.compare import compare
 from training.evaluation.predictions import Said, measures
 
@@ -72,7 +73,10 @@ def _tests(methods: Methods, kind: Format) -> list[str]:
     lines = []
     (first, runs), *others = methods
     for name, other in others:
-        compared = compare(other, runs, Split.TEST)
+        try:
+            compared = compare(other, runs, Split.TEST)
+        except PredictionsInvalid as error:
+            raise PredictionsInvalid(f"{name} (A) and {first} (B): {error}") from None
         told = [
             f"{measure} {one.a - one.b:+.4f} (p {one.p['clips']:.4f} over clips, {one.p['speakers']:.4f} over speakers)"
             for measure, one in compared.measures.items()

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from dhmd.features.speech import SPEECH_ASSET, silero_path
 from dhmd.features.text import DEFAULT_ENCODER
 from training.export.network import Exported, ExportFailed, write_network
 from training.export.perception import parts_of
+from training.progress import followed
 
 EXAMPLE: Final = "example.py"
 PLAIN: Final = (
@@ -80,12 +82,12 @@ def export_checkpoint(checkpoint: Checkpoint, kind: str, out: Path) -> float:
             for file in (CARD, CONFIG, *VOUCHED_FOR):
                 shutil.copyfile(checkpoint.folder / file, folder / file)
             return write_network(exported, kind, folder / PROGRAM)
-        contract = dict(exported.contract)
+        contract, parts = dict(exported.contract), parts_of(checkpoint)
         files = {"network.onnx": "windows and masks in the order of `inputs` -> the numbers that `columns` names"}
-        distances = [write_network(exported, kind, folder / "network.onnx")]
-        for part in parts_of(checkpoint):
-            distances.append(part.write(folder))
-            files[part.file] = f"{part.what}; {part.licence}"
+        files |= {part.file: f"{part.what}; {part.licence}" for part in parts}
+        writing = [partial(write_network, exported, kind, folder / "network.onnx")]
+        writing += [partial(part.write, folder) for part in parts]
+        distances = [write() for write in followed(writing, "Networks", "networks")]
         files["voice_activity.onnx"] = "Silero VAD: whether somebody speaks, see example.py; MIT"
         shutil.copyfile(silero_path(), folder / "voice_activity.onnx")
         files["tokenizer.json"] = "of words.onnx; Apache-2.0"

@@ -134,7 +134,9 @@ def _program(predictor: Predictor, exported: Exported) -> ExportedProgram:
 
 def _write_pt2(predictor: Predictor, exported: Exported, path: Path) -> None:
     contract = json.dumps(exported.contract)
-    torch.export.save(_program(predictor, exported), path, extra_files={CONTRACT: contract})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that buffers are parts of larger ones
+        torch.export.save(_program(predictor, exported), path, extra_files={CONTRACT: contract})
 
 
 def _write_onnx(predictor: Predictor, exported: Exported, path: Path) -> None:

@@ -91,7 +91,7 @@ def fit(
 ) -> Path:
     """Train, calibrate on validation, measure on test, and write `run`/checkpoint.
 
-    run: a folder that `check_run` agreed to; what a cut run left there is gone on with.
+    run: a folder that `open_runs` agreed to; what a cut run left there is gone on with.
     encoders: folder of the learned parts that made the features; they go into the checkpoint.
     start: the checkpoint to begin from, as `config.start` asks. folds: what `cross_validated` measured, for the card.
     Returns the checkpoint's folder. Of several processes the first alone measures and writes it. Raises TooLittleData.

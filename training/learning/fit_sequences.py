@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from dhmd.checkpoint import INNER
 from dhmd.modality import Modality
 from dhmd.model import DHMD
 from dhmd.untrusted import number, read_json_object, shown, whole
@@ -26,7 +27,7 @@ from training.data.composed import read_composed
 from training.data.items import Split
 from training.data.mosi_context import read_mosi_context
 from training.data.pairs import read_pairs
-from training.data.published import read_published
+from training.data.published import VIDEO_END, read_published
 from training.data.sequences import Sequences, ShuffledBatches, Utterances
 from training.errors import FeaturesInvalid, RunDamaged
 from training.evaluation.predict import BATCH, predict_head, softmax, temperature_of
@@ -74,7 +75,7 @@ def fit_sequences(
     """Train, choose the epoch by validation, measure it on test: for sentiment the epoch with the least mean absolute
     error, for classes that under whose probabilities, after calibration, the labels are likeliest.
 
-    run: a folder that `check_run` agreed to; what a cut run left there is gone on with. The weights lie there in
+    run: a folder that `open_runs` agreed to; what a cut run left there is gone on with. The weights lie there in
     best.safetensors, the curves in log.json, what is said of each utterance of validation and test in predictions.csv,
     and what is returned in results.json. Of several processes the first alone measures and writes; the others return
     None. file: where the data came from, for what is done with the run later.
@@ -138,7 +139,11 @@ class SequenceRun:
 
     @classmethod
     def read(cls, folder: Path) -> SequenceRun | None:
-        """The run in that folder, in evaluation mode; None where there is another kind, or none. Raises RunDamaged."""
+        """The run in that folder, in evaluation mode; None where there is another kind, or none. Raises RunDamaged,
+        for a folder of several runs, too."""
+        runs = sorted(folder.glob(f"*/{CONFIG}"))
+        if runs and not any((one / CONFIG).exists() for one in (folder, folder / INNER)):
+            raise RunDamaged(f"{folder} holds several runs: name one of them, such as {runs[0].parent}")
         try:
             told = read_json_object(folder / CONFIG)
         except (OSError, ValueError):
@@ -175,7 +180,10 @@ class SequenceRun:
             wanted[Modality.TEXT] = TOKENS
             _check_tokens(data, self.model.vocabulary)
         if data.widths != wanted:
-            raise RunDamaged(f"{path}: features of the widths {data.widths}, and {self.folder} reads {wanted}")
+            have, reads = (", ".join(f"{m} {wide}" for m, wide in widths.items()) for widths in (data.widths, wanted))
+            raise FeaturesInvalid(
+                f"{path}: numbers in a step: {have}, and {self.folder} reads {reads}; give its own file"
+            )
         return data
 
     def said(self, data: Sequences, split: Split) -> Said:
@@ -217,7 +225,7 @@ def say(config: SequenceConfig, model: Learnable, utterances: Utterances, split:
     said, _ = predict_head(model, utterances.in_order(BATCH), head)
     return Said(
         ids=utterances.ids,
-        corpus=(config.features,) * count,
+        corpus=(config.name,) * count,
         speakers=utterances.speakers or tuple(map(_video, utterances.ids)),
         splits=(split,) * count,
         label=utterances.label,
@@ -229,4 +237,4 @@ def say(config: SequenceConfig, model: Learnable, utterances: Utterances, split:
 
 def _video(utterance: str) -> str:
     """The video in the name of an utterance, VIDEO_NUMBER or as the field's files have it VIDEO$_$NUMBER."""
-    return utterance.rpartition("_")[0].removesuffix("$") or utterance
+    return utterance.rpartition(VIDEO_END if VIDEO_END in utterance else "_")[0] or utterance

@@ -28,6 +28,7 @@ from training.learning.progress import EpochProgress
 from training.learning.run_files import (
     CONFIG,
     LOG,
+    RESULTS,
     STATE,
     keep,
     read_best,
@@ -240,24 +241,28 @@ def described(config: FitConfig | SequenceConfig, data_sha256: str | Mapping[str
     return json.dumps(config.model_dump(mode="json") | {"data_sha256": data_sha256}, indent=1) + "\n"
 
 
-def check_run(run: Path, described: str, *, resume: bool) -> None:
-    """Raise RunExists unless `run` is free, or, to resume, holds a run that is described in the same way.
+def open_runs(runs: Mapping[Path, str], *, resume: bool) -> None:
+    """Make the folder of each run, and note in it what shapes the run, as `described`.
 
-    The first process looks, and all agree before any of them writes.
+    Raises RunExists, before anything is written, unless each folder is free, or, to resume, holds a run that is
+    described in the same way. A folder without a finished epoch is free. The first process looks for all.
     """
-    fault = fabric().broadcast(_fault(run, described, resume=resume) if first() else None)
+    faults = (_fault(run, described, resume=resume) for run, described in runs.items())
+    fault = fabric().broadcast(next(filter(None, faults), None) if first() else None)
     if fault:
         raise RunExists(fault)
+    for run, described in runs.items():
+        open_run(run, described)
 
 
 def _fault(run: Path, described: str, *, resume: bool) -> str | None:
     known = run / CONFIG
-    if not resume and known.exists():
+    if not resume and known.exists() and any(next(run.rglob(file), None) for file in (STATE, LOG, RESULTS)):
         return f"{run} holds a run already; continue it with --resume, or give another folder with --run"
     if resume and not known.exists():
         return f"{run} holds no run to resume; start one without --resume"
     if resume and known.read_text(encoding="utf-8") != described:
-        return f"{run} was started with another configuration; give that one, or another --run"
+        return f"{run} was started with another configuration or other data; give those, or another --run"
     return None
 
 

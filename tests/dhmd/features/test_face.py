@@ -330,14 +330,19 @@ def test_equal_and_rewinding_times(extractor: FaceExtractor, head: Image) -> Non
     assert subject_x(again) == pytest.approx(RIGHT, abs=0.05)
 
 
-@pytest.mark.parametrize(("fps", "kept"), [(15, 15), (25, 15), (30, 15), (60, 15), (10, 10)])
-def test_at_most_fifteen_pictures_a_second_are_due(extractor: FaceExtractor, fps: int, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("fps", "most", "kept"),
+    [(15, 15.0, 15), (25, 15.0, 15), (30, 15.0, 15), (60, 15.0, 15), (10, 15.0, 10), (30, 7.5, 8), (25, 5.0, 5)],
+)
+def test_no_more_pictures_a_second_are_due_than_the_grid_has_cells(
+    extractor: FaceExtractor, fps: int, most: float, kept: int
+) -> None:
     nothing = np.zeros((32, 32, 3), np.uint8)
     due = 0
     for i in range(fps):
-        if extractor.due(i / fps):
+        if extractor.due(i / fps, most):
             extractor.push(nothing, i / fps)
-            assert not extractor.due(i / fps)
+            assert not extractor.due(i / fps, most)
             due += 1
     assert due == kept
 

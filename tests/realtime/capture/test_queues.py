@@ -48,19 +48,21 @@ def test_latest_frame_adds_up_and_gives_the_newest(steps: list[str]) -> None:
 
 
 def test_a_picture_that_would_not_be_looked_at_is_not_dropped() -> None:
-    """Of 25 pictures a second, 15 are: one of each cell of the grid, whichever comes through."""
-    latest = LatestFrame()
+    """Of 25 pictures a second, 15 are, or fewer: one of each cell of the grid, whichever comes through."""
+    latest, seldom = LatestFrame(), LatestFrame(5.0)
 
-    def put(*numbers: int) -> int:
+    def put(*numbers: int) -> tuple[int, int]:
         for number in numbers:
-            latest.put(VideoFrame(np.zeros((1, 1, 3), np.uint8), number / 25, number / 25))
-        return latest.dropped
+            for queue in (latest, seldom):
+                queue.put(VideoFrame(np.zeros((1, 1, 3), np.uint8), number / 25, number / 25))
+        return latest.dropped, seldom.dropped
 
     put(0)
-    latest.take()
-    assert put(1, 2, 3) == 0  # 1 is of the cell of 0, 3 of that of 2
-    latest.take()
-    assert put(5, 6, 7) == 1  # 5 and 6 are of one cell, 7 is of another
+    latest.take(), seldom.take()
+    assert put(1, 2, 3) == (0, 0)  # 1 is of the cell of 0, 3 of that of 2
+    latest.take(), seldom.take()
+    assert put(5, 6, 7) == (1, 0)  # 5 and 6 are of one cell, 7 is of another
+    assert put(10) == (2, 1)  # the last picture of the cell from 5 to 9 was not taken
 
 
 @given(

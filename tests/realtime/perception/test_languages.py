@@ -169,7 +169,7 @@ def test_words_of_an_untested_language_are_shown_and_not_read(languages: tuple[s
         TranscriptUpdate((Word("Guten", 1.0, 1.3, 0.9, "de"), Word("Tag", 1.4, 1.6, 0.9, "de")), (), 0.0),
         TranscriptUpdate((Word("good", 2.0, 2.3), Word("day", 2.4, 2.6)), (), 0.0, Language("en", 0.75)),
     ]
-    transcript = SimpleNamespace(due=lambda: bool(updates), step=lambda *_: updates.pop(0))
+    transcript = SimpleNamespace(due=lambda _: bool(updates), step=lambda *_: updates.pop(0))
     parts: Any = SimpleNamespace(
         specs=load("base").features,
         transcript=transcript,

@@ -131,7 +131,7 @@ class SlowFace:
         self.spec = load("base").features[Modality.VISION]
         self.looking, self.seen = threading.Event(), threading.Event()
 
-    def due(self, captured_s: float) -> bool:
+    def due(self, captured_s: float, pictures_hz: float) -> bool:
         return True
 
     def push(self, image: NDArray[np.uint8], captured_s: float) -> FaceObservation:
@@ -180,7 +180,7 @@ def test_a_face_too_far_away_is_told_of_until_it_is_out_of_sight(perception: Per
     spec = perception.extractors.face.spec
     observation = FaceObservation(1.0, Rows.empty(spec.width), 1, (0.5, 0.5, 0.51, 0.52), too_far=True)
     extractor: Any = perception.extractors.face
-    extractor.due, extractor.push = lambda _: True, lambda *_: observation
+    extractor.due, extractor.push = lambda *_: True, lambda *_: observation
     perception.see(picture)
     there, gone = perception.perceive(1.2), perception.perceive(1.2 + spec.absent_after_s)
     assert (there.cut.far, there.faces) == ({Modality.VISION}, 1)

@@ -20,12 +20,15 @@ from rich.console import Console
 
 from dhmd.checkpoint import load
 from dhmd.contract import Rows
+from dhmd.features.timeline import picture_cell
 from dhmd.modality import Modality
+from dhmd.session import Session, schema
 from realtime.demo import CLIP
 from realtime.layers import read_settings
 from realtime.messages.estimate import Estimate
 from realtime.perception.window import SlidingWindow
 from realtime.pipeline import live as live_pipeline
+from realtime.programs import run as run_program
 from realtime.programs.run import run
 from realtime.programs.running import Summary
 from realtime.settings import RunSettings
@@ -130,6 +133,39 @@ def test_a_face_a_voice_and_words_are_perceived_when_they_are_there(at_max: tupl
     assert SAID in plain(by_time[3.9].transcript)
     # Times are the media's own, so there is no latency to tell.
     assert {e.latency_ms.capture_to_estimate for e in by_time.values()} == {None}
+
+
+def test_a_machine_that_keeps_no_full_rates_chooses_lower_ones_and_says_so(
+    live: Callable[..., Any],
+    mosquitto: Any,
+    subscribe: Subscribe,
+    talking_clip: Path,
+    untrained_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it costs is measured; of the machine, a hundredth of a core is lent. Estimates were asked for."""
+    monkeypatch.setattr(run_program, "processors", lambda: 0.01)
+    listener = subscribe(mosquitto.port)
+    path, given = (
+        tmp_path / "slow.mcap",
+        ("--broker", mosquitto.url, "--stream", "slow", "--checkpoint", untrained_checkpoint),
+    )
+    outcome = live("run", "--source", talking_clip, "--hop", "0.4", "--record", path, *given)
+    assert outcome.code == 0
+    (line,) = (line for line in outcome.out.splitlines() if line.startswith("this machine keeps"))
+    assert line.startswith("this machine keeps 2.5 estimates, 5 pictures a second, words every 2.6 s: ")
+    listener.wait_for(lambda: len(listener.payloads("dhmd/slow/status/rates")) == 2)
+    told = [json.loads(payload) for payload in listener.payloads("dhmd/slow/status/rates")]
+    assert [(one["state"], one["reason"]) for one in told] == [("running", line), ("ended", "")]
+    session = Session.open(path)
+    assert session.hop_s == 0.4
+    assert {key: session.settings[key] for key in ("pictures_hz", "words_s")} == {"pictures_hz": 5.0, "words_s": 2.56}
+    cells = [picture_cell(row.captured_s, 5.0) for row in session.records({schema.FEATURES[Modality.VISION]})]
+    assert cells
+    assert len(set(cells)) == len(cells)
+    verified = live("replay", path, "--verify")
+    assert (verified.code, verified.err) == (0, "")
 
 
 def test_a_run_at_its_own_pace_tells_its_statuses_and_latencies_and_ends_with_the_file(

@@ -95,7 +95,7 @@ class Transcript:
     def due(self) -> bool:
         return bool(self._updates)
 
-    def step(self, _: object) -> TranscriptUpdate | None:
+    def step(self, *_: object) -> TranscriptUpdate | None:
         return self._updates.pop(0) if self._updates else None
 
 

@@ -227,7 +227,7 @@ def test_what_is_infinite_in_sound_and_pictures_counts_as_zero_and_is_counted(pu
     content["test"]["audio"][4, 0] = np.nan
     path = written(tmp_path, content)
     read = read_published(path, sentiment(3))
-    assert read.notes == (f"{path}: 8 numbers of audio are NaN or infinite, in 2 utterances, and count as 0",)
+    assert read.notes == (f"{path}: numbers of audio that are NaN or infinite count as 0: 8, utterances: 2",)
     audio = read.splits[Split.TRAIN].inputs[Modality.AUDIO]
     assert np.isfinite(audio).all()
     assert (audio[2, :3, 1] == 0).all()
@@ -277,7 +277,7 @@ def multibench(content: Content) -> Content:
 def test_two_classes_are_read_in_the_layout_of_public_loaders(published: Made, tmp_path: Path) -> None:
     content = published("aligned", 12)
     test = read_published(written(tmp_path, multibench(content)), BINARY).splits[Split.TEST]
-    assert test.ids[1] == "1_0.0_4.5"
+    assert test.ids[1] == "1$_$0.0_4.5"
     assert test.label.tolist() == [int(y > 0) for y in content["test"]["regression_labels"]]
     for m in Modality:
         np.testing.assert_array_equal(test.masks[m], (content["test"][m][:, ::-1] != 0).any(axis=2))

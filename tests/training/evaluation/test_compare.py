@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from training.cli import main
 from training.data.items import Split
 from training.errors import PredictionsInvalid
 from training.evaluation.compare import compare, find_runs
-from training.evaluation.predictions import PREDICTIONS, Said, read_said
+from training.evaluation.predictions import PREDICTIONS, Said, measures, read_said
 from training.evaluation.product import product
 
 
@@ -94,6 +95,24 @@ def test_a_table_is_read_as_it_was_written_and_found_below_a_folder(tmp_path: Pa
     np.testing.assert_allclose(read.said, said.said, rtol=1e-5)
     assert len(find_runs(str(tmp_path / "runs"))) == 2
     assert len(find_runs(str(tmp_path / "runs" / "[2]"))) == 1
+    turned = tmp_path / "runs" / "1" / "folds" / "1"
+    turned.mkdir(parents=True)
+    (turned / PREDICTIONS).write_text(said.text())
+    assert len(find_runs(str(tmp_path / "runs"))) == 2  # what cross-validated a run is no run of the method
+    assert len(find_runs(str(turned))) == 1
+
+
+def test_a_number_of_ones_own_has_no_sign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rating = replace(sentiment(np.array([1.0, 2, 5, 4]), np.array([1.0, 3, 5, 3])), head="rating")
+    assert measures(rating) == {"mae": 0.5, "corr": pytest.approx(0.8944, abs=1e-4)}
+    file = tmp_path / "predictions-rating.csv"
+    file.write_text(rating.text())
+    assert main(["compare", str(file), str(file), "--draws", "100"]) == 0
+    assert "Acc2" not in capsys.readouterr().out
+    assert main(["table", f"mine={file}"]) == 0
+    assert capsys.readouterr().out.split() == ["runs", "mae", "corr", "mine", "1", "0.5000", "0.8944"]
+    assert main(["table", str(tmp_path)]) == 1
+    assert f"such as {file}" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_difference_and_refuses_in_one_line(

@@ -19,7 +19,7 @@ from training.errors import RunExists
 from training.evaluation.evaluate import evaluate
 from training.evaluation.predictions import PREDICTIONS, read_said
 from training.learning.fit import FitData, fit
-from training.learning.loop import check_run, described
+from training.learning.loop import described, open_runs
 
 NETWORK = {"d": 8, "attention_heads": 2, "layers": 1, "atoms": 12, "text_dropout": 0.1, "output_dropout": 0.1}
 
@@ -116,7 +116,7 @@ def test_a_cut_run_goes_on_to_the_same_curve(
         fit(config, data, cut, untrained_encoders)
     monkeypatch.undo()
     assert len(json.loads((cut / "log.json").read_text())) == 1
-    check_run(cut, described(config, {}), resume=True)
+    open_runs({cut: described(config, {})}, resume=True)
     fit(config, data, cut, untrained_encoders)
     assert json.loads((cut / "log.json").read_text()) == json.loads((whole / "log.json").read_text())
     assert (cut / "checkpoint/model.safetensors").read_bytes() == (whole / "checkpoint/model.safetensors").read_bytes()
@@ -137,11 +137,13 @@ def test_a_run_is_neither_overwritten_nor_mixed_up(
 ) -> None:
     run, config = tmp_path / "run", configuration(epochs=1, steps=1)
     with pytest.raises(RunExists, match="no run to resume; start one without --resume"):
-        check_run(run, described(config, {}), resume=True)
-    check_run(run, described(config, {}), resume=False)
+        open_runs({run: described(config, {})}, resume=True)
+    open_runs({run: described(config, {})}, resume=False)
+    open_runs({run: described(config, {"a": "b"})}, resume=False)  # nothing was learned, so nothing is lost
     fit(config, FitData.of(made, specs), run, untrained_encoders)
     with pytest.raises(RunExists, match="holds a run already; continue it with --resume"):
-        check_run(run, described(config, {}), resume=False)
-    check_run(run, described(config, {}), resume=True)
+        open_runs({tmp_path / "other": described(config, {}), run: described(config, {})}, resume=False)
+    assert not (tmp_path / "other").exists()
+    open_runs({run: described(config, {})}, resume=True)
     with pytest.raises(RunExists, match="another configuration"):
-        check_run(run, described(configuration(epochs=2, steps=1), {}), resume=True)
+        open_runs({run: described(configuration(epochs=2, steps=1), {})}, resume=True)

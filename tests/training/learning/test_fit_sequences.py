@@ -23,6 +23,7 @@ from training.config import PlateauOptimisation, SequenceConfig, read_config
 from training.data.batch import Batch
 from training.data.items import Split
 from training.data.sequences import ShuffledBatches
+from training.learning.fit_sequences import _video
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SMALL = {"d": 8, "attention_heads": 2, "layers": 1, "atoms": 8, "text_dropout": 0.1, "output_dropout": 0.1}
@@ -167,8 +168,12 @@ def test_an_epoch_holds_every_utterance_once_in_an_order_of_its_own(features: Ca
         )
 
 
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_after_a_run_every_command_reads_it(
-    published: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    published: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a researcher goes on: measured again, drawn, exported, compared, put in a table."""
     name, content = "urfunny", published("aligned", 16)
@@ -179,11 +184,18 @@ def test_after_a_run_every_command_reads_it(
     file.write_bytes(pickle.dumps(content))
     config = str(configuration(tmp_path, name))
     fit = ["fit", config, "--features", str(file), "--epochs", "2", "--set", "network.atoms=6"]
-    assert main([*fit, "--seeds", "1,2", "--run", run]) == 0
+    fit += ["--seeds", "1,2", "--run", run]
+    with monkeypatch.context() as cut:
+        cut.setattr("training.learning.fit_sequences.keep", interrupted)  # what the first seed says, never the second
+        assert main(fit) == 130
+    assert "(fit: with --resume) resumes from here" in capsys.readouterr().err
+    assert main([*fit, "--resume"]) == 0
     shown = capsys.readouterr()
-    assert "numbers of audio are NaN or infinite" in shown.err
+    assert shown.err.count("numbers of audio that are NaN or infinite count as 0: 3, utterances: 3") == 1
     assert shown.out.splitlines()[-1].split()[:2] == [name, "2"]
+    assert main(["evaluate", "--checkpoint", run]) == 1
     one = f"{run}/1"
+    assert f"holds several runs: name one of them, such as {one}" in capsys.readouterr().err
     results = json.loads(Path(one, "results.json").read_text())
     assert (results["epochs"], results["config"]["network"]["atoms"]) == (2, 6)
 
@@ -241,7 +253,6 @@ def test_words_through_an_encoder_that_learns_along(
     argv += ["--set", "optimisation.encoder_learning_rate=0.005", "--set"]
     assert main([*argv, f"encoder={tmp_path / 'nowhere'}"]) == 1
     assert "give the folder of a BERT with --set encoder=FOLDER" in capsys.readouterr().err
-    shutil.rmtree(run)
     assert main([*argv, f"encoder={tmp_path / 'bert'}"]) == 0
     results = json.loads((run / "results.json").read_text())
     assert results["test"]["acc2_non0"] > 0.9
@@ -256,6 +267,15 @@ def test_words_through_an_encoder_that_learns_along(
     file.write_bytes(pickle.dumps(content))
     assert main(["evaluate", "--checkpoint", str(run)]) == 1
     assert "token ids up to 30, and the encoder knows 30" in capsys.readouterr().err
+    del content["test"]["text_bert"]
+    file.write_bytes(pickle.dumps(content))
+    assert main(["evaluate", "--checkpoint", str(run)]) == 1
+    assert "for `text: finetune` (else --set text=fixed), found nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["0h-zjBukYpk$_$4", "0h-zjBukYpk$_$12.5_14.0", "0h-zjBukYpk_4", "0h-zjBukYpk"])
+def test_the_video_of_an_utterance_stands_for_who_speaks(name: str) -> None:
+    assert _video(name) == "0h-zjBukYpk"
 
 
 def test_a_run_that_would_stop_before_its_rate_is_halved_is_refused(
@@ -263,5 +283,8 @@ def test_a_run_that_would_stop_before_its_rate_is_halved_is_refused(
 ) -> None:
     argv = ["fit", str(CONFIGS / "mosi.yaml"), "--features", "x.pkl", "--set"]
     assert main([*argv, "optimisation.patience=10"]) == 2
-    assert "it would stop after 10 epochs, before `plateau` halves the rate after 11" in capsys.readouterr().err
+    assert (
+        "mosi.yaml, as changed: optimisation: it would stop after 10 epochs, before `plateau` halves the rate after 11"
+        in capsys.readouterr().err
+    )
     assert main([*argv, "optimisation.plateau=null"]) == 1  # there is no such file
