@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,12 @@ EYE_HEIGHT: Final = 0.39
 """Height of the eyes below the crop's upper edge, as a fraction of its side: the median of FER2013."""
 
 EMBEDDING_WIDTH: Final = 64
+
+_POOLING: Final = -2
+"""Where in the trunk the pooling begins."""
+
+LOWER_WIDTH: Final = 256
+"""Numbers of the lower third of a face, see `Seen`."""
 
 _EYE_CORNERS: Final = ((33, 133), (362, 263))
 """Landmarks at the corners of the eye on the left and on the right of an unmirrored picture."""
@@ -96,6 +102,15 @@ class _Residual(nn.Module):
         return torch.relu(self.shortcut(x) + self.body(x))
 
 
+class Seen(NamedTuple):
+    """What is seen of aligned crops: embedding (B, 64), logits (B, 7), order of EMOTIONS, and lower (B, LOWER_WIDTH),
+    the mean of the last features over the lower third, where the mouth is."""
+
+    embedding: Tensor
+    logits: Tensor
+    lower: Tensor
+
+
 class ExpressionNet(nn.Module):
     """Embedding and class logits of aligned crops; trained by `dhmd-train encoder vision`.
 
@@ -123,16 +138,26 @@ class ExpressionNet(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding (B, 64) and logits (B, 7), order of EMOTIONS, of grey crops (B, 48, 48) in any range of levels."""
+        return self._see(crops)[:2]
+
+    def _see(self, crops: Tensor) -> Seen:
         x = crops.float()
         x = x - x.mean(dim=(1, 2), keepdim=True)
         x = x / (x.square().mean(dim=(1, 2), keepdim=True).sqrt() + 1e-3)
-        embedding = self.embed(self.trunk(x[:, None]))
-        return embedding, self.classify(embedding)
+        features = self.trunk[:_POOLING](x[:, None])
+        embedding = self.embed(self.trunk[_POOLING:](features))
+        lower = features[:, :, -(features.shape[2] // 3) :].mean(dim=(2, 3))
+        return Seen(embedding, self.classify(embedding), lower)
+
+    def see(self, crops: Tensor) -> Seen:
+        """What is seen of grey crops (B, 48, 48), averaged over them and their mirror images: an expression has no
+        handedness."""
+        seen = self._see(torch.cat([crops, crops.flip(2)]))
+        return Seen(*(part.reshape(2, -1, part.shape[1]).mean(dim=0) for part in seen))
 
     def perceive(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, averaged over the crops and their mirror images: an expression has no handedness."""
-        embedding, logits = self(torch.cat([crops, crops.flip(2)]))
-        return embedding.unflatten(0, (2, -1)).mean(dim=0), logits.unflatten(0, (2, -1)).mean(dim=0)
+        """Embedding and logits of `see`."""
+        return self.see(crops)[:2]
 
     @classmethod
     def load(cls, path: Path) -> Self:

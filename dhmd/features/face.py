@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dhmd.assets.store import fetch, sha256_of
 from dhmd.contract import FeatureSpec, Rows
+from dhmd.features.covered import COVERED, CoveredMouth
 from dhmd.features.expression import EMBEDDING_WIDTH, ExpressionNet, aligned_crop, eye_centres
 from dhmd.features.finder import FaceFinder
 from dhmd.features.landmarks import BLENDSHAPES, POSE, Face, RunningMode, pixel_boxes
@@ -31,6 +32,9 @@ READABLE_PX: Final = 12.0
 """Distance of the eyes below which faces of a stream are not read. Made smaller from 55, faces keep their emotion to a
 tenth at 20, to a quarter at 12."""
 
+NEWEST: Final = 0.2
+"""Weight of the newest picture in whether a mouth is covered: the mean is of about a third of a second."""
+
 _ASSET, _WEIGHTS = "face-landmarker", "face_landmarker.task"
 
 
@@ -39,7 +43,7 @@ class Sighting:
     """One person in one picture.
 
     person: number of the track. rows: one row (see WIDTH), none of a face too far away. box, landmarks, emotions,
-    too_far: as in FaceObservation. blendshapes: (52,), order of BLENDSHAPES.
+    too_far, covered: as in FaceObservation. blendshapes: (52,), order of BLENDSHAPES.
     """
 
     person: int
@@ -49,6 +53,7 @@ class Sighting:
     blendshapes: NDArray[np.float32]
     emotions: NDArray[np.float32] | None = None
     too_far: bool = False
+    covered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class FaceObservation:
     landmarks: (478, 3) float32; x and y as fractions of the picture, z in the scale of x.
     emotions: (7,) float32, probabilities by the expression network, order of EMOTIONS.
     too_far: whether it is in sight with too few pixels to be read; then there is no row.
+    covered: whether the mouth has been covered in the newest pictures; never where the expression network is another
+        than that of which this was learned.
     """
 
     captured_s: float
@@ -78,6 +85,7 @@ class FaceObservation:
     others: tuple[Box, ...] = ()
     people: tuple[Sighting, ...] = ()
     tracked: tuple[int, ...] = ()
+    covered: bool = False
 
     @property
     def blendshapes(self) -> dict[str, float]:
@@ -104,6 +112,9 @@ class FaceExtractor:
     ) -> None:
         self.expression = expression.eval()
         self.people = people
+        self._mouth = CoveredMouth.of(expression)
+        self._covered: dict[int, float] = {}
+        """How likely the mouth of each person has been covered, as a logit, in the mean of the newest pictures."""
         self._finder = FaceFinder(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence, people)
         self._tracks = Tracks(people, SIGHTINGS) if running_mode == "video" else None
         self._looked_s: float | None = None
@@ -148,6 +159,7 @@ class FaceExtractor:
             others,
             several,
             tracked,
+            one.covered,
         )
 
     def choose(self, x: float, y: float) -> None:
@@ -185,7 +197,13 @@ class FaceExtractor:
         if near:
             crops = torch.from_numpy(np.stack([aligned_crop(image, faces[at].landmarks) for _, at in near]))
             with torch.inference_mode():
-                embeddings, logits = self.expression.perceive(crops)
+                embeddings, logits, lower = self.expression.see(crops)
+                covered = self._mouth(lower) if self._mouth is not None else torch.full((len(near),), -1e3)
+            of_each = dict(zip((person for person, _ in near), covered.tolist(), strict=True))
+            self._covered = {
+                person: (before := self._covered.get(person, logit)) + NEWEST * (logit - before)
+                for person, logit in of_each.items()
+            }
             shares = logits.softmax(dim=1).numpy()
             for i, (person, at) in enumerate(near):
                 parts = [faces[at].blendshapes, faces[at].pose, embeddings[i].numpy(), logits[i].numpy()]
@@ -199,6 +217,7 @@ class FaceExtractor:
                 faces[at].blendshapes,
                 made[person][1] if person in made else None,
                 too_far=person in far,
+                covered=person in made and self._covered[person] > COVERED,
             )
             for person, at in found.items()
         )

@@ -80,7 +80,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "Sentiment": {"value": "float", "low": "float", "high": "float"},
     "Emotions": dict.fromkeys(EMOTIONS, "float"),
     # as_of_s, late: how far perception had come, missing where it had come as far as the window. far: the face that is
-    # seen is too far away. unread: of the speech that is heard nothing is read. See Attention.
+    # seen is too far away. covered: its mouth is. unread: of the speech that is heard nothing is read. See Attention.
     "ModalityState": {
         "present": "bool",
         "newest_s": "double",
@@ -92,6 +92,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "influence": "float",
         "far": "bool",
         "unread": "bool",
+        "covered": "bool",
     },
     "Modalities": dict.fromkeys((m.value for m in Modality), "ModalityState"),
     "Edges": {f"{edge.source}_to_{edge.target}": "float" for edge in EDGES},

@@ -95,6 +95,12 @@ class ModalityEstimate(Part):
     )
     late: bool = Field(default=False, description="absent because the machine has not come to look: nobody knows")
     far: bool = Field(default=False, description="absent because the face that is seen is too far away to be read")
+    covered: Literal[True] | None = Field(
+        default=None,
+        exclude_if=unset,
+        description="the mouth of the face is covered: what is left shows less, and alone is made less sure; missing "
+        "otherwise",
+    )
     unread: bool = Field(
         default=False,
         description="absent although somebody speaks: no word was understood, or the model was not tested in the "

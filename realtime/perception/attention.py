@@ -32,8 +32,9 @@ class Attention:
     """How far perception had come when a window was cut; whoever cuts it again needs it, too.
 
     as_of_s: moment at which the presence of a modality is judged; none: at the end of the window. late: modalities of
-    which something waits that is too old to stand for now. far: whether the face that is seen is too far away. unread:
-    whether speech is heard of which the model reads nothing. language: the one that was found to be spoken.
+    which something waits that is too old to stand for now. far: whether the face that is seen is too far away.
+    unread: whether speech is heard of which the model reads nothing. language: the one that was found to be spoken.
+    covered: whether the mouth of the face that is seen is covered.
     """
 
     as_of_s: Mapping[Modality, float] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Attention:
     far: bool = False
     unread: bool = False
     language: Language | None = None
+    covered: bool = False
 
 
 WHOLE: Final = Attention()

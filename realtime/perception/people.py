@@ -105,6 +105,7 @@ class _Person:
     seen_s: float
     box: Box
     too_far: bool = False
+    covered: bool = False
     voiced_s: tuple[float, ...] = ()
     """Times of the rows of the voice in the window, as far as they can still be cut."""
     words: tuple[Word, ...] = ()
@@ -156,7 +157,8 @@ class People:
                 if person is None:
                     window = SlidingWindow(self._specs, self._device)
                     person = self._persons[one.person] = _Person(window, captured_s, captured_s, one.box)
-                person.seen_s, person.box, person.too_far = captured_s, one.box, one.too_far
+                person.seen_s, person.box = captured_s, one.box
+                person.too_far, person.covered = one.too_far, one.covered
                 if len(one.rows):
                     self._enter(one.person, person, Modality.VISION, one.rows.halved(), replaces=False)
 
@@ -199,7 +201,7 @@ class People:
             self._give_words(number, person, spoken)
             with self._lock:
                 self._give_voice(number, person, end_s)
-                cut = person.window.cut(end_s, replace(attention, far=person.too_far))
+                cut = person.window.cut(end_s, replace(attention, far=person.too_far, covered=person.covered))
             said = tuple(w for w in person.words if w.end_s > cut.start_s and w.start_s < end_s)
             silent = None if Modality.AUDIO in cut.present else _why(heard, number)
             perceived.append(PerceivedPerson(number, person.window, cut, () if self._private else said, silent))

@@ -213,6 +213,8 @@ class Perception:
             face = None
         if face is not None and face.too_far:
             attention = replace(attention, far=True)
+        if face is not None and face.covered:
+            attention = replace(attention, covered=True)
         unread_s = end_s - self._words_last_s
         attention = replace(attention, unread=unread_s < self._unread_s <= end_s, language=self._entered.language)
         with self._entering:

@@ -46,6 +46,11 @@ class WindowCut:
         return frozenset({Modality.VISION} if self.attention.far else ()) - self.present
 
     @property
+    def covered(self) -> frozenset[Modality]:
+        """Modalities that are present, and half hidden: the face, when its mouth is covered."""
+        return frozenset({Modality.VISION} if self.attention.covered else ()) & self.present
+
+    @property
     def unread(self) -> frozenset[Modality]:
         """Modalities that are not present because what is said is not read."""
         return frozenset({Modality.TEXT} if self.attention.unread else ()) - self.present

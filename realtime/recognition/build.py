@@ -44,6 +44,8 @@ class WindowSummary(Protocol):
     @property
     def far(self) -> AbstractSet[Modality]: ...
     @property
+    def covered(self) -> AbstractSet[Modality]: ...
+    @property
     def unread(self) -> AbstractSet[Modality]: ...
     @property
     def language(self) -> Language | None: ...
@@ -143,5 +145,6 @@ def _modality(m: Modality, cut: WindowSummary, inference: Inference | None) -> M
         influence=None if share.influence is None else round(share.influence, 4),
         late=m in cut.late,
         far=m in cut.far,
+        covered=m in cut.covered or None,
         unread=m in cut.unread,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PersonWindow:
-    """All that one person's window holds from `start_s` on. far, silent: see PersonPart."""
+    """All that one person's window holds from `start_s` on. far, silent, covered: see PersonPart."""
 
     person: int
     start_s: float
@@ -28,14 +28,17 @@ class PersonWindow:
     words: tuple[Word, ...]
     far: bool = False
     silent: Silence | None = None
+    covered: bool = False
 
     @classmethod
     def of(cls, perceived: PerceivedPerson) -> Self:
         """What a person's window holds now, without rows that no window will hold again."""
         rows = {m: perceived.window.since(m, perceived.cut.start_s) for m in APPENDED}
         rows[Modality.TEXT] = perceived.window.since(Modality.TEXT, -math.inf)
-        far = perceived.cut.attention.far
-        return cls(perceived.person, perceived.cut.start_s, rows, perceived.words, far, perceived.silent)
+        seen = perceived.cut.attention
+        return cls(
+            perceived.person, perceived.cut.start_s, rows, perceived.words, seen.far, perceived.silent, seen.covered
+        )
 
 
 class PeopleLog:
@@ -65,5 +68,6 @@ class PeopleLog:
         if (before is None and not len(text)) or (
             before is not None and words == before.words and np.array_equal(text.values, known[Modality.TEXT].values)
         ):
-            return PersonPart(now.person, rows, None, anew, now.far, now.silent)
-        return PersonPart(now.person, {**rows, Modality.TEXT: text}, words, anew, now.far, now.silent)
+            return PersonPart(now.person, rows, None, anew, now.far, now.silent, now.covered)
+        rows = {**rows, Modality.TEXT: text}
+        return PersonPart(now.person, rows, words, anew, now.far, now.silent, now.covered)

@@ -273,7 +273,7 @@ def _enter_person(one: ServedWindow, part: PersonPart) -> None:
 def _asked(state: ServedStream, message: WindowMessage) -> tuple[Asked, ...]:
     own = Asked(state, state.words, message.attention)
     return own, *(
-        Asked(one, one.words, replace(message.attention, far=part.far), part.person, part.silent)
+        Asked(one, one.words, replace(message.attention, far=part.far, covered=part.covered), part.person, part.silent)
         for part in message.people
         for one in [state.people[part.person]]
     )

@@ -80,6 +80,7 @@ _MESSAGES: Final = {
         "language_probability": "float",
         # Of everybody in view, where several are followed.
         "people": "repeated Person",
+        "covered": "bool",
     },
     # What the window of one person gained since the message before, or all of it. words: as of the window.
     # anew: the rows of the voice take the place of all before. silent: why there is no voice, see the estimate.
@@ -91,6 +92,7 @@ _MESSAGES: Final = {
         "words": "Words",
         "far": "bool",
         "silent": "string",
+        "covered": "bool",
     },
 }
 _CLASSES: Final = protobuf.message_classes("dhmd/window.proto", "dhmd.window", _MESSAGES)
@@ -115,6 +117,7 @@ class PersonPart:
     anew: bool = False
     far: bool = False
     silent: Silence | None = None
+    covered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,7 @@ class WindowMessage:
             margin=self.steadiness.margin,
             far=self.attention.far,
             unread=self.attention.unread,
+            covered=self.attention.covered or None,
         )
         if (language := self.attention.language) is not None:
             message.language, message.language_probability = language.code, language.probability
@@ -173,7 +177,9 @@ class WindowMessage:
             message.features = json.dumps([spec.to_dict() for spec in self.features.values()])
         _write_window(self.rows, self.words, message)
         for one in self.people:
-            part = message.people.add(person=one.person, anew=one.anew, far=one.far, silent=one.silent)
+            part = message.people.add(
+                person=one.person, anew=one.anew, far=one.far, silent=one.silent, covered=one.covered or None
+            )
             _write_window(one.rows, one.words, part)
         payload: bytes = message.SerializeToString()
         return payload
@@ -207,7 +213,7 @@ def _write_window(rows: Mapping[Modality, Rows], words: Sequence[Word] | None, p
                 end_s=word.end_s,
                 probability=word.probability,
                 language=word.language,
-                overlapped=word.overlapped,
+                overlapped=word.overlapped or None,
             )
 
 
@@ -265,7 +271,12 @@ def _people(parts: Any, end_s: float) -> tuple[PersonPart, ...]:
         raise WindowInvalid("people who are silent for no reason")
     return tuple(
         PersonPart(
-            part.person, *_window(part, end_s), part.anew, part.far, part.silent if part.HasField("silent") else None
+            part.person,
+            *_window(part, end_s),
+            part.anew,
+            part.far,
+            part.silent if part.HasField("silent") else None,
+            part.covered,
         )
         for part in parts
     )
@@ -281,7 +292,9 @@ def _attention(message: Any) -> Attention:
         if not CODE.fullmatch(message.language) or not 0 <= message.language_probability <= 1:
             raise WindowInvalid("a language that none speaks")
         language = Language(message.language, message.language_probability)
-    return Attention(as_of_s, frozenset(map(Modality, message.late)), message.far, message.unread, language)
+    return Attention(
+        as_of_s, frozenset(map(Modality, message.late)), message.far, message.unread, language, message.covered
+    )
 
 
 def _steadiness(message: Any) -> Steadiness:

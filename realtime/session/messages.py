@@ -181,7 +181,7 @@ def _write_state(m: Modality, cut: WindowCut, inference: Inference | None, state
         state.newest_s = newest_s
     if (as_of_s := cut.attention.as_of_s.get(m)) is not None:
         state.as_of_s = as_of_s
-    for why, modalities in (("late", cut.late), ("far", cut.far), ("unread", cut.unread)):
+    for why, modalities in (("late", cut.late), ("far", cut.far), ("covered", cut.covered), ("unread", cut.unread)):
         if m in modalities:
             setattr(state, why, True)
     if inference is not None:
@@ -253,6 +253,7 @@ class RecordedWindow:
     present: frozenset[Modality]
     late: frozenset[Modality]
     far: frozenset[Modality]
+    covered: frozenset[Modality]
     unread: frozenset[Modality]
     language: Language | None
 
@@ -268,6 +269,7 @@ def attention_of(message: Any) -> Attention:
         as_of_s={m: state.as_of_s for m, state in states.items() if state.HasField("as_of_s")},
         late=frozenset(m for m, state in states.items() if state.late),
         far=states[Modality.VISION].far,
+        covered=states[Modality.VISION].covered,
         unread=states[Modality.TEXT].unread,
         language=_language_of(message),
     )
@@ -283,6 +285,7 @@ def window_of(message: Any) -> RecordedWindow:
         present=frozenset(m for m, state in states.items() if state.present),
         late=attention_of(message).late,
         far=frozenset(m for m, state in states.items() if state.far),
+        covered=frozenset(m for m, state in states.items() if state.covered),
         unread=frozenset(m for m, state in states.items() if state.unread),
         language=_language_of(message),
     )

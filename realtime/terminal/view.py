@@ -322,7 +322,7 @@ def _channels(e: Estimate, width: int) -> RenderableType:
             continue
         table.add_row(
             label,
-            Text("● present", "green"),
+            Text("◐ covered", "yellow") if part.covered else Text("● present", "green"),
             alone(part),
             "-" if part.influence is None else f"{part.influence:.0%}",
             Text(f"{part.sentiment:+.2f}", sentiment_colour(part.sentiment)),

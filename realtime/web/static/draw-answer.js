@@ -60,7 +60,7 @@ function drawCards(modalities) {
     const one = modalities?.[key], [, is, alone, influence] = card.children;
     card.className = `card ${one?.present ? (key === leader ? "leads" : "") : "away"}`;
     is.className = one?.present ? "present" : "absent";
-    put(is, !one ? "-" : one.present ? `● ${PERCEIVED[key]}` : one.late ? `◌ ${t("behind")}` : `○ ${one.far ? t("too far away") : one.unread ? t("not understood") : whyAbsent(key)}`);
+    put(is, !one ? "-" : one.present ? (one.covered ? `◐ ${t("mouth covered")}` : `● ${PERCEIVED[key]}`) : one.late ? `◌ ${t("behind")}` : `○ ${one.far ? t("too far away") : one.unread ? t("not understood") : whyAbsent(key)}`);
     const said = one?.emotions && strongest(one.emotions);
     put(alone, said ? `${SIGNS[said]} ${t(said)} ${percent(one.emotions[said])}` : "");
     influence.hidden = one?.influence == null;

@@ -16,14 +16,17 @@ import torch
 from numpy.typing import NDArray
 
 from dhmd.assets.store import sha256_of
+from dhmd.checkpoint import load
 from dhmd.contract import ContractMismatch, Rows
 from dhmd.errors import LibraryMissing
+from dhmd.features.covered import CoveredMouth
 from dhmd.features.expression import ExpressionNet, aligned_crop
 from dhmd.features.face import SIGHTINGS, WIDTH, FaceExtractor, FaceObservation
 from dhmd.features.finder import SMALLEST_TILE, tiles
 from dhmd.features.landmarks import BLENDSHAPES, MAX_FACES, _without_startup_chatter, head_pose
 from dhmd.labels import EMOTIONS
 from dhmd.media.reader import MediaReader
+from dhmd.modality import Modality
 
 Image = NDArray[np.uint8]
 LEFT, RIGHT = 0.25, 0.75
@@ -424,3 +427,36 @@ def test_a_machine_without_a_folder_for_temporary_files_sees_faces(
         monkeypatch.delattr(os, "memfd_create", raising=False)
     with FaceExtractor(network, "image") as extractor:
         assert extractor.push(scene((head, LEFT, 280)), 0.0).faces == 1
+
+
+def test_a_covered_mouth_is_told_and_no_other_cover(head: Image) -> None:
+    """Of the network from which it was learned; an eye is covered, then the mouth by a mask."""
+    with FaceExtractor(ExpressionNet.load(load("base").encoder(Modality.VISION))) as extractor:
+        import cv2
+
+        def told(cover: Callable[[Image, Image], None], start_s: float) -> bool:
+            image = scene((head, LEFT, 280))
+            points = [extractor.push(image, start_s + i / 15) for i in range(5)][-1].landmarks
+            assert points is not None
+            places = (points[:, :2] * (image.shape[1], image.shape[0])).round().astype(np.int32)
+            cover(image, places)
+            return [extractor.push(image, start_s + 1 + i / 15) for i in range(12)][-1].covered
+
+        def sunglasses(image: Image, places: NDArray[np.int32]) -> None:
+            for eye in (159, 386):
+                cv2.circle(image, places[eye].tolist(), 22, (20, 20, 20), -1)
+
+        def mask(image: Image, places: NDArray[np.int32]) -> None:
+            jaw = [93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 195]
+            cv2.fillPoly(image, [places[jaw]], (200, 190, 180))
+
+        assert [told(cover, 3.0 * i) for i, cover in enumerate((lambda *_: None, sunglasses, mask))] == [
+            False,
+            False,
+            True,
+        ]
+
+
+def test_a_network_that_the_reading_was_not_learned_of_tells_no_cover(network: ExpressionNet) -> None:
+    assert CoveredMouth.of(ExpressionNet.load(load("base").encoder(Modality.VISION))) is not None
+    assert CoveredMouth.of(network) is None

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dhmd.checkpoint import encoder_path, load
-from dhmd.features.expression import ExpressionNet
+from dhmd.features.expression import ExpressionNet, Seen
 from dhmd.features.face import FaceExtractor, FaceObservation
 from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.modality import Modality
@@ -87,13 +87,13 @@ def test_crops_that_pass_together_say_what_each_says_alone(
     small[60:96, 60:105] = face[::8, ::8]
     picture: NDArray[np.uint8] = np.concatenate([face, face[:, ::-1], small], axis=1)
     passes: list[int] = []
-    perceive = ExpressionNet.perceive
+    see = ExpressionNet.see
 
-    def counted(self: ExpressionNet, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def counted(self: ExpressionNet, crops: torch.Tensor) -> Seen:
         passes.append(len(crops))
-        return perceive(self, crops)
+        return see(self, crops)
 
-    monkeypatch.setattr(ExpressionNet, "perceive", counted)
+    monkeypatch.setattr(ExpressionNet, "see", counted)
     with FaceExtractor(network, people=3) as several:
         seen = [several.push(picture, i / 15) for i in range(4)][-1]
     with FaceExtractor(network) as one:

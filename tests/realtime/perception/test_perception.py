@@ -27,6 +27,7 @@ from realtime.perception.extractors import StreamExtractors
 from realtime.perception.perception import Perception
 from realtime.perception.transcript import StreamingTranscript, TranscriptUpdate
 from realtime.recognition.build import build_estimate
+from realtime.recognition.engine import COVERED_TEMPERATURE, Engine
 from realtime.terminal.view import nothing_perceived
 
 BLOCK = 1600
@@ -193,6 +194,23 @@ def test_a_face_too_far_away_is_told_of_until_it_is_out_of_sight(perception: Per
     )  # fmt: skip
     assert inference_free.modalities.vision.far
     assert nothing_perceived(inference_free) == "somebody is seen, too far away to be read"
+
+
+def test_a_face_whose_mouth_is_covered_is_told_and_alone_is_less_sure(perception: Perception) -> None:
+    spec, extractor = perception.extractors.face.spec, cast("Any", perception.extractors.face)
+    rows = Rows(np.array([1.0]), np.random.default_rng(0).standard_normal((1, spec.width)).astype(np.float32))
+    said, engine = [], Engine(load("base"), torch.device("cpu"))
+    for covered in (False, True):
+        observation = FaceObservation(1.0, rows, 1, (0.1, 0.1, 0.9, 0.9), covered=covered)
+        extractor.due, extractor.push = lambda _: True, lambda *_, one=observation: one
+        perception.see(VideoFrame(np.zeros((8, 8, 3), np.uint8), 1.0, 1.0))
+        cut = perception.perceive(1.1).cut
+        assert cut.covered == (cut.present if covered else set())
+        inference = engine.infer(cut)
+        assert inference is not None
+        said.append(np.log(inference.emotions))
+    plain, less = (one - one.mean() for one in said)
+    np.testing.assert_allclose(plain, COVERED_TEMPERATURE * less, rtol=1e-3)
 
 
 def test_no_estimate_waits_for_the_lips_that_a_voice_makes(

@@ -37,7 +37,7 @@ from realtime.scale.window_message import (
     WindowMessage,
 )
 
-LATE = Attention({Modality.AUDIO: 3.5}, frozenset({Modality.VISION}), far=True)
+LATE = Attention({Modality.AUDIO: 3.5}, frozenset({Modality.VISION}), far=True, covered=True)
 
 
 def a_message(**changed: Any) -> WindowMessage:
@@ -111,7 +111,7 @@ def test_other_programs_are_told_of_the_messages_as_they_are() -> None:
 
 def test_people_come_as_they_went() -> None:
     sent = a_message()
-    speaks = PersonPart(2, sent.rows, sent.words, anew=True, far=True)
+    speaks = PersonPart(2, sent.rows, sent.words, anew=True, far=True, covered=True)
     listens = PersonPart(5, {Modality.VISION: sent.rows[Modality.VISION]}, None, silent="another")
     came = WindowMessage.decode(a_message(people=(speaks, listens)).encode()).people
     for went, there in zip((speaks, listens), came, strict=True):

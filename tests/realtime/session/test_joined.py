@@ -140,6 +140,7 @@ def emission(cut: WindowCut) -> Emission:
         seq=1,
         faces=0,
         transcript="",
+        overlapped=None,
         latency_ms=latency,
         dropped=Dropped(video=0, audio=0),
         top=None,

@@ -155,6 +155,9 @@ def test_the_language_is_told_and_whether_it_is_read() -> None:
     assert describe_line(told).endswith(
         '"Wir haben gewonnen"  (de, not read: no language that this model was tested in)'
     )
+    hidden = happy.modalities.vision.model_copy(update={"covered": True})
+    covered = happy.model_copy(update={"modalities": happy.modalities.model_copy(update={"vision": hidden})})
+    assert re.search(r"face +◐ covered", "\n".join(drawn(dashboard, covered, 80, 24)))
     at_once = happy.model_copy(update={"overlapped": True})
     assert describe_line(at_once).endswith('"Wir haben gewonnen"  (several speak at once)')
     silent = told.model_copy(update={"transcript": "", "language": None})

@@ -183,6 +183,8 @@ def test_speech_that_is_not_read_is_told_and_its_language(browser: Any, stage: S
     told.get_by_text("These words are shown, and not read").wait_for()
     assert page.locator("#language").inner_text() == "German"
     accessible(page)
+    stage.feed.on_estimate(emission(1.25, present=EVERYTHING, attention=Attention(covered=True)))
+    card(page, "vision").get_by_text("◐ mouth covered").wait_for()
     stage.feed.on_estimate(emission(1.3, present=EVERYTHING))
     page.wait_for_function("() => document.querySelector('#unread').textContent === ''")
     assert page.complaints == []
@@ -252,7 +254,7 @@ def test_each_of_several_people_has_a_card_and_who_speaks_is_told(browser: Any, 
     page.locator("#top strong", has_text="happy").wait_for()
     page.locator("#words [data-who='2']", has_text="Wonderful").wait_for()
     assert page.locator("#words [data-who]").count() == 1
-    assert page.locator("#words [data-overlapped]").all_inner_texts() == ["news "]
+    assert page.locator("#words [data-overlapped]").all_inner_texts() == ["news"]
     accessible(page)
     page.screenshot(path=tmp_path / "people.png", full_page=True)
     feed.on_people(PeopleInView(9.0, two[:1]))
