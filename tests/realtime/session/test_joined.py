@@ -146,7 +146,6 @@ def emission(cut: WindowCut) -> Emission:
         top=None,
         person=None,
         silent=None,
-        overlapped=None,
     )
     return Emission(cast("Any", told), Perceived(cut, 0, ()), None, None, timed=False)
 
