@@ -202,7 +202,7 @@ def test_a_face_whose_mouth_is_covered_is_told_and_alone_is_less_sure(perception
     said, engine = [], Engine(load("base"), torch.device("cpu"))
     for covered in (False, True):
         observation = FaceObservation(1.0, rows, 1, (0.1, 0.1, 0.9, 0.9), covered=covered)
-        extractor.due, extractor.push = lambda _: True, lambda *_, one=observation: one
+        extractor.due, extractor.push = lambda *_: True, lambda *_, one=observation: one
         perception.see(VideoFrame(np.zeros((8, 8, 3), np.uint8), 1.0, 1.0))
         cut = perception.perceive(1.1).cut
         assert cut.covered == (cut.present if covered else set())
