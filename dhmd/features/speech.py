@@ -131,16 +131,9 @@ class SpeechModel:
         return SpokenLanguage(None if self.language == AUTO else self.language)
 
     def transcribe(
-        self,
-        samples: NDArray[np.float32],
-        start_s: float = 0.0,
-        spoken: SpokenLanguage | None = None,
-        *,
-        unsure: bool = False,
+        self, samples: NDArray[np.float32], start_s: float = 0.0, spoken: SpokenLanguage | None = None
     ) -> list[Word]:
         """Words of at most 20 s of speech, with times; none when the model is not confident that it heard any.
-
-        unsure: however unlikely they are.
 
         samples: (N,) 16 kHz mono in [-1, 1], the first captured at `start_s`. spoken: the language of the stream, which
         takes in what these samples tell of it; None: of these samples alone. Greedy, with no text from before.
@@ -151,7 +144,7 @@ class SpeechModel:
             return []
         spoken = spoken or self.spoken()
         for silence in _TRAILING:
-            words = self._hypothesis(samples, silence, start_s, spoken, unsure)
+            words = self._hypothesis(samples, silence, start_s, spoken)
             if words is not None:
                 return words
         return []
@@ -172,7 +165,7 @@ class SpeechModel:
         return self._words(tokenizer, tokens, encoded, samples, start_s)
 
     def _hypothesis(
-        self, samples: NDArray[np.float32], silence: int, start_s: float, spoken: SpokenLanguage, unsure: bool
+        self, samples: NDArray[np.float32], silence: int, start_s: float, spoken: SpokenLanguage
     ) -> list[Word] | None:
         """Words heard with that much silence after the samples; None when the model is not confident of them."""
         encoded = self._encode(np.pad(samples, (0, silence)))
@@ -192,7 +185,7 @@ class SpeechModel:
         if result.no_speech_prob >= _NO_SPEECH:
             return []
         tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
-        if not tokens or not _confident(tokenizer.decode(tokens), 0.0 if unsure else result.scores[0]):
+        if not tokens or not _confident(tokenizer.decode(tokens), result.scores[0]):
             return None
         words = self._words(tokenizer, tokens, encoded, samples, start_s)
         squeezed = sum(word.end_s - word.start_s < _FRAME_S for word in words)

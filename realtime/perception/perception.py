@@ -28,7 +28,7 @@ from realtime.perception.extractors import StreamExtractors
 from realtime.perception.people import People, PeopleInView, PeopleObserver, PerceivedPerson
 from realtime.perception.rates import FULL, Rates
 from realtime.perception.speaking import Speakers
-from realtime.perception.transcript import Overlapped, TranscriptUpdate
+from realtime.perception.transcript import TranscriptUpdate
 from realtime.perception.turns import Turns
 from realtime.perception.window import SlidingWindow, WindowCut
 from realtime.perception.words import SpokenWords
@@ -161,19 +161,18 @@ class Perception:
         for block in blocks:
             transcript.push(block)
         # What came before these blocks has been heard; they themselves are perhaps being heard in another thread.
-        overlapped = self._overlapped(blocks[0].captured_s if blocks else math.inf)
+        heard_s = blocks[0].captured_s if blocks else math.inf
         while transcript.due(self._rates.words_s):
             with self.turn(Modality.TEXT):
-                if update := transcript.step(self._rates.words_s, overlapped):
-                    self._read(update, overlapped)
+                if update := transcript.step(self._rates.words_s):
+                    self._read(update, heard_s)
         if blocks:
             self.progress.looked(Modality.TEXT, blocks[-1].end_s)
 
     def finish(self) -> None:
         """Make final what was being said: the sound has ended."""
         if self.extractors.transcript is not None:
-            overlapped = self._overlapped(math.inf)
-            self._read(self.extractors.transcript.finish(overlapped), overlapped)
+            self._read(self.extractors.transcript.finish(), math.inf)
 
     def join(self, observer: Observer, now_s: float) -> int:
         """Tell an observer what the window holds, and from now on all that is perceived.
@@ -247,17 +246,14 @@ class Perception:
             if isinstance(observer, PeopleObserver):
                 tell(observer)
 
-    def _overlapped(self, heard_s: float) -> Overlapped:
-        """Whether several spoke, as far as it was heard by a moment."""
-        overlaps = self.extractors.voice.overlaps
-        return lambda start_s, end_s: overlaps.during(start_s, end_s, heard_s)
-
-    def _read(self, update: TranscriptUpdate, overlapped: Overlapped) -> None:
+    def _read(self, update: TranscriptUpdate, heard_s: float) -> None:
+        """heard_s: up to where it counts whether several spoke."""
         if self._people is not None:
             final, partial = (self._people.who_said(words) for words in (update.final, update.partial))
         else:
+            overlaps = self.extractors.voice.overlaps
             final, partial = (
-                tuple(replace(word, overlapped=overlapped(word.start_s, word.end_s)) for word in words)
+                tuple(replace(word, overlapped=overlaps.during(word.start_s, word.end_s, heard_s)) for word in words)
                 for words in (update.final, update.partial)
             )
         update = replace(update, final=final, partial=partial)

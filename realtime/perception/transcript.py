@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -49,9 +48,6 @@ _SURE_AFTER_MISSED: Final = 0.66
 _CLEAR: Final = 0.7
 _EASE: Final = 0.1
 """By so much less sure is a model that knows many languages."""
-
-Overlapped = Callable[[float, float], bool]
-"""Tells whether several spoke from one moment of the stream clock to another, as far as it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +148,14 @@ class StreamingTranscript:
         utterance = self._utterances[0]
         return bool(self._unreported) or utterance.closed or utterance.heard + _frames(step_s) <= len(utterance.frames)
 
-    def step(self, step_s: float = WORDS_S, overlapped: Overlapped = lambda *_: False) -> TranscriptUpdate | None:
-        """Recognise once if it is time to; None when nothing is due. Of an utterance of several in which no word was
-        understood, the likeliest words are told at its end, however unsure."""
+    def step(self, step_s: float = WORDS_S) -> TranscriptUpdate | None:
+        """Recognise once if it is time to; None when nothing is due."""
         step = _frames(step_s)
         while self._utterances:
             utterance = self._utterances[0]
             ahead = utterance.heard + step
             if utterance.closed and ahead >= len(utterance.frames):
-                self._conclude(utterance, overlapped)
+                self._conclude(utterance)
                 self._utterances.popleft()
                 return self._update(())
             if ahead > len(utterance.frames):
@@ -176,11 +171,11 @@ class StreamingTranscript:
                 return self._update(tuple(utterance.agreement.partial) if utterance.understood else ())
         return self._update(()) if self._unreported else None
 
-    def finish(self, overlapped: Overlapped = lambda *_: False) -> TranscriptUpdate:
+    def finish(self) -> TranscriptUpdate:
         """Make final what is left: the stream has ended."""
         self._close()
         final: list[Word] = []
-        while update := self.step(overlapped=overlapped):
+        while update := self.step():
             final.extend(update.final)
         return TranscriptUpdate(tuple(final), (), self._skipped_s, self._spoken, self._missed_s)
 
@@ -202,13 +197,13 @@ class StreamingTranscript:
         if self._utterances:
             self._utterances[-1].closed = True
 
-    def _recognise(self, utterance: _Utterance, end: int, *, unsure: bool = False) -> None:
+    def _recognise(self, utterance: _Utterance, end: int) -> None:
         sound = np.concatenate(utterance.frames[:end])
-        hypothesis = self.speech.transcribe(sound, utterance.start_s, self._language, unsure=unsure)
+        hypothesis = self.speech.transcribe(sound, utterance.start_s, self._language)
         if hypothesis:
             ease = _EASE if self.speech.multilingual else 0.0
             utterance.sureness = ease + sum(word.probability for word in hypothesis) / len(hypothesis)
-            utterance.understood = utterance.understood or unsure or utterance.sureness >= self._sure
+            utterance.understood = utterance.understood or utterance.sureness >= self._sure
         self._accept(utterance, utterance.agreement.update(hypothesis))
 
     def _accept(self, utterance: _Utterance, words: tuple[Word, ...]) -> None:
@@ -220,12 +215,11 @@ class StreamingTranscript:
             self._unreported.extend(utterance.withheld)
             utterance.withheld.clear()
 
-    def _conclude(self, utterance: _Utterance, overlapped: Overlapped) -> None:
+    def _conclude(self, utterance: _Utterance) -> None:
         """Let the last hypothesis of an utterance stand: it has ended."""
         end = min(utterance.speech_end + _TAIL, len(utterance.frames))
-        several = not utterance.understood and overlapped(utterance.start_s, utterance.time_of(end))
-        if (several or utterance.heard < end) and sum(utterance.speaking) >= _LEAST_SPEECH:
-            self._recognise(utterance, end, unsure=several)
+        if utterance.heard < end and sum(utterance.speaking) >= _LEAST_SPEECH:
+            self._recognise(utterance, end)
         self._accept(utterance, utterance.agreement.settle())
         self._language.utterance_ended()
         self._note_missed(utterance, end, _MISSED)
