@@ -77,11 +77,11 @@ STILL = "loop=loop=-1:size=1,trim=duration=3,setpts=N/25/TB"
 """Makes a portrait of a film: its first picture."""
 
 
-def at_once(path: Path, shared: Path, *, portrait: bool = False, length_s: float = 3) -> Path:
-    """Two talkers side by side who talk at once, the right one 6 dB softer; or who is a portrait, heard elsewhere. They
-    speak for three seconds."""
+def at_once(path: Path, shared: Path, *, portrait: bool = False, volume: float = 0.5, length_s: float = 3) -> Path:
+    """Two talkers side by side who talk at once, the right one softer; or who is a portrait, heard elsewhere. They
+    speak for three seconds. volume: of the right one's amplitude."""
     pictures = f"[0:v]null[l];[1:v]{STILL if portrait else 'null'}[r];[l][r]hstack,tpad=stop_mode=clone:stop=-1[v];"
-    sound = "[1:a]volume=0.5[soft];[0:a][soft]amix=normalize=0,apad[sound]"
+    sound = f"[1:a]volume={volume}[soft];[0:a][soft]amix=normalize=0,apad[sound]"
     return film(path, grid(shared, FIRST, SECOND), pictures + sound, "-map", "[sound]", length_s=length_s)
 
 

@@ -224,7 +224,7 @@ def test_of_two_who_talk_at_once_the_louder_ones_words_are_given_and_marked(
     shared: Path, mosquitto: Any, subscribe: Callable[..., Any], tmp_path: Path
 ) -> None:
     """With one person, too; in the estimates, the session, its replay, and the report."""
-    film, session = composites.at_once(tmp_path / "both.mp4", shared, length_s=5), tmp_path / "both.mcap"
+    film, session = composites.at_once(tmp_path / "both.mp4", shared, volume=0.35, length_s=5), tmp_path / "both.mcap"
     said = ("--record", session, "--estimates", tmp_path / "both.jsonl")
     assert live("run", "--source", film, "--pace", "max", "--stream", "table", "--broker", "none", *said)[0] == 0
     estimates = lines(tmp_path / "both.jsonl")
