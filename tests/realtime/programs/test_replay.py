@@ -215,8 +215,8 @@ def test_dropped_frames_and_late_words(
         time.sleep(0.3)
         return push(self, *arguments)
 
-    def late_step(self: StreamingTranscript, step_s: float) -> TranscriptUpdate | None:
-        update = step(self, step_s)
+    def late_step(self: StreamingTranscript, *arguments: Any) -> TranscriptUpdate | None:
+        update = step(self, *arguments)
         if update is not None:
             time.sleep(0.6)
         return update

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mcap.reader import make_reader
 from rich.console import Console
 
 from dhmd.checkpoint import encoder_path, load
@@ -334,7 +335,10 @@ def test_a_cut_session_serves_up_to_its_cut_and_says_so(
 
 def test_a_damaged_chunk_is_a_cut(talk: Path, store: FeatureStore, untrained_checkpoint: Path) -> None:
     content = bytearray(talk.read_bytes())
-    middle = len(content) // 2
+    with talk.open("rb") as file:
+        chunks = make_reader(file).get_summary().chunk_indexes  # type: ignore[union-attr]
+    chunk = chunks[len(chunks) // 2]
+    middle = chunk.chunk_start_offset + chunk.chunk_length // 2
     content[middle : middle + 64] = bytes(64)
     talk.write_bytes(content)
     assert Session.open(talk).complete
