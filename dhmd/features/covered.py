@@ -11,7 +11,7 @@ from typing import Final, Self
 import torch
 from torch import Tensor, nn
 
-from dhmd.features.expression import LOWER_WIDTH, ExpressionNet
+from dhmd.features.expression import LOWER_WIDTH
 from dhmd.features.weights import fill, load_single
 
 COVERED: Final = 1.0
@@ -35,8 +35,11 @@ class CoveredMouth(nn.Module):
         return logits
 
     @classmethod
-    def of(cls, expression: ExpressionNet, path: Path = WEIGHTS) -> Self | None:
-        """The trained reading of a network; None where it was learned of another one. Raises WeightsInvalid."""
+    def of(cls, network: str, path: Path = WEIGHTS) -> Self | None:
+        """The trained reading of the expression network of this sha256; None where it was learned of another one.
+
+        Raises WeightsInvalid.
+        """
         reading = cls()
         fill(reading, load_single(path), path)
-        return reading.eval() if bytes(reading.network.tolist()).hex() == expression.sha256() else None
+        return reading.eval() if bytes(reading.network.tolist()).hex() == network else None

@@ -36,6 +36,7 @@ NEWEST: Final = 0.2
 """Weight of the newest picture in whether a mouth is covered: the mean is of about a third of a second."""
 
 _ASSET, _WEIGHTS = "face-landmarker", "face_landmarker.task"
+_NETWORK = "vision.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,6 @@ class FaceExtractor:
     ) -> None:
         self.expression = expression.eval()
         self.people = people
-        self._mouth = CoveredMouth.of(expression)
         self._covered: dict[int, float] = {}
         """How likely the mouth of each person has been covered, as a logit, in the mean of the newest pictures."""
         self._finder = FaceFinder(fetch(_ASSET) / _WEIGHTS, running_mode, min_detection_confidence, people)
@@ -120,6 +120,7 @@ class FaceExtractor:
         self._looked_s: float | None = None
         self._asked: tuple[float, float] | None = None
         self.spec = face_spec(expression)
+        self._mouth = CoveredMouth.of(self.spec.weights[_NETWORK])
 
     def due(self, captured_s: float, pictures_hz: float = PICTURES_HZ) -> bool:
         """Tells whether a picture of this time falls into another cell of the grid than the last one pushed.
@@ -256,7 +257,7 @@ def face_spec(expression: ExpressionNet) -> FeatureSpec:
         absent_after_s=0.5,
         weights={
             _WEIGHTS: sha256_of(_ASSET, _WEIGHTS),
-            "vision.safetensors": expression.sha256(),
+            _NETWORK: expression.sha256(),
         },
     )
 
