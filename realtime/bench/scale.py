@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 import psutil
 from rich.console import Console
@@ -100,7 +100,7 @@ def _servers(broker: BrokerAddress, count: int) -> Iterator[list[int]]:
         ]
         try:
             for process in processes:
-                if process.stdout is None or "serving" not in process.stdout.readline():
+                if not any("serving" in line for line in cast("IO[str]", process.stdout)):
                     raise RuntimeError(f"dhmd-live serve ended with status {process.wait()} before it served")
             yield [process.pid for process in processes]
         finally:

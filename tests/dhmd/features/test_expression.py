@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from dhmd.checkpoint import encoder_path, load
 from dhmd.features.expression import (
     CROP_SIDE,
     EMBEDDING_WIDTH,
@@ -16,7 +17,9 @@ from dhmd.features.expression import (
     aligned_crop,
     eye_centres,
 )
+from dhmd.features.fused import available
 from dhmd.labels import EMOTIONS
+from dhmd.modality import Modality
 
 WIDTH, HEIGHT = 640, 480
 
@@ -121,3 +124,21 @@ def test_a_face_and_its_mirror_image_are_perceived_alike() -> None:
     other, _ = network(crops.flip(2))
     torch.testing.assert_close(network.perceive(crops)[0], (embedding + other) / 2, atol=1e-5, rtol=1e-4)
     assert network.perceive(crops)[1].shape == logits.shape
+
+
+@pytest.mark.skipif(not available(), reason="torch has no oneDNN here")
+@pytest.mark.parametrize("crops", [1, 2, 5])
+@torch.inference_mode()
+def test_fused_convolutions_see_the_same(crops: int) -> None:
+    network = ExpressionNet.load(encoder_path(load("base").folder, Modality.VISION))
+    faces = torch.randint(0, 256, (crops, CROP_SIDE, CROP_SIDE), dtype=torch.uint8)
+    fused = network.fused()
+    for plain, quick in zip(network.see(faces), network.see(faces, fused), strict=True):
+        torch.testing.assert_close(quick, plain, atol=1e-5, rtol=1e-5)
+    again = network.see(faces, fused)
+    assert all(torch.equal(*both) for both in zip(again, network.see(faces, fused), strict=True))
+
+
+def test_where_torch_has_no_such_convolutions_faces_are_seen_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert ExpressionNet().eval().fused() is None

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dhmd.checkpoint import encoder_path, load
-from dhmd.features.expression import ExpressionNet, Seen
+from dhmd.features.expression import Convolve, ExpressionNet, Seen
 from dhmd.features.face import FaceExtractor, FaceObservation
 from dhmd.features.landmarks import MOST_PEOPLE
 from dhmd.modality import Modality
@@ -89,9 +89,9 @@ def test_crops_that_pass_together_say_what_each_says_alone(
     passes: list[int] = []
     see = ExpressionNet.see
 
-    def counted(self: ExpressionNet, crops: torch.Tensor) -> Seen:
+    def counted(self: ExpressionNet, crops: torch.Tensor, *convolve: Convolve | None) -> Seen:
         passes.append(len(crops))
-        return see(self, crops)
+        return see(self, crops, *convolve)
 
     monkeypatch.setattr(ExpressionNet, "see", counted)
     with FaceExtractor(network, people=3) as several:
