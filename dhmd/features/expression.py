@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -108,16 +108,19 @@ class _FusedResidual:
     """The same for use. size: of what it gives, where its input is of the size it was made for."""
 
     def __init__(self, block: _Residual, size: torch.Size) -> None:
-        first, first_norm, _, second, second_norm = block.body
+        first, first_norm, _, second, second_norm = cast("Sequence[Any]", block.body)
         self._first = FusedConvolution(first, first_norm, size)
-        self._shortcut = FusedConvolution(*block.shortcut, size) if isinstance(block.shortcut, nn.Sequential) else None
+        self._shortcut = None
+        if isinstance(block.shortcut, nn.Sequential):
+            convolution, norm = cast("Sequence[Any]", block.shortcut)
+            self._shortcut = FusedConvolution(convolution, norm, size)
         self.size = torch.Size((size[0], first.out_channels, *(-(-side // first.stride[0]) for side in size[2:])))
         self._second = FusedConvolution(second, second_norm, self.size)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x is overwritten where the shortcut is x itself."""
-        halfway = self._first(x, "relu")
-        return self._second.added_to(x if self._shortcut is None else self._shortcut(x), halfway)
+        halfway = self._first.relu(x)
+        return self._second.relu_of_sum(x if self._shortcut is None else self._shortcut(x), halfway)
 
 
 Convolve = Callable[[Tensor], Tensor]
@@ -188,7 +191,7 @@ class ExpressionNet(nn.Module):
         """
         if not available():
             return None
-        convolution, norm, _, *blocks = self.trunk[:_POOLING]
+        convolution, norm, _, *blocks = cast("Sequence[Any]", self.trunk[:_POOLING])
         size = torch.Size((2, 1, CROP_SIDE, CROP_SIDE))
         first = FusedConvolution(convolution, norm, size)
         size = torch.Size((2, convolution.out_channels, CROP_SIDE, CROP_SIDE))
@@ -198,7 +201,7 @@ class ExpressionNet(nn.Module):
             size = residuals[-1].size
 
         def convolve(x: Tensor) -> Tensor:
-            x = first(x, "relu")
+            x = first.relu(x)
             for residual in residuals:
                 x = residual(x)
             return x

@@ -1,7 +1,6 @@
 """Convolutions for use: norm, ReLU and shortcut are done within them, by oneDNN.
 
-torch offers these operators to its own compiler; they are asked for by name, and where they are not, on machines
-without oneDNN, there is nothing to be had.
+torch has these operators for its own compiler. They are asked for by name; machines without oneDNN have none.
 """
 
 from __future__ import annotations
@@ -12,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_NEEDED: Final = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
+_CONVOLVE, _ADD, _LAY_OUT = _OPERATORS = (
+    "_convolution_pointwise",
+    "_convolution_pointwise_",
+    "_reorder_convolution_weight",
+)
 
 
 def available() -> bool:
-    """Whether this machine's torch has the operators."""
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in _NEEDED)
+    """Whether torch has the operators on this machine."""
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
 
 
 class FusedConvolution:
@@ -29,18 +32,25 @@ class FusedConvolution:
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, size: torch.Size) -> None:
         """size: of the input (B, C, H, W) for which the weights are laid out; others are served, too."""
         fused = fuse_conv_bn_eval(convolution, norm)
-        self._geometry: tuple[Any, ...] = (list(fused.padding), list(fused.stride), list(fused.dilation), fused.groups)
-        weight, self._bias = fused.weight.detach(), None if fused.bias is None else fused.bias.detach()
-        self._weight: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._geometry, list(size))
+        geometry: Final = (list(fused.padding), list(fused.stride), list(fused.dilation), fused.groups)
+        weight = _operator(_LAY_OUT)(fused.weight.detach(), *geometry, list(size))
+        self._given: tuple[Any, ...] = (weight, None if fused.bias is None else fused.bias.detach(), *geometry)
 
-    def __call__(self, x: Tensor, after: str = "none") -> Tensor:
-        """after: "relu" or "none"."""
-        given = (x, self._weight, self._bias, *self._geometry)
-        made: Tensor = torch.ops.mkldnn._convolution_pointwise(*given, after, [], "")
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W)."""
+        made: Tensor = _operator(_CONVOLVE)(x, *self._given, "none", [], "")
         return made
 
-    def added_to(self, shortcut: Tensor, x: Tensor) -> Tensor:
-        """Add to `shortcut`, in its place, and take the ReLU of the sum."""
-        given = (shortcut, x, self._weight, self._bias, *self._geometry)
-        made: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(*given, "add", 1.0, "relu", [], None)
+    def relu(self, x: Tensor) -> Tensor:
+        """The same, and the ReLU of it."""
+        made: Tensor = _operator(_CONVOLVE)(x, *self._given, "relu", [], "")
         return made
+
+    def relu_of_sum(self, shortcut: Tensor, x: Tensor) -> Tensor:
+        """The ReLU of the sum with `shortcut`, in whose place it is put."""
+        made: Tensor = _operator(_ADD).binary(shortcut, x, *self._given, "add", 1.0, "relu", [], None)
+        return made
+
+
+def _operator(name: str) -> Any:
+    return getattr(torch.ops.mkldnn, name)

@@ -88,6 +88,18 @@ class StreamExtractors:
         return {spec.modality: spec for spec in (self.text.spec, self.face.spec, self.voice.spec)}
 
 
+def loaded_beside(load: Callable[[], StreamExtractors], make: Callable[[], T]) -> tuple[StreamExtractors, T]:
+    """Make something in this thread while extractors load in others. Raises what either raises; then no extractor is
+    left open."""
+    loading = _started(load)
+    try:
+        made = make()
+    except BaseException:
+        loading.add_done_callback(lambda loaded: None if loaded.exception() else loaded.result().face.close())
+        raise
+    return loading.result(), made
+
+
 def _started(load: Callable[[], T]) -> Future[T]:
     """The result of `load`, run in a daemon thread: an interrupt while models load does not wait for them."""
     future: Future[T] = Future()

@@ -66,7 +66,7 @@ def rates_kept(costs: Costs, processors: float, wish: Wish) -> Rates:
 
 def surely_keeps(engine: Engine, processors: float) -> bool:
     """Return whether the machine is so fast that nothing has to be measured."""
-    return engine.window_s * WINDOWS <= SHARE * processors
+    return engine.window_s() * WINDOWS <= SHARE * processors
 
 
 def told(chosen: Rates, costs: Costs, processors: float, wish: Wish) -> str:

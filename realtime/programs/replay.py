@@ -29,7 +29,7 @@ from realtime.errors import SettingsInvalid
 from realtime.layers import read_settings
 from realtime.messages.estimate import Dropped, ModelName
 from realtime.mqtt.broker import BrokerAccess, named_broker
-from realtime.perception.extractors import StreamExtractors
+from realtime.perception.extractors import StreamExtractors, loaded_beside
 from realtime.perception.listening import Listening
 from realtime.perception.perception import Perceived, Perception
 from realtime.pipeline.interrupts import stop_when_asked
@@ -300,13 +300,14 @@ class Replay:
     async def _extracted_again(self) -> Outcome:
         """Extract again, as from a file at --pace max; compared with the recorded estimates nearest in time."""
         outcome = Outcome()
+        extractors, engine = loaded_beside(
+            lambda: StreamExtractors.load(self._checkpoint, self._listening, people=self._people),
+            lambda: Engine(self._checkpoint, self._device),
+        )
         with (
-            Perception(
-                StreamExtractors.load(self._checkpoint, self._listening, people=self._people), self._device
-            ) as perception,
+            Perception(extractors, self._device) as perception,
             Progress(console=self._console, transient=True, disable=not self._console.is_terminal) as progress,
         ):
-            engine = Engine(self._checkpoint, self._device)
             pipeline = Pipeline(
                 perception,
                 engine,

@@ -20,7 +20,7 @@ from realtime.capture.media import MediaFile
 from realtime.capture.sources import open_source
 from realtime.clock import MediaClock, StreamClock
 from realtime.memory import spare_what_is_loaded
-from realtime.perception.extractors import StreamExtractors
+from realtime.perception.extractors import StreamExtractors, loaded_beside
 from realtime.perception.perception import Perception
 from realtime.perception.rates import Rates
 from realtime.perception.turns import Turns
@@ -98,8 +98,10 @@ def prepared(
         # One core is enough for a window; the other belongs to faces and speech.
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
-            engine = Engine(checkpoint, device, activations=web is not None)
+            extractors, engine = loaded_beside(
+                lambda: StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people),
+                lambda: Engine(checkpoint, device, activations=web is not None),
+            )
             rates, why = opened.rates(extractors, engine)
         if why:
             console.print(why, markup=False, highlight=False, soft_wrap=True)

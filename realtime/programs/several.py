@@ -18,7 +18,7 @@ from realtime import event_loop
 from realtime.concerned import concerning
 from realtime.errors import known
 from realtime.memory import spare_what_is_loaded
-from realtime.perception.extractors import StreamExtractors
+from realtime.perception.extractors import StreamExtractors, loaded_beside
 from realtime.perception.turns import Turns
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.programs.outputs import destinations, figures_of
@@ -54,9 +54,11 @@ def run_several(streams: Sequence[RunSettings], console: Console, reread: Reread
         listening = next((one.listening for one in streams if one.listening is not None), None)
         with console.status("loading models") if console.is_terminal else nullcontext():
             most = max(one.most_people for one in streams)
-            extractors = StreamExtractors.load(checkpoint, listening, people=most)
+            extractors, made = loaded_beside(
+                lambda: StreamExtractors.load(checkpoint, listening, people=most), lambda: Engine(checkpoint, device)
+            )
             stack.enter_context(extractors.face)
-            engine = stack.enter_context(SharedEngine(Engine(checkpoint, device)))
+            engine = stack.enter_context(SharedEngine(made))
         spare_what_is_loaded()
         view, turns = StreamsView(console, list(watches)), Turns(cores())
         runs = [

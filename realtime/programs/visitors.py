@@ -18,7 +18,7 @@ from realtime.metrics.prometheus import exposed
 from realtime.mqtt.broker import BrokerAddress
 from realtime.mqtt.embedded import opened_broker
 from realtime.mqtt.publisher import Publisher, publishing
-from realtime.perception.extractors import StreamExtractors
+from realtime.perception.extractors import StreamExtractors, loaded_beside
 from realtime.pipeline.interrupts import stop_when_asked
 from realtime.pipeline.pipeline import Pipeline
 from realtime.programs.outputs import Destinations, assembled
@@ -50,8 +50,10 @@ def host(settings: RunSettings, address: WebAddress, most: int | None, console: 
         checkpoint = load(settings.checkpoint)
         torch.set_num_threads(1)
         with console.status("loading models") if console.is_terminal else nullcontext():
-            extractors = StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people)
-            engine = Engine(checkpoint, device, activations=True)
+            extractors, engine = loaded_beside(
+                lambda: StreamExtractors.load(checkpoint, settings.listening, people=settings.most_people),
+                lambda: Engine(checkpoint, device, activations=True),
+            )
             spare_what_is_loaded()
             if most is None:
                 most = streams_at_once(extractors, engine, settings.rates.hop_s)
