@@ -20,7 +20,8 @@ _CONVOLVE, _ADD, _LAY_OUT = _OPERATORS = (
 
 def available() -> bool:
     """Whether torch has the operators on this machine."""
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return there and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
 
 
 class FusedConvolution:

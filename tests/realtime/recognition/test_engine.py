@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dhmd.errors import DeviceUnavailable
 from dhmd.modality import EDGES, Modality
 from dhmd.model import DHMD
 from realtime.perception.window import SlidingWindow, WindowCut
-from realtime.recognition.engine import Engine, Inference, resolve_device
+from realtime.recognition.engine import FEW, Engine, Inference, resolve_device
 
 CPU = torch.device("cpu")
 SUBSETS = [frozenset(chosen) for n in (1, 2, 3) for chosen in combinations(Modality, n)]
@@ -77,6 +78,25 @@ def test_the_numbers_are_the_model_s(engine: Engine, checkpoint: Checkpoint, pre
     for m, said in inference.modality_sentiment.items():
         alone = float(checkpoint.model.split(out.homogeneous.logit[m])["sentiment"])
         assert said == pytest.approx(min(3.0, max(-3.0, alone)), abs=1e-6)
+
+
+@every_subset
+def test_of_a_window_a_part_is_read_as_if_the_rest_were_absent(
+    engine: Engine, checkpoint: Checkpoint, present: frozenset[Modality]
+) -> None:
+    """Alone and among many, in whatever thread."""
+    whole = perceived(checkpoint, frozenset(Modality))
+    part = dataclasses.replace(whole, present=present)
+    without = {m: mask & (m in present) for m, mask in whole.masks.items()}
+    with torch.inference_mode():
+        heads = checkpoint.model.split(checkpoint.model(whole.inputs, without).output)
+    with ThreadPoolExecutor(1) as elsewhere:
+        alone = elsewhere.submit(infer, engine, part).result()
+    for found in (alone, *engine.infer_many([part] * (FEW + 1))):
+        assert found is not None
+        assert found.sentiment.value == pytest.approx(float(heads["sentiment"]), abs=1e-6)
+        assert set(found.modality_sentiment) == present
+    assert infer(engine, whole).sentiment.value != alone.sentiment.value or present == whole.present
 
 
 @every_subset
