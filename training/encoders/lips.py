@@ -124,7 +124,9 @@ def _pooled(network: LipNetwork, sound: NDArray[np.float32]) -> NDArray[np.float
     return pooled
 
 
-def separated(heard: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+def separated(
+    heard: NDArray[np.float64], labels: NDArray[np.float64], decay: float = DECAY
+) -> tuple[NDArray[np.float64], float]:
     """Weights and bias of a logistic regression in which both labels count the same."""
     centre, spread = heard.mean(axis=0), heard.std(axis=0) + 1e-3
     inputs, wanted = torch.from_numpy((heard - centre) / spread), torch.from_numpy(labels)
@@ -138,7 +140,7 @@ def separated(heard: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple[
         missed = torch.nn.functional.binary_cross_entropy_with_logits(
             inputs @ weight + bias, wanted, pos_weight=balance
         )
-        total: torch.Tensor = missed + DECAY * weight.square().sum() / 2
+        total: torch.Tensor = missed + decay * weight.square().sum() / 2
         total.backward()  # type: ignore[no-untyped-call]
         return total
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dhmd.features.expression import CROP_SIDE, ExpressionNet, aligned_crop
-from dhmd.features.landmarks import BLENDSHAPES, POSE, FaceLandmarks, pixel_boxes, within_max_side
+from dhmd.features.landmarks import BLENDSHAPES, POSE, Face, FaceLandmarks, pixel_boxes, within_max_side
 from dhmd.features.tracks import largest
 from dhmd.labels import EMOTIONS
 from training.data.items import Split, Utterance
@@ -94,15 +94,23 @@ def see(image: NDArray[np.uint8], landmarks: FaceLandmarks) -> Sight:
 
     image: (H, W, 3) BGR. landmarks: in image mode, with DETECTION_CONFIDENCE. Takes about 12 ms.
     """
-    small = max(image.shape[:2]) <= LARGEST_CROP
-    picture = enlarged(image) if small else within_max_side(image)
-    faces = landmarks.find(picture, 0.0)
-    chosen = largest(pixel_boxes(faces, picture))
-    if chosen is not None:
-        face = faces[chosen]
+    picture, face = largest_face(image, landmarks)
+    if face is not None:
         crop = aligned_crop(picture, face.landmarks, MARGIN)
         return Sight(crop, True, np.concatenate([face.blendshapes, face.pose]).astype(np.float32))
-    return Sight(_plain(image) if small else None, False, np.zeros(MEASURES, np.float32))
+    return Sight(_plain(image) if _is_small(image) else None, False, np.zeros(MEASURES, np.float32))
+
+
+def largest_face(image: NDArray[np.uint8], landmarks: FaceLandmarks) -> tuple[NDArray[np.uint8], Face | None]:
+    """The picture in which the largest face of a still is looked for, and that face, of that picture; see `see`."""
+    picture = enlarged(image) if _is_small(image) else within_max_side(image)
+    faces = landmarks.find(picture, 0.0)
+    chosen = largest(pixel_boxes(faces, picture))
+    return picture, None if chosen is None else faces[chosen]
+
+
+def _is_small(image: NDArray[np.uint8]) -> bool:
+    return bool(max(image.shape[:2]) <= LARGEST_CROP)
 
 
 def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
