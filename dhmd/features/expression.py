@@ -160,6 +160,7 @@ class ExpressionNet(nn.Module):
         self.classify = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(EMBEDDING_WIDTH, len(EMOTIONS)))
         # A sixth less time for one crop, a third less for a training step.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._fused: Convolve | None = None
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding (B, 64) and logits (B, 7), order of EMOTIONS, of grey crops (B, 48, 48) in any range of levels."""
@@ -184,13 +185,23 @@ class ExpressionNet(nn.Module):
         """Embedding and logits of `see`."""
         return self.see(crops)[:2]
 
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; what learns on is fused anew."""
+        if mode:
+            self._fused = None
+        return super().train(mode)
+
     def fused(self) -> Convolve | None:
         """The convolutions for use in `see`, which then takes two thirds of the time; None on machines without them.
 
-        The weights are copied: a network that learns on needs them anew. For CPUs and `torch.inference_mode` alone.
+        Made once, of a copy of the weights, until the network is put in training mode. For CPUs and
+        `torch.inference_mode` alone.
         """
-        if not available():
-            return None
+        if self._fused is None and available():
+            self._fused = self._fuse()
+        return self._fused
+
+    def _fuse(self) -> Convolve:
         convolution, norm, _, *blocks = cast("Sequence[Any]", self.trunk[:_POOLING])
         size = torch.Size((2, 1, CROP_SIDE, CROP_SIDE))
         first = FusedConvolution(convolution, norm, size)

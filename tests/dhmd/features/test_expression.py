@@ -139,6 +139,23 @@ def test_fused_convolutions_see_the_same(crops: int) -> None:
     assert all(torch.equal(*both) for both in zip(again, network.see(faces, fused), strict=True))
 
 
+@pytest.mark.skipif(not available(), reason="torch has no oneDNN here")
+@torch.inference_mode()
+def test_convolutions_are_fused_once_and_anew_when_the_network_has_learned() -> None:
+    torch.manual_seed(0)
+    network = ExpressionNet().eval()
+    faces = torch.randint(0, 256, (1, CROP_SIDE, CROP_SIDE), dtype=torch.uint8)
+    before = network.fused()
+    assert network.eval().fused() is before
+    network.train()
+    for parameter in network.parameters():
+        parameter.mul_(1.1)
+    network.eval()
+    fused = network.fused()
+    torch.testing.assert_close(network.see(faces, fused).embedding, network.see(faces).embedding, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(network.see(faces, before).embedding, network.see(faces).embedding, atol=1e-3)
+
+
 def test_where_torch_has_no_such_convolutions_faces_are_seen_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert ExpressionNet().eval().fused() is None
