@@ -112,7 +112,6 @@ class FaceExtractor:
         people: int = 1,
     ) -> None:
         self.expression = expression.eval()
-        self._convolve = expression.fused()
         self.people = people
         self._covered: dict[int, float] = {}
         """How likely the mouth of each person has been covered, as a logit, in the mean of the newest pictures."""
@@ -199,7 +198,7 @@ class FaceExtractor:
         if near:
             crops = torch.from_numpy(np.stack([aligned_crop(image, faces[at].landmarks) for _, at in near]))
             with torch.inference_mode():
-                embeddings, logits, lower = self.expression.see(crops, self._convolve)
+                embeddings, logits, lower = self.expression.see(crops, self.expression.fused())
                 covered = self._mouth(lower) if self._mouth is not None else torch.full((len(near),), -1e3)
             of_each = dict(zip((person for person, _ in near), covered.tolist(), strict=True))
             self._covered = {
