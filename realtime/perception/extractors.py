@@ -83,6 +83,9 @@ class StreamExtractors:
             self.lips if most > 1 else None,
         )
 
+    def close(self) -> None:
+        self.face.close()
+
     @property
     def specs(self) -> dict[Modality, FeatureSpec]:
         return {spec.modality: spec for spec in (self.text.spec, self.face.spec, self.voice.spec)}
@@ -95,7 +98,7 @@ def loaded_beside(load: Callable[[], StreamExtractors], make: Callable[[], T]) -
     try:
         made = make()
     except BaseException:
-        loading.add_done_callback(lambda loaded: None if loaded.exception() else loaded.result().face.close())
+        loading.add_done_callback(_close)
         raise
     return loading.result(), made
 
@@ -114,6 +117,6 @@ def _started(load: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _close(loaded: Future[FaceExtractor]) -> None:
+def _close(loaded: Future[FaceExtractor] | Future[StreamExtractors]) -> None:
     if loaded.exception() is None:
         loaded.result().close()
